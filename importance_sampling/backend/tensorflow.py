@@ -1,0 +1,192 @@
+"""TensorFlow's side of the rim: compiled steps, gradients, and the stream of pools.
+
+It follows `keras.src.backend.tensorflow.trainer` in how a step is compiled (jit, eager), and doesn't decide anything
+about sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+PREFETCHED_POOLS = 2
+
+
+# Steps
+
+
+def compile_step(step: Callable, model: keras.Model) -> Callable:
+    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose."""
+    if model.run_eagerly:
+        return step
+    return tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
+
+
+def run_steps(step: Callable, model: keras.Model) -> Callable:
+    """Make `run(pools, n)`: n steps in one execution, returning the last logs and what every step drew, stacked."""
+    step = compile_step(step, model)
+
+    def run_many(pools, n):
+        logs, drawn = _stacked(lambda _: step(*next(pools)), n)
+        return tf.nest.map_structure(lambda one: one[-1], logs), drawn
+
+    def run_one(pools):
+        logs, drawn = step(*next(pools))
+        return logs, tf.nest.map_structure(lambda one: one[None], drawn)
+
+    if model.run_eagerly:
+        return run_many
+    many = tf.function(run_many, autograph=False, reduce_retracing=True)
+    one = tf.function(run_one, autograph=False, reduce_retracing=True)
+    # n is a tensor: the rest of an epoch is a smaller n, and must not be another trace.
+    return lambda pools, n: one(pools) if n == 1 else many(pools, tf.constant(n))
+
+
+def is_epoch_iterator(iterator: Any) -> bool:
+    """Whether `fit` made this iterator; `train_on_batch` hands its function a Python generator instead."""
+    return isinstance(iterator, tf.data.Iterator)
+
+
+def replicas(model: keras.Model) -> int:
+    """On how many replicas the model trains."""
+    return model.distribute_strategy.num_replicas_in_sync
+
+
+def has_custom_loop(model: keras.Model) -> bool:
+    """Whether the model's class, or the model itself, replaces Keras's training step or the making of it."""
+    names = ("train_step", "make_train_function", "_make_function", "fit")
+    return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
+
+
+# Gradients
+
+
+def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
+    """Run `forward() -> (loss, points, rest)` on a tape and return `(gradients of loss at points, loss, rest)`.
+
+    The points may be tensors that only come into being inside `forward`. A point that the loss doesn't depend on has
+    the gradient None.
+    """
+    with tf.GradientTape() as tape:
+        for tensor in watched:
+            tensor = tensor.value if isinstance(tensor, keras.Variable) else tensor
+            if tensor.dtype.is_floating:
+                tape.watch(tensor)
+        loss, points, rest = forward()
+    points = [p.value if isinstance(p, keras.Variable) else p for p in points]
+    return tape.gradient(loss, points), loss, rest
+
+
+def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any]) -> Any:
+    """The norm of d(sample_loss)/d(weights) for every sample of the slice `samples`, all at once."""
+
+    def norm(sample):
+        rows = tf.nest.map_structure(lambda t: t[None], sample)
+        gradients, _, _ = differentiate(lambda: (sample_loss(rows), weights, None), ())
+        squares = [
+            tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32))) for g in gradients if g is not None
+        ]
+        return tf.sqrt(tf.add_n(squares))
+
+    return tf.vectorized_map(norm, samples)
+
+
+# Candidates
+
+
+def resident(array: Any) -> Any:
+    """The array as the tensor that Keras's own pipeline would make of it, so that both can share one."""
+    with tf.device("CPU:0"):
+        return tf.convert_to_tensor(array)
+
+
+def is_dense(value: Any) -> bool:
+    """Whether a value is a plain tensor: neither ragged nor sparse, nor of strings."""
+    return isinstance(value, tf.Tensor) and value.dtype != tf.string
+
+
+def gather(tensor: Any, positions: Any) -> Any:
+    """Rows of a tensor."""
+    return tf.gather(tensor, positions)
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Join structures of tensors along the first axis."""
+    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+
+
+def map_slices(function: Callable, data: Any, size: int, slice_size: int) -> Any:
+    """Apply `function` to slices of `data` (`size` rows), one after another, and join what it returns.
+
+    One after another is the point: the memory that is held is a slice's.
+    """
+    if slice_size >= size:
+        return function(data)
+    count, rest = divmod(size, slice_size)
+
+    def one(start, length):
+        return function(tf.nest.map_structure(lambda t: _static_rows(t, start, length), data))
+
+    stacked = _stacked(lambda i: one(i * slice_size, slice_size), count)
+    joined = tf.nest.map_structure(lambda t: tf.reshape(t, (count * slice_size, *t.shape[2:])), stacked)
+    return concatenate([joined, one(count * slice_size, rest)]) if rest else joined
+
+
+def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
+    """An endless iterator of `(indices, *columns)`: pool after pool, cut from shuffled passes over `source`.
+
+    Every pass is a permutation that depends on (seed, number of the pass) alone, so that the stream can be taken up
+    anywhere (`start` pools in) and no global generator is touched. Rows that don't fill a pool wait for another pass.
+    """
+    rows = source.num_rows
+    pools_per_pass = rows // pool_size
+
+    def permutation(number):
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        order = tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
+        return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
+
+    def read(indices):
+        columns = [
+            tf.gather(column, indices) if isinstance(column, tf.Tensor) else _read_rows(column, indices)
+            for column in source.columns
+        ]
+        return (indices, *columns)
+
+    stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
+    stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
+    stream = stream.map(read, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_POOLS)
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return iter(stream.with_options(options))
+
+
+def _read_rows(column: Any, indices: Any) -> Any:
+    """Rows of a column that stays on the host (a memory map), read inside a `tf.data` pipeline."""
+    rows = tf.numpy_function(column.read, [indices], column.dtype)
+    rows.set_shape((indices.shape[0], *column.shape[1:]))
+    return rows
+
+
+def _static_rows(tensor: Any, start: Any, length: int) -> Any:
+    """`length` rows from `start` on, with a static shape though `start` is a tensor."""
+    return tf.ensure_shape(tensor[start : start + length], (length, *tensor.shape[1:]))
+
+
+def _stacked(produce: Callable, n: Any) -> Any:
+    """`produce(0)`, ..., `produce(n - 1)`, one after another, stacked leaf by leaf."""
+    if tf.executing_eagerly():
+        return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *[produce(i) for i in range(n)])
+    stacks = tf.nest.map_structure(
+        lambda leaf: tf.TensorArray(leaf.dtype, n, element_shape=leaf.shape).write(0, leaf), produce(0)
+    )
+
+    def body(i, stacks):
+        return i + 1, tf.nest.map_structure(lambda stack, leaf: stack.write(i, leaf), stacks, produce(i))
+
+    _, stacks = tf.while_loop(lambda i, _: i < n, body, (tf.constant(1), stacks), parallel_iterations=1)
+    return tf.nest.map_structure(lambda stack: stack.stack(), stacks)

@@ -1,0 +1,64 @@
+"""Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, and blinker's signals.
+
+`is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
+logs; the sender is the sampler. With nobody listening nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import blinker
+import numpy as np
+
+SAMPLE = blinker.signal("is.sample")
+SCORE = blinker.signal("is.score")
+TRAINING = blinker.signal("is.training")
+
+
+class Listeners:
+    """Who listens during a `fit`.
+
+    Args:
+        on_sample: `on_sample(sampler, indices, weights, scores)` or None.
+        on_scores: `on_scores(sampler, scores)` or None.
+    """
+
+    def __init__(self, on_sample: Callable | None, on_scores: Callable | None):
+        self.on_sample = on_sample
+        self.on_scores = on_scores
+
+    @property
+    def want_samples(self) -> bool:
+        """Whether anybody wants to know what is trained on."""
+        return self.on_sample is not None or bool(SAMPLE.receivers)
+
+    @property
+    def want_draws(self) -> bool:
+        """Whether importance steps have to hand out what they drew."""
+        return self.want_samples or self.want_scores
+
+    @property
+    def want_scores(self) -> bool:
+        """Whether anybody wants the pools' scores."""
+        return self.on_scores is not None or bool(SCORE.receivers)
+
+    def sampled(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
+        """A batch was picked."""
+        if self.on_sample is not None:
+            self.on_sample(sampler, indices, weights, scores)
+        if SAMPLE.receivers:
+            SAMPLE.send(sampler, indices=indices, weights=weights, scores=scores)
+
+    def scored(self, sampler: Any, scores: np.ndarray) -> None:
+        """Candidates were scored."""
+        if self.on_scores is not None:
+            self.on_scores(sampler, scores)
+        if SCORE.receivers:
+            SCORE.send(sampler, scores=scores)
+
+    def trained(self, sampler: Any, logs: dict) -> None:
+        """An execution of steps ended."""
+        if TRAINING.receivers:
+            TRAINING.send(sampler, logs=logs)

@@ -1,0 +1,193 @@
+"""The function that stands in for `model.train_function` while a trainer's `fit` runs: plain step or importance step?
+
+Keras's own `fit` calls it once per execution. Closed, it calls the function that Keras built, on the batch that Keras
+drew; open, it takes importance steps. It looks at the gate every `LOOK_EVERY` steps. It counts, and it tells the
+listeners; it computes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.conditions import Condition
+from importance_sampling.events import Listeners
+from importance_sampling.sources import Prepared
+from importance_sampling.state import TrainerState
+from importance_sampling.weighted_loss import Unsupported
+
+# A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
+LOOK_EVERY = 17
+
+
+class TrainFunction:
+    """Stands in for `model.train_function`.
+
+    Args:
+        model: the user's.
+        keras_function: what Keras would call.
+        prepared: the data.
+        condition: the gate; None keeps it closed for good.
+        compiled: a `Compiled` that makes the probe and the steps when they are first wanted.
+        state: the trainer's.
+        listeners: who wants to know.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        keras_function: Callable,
+        prepared: Prepared,
+        condition: Condition | None,
+        compiled: Any,
+        state: TrainerState,
+        listeners: Listeners,
+    ):
+        self.model = model
+        self.keras_function = keras_function
+        self.prepared = prepared
+        self.condition = condition
+        self.compiled = compiled
+        self.state = state
+        self.listeners = listeners
+        self.pools: Any = None
+        self.unsupported: str | None = None
+        self.signals = state.signals
+        self.epoch_steps = 0
+        self.epoch_open_steps = 0
+        self._iterator: Any = None
+        self._delivered = 0  # batches of the pass under way, as Keras counts them
+        self._taken = 0  # of those, how many were taken from Keras's iterator
+
+    def __call__(self, iterator: Any) -> dict:
+        """One execution: `model.steps_per_execution` steps, or what is left of the pass."""
+        if not backend.is_epoch_iterator(iterator):
+            return self.keras_function(iterator)  # `train_on_batch`, in a callback
+        counters = self.state.counters
+        if iterator is not self._iterator:
+            self._iterator, self._delivered, self._taken = iterator, 0, 0
+        steps = self._steps()
+        is_open = self.condition is not None and self.condition.satisfied
+        logs = None
+        if is_open:
+            try:
+                logs = self._open(steps)
+            except Unsupported as error:
+                self._close_for_good(error)
+                is_open = False
+        if logs is None:
+            logs = self._closed(iterator, steps)
+        self._delivered += steps
+        counters["steps"] += steps
+        counters["since_look"] += steps
+        counters["open_steps"] += steps * is_open
+        self.epoch_steps += steps
+        self.epoch_open_steps += steps * is_open
+        if is_open and counters["since_look"] >= LOOK_EVERY:
+            self._look()
+        self.listeners.trained(self.compiled.sampler, logs)
+        return logs
+
+    def _steps(self) -> int:
+        """How many steps Keras would take in this execution."""
+        if not self.prepared.num_batches:
+            return self.model.steps_per_execution
+        return min(self.model.steps_per_execution, self.prepared.num_batches - self._delivered)
+
+    # Open
+
+    def _open(self, steps: int) -> dict:
+        counters = self.state.counters
+        if self.pools is None:
+            source, seed = self.prepared.source, self.state.seed
+            self.pools = backend.pools(source, self.compiled.sampler.pool_size, seed, counters["pools"])
+        logs, drawn = self.compiled.steps(self.listeners.want_draws)(self.pools, steps)
+        counters["pools"] += steps
+        if counters["opened_at"] < 0:
+            counters["opened_at"] = counters["steps"]
+        if drawn:
+            for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
+                self.listeners.scored(self.compiled.sampler, pool_scores)
+                self.listeners.sampled(self.compiled.sampler, indices, weights, scores)
+        return logs
+
+    def _look(self) -> None:
+        """Read the averages and let the gate decide."""
+        self.signals = self.state.signals
+        self.condition.update(self.signals)
+        self.state.counters.update(since_look=0, satisfied=int(self.condition.satisfied))
+
+    # Closed
+
+    def _closed(self, iterator: Any, steps: int) -> dict:
+        probe = self._probe_is_due()
+        left = min(self.model.steps_per_execution, self.prepared.num_batches - self._taken)
+        self._taken += steps
+        if not probe and self.prepared.batch is None and left == steps:
+            return self.keras_function(iterator)  # all that is ever done with `tau_th=inf`
+        if not self.prepared.num_batches:
+            return self.keras_function(iterator)
+        # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
+        batches = itertools.islice(iterator, steps)
+        if probe:
+            batches = self._probed(batches)
+        return self.keras_function(batches if self.prepared.batch is None else self._read(batches))
+
+    def _probe_is_due(self) -> bool:
+        if self.condition is None or not self.condition.probes or not self.compiled.is_ready():
+            return False
+        # With many steps an execution, leave most executions to Keras's own compiled loop.
+        every = (
+            LOOK_EVERY if self.model.steps_per_execution == 1 else max(LOOK_EVERY, 4 * self.model.steps_per_execution)
+        )
+        return (
+            self.state.counters["steps"] == 0
+            or self.state.counters["since_look"] >= every
+            or np.isnan(self.signals.tau)
+        )
+
+    def _probed(self, batches: Any) -> Any:
+        """Pass batches on, the first one scored."""
+        first = next(batches, None)
+        if first is None:
+            return
+        batch = first if self.prepared.batch is None else self.prepared.batch(first)[1]
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        # A smaller last batch would be another trace; the next one will do.
+        if keras.tree.flatten(x)[0].shape[0] == self.prepared.batch_size:
+            try:
+                since = max(self.state.counters["since_look"], 1)
+                scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+                self._look()
+                if self.listeners.want_scores:
+                    self.listeners.scored(self.compiled.sampler, np.asarray(scores))
+            except Unsupported as error:
+                self._close_for_good(error)
+        yield first
+        yield from batches
+
+    def _read(self, batches: Any) -> Any:
+        """The rows of the row numbers that Keras drew."""
+        for numbers in batches:
+            indices, batch = self.prepared.batch(numbers)
+            if self.listeners.want_samples:
+                count = len(indices)
+                unknown = np.full(count, np.nan, "float32")
+                self.listeners.sampled(self.compiled.sampler, indices, np.ones(count, "float32"), unknown)
+            yield batch
+
+    def _close_for_good(self, error: Unsupported) -> None:
+        self.condition = None
+        self.unsupported = str(error)
+        warnings.warn(plain_message(self.unsupported), stacklevel=2)
+
+
+def plain_message(reason: str) -> str:
+    """The one warning for what can't be weighed."""
+    return f"Importance sampling stays off and the model trains as `model.fit` trains it: {reason}."

@@ -1,0 +1,198 @@
+"""The steps on the user's own model: score candidates, pick, train on the picked with their weights, keep the numbers.
+
+Source: [KF18] (arXiv 1803.00942), Algorithm 1, as one compiled function with static shapes. What Keras does in a step
+(`keras.src.backend.tensorflow.trainer.TensorFlowTrainer.train_step`) is done in its order. When to take these steps,
+and on which candidates, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from importance_sampling import backend
+from importance_sampling.conditions import Signals, growth, measured_growth, tau
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.samplers.pool import PoolSampler, clean_scores
+from importance_sampling.scores import Scorer, call, row_norms
+from importance_sampling.state import TrainerState
+from importance_sampling.weighted_loss import WeightedLoss, stateless, weighted_loss
+
+
+class Probe:
+    """Scores the batch that Keras drew, ahead of its training on it, for the gate alone; nothing of the model moves.
+
+    Args:
+        scorer: scores the batch.
+        sampler: whose draws growth is about.
+        presample: float, batches in a pool.
+        state: is shown the signals.
+    """
+
+    def __init__(self, scorer: Scorer, sampler: PoolSampler, presample: float, state: TrainerState):
+        self.scorer = scorer
+        self.sampler = sampler
+        self.presample = presample
+        self.state = state
+
+    def __call__(self, x: Any, y: Any, sample_weight: Any, steps: Any) -> Any:
+        """Score a batch; `steps` is how many steps ago the last look was. Returns the scores."""
+        scores = self.scorer((x, y, sample_weight)).scores
+        self.state.observe(pool_signals(scores, self.sampler, self.presample), steps)
+        return scores
+
+
+class ImportanceStep:
+    """One step of training by importance sampling.
+
+    Args:
+        model: the user's compiled and built model.
+        scorer: scores the pool.
+        points: where the training step measures gradient norms.
+        sampler: picks the batch.
+        state: the trainer's variables.
+        listening: whether to return what was drawn.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        scorer: Scorer,
+        points: PreActivations,
+        sampler: PoolSampler,
+        state: TrainerState,
+        listening: bool,
+    ):
+        self.model = model
+        self.scorer = scorer
+        self.points = points
+        self.sampler = sampler
+        self.state = state
+        self.listening = listening
+
+    def __call__(self, indices: Any, data: tuple) -> tuple[dict, tuple]:
+        """Take the step.
+
+        Args:
+            indices: int `(pool_size,)`, where the candidates stand in the training set.
+            data: `(x, y, sample_weight)` of the candidates.
+
+        Returns:
+            The logs, and `(indices, weights, scores)` of the picked with the scores of the pool, or () when nobody
+            listens.
+        """
+        scores, y_pred = self.scorer(data)
+        logs, loss = evaluate(self.model, data, y_pred, self.sampler.batch_size)
+        uniforms = keras.random.uniform((self.sampler.num_uniforms,), seed=self.state.generator)
+        picked = self.sampler.pick(scores, uniforms)
+        batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
+        norms = self._train(batch, picked.weights, loss)
+
+        presample = self.sampler.pool_size / self.sampler.batch_size
+        signals = pool_signals(scores, self.sampler, presample)
+        if norms is not None:
+            seen = measured_growth(picked.weights, norms, presample, self.sampler.resampling)
+            signals = signals._replace(measured_growth=ops.where(ops.isfinite(seen), seen, float("nan")))
+        self.state.observe(signals, 1)
+        self.state.count(picked.weights, clean_scores(scores)[1])
+        drawn = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
+        return logs, drawn if self.listening else ()
+
+    def _train(self, batch: tuple, weights: Any, candidates: WeightedLoss) -> Any:
+        """Follow the weighted gradient; returns the gradient norms that it saw, None where there are none to see."""
+        model = self.model
+        x, y, sample_weight = batch
+        expected = [
+            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
+            for output in candidates.outputs
+        ]
+
+        def multiplier(output: int, entries: Any) -> Any:
+            # Keras divides a masked loss by the valid entries of the batch that it sees; a picked batch's are biased.
+            if entries is None or expected[output] is None:
+                return weights
+            return weights * ops.mean(entries) / ops.maximum(expected[output], 1e-7)
+
+        trainable = model.trainable_weights
+
+        def forward() -> tuple:
+            with self.points.caught() as caught:
+                y_pred = call(model, x, training=True)
+            at = self.points.of(y_pred, caught)
+            loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=True)
+            return model.optimizer.scale_loss(loss.total), [*trainable, *at], None
+
+        gradients, _, _ = backend.differentiate(forward, ())
+        model.optimizer.apply_gradients(zip(gradients[: len(trainable)], trainable, strict=True))
+        norms = row_norms(gradients[len(trainable) :])
+        return None if norms is None else norms / weights
+
+
+def pool_signals(scores: Any, sampler: PoolSampler, presample: float) -> Signals:
+    """What the scores of a pool, or of any fair sample, say."""
+    return Signals(
+        tau=tau(scores),
+        growth=growth(scores, presample, sampler.alpha, sampler.resampling),
+        measured_growth=ops.full((), float("nan")),
+        score=ops.mean(scores),
+    )
+
+
+def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tuple[dict, WeightedLoss]:
+    """Update the model's loss and metrics from a uniform pool, counting as `count_as` samples.
+
+    Args:
+        model: compiled and built.
+        data: `(x, y, sample_weight)` of the pool.
+        y_pred: its outputs, in inference mode.
+        count_as: int, how many samples the pool counts as, beside the batches of plain steps.
+
+    Returns:
+        The logs, as Keras's own step returns them, and the pool's loss.
+    """
+    x, y, sample_weight = data
+    size = keras.tree.flatten(x)[0].shape[0]
+    loss = weighted_loss(model, x, y, y_pred, sample_weight, None, training=False)
+    additive = {id(v): v for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
+    for variable in additive.values():
+        _scale_update(variable, loss.scope.get_current_value(variable), count_as / size)
+    model._loss_tracker.update_state(loss.total, sample_weight=count_as)
+    if type(model).compute_metrics is not keras.Model.compute_metrics:
+        # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
+        rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (x, y, y_pred, sample_weight))
+        return model.compute_metrics(rows[0], rows[1], rows[2], sample_weight=rows[3]), loss
+    if model._compile_metrics is not None:
+        with stateless(model) as pool_scope:
+            model._compile_metrics.update_state(y, y_pred, sample_weight)
+        with stateless(model) as rows_scope:
+            rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (y, y_pred, sample_weight))
+            model._compile_metrics.update_state(*rows)
+        for variable in model._compile_metrics.variables:
+            if id(variable) in additive:
+                _scale_update(variable, pool_scope.get_current_value(variable), count_as / size)
+            elif rows_scope.get_current_value(variable) is not None:
+                variable.assign(rows_scope.get_current_value(variable))
+    return model.get_metrics_result(), loss
+
+
+def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:
+    """Move a variable by a part of what it would have moved."""
+    if value is not None:
+        variable.assign(variable.value + scale * (value - variable.value))
+
+
+def _metrics(model: keras.Model) -> list[keras.Metric]:
+    """The model's metrics, those that `compile` holds taken out of their container."""
+    found: list[keras.Metric] = []
+    for metric in model.metrics:
+        found.extend(metric.metrics if metric is model._compile_metrics else [metric])
+    return found
+
+
+def _is_additive(metric: keras.Metric) -> bool:
+    """Whether a metric's state is a sum over samples, so that a part of an update counts as a part of the samples."""
+    return type(metric).__module__.startswith("keras.") and all(
+        keras.backend.is_float_dtype(v.dtype) for v in metric.variables
+    )

@@ -1,0 +1,189 @@
+"""Finding z: the tensor, ahead of the last activation, at which the per-sample gradient of `gnorm` is taken.
+
+Source: [KF18] (arXiv 1803.00942), equation 20, the gradient at the last layer's pre-activations. This module finds
+the layers and catches the tensors while a model is called; it takes no gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+# Layers that apply `self.activation` last, so that what they hand to it is the pre-activation.
+_ACTIVATED = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Activation,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+# Layers that only rearrange or recast, or do nothing when not training.
+_TRANSPARENT = (
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.Permute,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+)
+
+
+class PreActivations:
+    """Catches the pre-activations of a model's outputs, or of one layer, while the model is called.
+
+    Args:
+        model: a `keras.Model`.
+        layer: None for the outputs, or a layer, its name or its index in `model.layers`.
+
+    Raises:
+        ValueError: `layer` is not in the model.
+
+    Example:
+        >>> points = PreActivations(model)
+        >>> with points.caught() as z:
+        ...     y_pred = model(x)
+        >>> points.of(y_pred, z)  # one tensor per output
+    """
+
+    def __init__(self, model: keras.Model, layer: keras.Layer | str | int | None = None):
+        self.model = model
+        self.layer = None if layer is None else find_layer(model, layer)
+        self._warned = False
+
+    @contextlib.contextmanager
+    def caught(self, dtype: str | None = None) -> Iterator[list]:
+        """While open, calls of the model append their pre-activations to the list that this yields.
+
+        Args:
+            dtype: recast the pre-activations, and so the last activation and the loss, to this; None: as they are.
+        """
+        points: list = []
+
+        def catch(z):
+            if dtype is not None:
+                z = ops.cast(z, dtype)
+            points.append(z)
+            return z
+
+        heads = [self.layer] if self.layer is not None else _heads(self.model)
+        with contextlib.ExitStack() as stack:
+            for head in dict.fromkeys(head for head in heads if head is not None):
+                _tap(head, catch, stack)
+            yield points
+
+    def of(self, y_pred: Any, points: list) -> list:
+        """The tensors to differentiate at: those that were caught, else the logits that Keras hangs on an output."""
+        outputs = keras.tree.flatten(y_pred)
+        if points or self.layer is not None:
+            return points
+        if not self._warned and any(
+            not hasattr(y, "_keras_logits") and _wants_probabilities(loss)
+            for y, loss in zip(outputs, _losses(self.model), strict=False)
+        ):
+            self._warned = True
+            warnings.warn(
+                'The score "gnorm" is taken at the probabilities that the model returns, not at the logits ahead of '
+                "them: none were found, and gradients at probabilities favour confident mistakes. Pass "
+                "`layer=` with the layer that makes the logits, or end the model in a softmax or sigmoid activation.",
+                stacklevel=2,
+            )
+        return [getattr(y, "_keras_logits", y) for y in outputs]
+
+
+def find_layer(model: keras.Model, layer: keras.Layer | str | int) -> keras.Layer:
+    """The layer that the user means: itself, by name, or by index.
+
+    Raises:
+        ValueError: it is not in the model.
+    """
+    inside = model._flatten_layers(include_self=False)
+    layers = list(inside)
+    if isinstance(layer, int) and not isinstance(layer, bool):
+        if -len(model.layers) <= layer < len(model.layers):
+            return model.layers[layer]
+    for candidate in layers:
+        if candidate is layer or (isinstance(layer, str) and candidate.name == layer):
+            return candidate
+    raise ValueError(
+        "`layer` must be a layer of the model, its name, or its index in `model.layers`: one of "
+        f"{[candidate.name for candidate in layers]}. Received: layer={layer!r}"
+    )
+
+
+def _tap(head: keras.Layer, catch: Any, stack: contextlib.ExitStack) -> None:
+    """Have `catch` see what `head` computes ahead of its activation, until the stack unwinds."""
+    if isinstance(head, keras.layers.TimeDistributed):
+        # The inner layer runs step by step; activating the joined steps afterwards is the same, and in reach.
+        activation, call = head.layer.activation, head.call
+        _swap(head.layer, "activation", lambda z: z, stack)
+        _swap(head, "call", lambda *args, **kwargs: activation(catch(call(*args, **kwargs))), stack)
+    elif isinstance(head, _ACTIVATED):
+        activation = head.activation
+        _swap(head, "activation", lambda z: activation(catch(z)), stack)
+    elif isinstance(head, keras.layers.Softmax):
+        call = head.call
+        _swap(head, "call", lambda z, *args, **kwargs: call(catch(z), *args, **kwargs), stack)
+    else:
+        call = head.call
+        _swap(head, "call", lambda *args, **kwargs: catch(call(*args, **kwargs)), stack)
+
+
+def _swap(layer: keras.Layer, name: str, value: Any, stack: contextlib.ExitStack) -> None:
+    """Set an attribute until the stack unwinds, leaving none behind that the layer itself did not have."""
+    own = name in vars(layer)
+    before = getattr(layer, name)
+    setattr(layer, name, value)
+    stack.callback(lambda: setattr(layer, name, before) if own else delattr(layer, name))
+
+
+def _heads(model: keras.Model) -> list:
+    """For every output the layer that activates it; None where the model's graph doesn't tell."""
+    try:
+        outputs = keras.tree.flatten(model.outputs)
+    except (AttributeError, ValueError):  # subclassed, or not built yet
+        return []
+    return [_head(output) for output in outputs or []]
+
+
+def _head(tensor: Any) -> keras.Layer | None:
+    """Walk back from an output to the layer that activates it."""
+    while True:
+        operation, node, index = tensor._keras_history
+        if isinstance(operation, keras.Model):
+            inner = keras.tree.flatten(getattr(operation, "outputs", None) or [])
+            if index >= len(inner):
+                return None
+            tensor = inner[index]
+        elif isinstance(operation, keras.layers.TimeDistributed):
+            return operation if isinstance(operation.layer, _ACTIVATED) else None
+        elif isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear:
+            tensor = operation._inbound_nodes[node].input_tensors[0]
+        elif isinstance(operation, (*_ACTIVATED, keras.layers.Softmax)):
+            return operation
+        elif isinstance(operation, _TRANSPARENT) or type(operation).__name__ in ("Cast", "Reshape", "Squeeze"):
+            tensor = operation._inbound_nodes[node].input_tensors[0]
+        else:
+            return None
+
+
+def _losses(model: keras.Model) -> list:
+    """The compiled losses, one per output, as far as they are known."""
+    compiled = model._compile_loss
+    return [entry.loss for entry in (compiled._flat_losses or [])] if compiled is not None else []
+
+
+def _wants_probabilities(loss: Any) -> bool:
+    """Whether a loss is a cross-entropy of probabilities."""
+    return getattr(loss, "_fn_kwargs", {}).get("from_logits") is False or (
+        "crossentropy" in getattr(loss, "name", "")
+        and not getattr(loss, "from_logits", False)
+        and "from_logits" not in getattr(loss, "_fn_kwargs", {})
+    )

@@ -1,0 +1,113 @@
+"""Carries the trainer's figures into Keras's logs, and its state beside the checkpoints of Keras's callbacks.
+
+`score`, `tau` and `importance` reach the progress bar, History and every callback through the logs that Keras hands
+around. Source: `keras.src.callbacks`. It draws nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from importance_sampling.loop import TrainFunction
+from importance_sampling.state import TrainerState
+
+
+class Reporter(keras.callbacks.Callback):
+    """The first callback of a `fit`: adds to the logs that the others see.
+
+    Args:
+        function: what runs the steps.
+    """
+
+    async_safe = True  # it only reads floats: Keras may dispatch its hooks as it does without it
+
+    def __init__(self, function: TrainFunction):
+        super().__init__()
+        self.function = function
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Count anew."""
+        self.function.epoch_steps = self.function.epoch_open_steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Add the figures as they stand."""
+        self._add(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add the figures, read anew."""
+        if self.function.condition is not None and self.function.condition.probes:
+            self.function.signals = self.function.state.signals
+        self._add(logs)
+
+    def _add(self, logs: dict | None) -> None:
+        if logs is not None:
+            function = self.function
+            logs["score"] = function.signals.score
+            logs["tau"] = function.signals.tau
+            logs["importance"] = function.epoch_open_steps / max(function.epoch_steps, 1)
+
+
+@contextlib.contextmanager
+def reported(callbacks: Any, reporter: Reporter) -> Iterator[Any]:
+    """The user's callbacks with the reporter ahead of them; a `CallbackList` is put back as it was."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        reporter.set_params(callbacks.params)
+        reporter.set_model(callbacks.model)
+        callbacks.callbacks.insert(0, reporter)
+        try:
+            yield callbacks
+        finally:
+            callbacks.callbacks.remove(reporter)
+    else:
+        yield [reporter, *(keras.tree.flatten(callbacks) if callbacks else [])]
+
+
+@contextlib.contextmanager
+def checkpointed(callbacks: Any, state: TrainerState, restored: Any) -> Iterator[None]:
+    """Save the trainer's state whenever one of the user's callbacks saves the model, and load it when it restores it.
+
+    Args:
+        callbacks: what `fit` was given.
+        state: the trainer's.
+        restored: called after the state was loaded.
+    """
+    found = getattr(callbacks, "callbacks", None) or (keras.tree.flatten(callbacks) if callbacks else [])
+    with contextlib.ExitStack() as stack:
+        for callback in found:
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                path = Path(callback.backup_dir) / "importance_sampling.npz"
+                _after(callback, "_save_model", lambda *_, path=path, **__: state.save(path), stack)
+
+                def load(*_: Any, path: Path = path, **__: Any) -> None:
+                    if path.exists():
+                        state.load(path)
+                        restored()
+
+                _after(callback, "_load_model", load, stack)
+            elif isinstance(callback, keras.callbacks.ModelCheckpoint):
+
+                def save(epoch: int, batch: int, logs: dict, callback: Any = callback) -> None:
+                    path = Path(callback._get_file_path(epoch, batch, logs))
+                    if path.exists():
+                        state.save(path.with_name(path.name + ".importance_sampling.npz"))
+
+                _after(callback, "_save_model", save, stack)
+        yield
+
+
+def _after(callback: Any, name: str, then: Any, stack: contextlib.ExitStack) -> None:
+    """Have a method of one object call `then` after it, until the stack unwinds."""
+    method = getattr(callback, name)
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        then(*args, **kwargs)
+        return result
+
+    setattr(callback, name, both)
+    stack.callback(delattr, callback, name)

@@ -1,0 +1,92 @@
+"""What a trainer remembers between steps: averages for the gate, totals for the summary, its own random stream.
+
+All of it belongs to the trainer, none of it to the user's model or to a global generator; all of it can be saved. It
+decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from importance_sampling.conditions import Signals, moving_average
+
+FORMAT = 1
+
+
+class TrainerState:
+    """A trainer's variables and counters.
+
+    Attributes:
+        averages: float32 `(4,)` variable, the moving averages of `Signals`, NaN where nothing was measured.
+        totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
+            whose scores were no use.
+        generator: `keras.random.SeedGenerator`, drawn from once an importance step.
+        counters: dict of ints, kept on the host.
+
+    Args:
+        seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
+        momentum: float in [0, 1), of the averages, per step.
+    """
+
+    def __init__(self, seed: int | None, momentum: float = 0.9):
+        self.seed = seed if seed is not None else _seed_of_python()
+        self.momentum = momentum
+        self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
+        self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
+        self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
+        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0)
+
+    def observe(self, signals: Signals, steps: Any) -> None:
+        """Take signals into the averages; `steps` is how many steps ago the last ones were taken."""
+        values = ops.stack([ops.cast(value, "float32") for value in signals])
+        self.averages.assign(moving_average(self.averages.value, values, self.momentum, steps))
+
+    def count(self, weights: Any, usable: Any) -> None:
+        """Take an importance step's weights into the totals."""
+        effective = ops.square(ops.sum(weights)) / ops.sum(ops.square(weights))
+        steps, total, largest, unusable = ops.unstack(self.totals.value, 4)
+        largest = ops.maximum(largest, ops.max(weights))
+        unusable = unusable + (1.0 - ops.cast(usable, "float32"))
+        self.totals.assign(ops.stack([steps + 1.0, total + effective, largest, unusable]))
+
+    @property
+    def signals(self) -> Signals:
+        """The averages, read to the host."""
+        return Signals(*(float(value) for value in ops.convert_to_numpy(self.averages.value)))
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to an npz file at `path`."""
+        header = json.dumps(dict(format=FORMAT, seed=self.seed, momentum=self.momentum, counters=self.counters))
+        with open(path, "wb") as file:
+            np.savez(file, header=np.array(header), **{name: ops.convert_to_numpy(v) for name, v in self._variables()})
+
+    def load(self, path: str | Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is of another kind.
+        """
+        with np.load(path, allow_pickle=False) as saved:
+            if "header" not in saved or json.loads(str(saved["header"])).get("format") != FORMAT:
+                raise ValueError(f"`path` must be a file that `save_state` wrote. Received: path={str(path)!r}")
+            header = json.loads(str(saved["header"]))
+            for name, variable in self._variables():
+                variable.assign(saved[name])
+        self.seed, self.momentum, self.counters = header["seed"], header["momentum"], header["counters"]
+
+    def _variables(self) -> list[tuple[str, Any]]:
+        return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+def _seed_of_python() -> int:
+    """A seed from Python's global generator as it stands, which stays as it is."""
+    copy = random.Random(0)
+    copy.setstate(random.getstate())
+    return copy.randrange(2**31)

@@ -1,0 +1,43 @@
+"""What a `fit` did, in words. Nothing is decided or measured here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from importance_sampling.support import remarks
+
+
+def summarise(trainer: Any, function: Any, reason: str | None, started: dict) -> str:
+    """The summary of a `fit`: its first line says what happened, further lines what is worth knowing.
+
+    Args:
+        trainer: the trainer.
+        function: the `TrainFunction` that ran.
+        reason: why there could be no importance sampling, None if there could.
+        started: the counters as they were before.
+    """
+    counters = function.state.counters
+    steps = counters["steps"] - started["steps"]
+    open_steps = counters["open_steps"] - started["open_steps"]
+    reason = reason or function.unsupported
+    if open_steps:
+        count, effective, largest, unusable = ops.convert_to_numpy(function.state.totals.value)
+        size = function.compiled.sampler.batch_size
+        lines = [
+            f"Importance sampling opened at step {counters['opened_at']} and took {open_steps / steps:.0%} of "
+            f"{steps} steps: {trainer.condition.explain(function.signals)}, tau {function.signals.tau:.2f}, largest "
+            f"weight {largest:.2f}, effective sample size {effective / count:.1f} of {size}."
+        ]
+        if unusable:
+            lines.append(f"In {unusable:.0f} steps scores were NaN, negative or all zero; they were drawn uniformly.")
+        return "\n".join(lines + remarks(trainer.model))
+    if reason is not None:
+        return f"Importance sampling stayed off for all {steps} steps: {reason}."
+    if not trainer.condition.probes:
+        return f"Importance sampling was switched off by tau_th; all {steps} steps were Keras's own."
+    return (
+        f"Importance sampling stayed closed for all {steps} steps, it was not worth its price: "
+        f"{trainer.condition.explain(function.signals)}, tau {function.signals.tau:.2f}."
+    )
