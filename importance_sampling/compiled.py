@@ -84,7 +84,7 @@ class Compiled:
             values = ops.convert_to_numpy(self.scorer(batch).scores)
             if (values < 0).any():
                 raise ValueError(
-                    '`score` must never be negative; a loss that can be is no measure of importance: use score="gnorm". '
+                    '`score` must never be negative; a loss that can be is no importance: use score="gnorm". '
                     f"Received: score={self.scorer.score!r}, with a smallest value of {values.min():.4g}"
                 )
 

@@ -23,13 +23,13 @@ class Signals(NamedTuple):
 
     tau: Any  # >= 1
     growth: Any  # by how much the effective batch grows, by the scores at hand
-    measured_growth: Any  # the same by what the training step saw, only while open
+    discount: Any  # what is left of it by what the training step saw, as a factor; measured only while open
     score: Any  # mean of the scores
 
     @property
     def trusted_growth(self) -> float:
-        """The smaller of the two growths, of those that were measured."""
-        return float(np.fmin(self.growth, self.measured_growth))
+        """The smaller of the two growths. The discount outlives the closing of the gate, or it would flap."""
+        return float(self.growth) * float(np.fmin(self.discount, 1.0))
 
 
 def tau(scores: Any) -> Any:

@@ -94,7 +94,7 @@ class ImportanceStep:
         signals = pool_signals(scores, self.sampler, presample)
         if norms is not None:
             seen = measured_growth(picked.weights, norms, presample, self.sampler.resampling)
-            signals = signals._replace(measured_growth=ops.where(ops.isfinite(seen), seen, float("nan")))
+            signals = signals._replace(discount=ops.where(ops.isfinite(seen), seen / signals.growth, float("nan")))
         self.state.observe(signals, 1)
         self.state.count(picked.weights, clean_scores(scores)[1])
         drawn = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
@@ -135,7 +135,7 @@ def pool_signals(scores: Any, sampler: PoolSampler, presample: float) -> Signals
     return Signals(
         tau=tau(scores),
         growth=growth(scores, presample, sampler.alpha, sampler.resampling),
-        measured_growth=ops.full((), float("nan")),
+        discount=ops.full((), float("nan")),
         score=ops.mean(scores),
     )
 

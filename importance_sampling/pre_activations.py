@@ -104,11 +104,10 @@ def find_layer(model: keras.Model, layer: keras.Layer | str | int) -> keras.Laye
     Raises:
         ValueError: it is not in the model.
     """
-    inside = model._flatten_layers(include_self=False)
-    layers = list(inside)
-    if isinstance(layer, int) and not isinstance(layer, bool):
-        if -len(model.layers) <= layer < len(model.layers):
-            return model.layers[layer]
+    layers = list(model._flatten_layers(include_self=False))
+    is_index = isinstance(layer, int) and not isinstance(layer, bool)
+    if is_index and -len(model.layers) <= layer < len(model.layers):
+        return model.layers[layer]
     for candidate in layers:
         if candidate is layer or (isinstance(layer, str) and candidate.name == layer):
             return candidate
@@ -181,9 +180,5 @@ def _losses(model: keras.Model) -> list:
 
 
 def _wants_probabilities(loss: Any) -> bool:
-    """Whether a loss is a cross-entropy of probabilities."""
-    return getattr(loss, "_fn_kwargs", {}).get("from_logits") is False or (
-        "crossentropy" in getattr(loss, "name", "")
-        and not getattr(loss, "from_logits", False)
-        and "from_logits" not in getattr(loss, "_fn_kwargs", {})
-    )
+    """Whether a loss is one of Keras's cross-entropies, of probabilities."""
+    return getattr(loss, "_fn_kwargs", {}).get("from_logits") is False

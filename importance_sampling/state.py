@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
 
 FORMAT = 1
@@ -59,13 +60,13 @@ class TrainerState:
     @property
     def signals(self) -> Signals:
         """The averages, read to the host."""
-        return Signals(*(float(value) for value in ops.convert_to_numpy(self.averages.value)))
+        return Signals(*(float(value) for value in backend.host(self.averages)))
 
     def save(self, path: str | Path) -> None:
         """Write everything to an npz file at `path`."""
         header = json.dumps(dict(format=FORMAT, seed=self.seed, momentum=self.momentum, counters=self.counters))
         with open(path, "wb") as file:
-            np.savez(file, header=np.array(header), **{name: ops.convert_to_numpy(v) for name, v in self._variables()})
+            np.savez(file, header=np.array(header), **{name: backend.host(v) for name, v in self._variables()})
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
+from importance_sampling import backend
 from importance_sampling.support import remarks
 
 
@@ -23,7 +22,7 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
     open_steps = counters["open_steps"] - started["open_steps"]
     reason = reason or function.unsupported
     if open_steps:
-        count, effective, largest, unusable = ops.convert_to_numpy(function.state.totals.value)
+        count, effective, largest, unusable = backend.host(function.state.totals)
         size = function.compiled.sampler.batch_size
         lines = [
             f"Importance sampling opened at step {counters['opened_at']} and took {open_steps / steps:.0%} of "

@@ -20,7 +20,7 @@ def obstacle(model: keras.Model) -> str | None:
         )
     if backend.replicas(model) > 1:
         return f"it trains on {backend.replicas(model)} replicas. Train on one"
-    if model.optimizer is None or not model.trainable_variables and model.built:
+    if model.optimizer is None or (model.built and not model.trainable_variables):
         return "it has no trainable weights, or no optimizer"
     if model._compile_loss is None:
         return "no loss was passed to `compile`. Pass one; `add_loss` alone can't be weighed by sample"

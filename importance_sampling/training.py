@@ -28,7 +28,7 @@ from importance_sampling.reporting import Reporter, checkpointed, reported
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.sources import Prepared, prepare
+from importance_sampling.sources import Prepared, is_mapped, prepare
 from importance_sampling.state import TrainerState
 from importance_sampling.summary import summarise
 
@@ -227,10 +227,16 @@ class ImportanceTraining:
 
     def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
-        if not self.condition.probes and not listeners.want_samples:
+        by_row = listeners.want_samples or any(
+            is_mapped(leaf) for leaf in keras.tree.flatten([arguments["x"], arguments["y"]])
+        )
+        if not self.condition.probes and not by_row:
             return Prepared(arguments), None
-        prepared = prepare(arguments, by_row=listeners.want_samples)
-        reason = support.obstacle(self.model) or prepared.reason
+        reason = support.obstacle(self.model)
+        prepared = Prepared(arguments) if reason else prepare(arguments, by_row)
+        if not self.condition.probes:
+            return prepared, None
+        reason = reason or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
         elif prepared.source is not None and prepared.source.num_rows < self._pool_size(prepared.batch_size):

@@ -104,6 +104,11 @@ def resident(array: Any) -> Any:
         return tf.convert_to_tensor(array)
 
 
+def host(variable: keras.Variable) -> np.ndarray:
+    """A variable's value on the host."""
+    return variable.value.numpy()
+
+
 def is_dense(value: Any) -> bool:
     """Whether a value is a plain tensor: neither ragged nor sparse, nor of strings."""
     return isinstance(value, tf.Tensor) and value.dtype != tf.string
