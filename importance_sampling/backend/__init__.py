@@ -27,6 +27,7 @@ from importance_sampling.backend.tensorflow import (
     replicas,
     resident,
     run_steps,
+    searchsorted,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "replicas",
     "resident",
     "run_steps",
+    "searchsorted",
 ]

@@ -119,6 +119,11 @@ def gather(tensor: Any, positions: Any) -> Any:
     return tf.gather(tensor, positions)
 
 
+def searchsorted(ascending: Any, values: Any) -> Any:
+    """How many of the ascending numbers are at most each value, int32; Keras's own needed eager tensors up to 3.10."""
+    return tf.searchsorted(ascending, values, side="right")
+
+
 def concatenate(parts: Sequence[Any]) -> Any:
     """Join structures of tensors along the first axis."""
     return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from keras import ops
 
+from importance_sampling import backend
+
 
 class Resampling(Protocol):
     """What a scheme has: how many random numbers it wants, the draw, and the second moment of its counts."""
@@ -108,4 +110,4 @@ def _invert(probabilities: Any, arrows: Any) -> Any:
     # the very end is moved just inside, onto the last position that has any probability.
     total = cumulative[-1]
     arrows = ops.minimum(ops.convert_to_tensor(arrows, dtype="float32") * total, total * (1.0 - 1e-7))
-    return ops.cast(ops.searchsorted(cumulative, arrows, side="right"), "int32")
+    return backend.searchsorted(cumulative, arrows)
