@@ -33,7 +33,7 @@ TURN = 0.5  # seconds
 WARM_UP = 3  # steps that may compile something, at the start and again when importance sampling first opens
 MEASUREMENTS = 20
 LOSS_ROWS = 10000
-LAST = 5  # measurements that the table's last row averages
+LAST = 5  # measurements in the mean over the end
 
 
 class Point(NamedTuple):
@@ -175,13 +175,18 @@ def table(clocks: list[Clock]) -> str:
             f"| {uniform.seconds:10.1f} | {uniform.loss:9.5f} | {importance.loss:10.5f} "
             f"| {uniform.error:9.2f} | {importance.error:10.2f} |"
         )
-    # A constant learning rate leaves single moments noisy.
-    uniform, importance = (np.mean([point[1:] for point in clock.points[-LAST:]], axis=0) for clock in clocks)
+    uniform, importance = (latest(clock) for clock in clocks)
     lines.append(
-        f"| mean of {LAST}  | {uniform[0]:9.5f} | {importance[0]:10.5f} | {uniform[1]:9.2f} | {importance[1]:10.2f} |"
+        f"| mean of {LAST}  | {uniform.loss:9.5f} | {importance.loss:10.5f} "
+        f"| {uniform.error:9.2f} | {importance.error:10.2f} |"
     )
     lines.append(f"Steps taken: uniform {clocks[0].steps}, importance {clocks[1].steps}.")
     return "\n".join(lines)
+
+
+def latest(clock: Clock) -> Point:
+    """The mean of the last measurements: a constant learning rate leaves single moments noisy."""
+    return Point(*np.mean(clock.points[-LAST:], axis=0).tolist())
 
 
 def draw(clocks: list[Clock], path: Path) -> None:
@@ -190,20 +195,27 @@ def draw(clocks: list[Clock], path: Path) -> None:
         dict(color="#e08214", linestyle="--", marker="s", markerfacecolor="white", label="uniform: model.fit"),
         dict(color="#1b2a6b", linestyle="-", marker="o", label="importance: ImportanceTraining(model).fit"),
     ]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for clock, style in zip(clocks, styles, strict=True):
         seconds, losses, errors = np.array(clock.points).T
         left.plot(seconds, losses, linewidth=2, markersize=5, **style)
         right.plot(seconds, errors, linewidth=2, markersize=5, **style)
     uniform, importance = (clock.points[-1] for clock in clocks)
+    calm, calm_importance = (latest(clock) for clock in clocks)
     left.set(yscale="log", ylabel="training loss (cross-entropy, log scale)")
     left.yaxis.set_major_formatter("{x:g}")
-    left.set_title(f"training loss: {uniform.loss:.2g} uniform, {importance.loss:.2g} importance")
+    left.set_title(
+        f"training loss at the end: {uniform.loss:.2g} uniform, {importance.loss:.2g} importance\n"
+        f"mean of the last {LAST} points: {calm.loss:.2g} uniform, {calm_importance.loss:.2g} importance"
+    )
     # The untrained model's 90 % would flatten all the rest.
     after = [point.error for clock in clocks for point in clock.points[1:]]
     margin = 0.08 * (max(after) - min(after)) + 0.02
     right.set(ylim=(max(0.0, min(after) - margin), max(after) + margin), ylabel="test error (%)")
-    right.set_title(f"test error: {uniform.error:.2f} % uniform, {importance.error:.2f} % importance")
+    right.set_title(
+        f"test error at the end: {uniform.error:.2f} % uniform, {importance.error:.2f} % importance\n"
+        f"mean of the last {LAST} points: {calm.error:.2f} % uniform, {calm_importance.error:.2f} % importance"
+    )
     for axes in (left, right):
         axes.set_xlabel("training time (seconds)")
         axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
@@ -211,7 +223,9 @@ def draw(clocks: list[Clock], path: Path) -> None:
         axes.grid(True, which="major", color="0.88")
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(loc="best", frameon=False)
-    figure.suptitle(f"{path.stem} after {max(uniform.seconds, importance.seconds):.0f} training seconds each way")
+    figure.suptitle(
+        f"{path.stem}: {max(uniform.seconds, importance.seconds):.0f} training seconds each way", weight="bold"
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -7,6 +7,7 @@ the layers and catches the tensors while a model is called; it takes no gradient
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -181,4 +182,7 @@ def _losses(model: keras.Model) -> list:
 
 def _wants_probabilities(loss: Any) -> bool:
     """Whether a loss is one of Keras's cross-entropies, of probabilities."""
-    return getattr(loss, "_fn_kwargs", {}).get("from_logits") is False
+    function = getattr(loss, "fn", None)
+    if function is None or "from_logits" not in inspect.signature(function).parameters:
+        return False
+    return not getattr(loss, "_fn_kwargs", {}).get("from_logits", False)

@@ -87,9 +87,10 @@ class Scorer:
         result = backend.map_slices(forward, leaves, size, min(whole, size))
         scores = result["scores"]
         if self.score == "full_gnorm":
+            loops = any(isinstance(layer, keras.layers.RNN) for layer in self.model._flatten_layers())
             scores = backend.map_slices(
                 lambda leaves: backend.gradient_norms(
-                    lambda rows: self._sample_loss(pack(rows)), leaves, self.model.trainable_weights
+                    lambda rows: self._sample_loss(pack(rows)), leaves, self.model.trainable_weights, not loops
                 ),
                 leaves,
                 size,

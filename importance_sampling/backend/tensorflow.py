@@ -81,8 +81,11 @@ def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
     return tape.gradient(loss, points), loss, rest
 
 
-def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any]) -> Any:
-    """The norm of d(sample_loss)/d(weights) for every sample of the slice `samples`, all at once."""
+def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
+    """The norm of d(sample_loss)/d(weights) for every sample of the slice `samples`.
+
+    All at once if `vectorised`; gradients of loops over time can't be vectorised, and go one by one.
+    """
 
     def norm(sample):
         rows = tf.nest.map_structure(lambda t: t[None], sample)
@@ -92,7 +95,9 @@ def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any]) 
         ]
         return tf.sqrt(tf.add_n(squares))
 
-    return tf.vectorized_map(norm, samples)
+    if vectorised:
+        return tf.vectorized_map(norm, samples)
+    return tf.map_fn(norm, samples, fn_output_signature=tf.float32)
 
 
 # Candidates

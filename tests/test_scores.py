@@ -1,0 +1,307 @@
+"""Scores against plain per-example autodiff; what they may not move; slices."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.scores import Scorer
+
+ROWS, TIME = 6, 6  # as many time steps as rows: what mixes them up can't hide behind shapes
+
+
+def rng():
+    return np.random.default_rng(5)
+
+
+def rows(classes=3, one_hot=True):
+    x = rng().normal(size=(ROWS, 4)).astype("float32")
+    y = rng().integers(0, classes, ROWS)
+    return x, keras.utils.to_categorical(y, classes) if one_hot else y
+
+
+def sequences(classes=3):
+    x = rng().normal(size=(ROWS, TIME, 4)).astype("float32")
+    return x, rng().integers(0, classes, (ROWS, TIME))
+
+
+def sequential(*last, shape=(4,)):
+    return keras.Sequential([keras.Input(shape), layers.Dense(5, "tanh"), layers.Dropout(0.5), *last])
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.out = layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.out(x)
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, inner(inputs))
+
+
+def compiled(model, loss, **options):
+    model.compile("sgd", loss, **options)
+    return model
+
+
+def scored(model, data, score="gnorm", layer=None, slice_size=None):
+    x, y, *weights = data
+    tensors = keras.tree.map_structure(tf.constant, (x, y))
+    data = (*tensors, keras.tree.map_structure(tf.constant, weights[0]) if weights else None)
+    model._symbolic_build(data_batch=data)
+    scorer = Scorer(model, score, PreActivations(model, layer), slice_size)
+    return np.asarray(tf.function(scorer, autograph=False)(data).scores)
+
+
+def one_by_one(model, data, at):
+    """|d(loss of a sample alone) / d(at)|, by plain autodiff; `at(model, x) -> (tensor, y_pred)`."""
+    norms = []
+    for i in range(ROWS):
+        x, y, *weights = keras.tree.map_structure(lambda t, i=i: tf.constant(t[i : i + 1]), tuple(data))
+        with tf.GradientTape(persistent=True) as tape:
+            points, y_pred = at(model, x, tape)
+            loss = model.compute_loss(x, y, y_pred, weights[0] if weights else None)
+        gradients = tape.gradient(loss, points)
+        norms.append(np.sqrt(sum(float(tf.reduce_sum(tf.square(g))) for g in gradients)))
+    return np.array(norms)
+
+
+def at_weights(model, x, tape):
+    return model.trainable_variables and [v.value for v in model.trainable_variables], model(x, training=False)
+
+
+def softmax_minus_labels(model, x, y):
+    return np.linalg.norm(model.predict(x, verbose=0) - y, axis=1)
+
+
+HEADS = {
+    "fused softmax": lambda: sequential(layers.Dense(3, activation="softmax")),
+    "separate activation": lambda: sequential(layers.Dense(3), layers.Activation("softmax")),
+    "softmax layer": lambda: sequential(layers.Dense(3), layers.Softmax()),
+    "reshaped": lambda: sequential(layers.Dense(3, activation="softmax"), layers.Reshape((3,))),
+    "linear activation after": lambda: sequential(layers.Dense(3, "softmax"), layers.Activation("linear")),
+    "subclassed": Subclassed,
+    "nested": nested,
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_gnorm_of_softmax_and_cross_entropy_is_the_distance_of_probabilities_from_labels(head):
+    model = compiled(HEADS[head](), "categorical_crossentropy")
+    x, y = rows()
+    scores = scored(model, (x, y))
+    np.testing.assert_allclose(scores, softmax_minus_labels(model, x, y), rtol=1e-4)
+
+
+def test_gnorm_is_the_same_for_sparse_labels_and_for_logits():
+    x, y = rows(one_hot=False)
+    logits = sequential(layers.Dense(3))
+    compiled(logits, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    p = tf.nn.softmax(logits.predict(x, verbose=0)).numpy()
+    expected = np.linalg.norm(p - np.eye(3)[y], axis=1)
+    np.testing.assert_allclose(scored(logits, (x, y)), expected, rtol=1e-4)
+
+
+def test_gnorm_of_sigmoid_and_binary_cross_entropy_is_the_distance_per_unit():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="sigmoid")), "binary_crossentropy")
+    # The loss is a mean over three units.
+    np.testing.assert_allclose(scored(model, (x, y)), softmax_minus_labels(model, x, y) / 3, rtol=1e-4)
+
+
+def test_gnorm_of_a_linear_head_with_squared_error():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3)), "mse")
+    np.testing.assert_allclose(scored(model, (x, y)), softmax_minus_labels(model, x, y) * 2 / 3, rtol=1e-4)
+
+
+def test_gnorm_goes_through_an_activation_to_its_pre_activations():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="tanh")), "mse")
+    p = model.predict(x, verbose=0)
+    expected = np.linalg.norm((p - y) * 2 / 3 * (1 - p * p), axis=1)
+    np.testing.assert_allclose(scored(model, (x, y)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "last", [lambda: layers.Dense(3, activation="softmax"), lambda: layers.TimeDistributed(layers.Dense(3, "softmax"))]
+)
+def test_gnorm_of_sequences_takes_all_time_steps_together(last):
+    x, y = sequences()
+    model = compiled(sequential(last(), shape=(TIME, 4)), "sparse_categorical_crossentropy")
+    p = model.predict(x, verbose=0)
+    expected = np.sqrt(np.square((p - np.eye(3)[y]) / TIME).sum(axis=(1, 2)))
+    np.testing.assert_allclose(scored(model, (x, y)), expected, rtol=1e-4)
+
+
+def test_user_weights_scale_the_score_in_whatever_shape_keras_takes_them():
+    x, y = rows(one_hot=False)
+    weights = np.array([0.5, 0.0, 2.0, 1.0, 3.0, 0.1], "float32")
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "sparse_categorical_crossentropy")
+    plain = scored(model, (x, y))
+    np.testing.assert_allclose(scored(model, (x, y, weights)), plain * weights, rtol=1e-4)
+    np.testing.assert_allclose(scored(model, (x, y, weights[:, None])), plain * weights, rtol=1e-4)
+    x, y = sequences()
+    model = compiled(
+        sequential(layers.Dense(3, activation="softmax"), shape=(TIME, 4)), "sparse_categorical_crossentropy"
+    )
+    by_step = np.outer(weights, [1, 2, 0, 1, 1, 3]).astype("float32")
+    p = model.predict(x, verbose=0)
+    expected = np.sqrt(np.square((p - np.eye(3)[y]) * by_step[..., None] / TIME).sum(axis=(1, 2)))
+    np.testing.assert_allclose(scored(model, (x, y, by_step)), expected, rtol=1e-4, atol=1e-7)
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    return compiled(
+        keras.Model(inputs, [layers.Dense(3, "softmax")(inputs), layers.Dense(2)(inputs)]),
+        ["categorical_crossentropy", "mse"],
+        loss_weights=[1.0, 0.25],
+    )
+
+
+def test_two_outputs_count_together_with_their_loss_weights():
+    x, y = rows()
+    target = rng().normal(size=(ROWS, 2)).astype("float32")
+    model = two_outputs()
+    p, q = model.predict(x, verbose=0)
+    expected = np.sqrt(np.square(p - y).sum(1) + np.square(0.25 * (q - target)).sum(1))
+    np.testing.assert_allclose(scored(model, (x, [y, target])), expected, rtol=1e-4)
+    losses = -np.log((p * y).sum(1)) + 0.25 * np.square(q - target).mean(1)
+    np.testing.assert_allclose(scored(model, (x, [y, target]), "loss"), losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_loss_is_the_loss_of_each_sample_under_any_reduction(reduction):
+    x, y = rows()
+    model = compiled(
+        sequential(layers.Dense(3, activation="softmax")), keras.losses.CategoricalCrossentropy(reduction=reduction)
+    )
+    expected = -np.log((model.predict(x, verbose=0) * y).sum(1))
+    np.testing.assert_allclose(scored(model, (x, y), "loss"), expected, rtol=1e-4)
+    np.testing.assert_allclose(scored(model, (x, y)), softmax_minus_labels(model, x, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("regulariser", [None, "l2"])
+def test_full_gnorm_is_the_norm_over_all_weights(regulariser):
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    expected = one_by_one(model, (x, y), at_weights)
+    if regulariser:  # which pulls all samples' gradients alike, and says nothing of any
+        weights = model.get_weights()
+        model = compiled(
+            sequential(layers.Dense(3, activation="softmax", kernel_regularizer="l2")), "categorical_crossentropy"
+        )
+        model.set_weights(weights)
+    np.testing.assert_allclose(scored(model, (x, y), "full_gnorm", slice_size=4), expected, rtol=1e-3)
+
+
+def test_a_callable_scores_and_is_told_when_it_returns_another_shape():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    scores = scored(model, (x, y), lambda model, x, y: tf.reduce_sum(tf.abs(x), axis=1), slice_size=4)
+    np.testing.assert_allclose(scores, np.abs(x).sum(1), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"one number per sample.*shape \(\) for 6 samples"):
+        scored(model, (x, y), lambda model, x, y: tf.reduce_sum(x))
+
+
+def test_another_layer_is_found_by_itself_its_name_and_its_index():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    hidden = model.layers[0]
+    w = np.asarray(model.layers[-1].kernel)
+    h = keras.Model(model.inputs, hidden.output).predict(x, verbose=0)
+    expected = np.linalg.norm(((model.predict(x, verbose=0) - y) @ w.T) * (1 - h * h), axis=1)
+    for layer in (hidden, hidden.name, 0):
+        np.testing.assert_allclose(scored(model, (x, y), layer=layer), expected, rtol=1e-3)
+    with pytest.raises(ValueError, match=r"`layer` must be a layer of the model.*Received: layer='nowhere'"):
+        PreActivations(model, "nowhere")
+
+
+def masked_model():
+    return compiled(
+        keras.Sequential(
+            [
+                keras.Input((TIME,), dtype="int32"),
+                layers.Embedding(7, 4, mask_zero=True),
+                layers.LSTM(3, return_sequences=True),
+                layers.Dense(3, activation="softmax"),
+            ]
+        ),
+        "sparse_categorical_crossentropy",
+    )
+
+
+@pytest.mark.parametrize("score", ["gnorm", "loss", "full_gnorm"])
+@pytest.mark.parametrize("slice_size", [1, 2, 4])
+def test_slices_score_as_the_whole_pool_does_masks_or_not(score, slice_size):
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    whole = scored(model, (x, y), score)
+    np.testing.assert_allclose(scored(model, (x, y), score, slice_size=slice_size), whole, rtol=1e-4)
+    lengths = np.array([1, 6, 2, 5, 3, 4])
+    tokens = np.where(np.arange(TIME) < lengths[:, None], rng().integers(1, 7, (ROWS, TIME)), 0)
+    model = masked_model()
+    whole = scored(model, (tokens, sequences()[1]), score)
+    np.testing.assert_allclose(scored(model, (tokens, sequences()[1]), score, slice_size=slice_size), whole, rtol=1e-3)
+
+
+def test_half_precision_scores_as_single_does_and_never_vanish():
+    x, y = rows()
+    single = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    weights = single.get_weights()
+    weights[2] *= 10  # sure of itself: p within float16's rounding of 1
+    single.set_weights(weights)
+    y = keras.utils.to_categorical(single.predict(x, verbose=0).argmax(1), 3)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
+    finally:
+        keras.config.set_dtype_policy(before)
+    half.set_weights(weights)
+    expected = scored(single, (x, y))
+    assert 1e-6 < expected.min() < 1e-3
+    scores = scored(half, (x, y))
+    assert (scores > 0).all()
+    np.testing.assert_allclose(scores, expected, rtol=0.3)
+
+
+def test_scoring_moves_nothing_of_the_model():
+    inputs = keras.Input((4,))
+    hidden = layers.Dropout(0.5)(layers.BatchNormalization()(inputs))
+    model = compiled(
+        keras.Model(inputs, [layers.Dense(3, "softmax")(hidden), layers.Dense(2)(hidden)]),
+        ["categorical_crossentropy", "mse"],
+        metrics=[["accuracy"], ["mae"]],
+    )
+    x, y = rows()
+    data = (x, [y, rng().normal(size=(ROWS, 2)).astype("float32")])
+    scored(model, data)  # builds
+    variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
+    assert any("loss" in v.path for v in variables)
+    before = [np.array(v.value.numpy()) for v in variables]
+    kept = [dict(vars(layer)) for layer in model._flatten_layers()]
+    for score in ("gnorm", "loss", "full_gnorm"):
+        scored(model, data, score)
+    for v, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(v.value.numpy(), value, err_msg=v.path)
+    for layer, attributes in zip(model._flatten_layers(), kept, strict=True):
+        assert vars(layer).keys() == attributes.keys()
+        assert vars(layer).get("activation") is attributes.get("activation")
+
+
+def test_probabilities_without_logits_are_scored_with_a_warning():
+    x, y = rows()
+    inputs = keras.Input((4,))
+    softmax = layers.Dense(3, activation="softmax")(inputs)
+    model = compiled(keras.Model(inputs, layers.Average()([softmax, softmax])), "categorical_crossentropy")
+    with pytest.warns(UserWarning, match="at the probabilities that the model returns.*`layer=`"):
+        assert (scored(model, (x, y)) > 0).all()
