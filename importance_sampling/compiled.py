@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from importance_sampling import backend
+from importance_sampling import backend, support
 from importance_sampling.model_wrappers import ImportanceStep, Probe
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler
@@ -50,6 +50,7 @@ class Compiled:
         self.points = PreActivations(model, layer)
         self.scorer = Scorer(model, score, self.points, slice_size)
         self._loss_tracker = model._loss_tracker
+        self._checked = False
         self._pack: Callable | None = None
         self._probe: Callable | None = None
         self._steps: dict[bool, Callable] = {}
@@ -64,15 +65,28 @@ class Compiled:
 
     def is_ready(self) -> bool:
         """Whether the model's variables, its loss and its metrics have been built."""
-        compiled = (self.model._compile_loss, self.model._compile_metrics)
-        return self.model.built and all(part is None or part.built for part in compiled)
+        kind, loss, metrics = type(self.model), self.model._compile_loss, self.model._compile_metrics
+        return (
+            self.model.built
+            and self.model.optimizer.built
+            and (loss is None or loss.built or kind.compute_loss is not keras.Model.compute_loss)
+            and (metrics is None or metrics.built or kind.compute_metrics is not keras.Model.compute_metrics)
+        )
 
     def build(self, batch: tuple) -> None:
         """Build what Keras would build at its first step."""
         if not self.is_ready():
             self.model._symbolic_build(data_batch=batch)
-        elif not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
+
+    def check(self, batch: tuple) -> None:
+        """Find out once, on a batch, whether samples can be weighed.
+
+        Raises:
+            Unsupported: they can't.
+        """
+        if not self._checked:
+            support.check(self.model, self.points, batch)
+            self._checked = True
 
     def check_scores(self, batch: tuple) -> None:
         """Raise if the scores of a batch can't be importance.

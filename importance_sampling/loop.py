@@ -162,6 +162,7 @@ class TrainFunction:
         # A smaller last batch would be another trace; the next one will do.
         if keras.tree.flatten(x)[0].shape[0] == self.prepared.batch_size:
             try:
+                self.compiled.check((x, y, sample_weight))
                 since = max(self.state.counters["since_look"], 1)
                 scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
                 self._look()

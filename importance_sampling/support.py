@@ -1,14 +1,19 @@
 """What importance sampling can't be done for, told before the first step.
 
 Where Keras trains and samples can't be weighed, training goes on plainly with one warning that gives the reason and
-the remedy. What only shows once the loss is computed is found in `weighted_loss`. Nothing is changed here.
+the remedy. What only shows once the loss is computed is found in `check` and in `weighted_loss`. Nothing is changed
+here.
 """
 
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.scores import call
+from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
 
 
 def obstacle(model: keras.Model) -> str | None:
@@ -35,15 +40,37 @@ def obstacle(model: keras.Model) -> str | None:
     return None
 
 
-def added_losses(model: keras.Model) -> str | None:
-    """Why `add_loss` stands in the way, once the model has been called; None if it doesn't."""
-    for layer in model._flatten_layers():
-        if layer._losses:
-            return (
-                f"the layer `{layer.name}` adds a loss with `add_loss`, a plain number for the batch, which can't be "
-                "weighed by sample. Make it part of the compiled loss"
-            )
-    return None
+def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
+    """Find out, on a batch, whether all of a built model's loss that depends on the data is weighed by sample.
+
+    Raises:
+        Unsupported: it isn't.
+    """
+    x, y, sample_weight = batch
+    regularised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+    with keras.StatelessScope(state_mapping=regularised, collect_losses=True) as scope:
+        call(model, x, training=True)
+    if scope.losses:
+        raise Unsupported(
+            "the model adds a loss with `add_loss`, a plain number for the batch, which can't be weighed by sample. "
+            "Make it part of the compiled loss"
+        )
+    if type(model).compute_loss is keras.Model.compute_loss:
+        return
+
+    def unweighed() -> tuple:
+        with stateless(model), points.caught() as caught:
+            y_pred = call(model, x, training=False)
+        nothing = ops.zeros((keras.tree.flatten(x)[0].shape[0],))
+        loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: nothing, training=False)
+        return loss.total, points.of(y_pred, caught), None
+
+    gradients, _, _ = backend.differentiate(unweighed, model.variables)
+    if any(gradient is not None and bool(ops.any(gradient != 0)) for gradient in gradients):
+        raise Unsupported(
+            "`compute_loss` of the model adds to the compiled loss something of the data that has no sample weights. "
+            "Make it part of the compiled loss"
+        )
 
 
 def remarks(model: keras.Model) -> list[str]:

@@ -31,6 +31,7 @@ from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.sources import Prepared, is_mapped, prepare
 from importance_sampling.state import TrainerState
 from importance_sampling.summary import summarise
+from importance_sampling.weighted_loss import Unsupported
 
 logger = logging.getLogger("importance_sampling")
 
@@ -179,7 +180,11 @@ class ImportanceTraining:
         condition = self.condition if reason is None and prepared.source is not None else None
         if condition is not None and condition.probes:
             compiled.use(prepared.source)
-            self._dry_run(compiled, prepared)
+            try:
+                self._dry_run(compiled, prepared)
+            except Unsupported as error:
+                reason, condition = str(error), None
+                warnings.warn(plain_message(reason), stacklevel=2)
         function = TrainFunction(self.model, keras_function, prepared, condition, compiled, self._state, listeners)
 
         def restored() -> None:
@@ -278,6 +283,7 @@ class ImportanceTraining:
         rows = np.arange(min(prepared.batch_size, prepared.source.num_rows))
         batch = prepared.source.read(rows)
         compiled.build(batch)
+        compiled.check(batch)
         if self.score == "loss" or callable(self.score):
             compiled.check_scores(batch)
 

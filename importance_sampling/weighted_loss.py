@@ -95,7 +95,7 @@ def per_sample(t: Any, like: Any) -> Any:
 def _multiplied(model: keras.Model, multiplier: Multiplier | None, outputs: list) -> Iterator[None]:
     """Have every compiled loss of the model multiply its per-sample values, and note what it is like."""
     compiled = model._compile_loss
-    if compiled is None:
+    if compiled is None or not compiled.built:  # an overridden `compute_loss` that leaves it alone
         yield
         return
     entries = compiled._flat_losses

@@ -1,0 +1,480 @@
+"""The facade: what it refuses, what it trains plainly, how it gives the model back, what it tells and remembers."""
+
+import inspect
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import importance_sampling
+from importance_sampling import ImportanceTraining
+from importance_sampling.events import SAMPLE, SCORE, TRAINING
+
+ROWS = 192
+
+
+@pytest.fixture
+def xy():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 6)).astype("float32")
+    return x, x[:, :3].argmax(1)
+
+
+def build(seed=3, kind=keras.Sequential, **options):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6,))
+    hidden = layers.Dropout(0.2)(layers.Dense(12, "relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(hidden))
+    if kind is not keras.Sequential:
+        model = kind(inputs, model.output)
+    options = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **options}
+    model.compile(**options)
+    return model
+
+
+def fit(trainer, xy, **options):
+    return trainer.fit(*xy, **{"batch_size": 16, "epochs": 2, "verbose": 0, **options}).history
+
+
+def weights(model):
+    return np.concatenate([v.value.numpy().ravel() for v in model.variables])
+
+
+# What it refuses
+
+
+def test_fit_takes_what_keras_takes_in_the_same_order():
+    ours = list(inspect.signature(ImportanceTraining.fit).parameters.values())
+    kept = [(p.name, p.default, p.kind) for p in ours if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert kept == [(p.name, p.default, p.kind) for p in inspect.signature(keras.Model.fit).parameters.values()]
+    assert [p.name for p in ours][-2:] == ["on_sample", "on_scores"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(presample=0.5), r"`presample` must be .*at least 1.*Received: presample=0.5"),
+        (dict(presample="3"), r"`presample` must be .*Received: presample='3'"),
+        (dict(alpha=0), r"`alpha` must be .*\(0, 1\].*Received: alpha=0"),
+        (dict(alpha=1.5), r"`alpha` must be .*Received: alpha=1.5"),
+        (dict(score="norm"), r"`score` must be one of .*'gnorm'.*Received: score='norm'"),
+        (dict(layer="nowhere"), r"`layer` must be a layer of the model.*Received: layer='nowhere'"),
+        (dict(layer=99), r"`layer` must be .*Received: layer=99"),
+        (dict(resampling="x"), r"`resampling` must be one of .*Received: resampling='x'"),
+        (dict(tau_th=float("nan")), r"`tau_th` must be a number.*Received: tau_th=nan"),
+        (dict(seed=-1), r"`seed` must be an int.*Received: seed=-1"),
+        (dict(forward_batch_size=0), r"`forward_batch_size` must be .*Received: forward_batch_size=0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImportanceTraining(build(), **options)
+
+
+def test_a_model_that_is_not_compiled_is_refused(xy):
+    model = keras.Sequential([layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"`model` must be compiled.*Received: model="):
+        fit(ImportanceTraining(model), xy)
+
+
+@pytest.mark.parametrize("tau_th", [None, 0])
+def test_lengths_that_differ_and_negative_losses_are_refused_before_the_first_step(xy, tau_th):
+    model = build()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"(?s)same number of samples.*'x' sizes: 192.*'y' sizes: 190"):
+        fit(ImportanceTraining(model, tau_th=tau_th), (xy[0], xy[1][:-2]))
+    model = build(loss=keras.losses.CosineSimilarity())
+    before = weights(model)
+    targets = keras.utils.to_categorical(xy[1])
+    with pytest.raises(ValueError, match=r'`score` must never be negative.*use score="gnorm".*smallest value of -'):
+        fit(ImportanceTraining(model, tau_th=tau_th, score="loss"), (xy[0], targets))
+    np.testing.assert_array_equal(weights(model), before)
+
+
+def test_a_presample_that_can_never_pay_warns():
+    with pytest.warns(UserWarning, match="presample=1.5 the default gate never opens.*`tau_th`"):
+        ImportanceTraining(build(), presample=1.5)
+    ImportanceTraining(build(), presample=1.5, tau_th=1.2)
+
+
+# What it trains plainly
+
+
+class CustomStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class Adding(layers.Layer):
+    def call(self, x):
+        self.add_loss(0.01 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+class AddingToLoss(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return super().compute_loss(x, y, y_pred, sample_weight, training) + keras.ops.mean(keras.ops.square(y_pred))
+
+
+class OwnLoss(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, y_pred))
+
+
+class Passing(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 2.0 * super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def scalar_loss(y_true, y_pred):
+    return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y_true, y_pred))
+
+
+def with_layer(layer, seed=3):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((6,)), layer(), layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def divided():
+    return keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+
+
+PLAIN = {
+    "custom train_step": (lambda: build(kind=CustomStep), "training step of its own"),
+    "scalar loss": (lambda: build(loss=scalar_loss), "not one per sample"),
+    "divided by weights": (lambda: build(loss=divided()), "mean_with_sample_weight"),
+    "own loss": (lambda: build(kind=OwnLoss), "doesn't use the compiled loss"),
+    "adds to the loss": (lambda: build(kind=AddingToLoss), "something of the data that has no sample weights"),
+    "add_loss": (lambda: with_layer(Adding), "adds a loss with `add_loss`"),
+    "activity regulariser": (
+        lambda: with_layer(lambda: layers.Dense(4, activity_regularizer="l2")),
+        "an activity regulariser",
+    ),
+}
+
+
+@pytest.mark.parametrize("tau_th", [None, 0])
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_cannot_be_weighed_trains_as_fit_trains_it_with_one_warning(xy, name, tau_th):
+    make, reason = PLAIN[name]
+    plain = make()
+    plain_history = fit(plain, xy)
+    model = make()
+    trainer = ImportanceTraining(model, tau_th=tau_th)
+    with pytest.warns(UserWarning, match=f"trains as `model.fit` trains it: .*{reason}") as caught:
+        history = fit(trainer, xy)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(weights(model), weights(plain))
+    assert history["loss"] == plain_history["loss"]
+    assert history["importance"] == [0.0, 0.0]
+    assert reason in trainer.summary()
+
+
+def test_a_compute_loss_that_passes_the_weights_on_is_weighed(xy):
+    assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
+
+
+def test_sources_other_than_arrays_train_plainly(xy):
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(xy).batch(16)
+    plain, model = build(), build()
+    plain.fit(dataset, epochs=2, verbose=0, shuffle=False)
+    model = build()
+    with pytest.warns(UserWarning, match="candidates are only drawn from arrays"):
+        ImportanceTraining(model).fit(dataset, epochs=2, verbose=0, shuffle=False)
+    np.testing.assert_array_equal(weights(model), weights(plain))
+
+
+def test_a_stateful_network_trains_plainly():
+    x = np.random.default_rng(0).normal(size=(32, 4, 2)).astype("float32")
+
+    def make():
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((4, 2), batch_size=8), layers.LSTM(3, stateful=True), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
+
+    plain, model, off = make(), make(), make()
+    options = dict(batch_size=8, shuffle=False)
+    fit(plain, (x, x[:, 0, :1]), **options)
+    with pytest.warns(UserWarning, match="is a stateful RNN"):
+        fit(ImportanceTraining(model), (x, x[:, 0, :1]), **options)
+    fit(ImportanceTraining(off, tau_th=float("inf")), (x, x[:, 0, :1]), **options)
+    np.testing.assert_array_equal(weights(model), weights(plain))
+    np.testing.assert_array_equal(weights(off), weights(plain))
+
+
+def test_fewer_rows_than_a_pool_train_as_fit_trains_them(xy):
+    small = (xy[0][:40], xy[1][:40])
+    plain, model = build(), None
+    fit(plain, small)
+    model = build()
+    trainer = ImportanceTraining(model, tau_th=0)
+    assert fit(trainer, small)["importance"] == [0.0, 0.0]
+    np.testing.assert_array_equal(weights(model), weights(plain))
+    assert "fewer rows (40) than a pool" in trainer.summary()
+
+
+# The model comes back
+
+
+class Interrupting(keras.callbacks.Callback):
+    def __init__(self, error, epoch=0):
+        super().__init__()
+        self.error, self.epoch = error, epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("stop"), KeyboardInterrupt()])
+@pytest.mark.parametrize("tau_th", [None, 0])
+def test_the_model_comes_back_as_it_was(xy, error, tau_th, tmp_path):
+    model = build()
+    fit(model, xy)
+    function, attributes = model.train_function, set(vars(model))
+    inner = [dict(vars(layer)) for layer in model.layers]
+    callbacks = keras.callbacks.CallbackList([Interrupting(error)] if error else [], add_history=True, model=model)
+    callbacks.set_params(dict(epochs=2, steps=12, verbose=0))
+    listed = list(callbacks.callbacks)
+    trainer = ImportanceTraining(model, tau_th=tau_th)
+    if error is None:
+        fit(trainer, xy, callbacks=callbacks)
+    else:
+        with pytest.raises(type(error)):
+            fit(trainer, xy, callbacks=callbacks)
+    assert model.train_function is function and set(vars(model)) - attributes <= {"_eval_epoch_iterator"}
+    for layer, before in zip(model.layers, inner, strict=True):
+        assert vars(layer).keys() == before.keys()
+        assert vars(layer).get("activation") is before.get("activation")
+    assert callbacks.callbacks == listed
+    model.evaluate(*xy, verbose=0)
+    model.save(tmp_path / "model.keras")
+    fit(model, xy)
+    fit(trainer, xy)
+
+
+def test_a_model_compiled_again_is_trained_as_compiled_now(xy):
+    model = build()
+    trainer = ImportanceTraining(model, tau_th=0)
+    fit(trainer, xy)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    before = weights(model)
+    assert "accuracy" in fit(trainer, xy)
+    for tau_th in (0, float("inf")):
+        fit(ImportanceTraining(model, tau_th=tau_th), xy)
+    kept = [v for v in range(len(before))]
+    assert np.isclose(weights(model), before).sum() >= len(kept) - 4  # but for the seeds of dropout
+
+
+class Counting(layers.Layer):
+    traces = 0
+
+    def call(self, x):
+        Counting.traces += 1
+        return x
+
+
+def test_a_fit_in_a_loop_compiles_once(xy):
+    model = with_layer(Counting)
+    trainer = ImportanceTraining(model, tau_th=0)
+    fit(trainer, xy)
+    Counting.traces = 0
+    for _ in range(3):
+        fit(trainer, xy, epochs=1)
+    assert Counting.traces == 0
+
+
+def test_train_on_batch_in_a_callback_is_keras_own(xy):
+    model = build()
+    extra = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.train_on_batch(xy[0][:16], xy[1][:16]))
+    trainer = ImportanceTraining(model, tau_th=0)
+    fit(trainer, xy, callbacks=extra)
+    assert int(model.optimizer.iterations) == 2 * 12 + 2
+    assert trainer._state.counters["steps"] == 24
+
+
+# The same seed, the same weights
+
+
+def test_the_same_seed_gives_the_same_weights(xy):
+    runs = []
+    for seed in (1, 1, 2):
+        model = build()
+        fit(ImportanceTraining(model, seed=seed, tau_th=0), xy)
+        runs.append(weights(model))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0] != runs[2]).any()
+
+
+SCRIPT = """
+import keras, numpy as np
+from importance_sampling import ImportanceTraining
+keras.utils.set_random_seed(5)
+x = np.random.default_rng(0).normal(size=(192, 6)).astype("float32")
+model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy")
+ImportanceTraining(model, tau_th=0).fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
+print("weights", [w.tolist() for w in model.get_weights()])
+"""
+
+
+def test_two_processes_agree_on_the_weights_without_a_seed_of_our_own():
+    said = [
+        subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert said[0] == said[1] and said[0].startswith("weights")
+
+
+# What it tells
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_listeners_hear_of_every_importance_step(xy, steps):
+    heard, pools = [], []
+    model = build(steps_per_execution=steps)
+    fit(
+        ImportanceTraining(model, tau_th=0, alpha=0.2),
+        xy,
+        validation_split=0.25,
+        on_sample=lambda *args: heard.append(args),
+        on_scores=lambda *args: pools.append(args),
+    )
+    assert len(heard) == len(pools) == 2 * 9
+    for (sampler, indices, weight, scores), (_, pool) in zip(heard, pools, strict=True):
+        assert sampler.pool_size == 48 and indices.shape == weight.shape == scores.shape == (16,)
+        assert pool.shape == (48,) and set(scores) <= set(pool)
+        assert indices.max() < 144 and indices.min() >= 0
+        expected = 1 / (48 * (0.8 * scores / pool.sum() + 0.2 / 48))
+        np.testing.assert_allclose(weight, expected, rtol=1e-4)
+        assert weight.max() <= 1 / 0.2 + 1e-4
+
+
+def test_indices_say_which_rows_were_trained_on(xy):
+    x = np.arange(ROWS, dtype="float32")[:, None] * np.ones((1, 6), "float32")
+    seen, told = [], []
+
+    def score(model, x, y):
+        return x[:, 0] + 1
+
+    model = build(optimizer=keras.optimizers.SGD(0.0))
+    trainer = ImportanceTraining(model, tau_th=0, score=score)
+    fit(trainer, (x, xy[1]), on_sample=lambda s, i, w, scores: (told.append(i), seen.append(scores)))
+    np.testing.assert_allclose(np.concatenate(seen), np.concatenate(told) + 1)
+
+
+def test_plain_steps_tell_their_rows_with_weights_of_one(xy):
+    heard = []
+    plain, model = build(), None
+    fit(plain, xy)
+    model = build()
+    fit(ImportanceTraining(model, tau_th=float("inf")), xy, on_sample=lambda *args: heard.append(args[1:]))
+    np.testing.assert_array_equal(weights(model), weights(plain))
+    indices = np.concatenate([i for i, _, _ in heard])
+    np.testing.assert_array_equal(np.sort(indices), np.repeat(np.arange(ROWS), 2))
+    assert all((w == 1).all() and np.isnan(s).all() for _, w, s in heard)
+
+
+def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwise(xy):
+    heard = dict(sample=0, score=0, training=0)
+
+    def count(name):
+        def hear(sender, **values):
+            heard[name] += 1
+
+        return hear
+
+    trainer = ImportanceTraining(build(), tau_th=0)
+    fit(trainer, xy, epochs=1)
+    assert list(next(iter(trainer._compiled.values()))._steps) == [False]
+    hears = [count(name) for name in heard]
+    for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
+        signal.connect(hear)
+    try:
+        fit(trainer, xy, epochs=1)
+    finally:
+        for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
+            signal.disconnect(hear)
+    assert heard == dict(sample=12, score=12, training=12)
+
+
+def test_callbacks_see_the_figures_and_the_summary_says_what_happened(xy, caplog):
+    seen = []
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(set(logs))),
+        keras.callbacks.EarlyStopping(monitor="tau", mode="min", patience=0),
+    ]
+    trainer = ImportanceTraining(build(metrics=["accuracy"]), tau_th=0)
+    assert "not been called" in trainer.summary()
+    with caplog.at_level(logging.INFO, "importance_sampling"):
+        history = fit(trainer, xy, epochs=8, callbacks=callbacks)
+    assert all(keys == {"loss", "accuracy", "score", "tau", "importance"} for keys in seen)
+    assert len(history["tau"]) <= 8
+    summary = trainer.summary()
+    for words in ("opened at step 0", "100% of", "largest weight", "effective sample size", "dropout"):
+        assert words in summary
+    assert summary.splitlines()[0] in caplog.text
+    closed = ImportanceTraining(build(), tau_th=50)
+    fit(closed, xy)
+    assert "stayed closed for all 24 steps" in closed.summary() and "threshold 50.00" in closed.summary()
+
+
+# What it remembers
+
+
+def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path):
+    def run(trainer, folder, error=None):
+        callbacks = [keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)]
+        callbacks += [Interrupting(error, 1)] if error else []
+        fit(trainer, xy, epochs=4, callbacks=callbacks)
+
+    def model(seed=3):
+        return with_layer(lambda: layers.Dense(8, "relu"), seed)  # no dropout: Keras doesn't back its seed up
+
+    unbroken = ImportanceTraining(model(), tau_th=0, seed=1)
+    run(unbroken, tmp_path / "unbroken")
+    with pytest.raises(RuntimeError):
+        run(ImportanceTraining(model(), tau_th=0, seed=1), tmp_path / "broken", RuntimeError("power cut"))
+    resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2)
+    run(resumed, tmp_path / "broken")
+    np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
+    assert resumed._state.counters == unbroken._state.counters
+
+
+def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
+    trainer = ImportanceTraining(build(), tau_th=0, seed=1)
+    with pytest.raises(ValueError, match="call `fit` first"):
+        trainer.save_state(tmp_path / "state.npz")
+    fit(trainer, xy, callbacks=keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"))
+    trainer.save_state(tmp_path / "state.npz")
+    for name in ("model.keras.importance_sampling.npz", "state.npz"):
+        other = ImportanceTraining(build(), tau_th=0)
+        other.load_state(tmp_path / name)
+        assert other._state.signals == trainer._state.signals
+        assert other._state.counters == trainer._state.counters
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match="must be a file that `save_state` wrote"):
+        trainer.load_state(tmp_path / "other.npz")
+
+
+# The house
+
+
+def test_only_the_backend_imports_a_framework_and_nothing_prints():
+    package = Path(importance_sampling.__file__).parent
+    for file in package.rglob("*.py"):
+        text = file.read_text()
+        assert len(text.splitlines()) <= 320, file
+        assert "print(" not in text.replace(">>> print(", "").replace("`print(", ""), file
+        if "backend" not in file.parts:
+            assert "import tensorflow" not in text and "import jax" not in text and "import torch" not in text, file
