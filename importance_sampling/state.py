@@ -44,6 +44,11 @@ class TrainerState:
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0)
 
+    def begin(self) -> None:
+        """Begin the totals anew, for the summary of a `fit`."""
+        self.totals.assign(np.zeros(4, "float32"))
+        self.counters["opened_at"] = -1
+
     def observe(self, signals: Signals, steps: Any) -> None:
         """Take signals into the averages; `steps` is how many steps ago the last ones were taken."""
         values = ops.stack([ops.cast(value, "float32") for value in signals])

@@ -173,6 +173,7 @@ class ImportanceTraining:
         listeners = Listeners(on_sample, on_scores)
         if self._state is None:
             self._state = TrainerState(self._seed)
+        self._state.begin()
         prepared, reason = self._prepare(arguments, listeners)
         before = self.model.train_function
         keras_function = before or self._keras_function()

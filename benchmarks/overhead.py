@@ -1,0 +1,215 @@
+"""What a step costs: closed and open, over plain `model.fit` and over the fastest uniform step of our own pipeline.
+
+One model a way, all warmed up, take turns of a few hundred steps; the figures are medians and quartiles of the ratios
+within a turn, so that a machine that drifts hurts all alike. Memory and the time to the first step are measured in
+processes of their own. It measures no accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+BATCH = 128
+WAYS = ("start-up", "plain", "off", "closed", "open")
+
+
+def load(file: str | None) -> tuple:
+    """MNIST from a local npz in Keras's layout, or random rows of its shape."""
+    import numpy as np
+
+    if file is None:
+        rng = np.random.default_rng(0)
+        return rng.random((60000, 784), "float32"), np.eye(10, dtype="float32")[rng.integers(0, 10, 60000)]
+    with np.load(file) as data:
+        x = data["x_train"].reshape(-1, 784).astype("float32")
+        x /= 255
+        return x, np.eye(10, dtype="float32")[data["y_train"]]
+
+
+def build() -> object:
+    """The MLP of the example."""
+    import keras
+    from keras.layers import Dense, Dropout
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((784,)),
+        Dense(512, "relu"),
+        Dropout(0.2),
+        Dense(512, "relu"),
+        Dropout(0.2),
+        Dense(10, "softmax"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def trainer(way: str) -> object:
+    """A model, or a trainer of one, by the name of the way."""
+    from importance_sampling import ImportanceTraining
+
+    model = build()
+    if way == "plain":
+        return model
+    return ImportanceTraining(model, tau_th={"off": float("inf"), "closed": 1e9, "open": 0.0}[way], seed=0)
+
+
+def fast_uniform(x: object, y: object) -> Callable[[int], float]:
+    """Seconds of n uniform steps on our own pipeline: compiled, without metrics, on rows gathered ahead."""
+    import keras
+    import tensorflow as tf
+
+    from importance_sampling import backend
+    from importance_sampling.sources import ArraySource
+
+    model = build()
+    source = ArraySource((backend.resident(x), backend.resident(y), None))
+    stream = backend.pools(source, BATCH, 0, 0)
+
+    def step(indices: object, x: object, y: object) -> tuple:
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True))
+        model.optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_weights), model.trainable_weights, strict=True)
+        )
+        return {"loss": loss}, ()
+
+    model.optimizer.build(model.trainable_variables)
+    model.compute_loss(x[:1], y[:1], model(x[:1]))
+    run = backend.run_steps(step, model)
+
+    def measure(steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            logs, _ = run(stream, 1)
+        float(keras.ops.convert_to_numpy(logs["loss"]))
+        return time.perf_counter() - started
+
+    return measure
+
+
+def timed_fit(way: str, x: object, y: object) -> Callable[[int], float]:
+    """Seconds of n steps of `fit`, from the sixth on."""
+    import keras
+
+    trained = trainer(way)
+
+    class Clock(keras.callbacks.Callback):
+        async_safe = True
+
+        def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+            if batch == 5:
+                self.started = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            self.seconds = time.perf_counter() - self.started
+
+    def measure(steps: int) -> float:
+        clock = Clock()
+        rows = (steps + 5) * BATCH
+        trained.fit(x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[clock])
+        return clock.seconds
+
+    return measure
+
+
+def steps(file: str | None, rounds: int, steps: int) -> dict:
+    """Milliseconds a step, and the ratios of interest, over interleaved turns."""
+    x, y = load(file)
+    ways = {way: timed_fit(way, x, y) for way in ("plain", "off", "closed", "open")}
+    ways["fast uniform"] = fast_uniform(x, y)
+    for measure in ways.values():
+        measure(min(steps, 60))
+    times: dict[str, list] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, measure in ways.items():
+            times[way].append(1000 * measure(steps) / steps)
+    ratios = {
+        "off over plain": ("off", "plain"),
+        "closed over plain": ("closed", "plain"),
+        "open over closed": ("open", "closed"),
+        "open over plain": ("open", "plain"),
+        "open over fast uniform": ("open", "fast uniform"),
+        "plain over fast uniform": ("plain", "fast uniform"),
+    }
+    figures = {f"ms/step, {way}": summarise(values) for way, values in times.items()}
+    for name, (above, below) in ratios.items():
+        figures[name] = summarise([a / b for a, b in zip(times[above], times[below], strict=True)])
+    return figures
+
+
+def process(way: str, file: str | None) -> None:
+    """Measure one way in this process: peak memory in MB, seconds to the end of the first batch."""
+    import keras
+
+    x, y = load(file)
+    keras.ops.ones((2,)) + 1
+    first: list = []
+    if way != "start-up":
+        trained = trainer(way)
+        started = time.perf_counter()
+        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: first.append(time.perf_counter()))
+        trained.fit(x, y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[note])
+        first = [first[0] - started]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak": peak, "first": first[0] if first else 0.0}))
+
+
+def processes(file: str | None, times: int) -> dict:
+    """Peak memory beyond start-up and time to the first step, a process each."""
+    measured: dict[str, list] = {way: [] for way in WAYS}
+    for _ in range(times):
+        for way in WAYS:
+            command = [sys.executable, __file__, "--process", way, *(["--data", file] if file else [])]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            measured[way].append(json.loads(said.splitlines()[-1]))
+    base = statistics.median(one["peak"] for one in measured["start-up"])
+    figures = {}
+    beyond = {way: [one["peak"] - base for one in ones] for way, ones in measured.items() if way != "start-up"}
+    for way in WAYS[1:]:
+        figures[f"seconds to the first step, {way}"] = summarise([one["first"] for one in measured[way]])
+        figures[f"MB beyond start-up, {way}"] = summarise(beyond[way])
+    for way in ("closed", "open"):
+        ratios = [a / b for a, b in zip(beyond[way], beyond["plain"], strict=True)]
+        figures[f"memory, {way} over plain"] = summarise(ratios)
+    return figures
+
+
+def summarise(values: list[float]) -> dict:
+    """Median and quartiles."""
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    return {"median": statistics.median(values), "quartiles": [low, high], "n": len(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", metavar="FILE", help="a local npz in the layout of Keras's mnist.npz")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=200, help="a turn")
+    parser.add_argument("--quick", action="store_true", help="a minute's look")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--process", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.process:
+        process(options.process, options.data)
+        return
+    rounds = 3 if options.quick else options.rounds
+    figures = steps(options.data, rounds, options.steps) | processes(options.data, 1 if options.quick else 3)
+    for name, figure in figures.items():
+        low, high = figure["quartiles"]
+        print(f"{name:36}{figure['median']:10.3f}   ({low:.3f} to {high:.3f}, {figure['n']} turns)")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
