@@ -24,9 +24,10 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
     if open_steps:
         count, effective, largest, unusable = backend.host(function.state.totals)
         size = function.compiled.sampler.batch_size
+        opened_at = counters["opened_at"] - started["steps"]
         lines = [
-            f"Importance sampling opened at step {counters['opened_at'] - started['steps']} and took {open_steps / steps:.0%} of "
-            f"{steps} steps: {trainer.condition.explain(function.signals)}, tau {function.signals.tau:.2f}, largest "
+            f"Importance sampling opened at step {opened_at} and took {open_steps / steps:.0%} of {steps} "
+            f"steps: {trainer.condition.explain(function.signals)}, tau {function.signals.tau:.2f}, largest "
             f"weight {largest:.2f}, effective sample size {effective / count:.1f} of {size}."
         ]
         if unusable:
