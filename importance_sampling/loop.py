@@ -137,7 +137,15 @@ class TrainFunction:
         batches = itertools.islice(iterator, steps)
         if probe:
             batches = self._probed(batches)
-        return self.keras_function(batches if self.prepared.batch is None else self._read(batches))
+        if self.prepared.batch is None:
+            return self.keras_function(batches)
+        read: list = []
+        logs = self.keras_function(self._read(batches, read))
+        if self.listeners.want_samples:
+            for indices in read:
+                ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
+                self.listeners.sampled(self.compiled.sampler, indices, ones, unknown)
+        return logs
 
     def _probe_is_due(self) -> bool:
         if self.condition is None or not self.condition.probes or not self.compiled.is_ready():
@@ -173,14 +181,11 @@ class TrainFunction:
         yield first
         yield from batches
 
-    def _read(self, batches: Any) -> Any:
-        """The rows of the row numbers that Keras drew."""
+    def _read(self, batches: Any, read: list) -> Any:
+        """The rows of the row numbers that Keras drew; `read` takes the numbers."""
         for numbers in batches:
             indices, batch = self.prepared.batch(numbers)
-            if self.listeners.want_samples:
-                count = len(indices)
-                unknown = np.full(count, np.nan, "float32")
-                self.listeners.sampled(self.compiled.sampler, indices, np.ones(count, "float32"), unknown)
+            read.append(indices)
             yield batch
 
     def _close_for_good(self, error: Unsupported) -> None:

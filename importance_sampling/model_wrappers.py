@@ -18,7 +18,7 @@ from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler, clean_scores
 from importance_sampling.scores import Scorer, call, row_norms
 from importance_sampling.state import TrainerState
-from importance_sampling.weighted_loss import WeightedLoss, stateless, weighted_loss
+from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
 
 
 class Probe:
@@ -109,11 +109,11 @@ class ImportanceStep:
             for output in candidates.outputs
         ]
 
-        def multiplier(output: int, entries: Any) -> Any:
+        def multiplier(number: int, output: OutputLoss) -> Any:
             # Keras divides a masked loss by the valid entries of the batch that it sees; a picked batch's are biased.
-            if entries is None or expected[output] is None:
+            if output.entries is None or expected[number] is None:
                 return weights
-            return weights * ops.mean(entries) / ops.maximum(expected[output], 1e-7)
+            return weights * ops.mean(output.entries) / ops.maximum(expected[number], 1e-7)
 
         trainable = model.trainable_weights
 
@@ -154,11 +154,16 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
     """
     x, y, sample_weight = data
     size = keras.tree.flatten(x)[0].shape[0]
-    loss = weighted_loss(model, x, y, y_pred, sample_weight, None, training=False)
+
+    def multiplier(_: int, output: OutputLoss) -> Any:
+        # A loss that is summed would count every candidate.
+        return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0)
+
+    loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=False)
     additive = {id(v): v for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
     for variable in additive.values():
         _scale_update(variable, loss.scope.get_current_value(variable), count_as / size)
-    model._loss_tracker.update_state(loss.total, sample_weight=count_as)
+    model._loss_tracker.update_state(loss.value, sample_weight=count_as)
     if type(model).compute_metrics is not keras.Model.compute_metrics:
         # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
         rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (x, y, y_pred, sample_weight))

@@ -90,23 +90,32 @@ def checkpointed(callbacks: Any, state: TrainerState, restored: Any) -> Iterator
 
                 _after(callback, "_load_model", load, stack)
             elif isinstance(callback, keras.callbacks.ModelCheckpoint):
+                # With `save_best_only` most calls save nothing, and the state must stay the saved model's.
+                wanted: list = []
 
-                def save(epoch: int, batch: int, logs: dict, callback: Any = callback) -> None:
+                def want(result: bool, *_: Any, wanted: list = wanted, **__: Any) -> None:
+                    wanted[:] = [result]
+
+                def save(
+                    _: Any, epoch: int, batch: int, logs: dict, callback: Any = callback, wanted: list = wanted
+                ) -> None:
                     path = Path(callback._get_file_path(epoch, batch, logs))
-                    if path.exists():
+                    if all(wanted) and path.exists():
                         state.save(path.with_name(path.name + ".importance_sampling.npz"))
 
+                if hasattr(callback, "_should_save_model"):
+                    _after(callback, "_should_save_model", want, stack)
                 _after(callback, "_save_model", save, stack)
         yield
 
 
 def _after(callback: Any, name: str, then: Any, stack: contextlib.ExitStack) -> None:
-    """Have a method of one object call `then` after it, until the stack unwinds."""
+    """Have a method of one object call `then` after it, its result ahead of its arguments, until the stack unwinds."""
     method = getattr(callback, name)
 
     def both(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
-        then(*args, **kwargs)
+        then(result, *args, **kwargs)
         return result
 
     setattr(callback, name, both)

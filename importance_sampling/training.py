@@ -192,6 +192,7 @@ class ImportanceTraining:
             self._restore_condition()
             function.pools, function.signals = None, self._state.signals
 
+        self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
         started = dict(self._state.counters)
         self.model.train_function = function
         try:

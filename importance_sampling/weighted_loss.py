@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-Multiplier = Callable[[int, Any], Any]
+Multiplier = Callable[[int, "OutputLoss"], Any]
 
 
 class Unsupported(Exception):
@@ -26,13 +26,19 @@ class OutputLoss(NamedTuple):
     """What is known of one output's loss."""
 
     entries: Any  # float32 (batch,): how many entries of each sample count, None without a mask
-    is_mean: bool  # whether it is divided by the number of (valid) entries of the batch
+    reduction: str | None  # Keras's name for how entries become a number
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is divided by the number of (valid) entries of the batch."""
+        return self.reduction in ("sum_over_batch_size", "mean")
 
 
 class WeightedLoss(NamedTuple):
     """A batch's loss."""
 
     total: Any  # the scalar that is minimised
+    value: Any  # what `compute_loss` returned: a vector with reduction=None, else the same scalar
     outputs: tuple[OutputLoss, ...]
     scope: keras.StatelessScope  # knows what the loss trackers of the outputs would have become
 
@@ -58,8 +64,8 @@ def weighted_loss(
     Args:
         model: a compiled model.
         x, y, y_pred, sample_weight: as `model.compute_loss` takes them.
-        multiplier: called with the number of the output and its valid entries (float32 `(batch,)`, or None without a
-            mask), returns float32 `(batch,)`; None scales nothing.
+        multiplier: called with the number of the output and its `OutputLoss`, returns float32 `(batch,)`; None scales
+            nothing.
         training: as `model.compute_loss` takes it.
 
     Returns:
@@ -77,7 +83,7 @@ def weighted_loss(
             "pass a loss to `compile`"
         )
     # reduction=None leaves a vector; its gradient is that of its sum, and that is what Keras's step follows.
-    return WeightedLoss(ops.sum(total), tuple(outputs), scope)
+    return WeightedLoss(ops.sum(total), total, tuple(outputs), scope)
 
 
 def stateless(model: keras.Model) -> keras.StatelessScope:
@@ -122,11 +128,11 @@ def _wrap(loss: keras.losses.Loss, multiplier: Multiplier | None, outputs: list)
                     f"the loss `{loss.name}` returns a value of shape {tuple(values.shape)}, not one per sample. "
                     "Reduce it over all axes but the first"
                 )
-            output = OutputLoss(_valid_entries(mask, values), loss.reduction in ("sum_over_batch_size", "mean"))
+            output = OutputLoss(_valid_entries(mask, values), loss.reduction)
             outputs.append(output)
             if multiplier is None:
                 return values
-            scaled = values * ops.cast(per_sample(multiplier(len(outputs) - 1, output.entries), values), values.dtype)
+            scaled = values * ops.cast(per_sample(multiplier(len(outputs) - 1, output), values), values.dtype)
             if getattr(values, "_keras_mask", None) is not None:
                 scaled._keras_mask = values._keras_mask
             return scaled
