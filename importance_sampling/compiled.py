@@ -50,6 +50,7 @@ class Compiled:
         self.points = PreActivations(model, layer)
         self.scorer = Scorer(model, score, self.points, slice_size)
         self._loss_tracker = model._loss_tracker
+        self.keras_traced = False  # whether Keras's function has run
         self._checked = False
         self._pack: Callable | None = None
         self._probe: Callable | None = None

@@ -120,6 +120,10 @@ class Condition:
         self.satisfied = self._decide(signals)
         return self.satisfied
 
+    def restore(self, satisfied: bool) -> None:
+        """Stand as a saved state says."""
+        self.satisfied = satisfied
+
     def _decide(self, signals: Signals) -> bool:
         raise NotImplementedError
 
@@ -167,11 +171,15 @@ class VarianceReductionCondition(Condition):
         if isinstance(vr_th, (bool, str)) or np.isnan(vr_th):
             raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={vr_th!r}")
         self.vr_th = float(vr_th)
-        self.satisfied = self.vr_th <= 1.0
+        self.satisfied = self.always = self.vr_th <= 1.0
         self.probes = np.isfinite(self.vr_th)
 
+    def restore(self, satisfied: bool) -> None:
+        """Stand as a saved state says, unless the threshold leaves no choice."""
+        self.satisfied = satisfied or self.always
+
     def _decide(self, signals: Signals) -> bool:
-        return self.vr_th <= 1.0 or bool(signals.tau > self.vr_th)
+        return self.always or bool(signals.tau > self.vr_th)
 
     def explain(self, signals: Signals) -> str:
         """tau beside its threshold."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,8 @@ class TrainFunction:
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         self._iterator: Any = None
+        self._queue: deque = deque()  # where Keras draws row numbers: batches of rows, on their way to its function
+        self._feed: Any = None  # the iterator that hands them over
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self._taken = 0  # of those, how many were taken from Keras's iterator
 
@@ -72,6 +75,8 @@ class TrainFunction:
         counters = self.state.counters
         if iterator is not self._iterator:
             self._iterator, self._delivered, self._taken = iterator, 0, 0
+            self._queue.clear()
+            self._feed = None
         steps = self._steps()
         is_open = self.condition is not None and self.condition.satisfied
         logs = None
@@ -82,7 +87,7 @@ class TrainFunction:
                 self._close_for_good(error)
                 is_open = False
         if logs is None:
-            logs = self._closed(iterator, steps)
+            logs = self._closed(steps)
         self._delivered += steps
         counters["steps"] += steps
         counters["since_look"] += steps
@@ -125,30 +130,49 @@ class TrainFunction:
 
     # Closed
 
-    def _closed(self, iterator: Any, steps: int) -> dict:
+    def _closed(self, steps: int) -> dict:
         probe = self._probe_is_due()
         left = min(self.model.steps_per_execution, self.prepared.num_batches - self._taken)
         self._taken += steps
-        if not probe and self.prepared.batch is None and left == steps:
-            return self.keras_function(iterator)  # all that is ever done with `tau_th=inf`
-        if not self.prepared.num_batches:
-            return self.keras_function(iterator)
-        # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
-        batches = itertools.islice(iterator, steps)
+        if self.prepared.batch is not None:
+            return self._closed_by_row(steps, probe, left)
+        batches = self._iterator
+        if self.prepared.num_batches and (probe or left != steps):
+            # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
+            batches = itertools.islice(batches, steps)
+            if probe:
+                batches = self._probed(batches)
+        logs = self.keras_function(batches)
+        self.compiled.keras_traced = True
+        return logs
+
+    def _closed_by_row(self, steps: int, probe: bool, left: int) -> dict:
+        """Keras drew row numbers: read the rows, and hand them to its function in the same order."""
+        read = [self.prepared.batch(numbers) for numbers in itertools.islice(self._iterator, steps)]
+        if not read:
+            return self.keras_function(self._iterator)  # it is exhausted, and says so as Keras expects
+        batches = [batch for _, batch in read]
         if probe:
-            batches = self._probed(batches)
-        if self.prepared.batch is None:
-            return self.keras_function(batches)
-        read: list = []
-        logs = self.keras_function(self._read(batches, read))
+            self._probe(batches[0])
+        if left == steps:
+            self._queue.extend(batches)
+            self._feed = self._feed or backend.feed(self._queue)
+            logs = self.keras_function(self._feed)
+        else:
+            logs = self.keras_function(iter(batches))
+        self.compiled.keras_traced = True
         if self.listeners.want_samples:
-            for indices in read:
+            for indices, _ in read:
                 ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
                 self.listeners.sampled(self.compiled.sampler, indices, ones, unknown)
         return logs
 
     def _probe_is_due(self) -> bool:
         if self.condition is None or not self.condition.probes or not self.compiled.is_ready():
+            return False
+        # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
+        # losses of single outputs.
+        if not self.compiled.keras_traced:
             return False
         # With many steps an execution, leave most executions to Keras's own compiled loop.
         every = (
@@ -162,31 +186,25 @@ class TrainFunction:
 
     def _probed(self, batches: Any) -> Any:
         """Pass batches on, the first one scored."""
-        first = next(batches, None)
-        if first is None:
-            return
-        batch = first if self.prepared.batch is None else self.prepared.batch(first)[1]
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        # A smaller last batch would be another trace; the next one will do.
-        if keras.tree.flatten(x)[0].shape[0] == self.prepared.batch_size:
-            try:
-                self.compiled.check((x, y, sample_weight))
-                since = max(self.state.counters["since_look"], 1)
-                scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
-                self._look()
-                if self.listeners.want_scores:
-                    self.listeners.scored(self.compiled.sampler, np.asarray(scores))
-            except Unsupported as error:
-                self._close_for_good(error)
-        yield first
+        for first in itertools.islice(batches, 1):
+            self._probe(first)
+            yield first
         yield from batches
 
-    def _read(self, batches: Any, read: list) -> Any:
-        """The rows of the row numbers that Keras drew; `read` takes the numbers."""
-        for numbers in batches:
-            indices, batch = self.prepared.batch(numbers)
-            read.append(indices)
-            yield batch
+    def _probe(self, batch: Any) -> None:
+        """Score a batch for the gate, and let it decide."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if keras.tree.flatten(x)[0].shape[0] != self.prepared.batch_size:
+            return  # a smaller last batch would be another trace; the next one will do
+        try:
+            self.compiled.check((x, y, sample_weight))
+            since = max(self.state.counters["since_look"], 1)
+            scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+            self._look()
+            if self.listeners.want_scores:
+                self.listeners.scored(self.compiled.sampler, np.asarray(scores))
+        except Unsupported as error:
+            self._close_for_good(error)
 
     def _close_for_good(self, error: Unsupported) -> None:
         self.condition = None

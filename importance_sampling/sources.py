@@ -117,7 +117,7 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
         return Prepared(arguments)
     num_rows = rows.pop()
     mapped = any(is_mapped(leaf) for leaf in leaves)
-    arguments = dict(arguments, validation_data=_mapped_validation(arguments, arguments["validation_data"]))
+    arguments = unread(arguments)
     if arguments["validation_split"] and arguments["validation_data"] is None:
         split = math.floor(num_rows * (1.0 - arguments["validation_split"]))
         if not 0 < split < num_rows:
@@ -161,6 +161,11 @@ class MappedBatches(keras.utils.PyDataset):
         x, y, sample_weight = self.pack(rows_.astype(keras_dtype(rows_.dtype), copy=False) for rows_ in rows)
         packed = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
         return packed if isinstance(packed, tuple) else (packed,)
+
+
+def unread(arguments: dict) -> dict:
+    """The arguments of a `fit`, memory-mapped validation data made into what is read as it is asked for."""
+    return dict(arguments, validation_data=_mapped_validation(arguments, arguments["validation_data"]))
 
 
 def is_mapped(array: Any) -> bool:
@@ -238,6 +243,7 @@ def _reader(source: ArraySource, y: Any) -> Callable:
     def read(batch: Any) -> tuple:
         numbers, _, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         x, y, _ = source.read(numbers)
-        return np.asarray(numbers), keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        batch = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        return np.asarray(numbers), keras.tree.lists_to_tuples(batch)  # as Keras does
 
     return read

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,17 @@ class TrainerState:
         Raises:
             ValueError: the file is of another kind.
         """
-        with np.load(path, allow_pickle=False) as saved:
-            if "header" not in saved or json.loads(str(saved["header"])).get("format") != FORMAT:
-                raise ValueError(f"`path` must be a file that `save_state` wrote. Received: path={str(path)!r}")
-            header = json.loads(str(saved["header"]))
-            for name, variable in self._variables():
-                variable.assign(saved[name])
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                header = json.loads(str(saved["header"]))
+                values = {name: saved[name] for name, _ in self._variables()}
+            usable = header["format"] == FORMAT
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+            usable = False
+        if not usable:
+            raise ValueError(f"`path` must be a file that `save_state` wrote. Received: path={str(path)!r}")
+        for name, variable in self._variables():
+            variable.assign(values[name])
         self.seed, self.momentum, self.counters = header["seed"], header["momentum"], header["counters"]
 
     def _variables(self) -> list[tuple[str, Any]]:

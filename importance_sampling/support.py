@@ -40,6 +40,11 @@ def obstacle(model: keras.Model) -> str | None:
     return None
 
 
+def feeds_itself(model: keras.Model) -> bool:
+    """Whether the model can only be fed what the user handed over: row numbers in its place would go astray."""
+    return backend.replicas(model) > 1 or type(model).fit is not keras.Model.fit
+
+
 def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
     """Find out, on a batch, whether all of a built model's loss that depends on the data is weighed by sample.
 

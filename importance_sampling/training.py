@@ -28,7 +28,7 @@ from importance_sampling.reporting import Reporter, checkpointed, reported
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.sources import Prepared, is_mapped, prepare
+from importance_sampling.sources import Prepared, is_mapped, prepare, unread
 from importance_sampling.state import TrainerState
 from importance_sampling.summary import summarise
 from importance_sampling.weighted_loss import Unsupported
@@ -203,6 +203,7 @@ class ImportanceTraining:
                 history = self.model.fit(**prepared.arguments)
         finally:
             self.model.train_function = before
+            function.pools = None  # or it would still read ahead while Python shuts down, and hang there
         self._summary = summarise(self, function, reason, started)
         logger.info("%s", self._summary.splitlines()[0])
         return history
@@ -237,13 +238,13 @@ class ImportanceTraining:
         by_row = listeners.want_samples or any(
             is_mapped(leaf) for leaf in keras.tree.flatten([arguments["x"], arguments["y"]])
         )
-        if not self.condition.probes and not by_row:
-            return Prepared(arguments), None
-        reason = support.obstacle(self.model)
-        prepared = Prepared(arguments) if reason else prepare(arguments, by_row)
+        if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
+            prepared = Prepared(unread(arguments))
+        else:
+            prepared = prepare(arguments, by_row)
         if not self.condition.probes:
             return prepared, None
-        reason = reason or prepared.reason
+        reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
         elif prepared.source is not None and prepared.source.num_rows < self._pool_size(prepared.batch_size):
@@ -290,7 +291,7 @@ class ImportanceTraining:
             compiled.check_scores(batch)
 
     def _restore_condition(self) -> None:
-        self.condition.satisfied = bool(self._state.counters["satisfied"])
+        self.condition.restore(bool(self._state.counters["satisfied"]))
 
 
 def _is_number(value: Any) -> bool:

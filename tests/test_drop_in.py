@@ -135,6 +135,26 @@ def mapped_data(tmp_path):
     return dict(x=mapped, y=mapped_y)
 
 
+def sequences():
+    """Word by word, of lengths that differ."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(9, 6, mask_zero=True),
+            layers.LSTM(8, return_sequences=True),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return compiled(model, metrics=None, weighted_metrics=["accuracy"])
+
+
+def sequence_data():
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 9, (ROWS, 6)) * (np.arange(6) < rng.integers(1, 7, (ROWS, 1)))
+    return dict(x=words, y=words % 3)
+
+
 def two_data():
     x, y = data()
     return dict(x=x, y=[y, x[:, :1] * 2])
@@ -174,6 +194,7 @@ CASES = {
     "fewer steps": (dense, plain_data, dict(steps_per_epoch=4, batch_size=16)),
     "not shuffled": (dense, plain_data, dict(shuffle=False)),
     "later epochs": (dense, plain_data, dict(initial_epoch=1)),
+    "masked sequences": (sequences, sequence_data, {}),
     "memory map": (dense, mapped_data, {}),
     "memory map, split, class weights": (
         dense,
@@ -233,9 +254,81 @@ def test_closed_but_watching_it_trains_as_fit_does(name, arrays):
     plain, plain_history = train(name, arrays, lambda model: model)
     trained, history = train(name, arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
     assert_equal(plain, trained)
-    for key, values in plain_history.items():
-        assert history[key] == pytest.approx(values, rel=1e-6), key
+    assert {key: history[key] for key in plain_history} == plain_history
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
+
+
+TOLD = [
+    "lazily built",
+    "two outputs, one weight",
+    "dict inputs",
+    "class weights, split",
+    "several steps",
+    "xla",
+    "eager",
+]
+
+
+@pytest.mark.parametrize(("name", "arrays"), [(n, n) for n in TOLD], indirect=["arrays"], ids=TOLD)
+def test_with_a_listener_to_its_rows_it_trains_as_fit_does(name, arrays):
+    told = []
+    plain, plain_history = train(name, arrays, lambda model: model)
+    trained, history = train(
+        name,
+        arrays,
+        lambda model: ImportanceTraining(model, tau_th=1e9),
+        on_sample=lambda sampler, indices, weights, scores: told.append(indices),
+    )
+    assert_equal(plain, trained)
+    assert {key: history[key] for key in plain_history} == plain_history
+    assert len(told) == int(trained.optimizer.iterations)
+    rows = int(ROWS * (1 - CASES[name][2].get("validation_split", 0)))
+    np.testing.assert_array_equal(np.sort(np.concatenate(told)), np.repeat(np.arange(rows), 3))
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return tuple(part[index * 16 : index * 16 + 16] for part in data())
+
+
+def randomly():
+    """A generator that draws its rows with Python's `random`, as many do."""
+    x, y = data()
+    while True:
+        rows = random.sample(range(ROWS), 16)
+        yield x[rows], y[rows]
+
+
+def dataset():
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(data()).shuffle(ROWS).batch(16)
+
+
+SOURCES = {"generator": randomly, "dataset": dataset, "PyDataset": Batches}
+
+
+@pytest.mark.filterwarnings("ignore:Your `PyDataset` class should call:UserWarning")
+@pytest.mark.parametrize("tau_th", [float("inf"), None])
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_it_draws_no_candidates_from_is_read_as_fit_reads_it(name, tau_th):
+    def run(wrap):
+        keras.utils.set_random_seed(3)
+        model = dense()
+        history = wrap(model).fit(SOURCES[name](), epochs=2, steps_per_epoch=12, verbose=0)
+        return model, history.history
+
+    plain, plain_history = run(lambda model: model)
+    world = state_of_the_world()
+    expected = pytest.warns(UserWarning, match="candidates are only drawn from arrays") if tau_th is None else None
+    with expected or contextlib.nullcontext():
+        trained, history = run(lambda model: ImportanceTraining(model, tau_th=tau_th))
+    assert state_of_the_world() == world
+    assert_equal(plain, trained)
+    assert {key: history[key] for key in plain_history} == plain_history
 
 
 @each

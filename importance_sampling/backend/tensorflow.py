@@ -6,6 +6,7 @@ about sampling.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def run_steps(step: Callable, model: keras.Model) -> Callable:
 
 def is_epoch_iterator(iterator: Any) -> bool:
     """Whether `fit` made this iterator; `train_on_batch` hands its function a Python generator instead."""
-    return isinstance(iterator, tf.data.Iterator)
+    return isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
 
 
 def replicas(model: keras.Model) -> int:
@@ -175,9 +176,38 @@ def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
     stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
     stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
     stream = stream.map(read, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_POOLS)
+    return iter(stream.with_options(_unoptimised()))
+
+
+def feed(queue: deque) -> Any:
+    """An iterator over the batches that are put into `queue`, at least one now, until it is found empty.
+
+    To whoever traces a step on it the number of rows is unknown, as with an iterator of Keras's own pipeline.
+    """
+    first = queue[0]
+    present = [leaf is not None for leaf in tf.nest.flatten(first)]
+
+    def leaves(batch):
+        return tuple(leaf for leaf in tf.nest.flatten(batch) if leaf is not None)
+
+    def pack(*leaves):
+        remaining = iter(leaves)
+        return tf.nest.pack_sequence_as(first, [next(remaining) if here else None for here in present])
+
+    def produce():
+        while queue:
+            yield leaves(queue.popleft())
+
+    specs = tuple(tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype) for leaf in leaves(first))
+    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(pack)
+    return iter(dataset.with_options(_unoptimised()))
+
+
+def _unoptimised() -> tf.data.Options:
+    """Options that leave a pipeline as it was written: rewriting it costs more than it saves."""
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
-    return iter(stream.with_options(options))
+    return options
 
 
 def _read_rows(column: Any, indices: Any) -> Any:

@@ -1,0 +1,220 @@
+"""When it is worth it: tau, growth, the averages, and the gates."""
+
+from statistics import NormalDist
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from importance_sampling import conditions
+from importance_sampling.conditions import GrowthCondition, Signals, VarianceReductionCondition
+from importance_sampling.reweighting import BiasedReweightingPolicy
+from importance_sampling.samplers import PoolSampler, resampling
+
+SYSTEMATIC, MULTINOMIAL = resampling.get("systematic"), resampling.get("multinomial")
+by_scheme = pytest.mark.parametrize("scheme", [SYSTEMATIC, MULTINOMIAL], ids=lambda scheme: scheme.name)
+# Mean 2, mean square 6.
+SCORES = np.array([4.0, 0.0, 1.0, 3.0, 2.0], "float32")
+USELESS = [np.zeros(5), [1, np.nan, 2, 3, 4], [1, np.inf, 2, 3, 4], [1, -1, 2, 3, 4]]
+
+
+def n(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def signals(**values):
+    return Signals(**{"tau": np.nan, "growth": np.nan, "discount": np.nan, "score": np.nan, **values})
+
+
+def test_tau_is_the_root_of_the_pool_size_times_the_sum_of_squared_shares():
+    share = SCORES / 10
+    assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(6) / 2)
+    assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(5 * np.square(share).sum()))
+
+
+def test_tau_is_the_published_formula():
+    # |g - u|^2 = .3 - 2 * .2 + .2 = .1, |g|^2 = .3
+    assert float(conditions.tau(SCORES)) == pytest.approx(1 / np.sqrt(1 - 0.1 / 0.3))
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e22, 1e37])
+def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
+    scores = SCORES * np.float32(scale)
+    assert float(conditions.tau(scores)) == pytest.approx(np.sqrt(6) / 2, rel=1e-5)
+    expected = float(conditions.growth(SCORES, 3.0, 0.1, SYSTEMATIC))
+    assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scores", USELESS)
+def test_scores_of_no_use_say_that_nothing_is_gained(scores):
+    scores = np.array(scores, "float32")
+    assert float(conditions.tau(scores)) == pytest.approx(1)
+    assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
+
+
+def test_growth_at_equal_scores_is_one_systematically_and_three_quarters_multinomially():
+    equal = np.full(6, 2.0, "float32")
+    assert float(conditions.growth(equal, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
+    assert float(conditions.growth(equal, 3.0, 0.1, MULTINOMIAL)) == pytest.approx(0.75)
+
+
+def test_growth_in_closed_form():
+    # presample 2.5, alpha 0.2: q = (0.8 s / 2 + 0.2) / 2.5 = [.72 .08 .24 .56 .4], all below 1: v = 1 / q.
+    # sum(v s^2) = 16/.72 + 1/.24 + 9/.56 + 4/.4 = 52.46; sum(s^2) = 30.
+    v = 16 / 0.72 + 1 / 0.24 + 9 / 0.56 + 4 / 0.4
+    assert float(conditions.growth(SCORES, 2.5, 0.2, SYSTEMATIC)) == pytest.approx(2.5 * 30 / v, rel=1e-5)
+    assert float(conditions.growth(SCORES, 2.5, 0.2, MULTINOMIAL)) == pytest.approx(2.5 * 30 / (v + 30), rel=1e-5)
+
+
+def test_multinomial_growth_without_a_uniform_share_is_the_published_law():
+    # 1 / (1/presample + 1/tau^2), tau^2 = 1.5; scores of zero are never drawn, and need not be.
+    scores = SCORES + np.float32(1e-6)
+    assert float(conditions.growth(scores, 3.0, 1e-9, MULTINOMIAL)) == pytest.approx(1 / (1 / 3 + 1 / 1.5), rel=1e-4)
+
+
+def test_growth_never_exceeds_presample():
+    one_hot = np.zeros(1000, "float32")
+    one_hot[3] = 1
+    assert 2.9 < float(conditions.growth(one_hot, 3.0, 0.1, SYSTEMATIC)) <= 3.0
+
+
+def simulated(scheme, sigma, alpha, draws, presample=3, batch=32):
+    """Variances of uniform and of sampled estimates over fresh pools; what both growths said, draw by draw."""
+    rng, size = np.random.default_rng(7), batch * presample
+    sampler = PoolSampler(size, batch, alpha, scheme, BiasedReweightingPolicy())
+    uniform, sampled, said, seen = [], [], [], []
+
+    @tf.function(autograph=False)
+    def pick(scores, uniforms):
+        picked = sampler.pick(scores, uniforms)
+        growth = conditions.growth(scores, presample, alpha, scheme)
+        return picked, growth, conditions.measured_growth(picked.weights, picked.scores, presample, scheme)
+
+    for _ in range(draws):
+        scores = rng.lognormal(sigma=sigma, size=size).astype("float32")
+        # Vectors of independent directions whose norms are the scores; their mean is 0.
+        vectors = scores[:, None] * rng.choice([-1.0, 1.0], size=(size, 12)) / np.sqrt(12)
+        uniforms = rng.random(sampler.num_uniforms, dtype="float32")
+        picked, growth, measured = pick(tf.constant(scores), tf.constant(uniforms))
+        weights, positions = n(picked.weights), n(picked.positions)
+        sampled.append(np.square((weights[:, None] * vectors[positions]).mean(0)).sum())
+        uniform.append(np.square(vectors.reshape(presample, batch, 12).mean(1)).sum(1).mean())
+        said.append(float(growth))
+        seen.append(float(measured))
+    return np.array(uniform), np.array(sampled), np.array(said), np.array(seen)
+
+
+def population_growth(scheme, sigma, alpha, presample=3.0):
+    """What growth says of scores that are the distribution's quantiles."""
+    scores = [np.exp(sigma * NormalDist().inv_cdf((i + 0.5) / 20000)) for i in range(20000)]
+    return float(conditions.growth(np.array(scores, "float32"), presample, alpha, scheme))
+
+
+@by_scheme
+@pytest.mark.parametrize("sigma", [0.0, 1.1])  # tau = exp(sigma^2 / 2): 1 and 1.83
+def test_the_variance_falls_by_what_growth_says_over_fresh_pools(scheme, sigma):
+    uniform, sampled, said, seen = simulated(scheme, sigma, 0.1, 2000)
+    measured = uniform.mean() / sampled.mean()
+    # The error of a ratio of means.
+    relative = np.hypot(uniform.std() / uniform.mean(), sampled.std() / sampled.mean()) / np.sqrt(len(uniform))
+    assert relative < 0.03
+    expected = population_growth(scheme, sigma, 0.1)
+    assert abs(measured / expected - 1) < 5 * relative
+    assert np.median(said) == pytest.approx(expected, rel=0.1)
+    # What the step sees is a ratio over its own batch, whose spread is wider.
+    assert seen.mean() == pytest.approx(said.mean(), rel=0.1)
+
+
+def test_the_variance_falls_by_the_published_law_without_a_uniform_share():
+    uniform, sampled, _, _ = simulated(MULTINOMIAL, 1.1, 1e-6, 2000)
+    relative = np.hypot(uniform.std() / uniform.mean(), sampled.std() / sampled.mean()) / np.sqrt(len(uniform))
+    expected = 1 / (1 / 3 + 1 / np.exp(1.1**2))
+    assert abs(uniform.mean() / sampled.mean() / expected - 1) < 5 * relative
+    assert 5 * relative < 0.15
+
+
+@by_scheme
+def test_measured_growth_over_the_whole_pool_is_growth(scheme):
+    # A batch that holds every candidate as often as is expected: weights w = 1 / (q presample), counts q.
+    # With scores [2 1 1 0] * k, alpha 0.5, presample 1: q = (.5 s / 1 + .5) = [1.5 1 1 .5], doubled: counts [3 2 2 1].
+    scores = np.array([2.0, 1.0, 1.0, 0.0], "float32")
+    counts = [3, 2, 2, 1]
+    q = np.array([1.5, 1.0, 1.0, 0.5], "float32")
+    norms, weights = np.repeat(scores, counts), np.repeat(1 / q, counts)
+    seen = float(conditions.measured_growth(weights, norms, 1.0, scheme))
+    assert seen == pytest.approx(float(conditions.growth(scores, 1.0, 0.5, scheme)), rel=1e-5)
+
+
+def test_measured_growth_does_not_depend_on_the_scale_of_the_norms():
+    weights, norms = np.array([0.5, 2.0, 1.0], "float32"), np.array([4.0, 0.0, 1.0], "float32")
+    expected = float(conditions.measured_growth(weights, norms, 3.0, SYSTEMATIC))
+    for scale in (1e-30, 1e30):
+        seen = float(conditions.measured_growth(weights, norms * np.float32(scale), 3.0, SYSTEMATIC))
+        assert seen == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("norms", [[0, 0, 0], [1, np.nan, 2], [1, np.inf, 2]])
+def test_norms_of_no_use_measure_nothing(norms):
+    seen = conditions.measured_growth(np.ones(3, "float32"), np.array(norms, "float32"), 3.0, SYSTEMATIC)
+    assert np.isnan(float(seen))
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(1, 0.9), (2, 0.81), (17, 0.9**17)])
+def test_averages_start_at_the_first_value_and_decay_with_every_step(steps, kept):
+    before, value = np.array([np.nan, 2, 2, np.nan], "float32"), np.array([3, np.nan, 4, np.nan], "float32")
+    average = n(conditions.moving_average(before, value, 0.9, steps))
+    np.testing.assert_allclose(average, [3, 2, kept * 2 + (1 - kept) * 4, np.nan], rtol=1e-6)
+
+
+def test_the_default_gate_opens_above_its_cost_and_closes_a_little_below():
+    gate = GrowthCondition(3.0)
+    assert gate.cost == 2.0 and gate.probes and not gate.satisfied
+    assert not gate.update(signals())
+    assert not gate.update(signals(growth=2.0))
+    assert gate.update(signals(growth=2.01)) and not gate.previously_satisfied
+    assert gate.update(signals(growth=1.91)) and gate.previously_satisfied
+    assert not gate.update(signals(growth=1.9)) and gate.previously_satisfied
+    assert not gate.update(signals(growth=1.95)) and not gate.previously_satisfied
+    assert gate.explain(signals(growth=1.954)) == "growth 1.95, cost 2.00"
+
+
+def test_the_default_gate_counts_the_smaller_of_two_growths():
+    assert signals(growth=2.5, discount=0.5).trusted_growth == 1.25
+    assert signals(growth=2.5, discount=1.5).trusted_growth == 2.5
+    assert signals(growth=2.5).trusted_growth == 2.5
+    gate = GrowthCondition(3.0)
+    assert not gate.update(signals(growth=2.5, discount=0.5))
+    assert gate.update(signals(growth=2.5, discount=0.9))
+
+
+@pytest.mark.parametrize("presample", [1.0, 1.5])
+def test_the_default_gate_cannot_open_where_the_pool_is_too_small(presample):
+    assert not GrowthCondition(presample).update(signals(growth=presample))
+
+
+def test_the_published_gate_compares_tau_with_its_threshold():
+    gate = VarianceReductionCondition(1.5)
+    assert gate.probes and not gate.satisfied
+    assert not gate.update(signals()) and not gate.update(signals(tau=1.5))
+    assert gate.update(signals(tau=1.51)) and not gate.update(signals(tau=1.49))
+    assert VarianceReductionCondition().vr_th == 1.2
+    assert gate.explain(signals(tau=1.234)) == "tau 1.23, threshold 1.50"
+
+
+@pytest.mark.parametrize("threshold", [1, 0.5, 0, -1])
+def test_thresholds_of_at_most_one_are_open_from_the_first_step(threshold):
+    gate = VarianceReductionCondition(threshold)
+    assert gate.satisfied and gate.update(signals()) and gate.update(signals(tau=1.0))
+
+
+def test_an_infinite_threshold_never_opens_nor_probes():
+    gate = VarianceReductionCondition(float("inf"))
+    assert not gate.probes
+    assert not gate.satisfied and not gate.update(signals(tau=1e30))
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), "2", True])
+def test_thresholds_that_are_no_number_are_refused(threshold):
+    with pytest.raises(ValueError, match=rf"`tau_th` must be a number.*Received: tau_th={threshold!r}"):
+        VarianceReductionCondition(threshold)

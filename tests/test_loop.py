@@ -1,0 +1,147 @@
+"""The function that stands in for Keras's: steps are counted as Keras counts them, whatever the gate does."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import Condition
+
+ROWS = 203
+
+
+def data():
+    x = np.random.default_rng(0).normal(size=(ROWS, 6)).astype("float32")
+    return x, x[:, :3].argmax(1)
+
+
+def build(**options):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(12, "relu"), layers.Dropout(0.2), layers.Dense(3, "softmax")]
+    )
+    model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **options})
+    return model
+
+
+class Turning(Condition):
+    """Turns at every look."""
+
+    def _decide(self, signals):
+        return not self.satisfied
+
+    def explain(self, signals):
+        return "turning"
+
+
+@pytest.mark.parametrize("listening", [False, True])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_gate_that_turns_in_the_middle_of_a_pass_changes_no_count(steps, listening):
+    counted, told, batches = [], [], []
+    for wrap in (lambda model: model, ImportanceTraining):
+        model = build(steps_per_execution=steps)
+        trainer = wrap(model)
+        more = {}
+        if trainer is not model:
+            trainer.condition = Turning()
+            more = dict(on_sample=lambda *args: told.append(args[1:])) if listening else {}
+        ends = []
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs, ends=ends: ends.append(batch))
+        history = trainer.fit(*data(), batch_size=8, epochs=9, verbose=0, callbacks=[callback], **more)
+        counted.append(int(model.optimizer.iterations))
+        batches.append(ends)
+    assert counted == [9 * 26] * 2 and batches[0] == batches[1]
+    assert any(0 < share < 1 for share in history.history["importance"])
+    if listening:
+        assert len(told) == 9 * 26
+        plain = [np.isnan(scores).all() for _, _, scores in told]
+        assert 0 < sum(plain) < len(plain)
+
+
+def test_rows_of_a_plain_step_are_told_after_it_was_taken():
+    model = build()
+    seen = []
+    ImportanceTraining(model, tau_th=1e9).fit(
+        *data(), batch_size=16, verbose=0, on_sample=lambda *_: seen.append(int(model.optimizer.iterations))
+    )
+    assert seen == list(range(1, 14))
+
+
+def test_closed_again_it_ends_the_pass_with_the_rows_that_keras_drew():
+    class Once(Turning):
+        looks = 0
+
+        def _decide(self, signals):
+            self.looks += 1
+            return self.looks == 1
+
+    told = []
+    trainer = ImportanceTraining(build())
+    trainer.condition = Once()
+    trainer.fit(*data(), batch_size=8, epochs=2, verbose=0, on_sample=lambda *args: told.append(args[1:]))
+    closed = [(number, rows) for number, (rows, _, scores) in enumerate(told) if np.isnan(scores).all()]
+    assert len(closed) == 52 - 16  # a look, the step under way, and 16 open ones
+    for first in (0, 26):  # Keras's rows of a pass, each at most once
+        rows = np.concatenate([rows for number, rows in closed if first <= number < first + 26])
+        assert len(set(rows)) == len(rows)
+
+
+GROWTH = """
+import keras, numpy as np
+from importance_sampling import ImportanceTraining
+x = np.random.default_rng(0).normal(size=(480, 50)).astype("float32")
+model = keras.Sequential([keras.Input((50,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(3, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy")
+sizes = []
+def size(epoch, logs):
+    sizes.append(int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20)
+callback = keras.callbacks.LambdaCallback(on_epoch_end=size)
+trainer = ImportanceTraining(model, tau_th=0)
+trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=60, verbose=0, callbacks=[callback])
+for _ in range(20):
+    trainer.fit(x, x[:, :3].argmax(1), batch_size=16, verbose=0, callbacks=[callback])
+print(sizes[-21] - sizes[10], sizes[-1] - sizes[-19])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
+def test_memory_is_flat_over_epochs_and_over_fits():
+    run = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    over_epochs, over_fits = map(float, run.stdout.split())
+    assert over_epochs < 10 and over_fits < 20, run.stdout
+
+
+REPLICAS = """
+import warnings
+import keras, numpy as np, tensorflow as tf
+from importance_sampling import ImportanceTraining
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+x = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
+results = []
+for wrap in (lambda model: model, ImportanceTraining):
+    keras.utils.set_random_seed(1)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy")
+    trainer = wrap(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
+    results.append(model.get_weights())
+print("equal", all((a == b).all() for a, b in zip(*results)))
+print([str(w.message) for w in caught if "Importance sampling" in str(w.message)])
+print(trainer.summary())
+"""
+
+
+def test_several_replicas_train_plainly_and_say_so():
+    run = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert lines[-3] == "equal True"
+    assert "trains on 2 replicas. Train on one" in lines[-2]
+    assert lines[-1].startswith("Importance sampling stayed off for all 12 steps: it trains on 2 replicas")

@@ -1,0 +1,152 @@
+"""Where candidates come from: memory maps are read as they are asked for, and nothing is held twice."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.sources import ArraySource, MappedColumn, is_mapped, prepare
+
+
+class Counting(np.memmap):
+    """A memory map that notes how many rows are read of it by index; slices of it are views, and read nothing."""
+
+    read: list = []
+
+    def __getitem__(self, key):
+        if not isinstance(key, slice):
+            self.read.append(len(key))
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    rng = np.random.default_rng(0)
+    x = Counting(tmp_path / "x", "float64", "w+", shape=(400, 5))
+    x[:] = rng.normal(size=x.shape)
+    y = Counting(tmp_path / "y", "int64", "w+", shape=(400,))
+    y[:] = np.asarray(x)[:, :3].argmax(1)
+    Counting.read = []
+    return x, y
+
+
+def build():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_rows_come_in_the_order_asked_for_and_in_keras_dtype(mapped):
+    x, _ = mapped
+    rows = MappedColumn(x).read([7, 3, 399, 3])
+    assert rows.dtype == "float32"
+    np.testing.assert_array_equal(rows, np.asarray(x)[[7, 3, 399, 3]].astype("float32"))
+
+
+def test_a_view_of_a_memory_map_is_one_and_a_copy_is_not(mapped):
+    x, _ = mapped
+    assert is_mapped(x) and is_mapped(x[10:20]) and is_mapped(np.asarray(x)[3:])
+    assert not is_mapped(np.array(x)) and not is_mapped([1])
+
+
+@pytest.mark.parametrize("tau_th", [0, None, float("inf")])
+@pytest.mark.parametrize("split", [0.0, 0.25])
+def test_a_memory_map_is_read_in_batches_and_pools_never_whole(mapped, tau_th, split):
+    x, y = mapped
+    ImportanceTraining(build(), tau_th=tau_th).fit(
+        x, y, batch_size=16, epochs=2, verbose=0, validation_split=split, validation_data=None if split else (x, y)
+    )
+    assert Counting.read and max(Counting.read) <= 48
+
+
+def test_memory_mapped_validation_data_alone_say_what_resident_ones_say(mapped):
+    x, y = mapped
+    resident = np.array(x), np.array(y)
+    histories = [
+        wrap(build()).fit(*resident, validation_data=data, batch_size=16, verbose=0).history["val_loss"]
+        for wrap, data in (
+            (lambda model: model, resident),
+            (lambda model: ImportanceTraining(model, tau_th=float("inf")), (x, y)),
+        )
+    ]
+    assert histories[0] == histories[1]
+
+
+class Adding(layers.Layer):
+    def call(self, x):
+        self.add_loss(0.01 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+class CustomStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize("kind", ["add_loss", "train_step"])
+def test_what_cannot_be_weighed_does_not_read_a_memory_map_whole_either(mapped, kind):
+    x, y = mapped
+    inputs = keras.Input((5,))
+    keras.utils.set_random_seed(1)
+    outputs = layers.Dense(3, "softmax")(Adding()(inputs) if kind == "add_loss" else inputs)
+    model = (CustomStep if kind == "train_step" else keras.Model)(inputs, outputs)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.warns(UserWarning, match="Importance sampling stays off"):
+        ImportanceTraining(model).fit(x, y, batch_size=16, verbose=0)
+    assert Counting.read and max(Counting.read) <= 16
+
+
+HUGE = """
+import resource, sys
+import keras, numpy as np
+from importance_sampling import ImportanceTraining
+rows = 5_000_000
+x = np.memmap(sys.argv[1], "float32", "r", shape=(rows, 1000))
+model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(4, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy")
+small = np.zeros((256, 1000), "float32")
+y = np.arange(rows, dtype="uint8") % 4
+ImportanceTraining(model, tau_th=0).fit(small, y[:256], verbose=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+trainer = ImportanceTraining(model, tau_th=float(sys.argv[2]))
+options = dict(batch_size=64, steps_per_epoch=9, epochs=2, verbose=0)
+if sys.argv[2] == "inf":
+    trainer.fit(np.zeros((576, 1000)), np.zeros(576), validation_data=(x, y), validation_steps=2, **options)
+else:
+    trainer.fit(x, y, validation_split=0.00001, **options)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, trainer.summary())
+"""
+
+
+@pytest.mark.parametrize(("tau_th", "said"), [("0", "took 100% of 18"), ("50", "closed for all 18"), ("inf", "off")])
+def test_twenty_gigabytes_on_disk_stay_there(tmp_path, tau_th, said):
+    with open(tmp_path / "x", "wb") as file:
+        file.truncate(4 * 1000 * 5_000_000)
+    run = subprocess.run(
+        [sys.executable, "-c", HUGE, str(tmp_path / "x"), tau_th], capture_output=True, text=True, check=True
+    )
+    megabytes, summary = run.stdout.split(" ", 1)
+    assert int(megabytes) < 1000
+    assert said in summary
+
+
+def test_keras_and_the_candidates_share_one_tensor():
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    y = np.arange(64)
+    names = ("x", "y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
+    names += ("validation_batch_size",)
+    prepared = prepare(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), by_row=False)
+    for column, name in zip(prepared.source.columns, ("x", "y"), strict=True):
+        assert column is prepared.arguments[name]
+
+
+def test_rows_of_nested_arrays_come_back_in_their_places():
+    source = ArraySource(({"a": np.arange(6.0), "b": [np.arange(6) * 2]}, np.arange(6) * 3, None))
+    x, y, sample_weight = source.read([4, 1])
+    assert x["a"].numpy().tolist() == [4, 1] and x["b"][0].numpy().tolist() == [8, 2]
+    assert y.numpy().tolist() == [12, 3] and sample_weight is None
