@@ -53,7 +53,7 @@ class BatchRenormalization(MovingStatistics):
 
     Attributes:
         gamma, beta: trainable float32 `(channels,)`, or None.
-        moving_mean, moving_spread: float32 `(channels,)`, mu and s; s is a deviation and holds epsilon.
+        moving_mean, moving_std: float32 `(channels,)`, mu and s; s is a deviation and holds epsilon.
         step: int64 scalar, the training steps so far.
 
     Example:
@@ -101,6 +101,11 @@ class BatchRenormalization(MovingStatistics):
             aggregation="only_first_replica",
         )
 
+    @property
+    def moving_std(self) -> Any:
+        """The moving deviation s."""
+        return self.moving_spread
+
     def rmax(self) -> Any:
         """The bound of r at this step, float32 scalar."""
         return _linear(self.step, self.rmax_0, self.rmax_inf, self.rmax_duration)
@@ -111,7 +116,7 @@ class BatchRenormalization(MovingStatistics):
 
     def normalise(self, x: Any, learning: bool, mask: Any) -> Any:
         """Algorithm 1 while learning, the moving statistics otherwise."""
-        moving_mean, moving_std = (ops.cast(v, x.dtype) for v in (self.moving_mean, self.moving_spread))
+        moving_mean, moving_std = (ops.cast(v, x.dtype) for v in (self.moving_mean, self.moving_std))
         if not learning:
             return (x - self.per_channel(moving_mean, x)) / self.per_channel(moving_std, x)
         mean, variance = self.moments(x, mask)

@@ -104,8 +104,8 @@ def mean_per_sample(values: Any, mask: Any, like: Any, origin: str) -> Any:
     Raises:
         ValueError: there isn't a value per sample.
     """
-    known = values.shape[0] if values.shape else None
-    if not values.shape or (known is not None and like.shape[0] is not None and known != like.shape[0]):
+    rows = {t.shape[0] for t in (values, like) if len(t.shape) > 0} - {None}
+    if len(values.shape) == 0 or len(rows) > 1:
         raise ValueError(
             f"{origin} must return a value per sample or per entry: reduce it over all axes but the first. "
             f"Received: values of shape {tuple(values.shape)} for predictions of shape {tuple(like.shape)}"

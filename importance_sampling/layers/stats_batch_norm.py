@@ -49,7 +49,7 @@ class StatsBatchNorm(MovingStatistics):
 
     Attributes:
         gamma, beta: trainable float32 `(channels,)`, or None.
-        moving_mean, moving_spread: float32 `(channels,)`, m and v, the moving variance.
+        moving_mean, moving_variance: float32 `(channels,)`, m and v.
 
     Example:
         >>> layer = StatsBatchNorm(epsilon=1e-12, moving_mean_initializer="ones")
@@ -77,9 +77,14 @@ class StatsBatchNorm(MovingStatistics):
             )
         self.update_stats = update_stats
 
+    @property
+    def moving_variance(self) -> Any:
+        """The moving variance v."""
+        return self.moving_spread
+
     def normalise(self, x: Any, learning: bool, mask: Any) -> Any:
         """x by the moving statistics, as they were before this batch."""
-        deviation = ops.sqrt(ops.cast(self.moving_spread, x.dtype) + self.epsilon)
+        deviation = ops.sqrt(ops.cast(self.moving_variance, x.dtype) + self.epsilon)
         z = (x - self.per_channel(self.moving_mean, x)) / self.per_channel(deviation, x)
         if learning and self.update_stats:
             self.move(*self.moments(x, mask))
