@@ -68,8 +68,9 @@ def test_all_axes_but_the_first_are_averaged():
 @pytest.mark.parametrize("pred_shape", [(3,), (3, 1)])
 def test_one_number_per_sample_needs_no_feature_axis(true_shape, pred_shape):
     y_true, y_pred = np.array([1, 2, 4.0]), np.array([2, 4, 1.0])
-    result = n(LossLayer("mse")([y_true.reshape(true_shape), y_pred.reshape(pred_shape)]))
-    np.testing.assert_allclose(result, column(1, 4, 9), rtol=1e-6)
+    inputs = [y_true.reshape(true_shape), y_pred.reshape(pred_shape)]
+    np.testing.assert_allclose(n(LossLayer("mse")(inputs)), column(1, 4, 9), rtol=1e-6)
+    np.testing.assert_allclose(n(LossLayer(cubed)(inputs)), column(1, 8, 27), rtol=1e-6)
 
 
 @pytest.mark.parametrize("labels", [np.array([1, 0]), np.array([[1], [0]])])
@@ -103,6 +104,12 @@ def test_float16_is_computed_and_returned_in_float32():
     np.testing.assert_allclose(n(result), column(45000, 5e-7), rtol=1e-3)
     symbolic = layer([keras.Input((2,), dtype="float16"), keras.Input((2,), dtype="float16")])
     assert symbolic.dtype == "float32" and symbolic.shape == (None, 1)
+
+
+def test_targets_are_not_rounded_under_mixed_float16():
+    # float16 knows 2048 and 2050 alone.
+    result = LossLayer("mse", dtype="mixed_float16")([np.float32([[2049.0]]), np.float32([[2048.0]])])
+    np.testing.assert_allclose(n(result), [[1.0]])
 
 
 def test_float64_stays_float64():

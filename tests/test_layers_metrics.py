@@ -29,7 +29,7 @@ def test_accuracy_goes_by_the_shapes(name):
     layer = MetricLayer(name)
     np.testing.assert_array_equal(n(layer([CLASSES, P])), [[1], [0], [0]])
     layer = MetricLayer(name)
-    np.testing.assert_array_equal(n(layer([CLASSES[:, None], P])), [[1], [0], [0]])
+    np.testing.assert_array_equal(n(layer([np.array([[2], [1], [1]]), P])), [[0], [1], [0]])
     layer = MetricLayer(name)
     np.testing.assert_array_equal(n(layer([np.array([1, 0, 1]), np.array([[0.9], [0.6], [0.51]])])), [[1], [0], [1]])
     layer = MetricLayer(name)
