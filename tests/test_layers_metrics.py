@@ -1,0 +1,122 @@
+"""Metrics by sample: which accuracy, closed forms, agreement with `evaluate`, and what survives a file."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from importance_sampling.layers import MetricLayer
+
+# Ranked first, second, third as (0 1 2), (1 2 0), (2 0 1).
+P = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.2, 0.5]], "float32")
+CLASSES = np.array([0, 2, 1])
+ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
+
+
+def n(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def spread(y_true, y_pred):
+    return keras.ops.max(y_pred, axis=-1) - keras.ops.min(y_pred, axis=-1)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "acc", "Accuracy"])
+def test_accuracy_goes_by_the_shapes(name):
+    layer = MetricLayer(name)
+    np.testing.assert_array_equal(n(layer([ONE_HOT, P])), [[1], [0], [0]])
+    layer = MetricLayer(name)
+    np.testing.assert_array_equal(n(layer([CLASSES, P])), [[1], [0], [0]])
+    layer = MetricLayer(name)
+    np.testing.assert_array_equal(n(layer([np.array([[2], [1], [1]]), P])), [[0], [1], [0]])
+    layer = MetricLayer(name)
+    np.testing.assert_array_equal(n(layer([np.array([1, 0, 1]), np.array([[0.9], [0.6], [0.51]])])), [[1], [0], [1]])
+    layer = MetricLayer(name)
+    # Two sequences of three steps: one right of three, three right.
+    labels = np.array([[0, 2, 1], [0, 1, 2]])
+    np.testing.assert_allclose(n(layer([labels, np.stack([P, P])])), [[1 / 3], [1]], rtol=1e-6)
+
+
+CASES = {
+    "accuracy": ("accuracy", CLASSES, (1, 0, 0)),
+    "name of a function": ("sparse_categorical_accuracy", CLASSES, (1, 0, 0)),
+    "short name": ("mae", ONE_HOT, (0.6 / 3, 1.4 / 3, 1.6 / 3)),  # |p - y| is (.3 .2 .1), (.1 .6 .7), (.3 .8 .5)
+    "function": (keras.metrics.categorical_accuracy, ONE_HOT, (1, 0, 0)),
+    "object": (keras.metrics.SparseTopKCategoricalAccuracy(k=2), CLASSES, (1, 1, 0)),
+    "class by name": ("CategoricalCrossentropy", ONE_HOT, tuple(-np.log([0.7, 0.3, 0.2]))),
+    "own function": (spread, ONE_HOT, (0.6, 0.5, 0.3)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_are_each_samples_own(case):
+    metric, y_true, expected = CASES[case]
+    np.testing.assert_allclose(n(MetricLayer(metric)([y_true, P])), np.array(expected)[:, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_saved_model_returns_the_same(case, tmp_path):
+    metric, y_true, expected = CASES[case]
+    inputs = [keras.Input(y_true.shape[1:]), keras.Input((3,))]
+    model = keras.Model(inputs, MetricLayer(metric, name="metric")(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.get_layer("metric"), MetricLayer)
+    np.testing.assert_allclose(loaded.predict([y_true, P], verbose=0), np.array(expected)[:, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse", keras.metrics.TopKCategoricalAccuracy(k=2)])
+def test_the_mean_over_samples_is_what_evaluate_says(metric):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("linear")])
+    model.compile(loss="mse", metrics=[metric])
+    figures = model.evaluate(P, ONE_HOT, verbose=0, return_dict=True)
+    (said,) = (value for name, value in figures.items() if name != "loss")
+    assert 0 < said < 1
+    np.testing.assert_allclose(np.mean(n(MetricLayer(metric)([ONE_HOT, P]))), said, rtol=1e-5)
+
+
+def test_a_metric_object_does_not_become_the_models_own():
+    layer = MetricLayer(keras.metrics.BinaryAccuracy(threshold=0.7))
+    np.testing.assert_array_equal(n(layer([np.array([[1], [1]]), np.array([[0.6], [0.8]])])), [[0], [1]])
+    assert layer.metrics == [] and layer.variables == []
+
+
+def test_masked_steps_do_not_count():
+    p = np.stack([P, P])
+    p[1, 1:] = 0.0
+    inputs = [keras.Input((3,)), keras.Input((3, 3))]
+    model = keras.Model(inputs, MetricLayer("accuracy")([inputs[0], keras.layers.Masking()(inputs[1])]))
+    # Two right of three; one right of the one that is valid.
+    np.testing.assert_allclose(model.predict([np.array([[0, 1, 1], [0, 1, 1]]), p], verbose=0), [[2 / 3], [1]])
+
+
+def test_float16_is_computed_and_returned_in_float32():
+    layer = MetricLayer("mse", dtype="mixed_float16")
+    result = layer([np.zeros((1, 1), "float16"), np.full((1, 1), 300, "float16")])
+    assert keras.backend.standardize_dtype(result.dtype) == "float32"
+    np.testing.assert_allclose(n(result), [[90000]])
+    assert layer([keras.Input((1,)), keras.Input((1,))]).dtype == "float32"
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_it_runs_in_a_compiled_function(jit_compile):
+    layer = MetricLayer("accuracy")
+    compiled = tf.function(lambda y, p: layer([y, p]), jit_compile=jit_compile)
+    np.testing.assert_array_equal(n(compiled(tf.constant(ONE_HOT), tf.constant(P))), [[1], [0], [0]])
+
+
+@pytest.mark.parametrize("metric", [None, "no such metric", 3, "AUC", keras.metrics.Precision(), keras.metrics.Mean()])
+def test_what_has_no_value_per_sample_is_refused(metric):
+    with pytest.raises(ValueError, match=r"`metric` must be .*no value per sample\. Received: metric="):
+        MetricLayer(metric)
+
+
+def test_functions_that_reduce_over_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"`metric` must return a value per sample.*shape \(\) for.*\(3, 3\)"):
+        MetricLayer(lambda y_true, y_pred: keras.ops.mean(y_pred))([ONE_HOT, P])
+
+
+def test_inputs_other_than_two_batches_are_refused():
+    with pytest.raises(ValueError, match=r"MetricLayer must be called on a list of 2 tensors.*\[y_true, y_pred\]"):
+        MetricLayer("mse")([P, P, P])
