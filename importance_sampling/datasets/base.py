@@ -1,7 +1,7 @@
 """What a dataset is: six things to fill in, and two views that turn any index into one of two kinds.
 
-A dataset reads rows; it doesn't shuffle, batch or draw. Views take what NumPy takes on the first axis, so that a dataset
-itself is only ever asked for a forward slice or an array of non-negative ints, both within range.
+A dataset reads rows; it doesn't shuffle, batch or draw. Views take what NumPy takes on the first axis, so that a
+dataset itself is only ever asked for a forward slice or an array of non-negative ints, both within range.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Rows:
                 f"Received: idxs of dtype {places.dtype} and shape {places.shape}"
             )
         places = places.astype("int64")
-        if (outside := (places < -size) | (places >= size)).any():
+        if ((places < -size) | (places >= size)).any():
             raise IndexError(
-                f"Indices must be in [-{size}, {size}). Received: {int(np.atleast_1d(places)[np.atleast_1d(outside)][0])}"
+                f"Indices must be in [-{size}, {size}). Received: idxs in [{places.min()}, {places.max()}]"
             )
         places = np.where(places < 0, places + size, places)
         if places.ndim == 0:

@@ -136,7 +136,7 @@ class PixelByPixelMNIST(InMemoryImageDataset):
     """MNIST one pixel at a time: rows of shape (784, 1), float32 in [0, 1], all in one shuffled order; 10 classes.
 
     Args:
-        permutation_seed: int >= 0, default 0; of the order of the pixels. None keeps them as they are read, line by line.
+        permutation_seed: int >= 0, default 0; of the order of the pixels. None keeps that of reading, line by line.
         path: as for `MNIST`.
 
     Raises:
@@ -158,9 +158,9 @@ class PixelByPixelMNIST(InMemoryImageDataset):
             )
         super().__init__(*load(keras.datasets.mnist, path))
         pixels = int(np.prod(super().shape))
-        self._permutation = (
-            np.arange(pixels) if permutation_seed is None else np.random.default_rng(permutation_seed).permutation(pixels)
-        )
+        self._permutation = np.arange(pixels)
+        if permutation_seed is not None:
+            self._permutation = np.random.default_rng(permutation_seed).permutation(pixels)
 
     def _in_order(self, data: tuple) -> tuple:
         x, y = data

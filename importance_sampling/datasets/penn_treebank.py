@@ -1,6 +1,6 @@
 """The Penn Treebank as it is used for language models: a window of words, and the word that comes next.
 
-Source: Mikolov et al., Recurrent neural network based language model, Interspeech 2010, for the preparation of the text.
+Source: Mikolov et al., Recurrent neural network based language model, Interspeech 2010, for how the text is prepared.
 """
 
 from __future__ import annotations
