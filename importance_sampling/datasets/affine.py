@@ -202,8 +202,8 @@ def _check_others(others: dict) -> None:
             raise ValueError(f"`augmentation_params` has no argument `{name}`. Received: {name}={value!r}")
         if not any(value is off or (type(value) is type(off) and value == off) for off in OFF[name]):
             raise ValueError(
-                f"`{name}` isn't supported in `augmentation_params`. Prepare the dataset itself (`ZCAWhitening` whitens "
-                f"it), or pass a Keras layer or a function instead. Received: {name}={value!r}"
+                f"`{name}` isn't supported in `augmentation_params`. Prepare the dataset itself (`ZCAWhitening` "
+                f"whitens it), or pass a Keras layer or a function instead. Received: {name}={value!r}"
             )
 
 

@@ -23,7 +23,7 @@ class GeneratorDataset(BaseDataset):
     """Batches `(x, y)` from a Python generator, as a dataset.
 
     `train_data[idxs]` is the next n rows of the stream, n being how many rows `idxs` would pick: indices are counted,
-    not looked at. `train_data[7]` is the next row, `train_data[:32]` and `train_data[np.arange(32)]` are the next 32. Rows
+    not looked at. `train_data[7]` is the next row, `train_data[:32]` and `train_data[np.arange(32)]` the next 32. Rows
     go by once. `len(train_data)` isn't known, and what needs it is an error.
 
     The first batch is read when the dataset is made, to learn the shapes; it isn't lost.
