@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from importance_sampling.datasets.base import is_real
+
 FILL_MODES = ("nearest", "constant", "reflect", "wrap")
 # What numbers of [0, 1) are drawn for, in this order, whichever are used.
 DRAWN = ("rotation", "width", "height", "shear", "zoom_x", "zoom_y", "channel", "horizontal", "vertical")
@@ -82,12 +84,12 @@ class Ranges:
             ("shear_range", 89.9),
             ("channel_shift_range", None),
         ):
-            if not _is_real(given[name]) or not 0 <= given[name] <= (np.finfo("float32").max if top is None else top):
+            if not is_real(given[name]) or not 0 <= given[name] <= (np.finfo("float32").max if top is None else top):
                 within = "at least 0" if top is None else f"0 to {top:g}, in degrees"
                 raise ValueError(f"`{name}` must be a number, {within}. Received: {name}={given[name]!r}")
         if fill_mode not in FILL_MODES:
             raise ValueError(f"`fill_mode` must be one of {', '.join(FILL_MODES)}. Received: fill_mode={fill_mode!r}")
-        if not _is_real(cval):
+        if not is_real(cval):
             raise ValueError(f"`cval` must be a number. Received: cval={cval!r}")
         self._given = given
         self._zoom = _zoom(zoom_range)
@@ -186,9 +188,9 @@ def _unit(shift_range: float, size: int) -> int:
 
 def _zoom(zoom_range: Any) -> tuple[float, float]:
     pair = zoom_range if isinstance(zoom_range, (tuple, list)) else None
-    if pair is None and _is_real(zoom_range) and 0 <= zoom_range < 1:
+    if pair is None and is_real(zoom_range) and 0 <= zoom_range < 1:
         pair = (1 - zoom_range, 1 + zoom_range)
-    if pair is None or len(pair) != 2 or not all(map(_is_real, pair)) or not 0 < pair[0] <= pair[1] < float("inf"):
+    if pair is None or len(pair) != 2 or not all(map(is_real, pair)) or not 0 < pair[0] <= pair[1] < float("inf"):
         raise ValueError(
             "`zoom_range` must be a number in [0, 1), or a pair of numbers above 0, the lower first. "
             f"Received: zoom_range={zoom_range!r}"
@@ -205,7 +207,3 @@ def _check_others(others: dict) -> None:
                 f"`{name}` isn't supported in `augmentation_params`. Prepare the dataset itself (`ZCAWhitening` "
                 f"whitens it), or pass a Keras layer or a function instead. Received: {name}={value!r}"
             )
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value

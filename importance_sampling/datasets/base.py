@@ -139,3 +139,8 @@ def check_dataset(dataset: Any) -> None:
 def is_int(value: Any) -> bool:
     """Whether a value is a whole number and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a number, and neither a bool nor NaN."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value

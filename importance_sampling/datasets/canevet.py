@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, is_int
+from importance_sampling.datasets.base import BaseDataset, is_int, is_real
 from importance_sampling.datasets.in_memory import one_hot
 
 
@@ -45,9 +45,9 @@ class CanevetICML2016(BaseDataset):
             raise ValueError(
                 f"`N` must be an int in [2, 65536), the points along a side of the grid. Received: N={N!r}"
             )
-        if not 0 <= test_split < 1:
+        if not is_real(test_split) or not 0 <= test_split < 1:
             raise ValueError(f"`test_split` must be a number in [0, 1). Received: test_split={test_split!r}")
-        if not 0 < smooth < float("inf"):
+        if not is_real(smooth) or not 0 < smooth < float("inf"):
             raise ValueError(f"`smooth` must be a finite number above 0. Received: smooth={smooth!r}")
         if not is_int(seed) or seed < 0:
             raise ValueError(f"`seed` must be an int of at least 0. Received: seed={seed!r}")

@@ -71,6 +71,8 @@ class GeneratorDataset(BaseDataset):
                 f"Received: train_data of type {type(train_data)}"
             )
         self._test: Any = (None, None) if test_data is None else test_data
+        if isinstance(test_data, tuple):
+            self._test = tuple(np.asarray(part) for part in test_data)
         self._test_length = _test_length(self._test, test_data_length)
         self._stream = Stream(iter(train_data), int(cache_size))
         first = self._stream.peek()
@@ -189,19 +191,21 @@ class Stream:
         """The next rows.
 
         Raises:
-            IndexError: there are fewer left; these are kept.
+            IndexError: there are fewer left. After an error, what was read so far is still to come.
         """
-        parts, found = [], 0
-        while found < count or not parts:
-            batch, self.rest = (self.rest, None) if self.rest is not None else (self._next(), None)
-            if batch is None:
-                self.rest = _joined(parts) if parts else None
-                raise IndexError(f"The stream has ended. Received: a request for {count} rows, with {found} left")
-            parts.append(batch)
-            found += len(batch[0])
-        x, y = _joined(parts)
-        if found > count:
-            self.rest = (x[count:], y[count:])
+        parts = [] if self.rest is None else [self.rest]
+        found = sum(len(x) for x, _ in parts)
+        try:
+            while found < count or not parts:
+                batch = self._next()
+                if batch is None:
+                    raise IndexError(f"The stream has ended. Received: a request for {count} rows, with {found} left")
+                parts.append(batch)
+                found += len(batch[0])
+        finally:
+            self.rest = _joined(parts) if parts else None
+        x, y = self.rest
+        self.rest = (x[count:], y[count:]) if found > count else None
         return x[:count], y[:count]
 
     def _next(self) -> tuple | None:

@@ -119,7 +119,7 @@ class InMemoryImageDataset(InMemoryDataset):
         >>> dset = InMemoryImageDataset(x, np.array([0, 1, 1]), x[:1], np.array([0]))
         >>> dset.shape
         (2, 2, 1)
-        >>> float(dset.train_data[0][0].max().round(3))
+        >>> round(float(dset.train_data[0][0].max()), 3)
         0.2
     """
 

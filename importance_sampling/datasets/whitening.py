@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, check_dataset
+from importance_sampling.datasets.base import BaseDataset, check_dataset, is_real
 
 SLICE = 1024
 
@@ -38,7 +38,7 @@ class ZCAWhitening(BaseDataset):
 
     def __init__(self, dataset: BaseDataset, *, epsilon: float = 1e-6):
         check_dataset(dataset)
-        if not 0 <= epsilon < float("inf"):
+        if not is_real(epsilon) or not 0 <= epsilon < float("inf"):
             raise ValueError(f"`epsilon` must be a finite number of at least 0. Received: epsilon={epsilon!r}")
         rows = len(dataset.train_data)
         if rows < 2:
