@@ -1,0 +1,186 @@
+"""Every builder builds, is compiled for its outputs, and takes a step; the small ones train by importance sampling."""
+
+import doctest
+import importlib
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+
+from importance_sampling import ImportanceTraining, models
+from importance_sampling.models.registry import BUILDERS
+from importance_sampling.pre_activations import find_layer
+
+SHAPES = {"lstm_lm": (4,), "lstm_mnist": (6, 2), "pretrained_resnet50": (32, 32, 3)}
+
+
+def build(name, output_size):
+    shape = SHAPES.get(name, (8, 8, 3))
+    if name == "pretrained_resnet50":
+        return shape, models.get(name)(shape, output_size, weights=None)
+    return shape, models.get(name)(shape, output_size)
+
+
+def data(name, shape, output_size, rows=4):
+    random = np.random.default_rng(0)
+    labels = np.arange(rows) % max(output_size, 2)
+    if name == "lstm_lm":
+        return random.integers(0, output_size, (rows, *shape)), labels
+    x = random.random((rows, *shape)).astype("float32")
+    return x, labels[:, None].astype("float32") if output_size == 1 else keras.utils.to_categorical(labels, output_size)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_builder_makes_a_classifier_that_takes_a_step(name):
+    keras.utils.set_random_seed(0)
+    shape, model = build(name, 3)
+    model.run_eagerly = name in ("wide_resnet_28_2", "pretrained_resnet50")  # quicker than tracing them
+    x, y = data(name, shape, 3)
+    assert model.input_shape == (None, *shape) and model.output_shape == (None, 3)
+    np.testing.assert_allclose(model.predict_on_batch(x).sum(axis=1), 1, rtol=1e-5)
+    before = [weight.copy() for weight in model.get_weights()]
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert np.isfinite(logs["loss"]) and 0 <= logs["accuracy"] <= 1
+    assert int(model.optimizer.iterations.value) == 1
+    # Nearly all weights move: none of the network is cut off. A state that starts at its fixed point may stay.
+    moved = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert np.mean(moved) > 0.8, moved
+
+
+@pytest.mark.parametrize("name", ["small_nn", "lr", "svrg_nn", "small_cnn", "all_conv", "lstm_mnist"])
+def test_one_output_is_a_binary_classifier(name):
+    keras.utils.set_random_seed(0)
+    shape, model = build(name, 1)
+    x, y = data(name, shape, 1)
+    p = model.predict_on_batch(x).astype("float64")
+    assert p.shape == (4, 1) and ((p > 0) & (p < 1)).all()
+    penalty = sum(float(loss) for loss in model.losses)
+    wanted = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)) + penalty
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["loss"] == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, shape, count",
+    [
+        ("lr", (5,), 5 * 3 + 3),
+        ("small_nn", (5,), 5 * 40 + 40 + 40 * 40 + 40 + 40 * 3 + 3),
+        ("svrg_nn", (5,), 5 * 100 + 100 + 100 * 3 + 3),
+        # 3x3 over 3, 96, 96, 96, 192, 192, 192 channels, 1x1 over 192 and 192, with a bias each.
+        (
+            "all_conv",
+            (32, 32, 3),
+            9 * (3 * 96 + 2 * 96 * 96 + 96 * 192 + 3 * 192 * 192) + 192 * 192 + 3 * 96 + 5 * 192 + 192 * 3 + 3,
+        ),
+        # Four gates over two features, 128 units and a bias; then 128 to 3.
+        ("lstm_mnist", (6, 2), 4 * 128 * (2 + 128 + 1) + 128 * 3 + 3),
+        # An embedding of 3 words, four gates over 64 and 128, 128 to 3.
+        ("lstm_lm", (4,), 3 * 64 + 4 * 128 * (64 + 128 + 1) + 128 * 3 + 3),
+    ],
+)
+def test_parameters_by_hand(name, shape, count):
+    assert models.get(name)(shape, 3).count_params() == count
+
+
+def test_a_wide_resnet_is_as_wide_and_deep_as_asked():
+    model = models.wide_resnet(10, 3, drop_rate=0.4)((32, 32, 3), 5)
+    kernels = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    # One convolution at first, two in each of 3 groups of one block, and a 1x1 where the shape changes: in each group.
+    assert len(kernels) == 1 + 6 + 3
+    assert [layer.filters for layer in kernels if layer.kernel_size == (3, 3)] == [16, 48, 48, 96, 96, 192, 192]
+    assert sorted(layer.filters for layer in kernels if layer.kernel_size == (1, 1)) == [48, 96, 192]
+    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.4] * 3
+    assert model.get_layer(model.layers[-3].name).input.shape == (None, 8, 8, 192)
+    # 36.5 million parameters is what is published for depth 28 and width 10.
+    assert models.wide_resnet(28, 10)((32, 32, 3), 10).count_params() / 1e6 == pytest.approx(36.5, abs=0.05)
+    assert not [layer for layer in models.wide_resnet(10, 1)((8, 8, 3), 2).layers if "dropout" in layer.name]
+
+
+@pytest.mark.parametrize("name", ["svrg_nn", "all_conv", "wide_resnet_28_2"])
+def test_the_gradient_of_the_penalty_is_what_the_docstring_says(name):
+    rate = {"svrg_nn": 1e-4, "all_conv": 1e-3, "wide_resnet_28_2": 5e-4}[name]
+    _, model = build(name, 3)
+    kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
+    wanted = rate / 2 * sum(float(np.sum(np.square(np.asarray(w)))) for w in kernels)
+    assert sum(float(loss) for loss in model.losses) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_pixels_reach_the_pretrained_network_as_its_weights_expect_them():
+    model = models.pretrained_resnet50((32, 32, 3), 2, weights=None)
+    first = keras.Model(model.input, model.get_layer("conv1_pad").input)
+    x = np.zeros((1, 32, 32, 3), "float32")
+    x[..., 0], x[..., 2] = 1.0, 0.5
+    # Blue, green, red in [0, 255], less the means 103.939, 116.779 and 123.68 of ImageNet.
+    wanted = [127.5 - 103.939, -116.779, 255 - 123.68]
+    np.testing.assert_allclose(first.predict_on_batch(x)[0, 5, 7], wanted, rtol=1e-5)
+
+
+def test_a_model_is_the_same_after_it_was_saved(tmp_path):
+    _, model = build("pretrained_resnet50", 2)
+    x, _ = data("", (32, 32, 3), 2)
+    copy = keras.models.model_from_json(model.to_json())
+    copy.set_weights(model.get_weights())
+    np.testing.assert_allclose(np.asarray(copy(x)), np.asarray(model(x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_logits_have_a_layer_of_their_own(name):
+    _, model = build(name, 3)
+    if name not in ("lstm_lm",):
+        assert model.loss == "categorical_crossentropy"
+    layer = find_layer(model, "logits")
+    assert tuple(layer.output.shape) == (None, 3)
+    assert model.layers[-1].activation is keras.activations.softmax
+
+
+@pytest.mark.parametrize("name", ["small_nn", "lr", "lstm_mnist", "lstm_lm"])
+def test_a_model_trains_by_importance_sampling(name):
+    keras.utils.set_random_seed(0)
+    shape, model = build(name, 3)
+    x, y = data(name, shape, 3, rows=96)
+    history = ImportanceTraining(model, tau_th=0, seed=0).fit(x, y, batch_size=16, epochs=2, verbose=0)
+    assert history.history["importance"] == [1.0, 1.0]
+    assert np.isfinite(history.history["loss"]).all()
+    assert int(model.optimizer.iterations.value) == 12
+
+
+def test_an_unknown_name_is_told_the_known_ones():
+    with pytest.raises(ValueError, match=r"`name` must be one of small_nn, .*_resnet50\. Received: name='vgg'"):
+        models.get("vgg")
+    assert set(models.__all__) - {"get", "wide_resnet"} == set(BUILDERS) - {"wide_resnet_28_2"}
+
+
+@pytest.mark.parametrize(
+    "name, shape, output_size, message",
+    [
+        ("small_nn", (), 3, "`input_shape` must be a tuple, the shape of one row"),
+        ("small_nn", 784, 3, "`input_shape` must be a tuple"),
+        ("lr", (5,), 0, "`output_size` must be an int of at least 1"),
+        ("svrg_nn", (5,), 2.0, "`output_size` must be an int of at least 1"),
+        ("small_cnn", (784,), 3, r"`input_shape` must be a tuple.*\(height, width, channels\)"),
+        ("wide_resnet_28_2", (784, 1), 3, r"`input_shape` must be a tuple.*\(height, width, channels\)"),
+        ("lstm_mnist", (784,), 3, r"`input_shape` must be a tuple.*\(steps, features\)"),
+        ("lstm_lm", (4, 1), 3, r"`input_shape` must be a tuple.*\(context,\)"),
+        ("lstm_lm", (4,), 1, "`output_size` must be an int of at least 2"),
+        ("pretrained_resnet50", (32, 32, 1), 3, r"`input_shape` must be \(height, width, 3\)"),
+        ("pretrained_resnet50", (28, 32, 3), 3, "at least 32 high and wide"),
+    ],
+)
+def test_arguments_of_builders_are_checked(name, shape, output_size, message):
+    with pytest.raises(ValueError, match=message):
+        models.get(name)(shape, output_size)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [((27, 2), "`L` must be an int"), ((28, 0), "`k` must be an int"), ((28, 2, 1.0), "`drop_rate` must be a number")],
+)
+def test_arguments_of_a_wide_resnet_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.wide_resnet(*arguments)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(models.__path__)])
+def test_examples_run_as_shown(name):
+    module = importlib.import_module(f"importance_sampling.models.{name}")
+    assert doctest.testmod(module, extraglobs=vars(models)).failed == 0
