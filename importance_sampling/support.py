@@ -80,13 +80,13 @@ def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
 
 def remarks(model: keras.Model) -> list[str]:
     """What is worth a line in the summary."""
-    kinds = {type(layer) for layer in model._flatten_layers()}
+    kinds = {kind.__name__ for layer in model._flatten_layers() for kind in type(layer).__mro__}
     lines = []
-    if any(issubclass(kind, keras.layers.BatchNormalization) for kind in kinds):
+    if kinds & {"BatchNormalization", "BatchRenormalization"}:
         lines.append(
             "The model has batch normalisation: its statistics come from the picked batches, and the figures of "
             "importance steps from inference mode."
         )
-    if any("Dropout" in kind.__name__ for kind in kinds):
+    if any("Dropout" in kind for kind in kinds):
         lines.append("The model has dropout: scores and the figures of importance steps are taken without it.")
     return lines

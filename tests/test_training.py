@@ -467,6 +467,36 @@ def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
         trainer.load_state(tmp_path / "other.npz")
 
 
+def test_the_state_of_the_best_epoch_stays_beside_the_best_model(xy, tmp_path):
+    class Falling(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["figure"] = [1.0, 0.5, 2.0, 3.0][epoch]  # the second is the best
+
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="figure", mode="min", save_best_only=True)
+    fit(ImportanceTraining(build(), tau_th=0, seed=1), xy, epochs=4, callbacks=[Falling(), best])
+    other = ImportanceTraining(build(), tau_th=0)
+    other.load_state(tmp_path / "best.keras.importance_sampling.npz")
+    assert other._state.counters["steps"] == 2 * 12
+
+
+def test_a_state_saved_ahead_of_the_first_look_is_open_if_the_gate_is(xy, tmp_path):
+    trainer = ImportanceTraining(build(), tau_th=0)
+    fit(trainer, (xy[0][:128], xy[1][:128]), epochs=1)  # 8 steps; the first look comes after 17
+    trainer.save_state(tmp_path / "state.npz")
+    published = ImportanceTraining(build(), tau_th=1.01)
+    published.load_state(tmp_path / "state.npz")
+    assert published.condition.satisfied
+
+
+def test_a_state_saved_closed_does_not_close_a_gate_that_is_always_open(xy, tmp_path):
+    closed = ImportanceTraining(build(), tau_th=1e9)
+    fit(closed, xy)
+    closed.save_state(tmp_path / "state.npz")
+    trainer = ImportanceTraining(build(), tau_th=0)
+    trainer.load_state(tmp_path / "state.npz")
+    assert fit(trainer, xy)["importance"] == [1.0, 1.0]
+
+
 # The house
 
 
