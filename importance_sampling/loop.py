@@ -111,6 +111,9 @@ class TrainFunction:
         counters = self.state.counters
         if self.pools is None:
             source, seed = self.prepared.source, self.state.seed
+            batch = source.read(np.arange(min(self.prepared.batch_size, source.num_rows)))
+            self.compiled.build(batch)  # a state that was restored open may come ahead of every plain step
+            self.compiled.check(batch)
             self.pools = backend.pools(source, self.compiled.sampler.pool_size, seed, counters["pools"])
         logs, drawn = self.compiled.steps(self.listeners.want_draws)(self.pools, steps)
         counters["pools"] += steps

@@ -75,8 +75,10 @@ class PreActivations:
             return z
 
         heads = [self.layer] if self.layer is not None else _heads(self.model)
+        if None in heads:
+            heads = []  # all outputs count, or none is caught: then they are taken as they come, in `of`
         with contextlib.ExitStack() as stack:
-            for head in dict.fromkeys(head for head in heads if head is not None):
+            for head in dict.fromkeys(heads):
                 _tap(head, catch, stack)
             yield points
 

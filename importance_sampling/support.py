@@ -42,7 +42,7 @@ def obstacle(model: keras.Model) -> str | None:
 
 def feeds_itself(model: keras.Model) -> bool:
     """Whether the model can only be fed what the user handed over: row numbers in its place would go astray."""
-    return backend.replicas(model) > 1 or type(model).fit is not keras.Model.fit
+    return backend.replicas(model) > 1 or backend.has_custom_loop(model, ("fit", "make_train_function"))
 
 
 def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:

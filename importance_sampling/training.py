@@ -188,12 +188,15 @@ class ImportanceTraining:
                 warnings.warn(plain_message(reason), stacklevel=2)
         function = TrainFunction(self.model, keras_function, prepared, condition, compiled, self._state, listeners)
 
+        self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
+        started = dict(self._state.counters)
+
         def restored() -> None:
             self._restore_condition()
             function.pools, function.signals = None, self._state.signals
+            self._state.begin()
+            started.update(self._state.counters)
 
-        self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
-        started = dict(self._state.counters)
         self.model.train_function = function
         try:
             with (

@@ -305,3 +305,19 @@ def test_probabilities_without_logits_are_scored_with_a_warning():
     model = compiled(keras.Model(inputs, layers.Average()([softmax, softmax])), "categorical_crossentropy")
     with pytest.warns(UserWarning, match="at the probabilities that the model returns.*`layer=`"):
         assert (scored(model, (x, y)) > 0).all()
+
+
+def test_an_output_whose_head_is_not_known_counts_beside_one_that_is():
+    inputs = keras.Input((4,))
+    known = layers.Dense(3, "softmax")(inputs)
+    unknown = layers.Rescaling(2.0)(layers.Dense(1)(inputs))
+    model = keras.Model(inputs, [known, unknown])
+    model.compile("sgd", ["sparse_categorical_crossentropy", "mse"])
+    x, labels = np.eye(4, dtype="float32"), np.array([0, 1, 2, 0])
+    model.train_on_batch(x, [labels, np.zeros((4, 1))])
+    scores = [
+        np.asarray(Scorer(model, "gnorm", PreActivations(model))((x, (labels, np.array(targets)), None)).scores)
+        for targets in ([[0.0], [0.0], [0.0], [0.0]], [[0.0], [0.0], [1000.0], [0.0]])
+    ]
+    np.testing.assert_allclose(scores[0][[0, 1, 3]], scores[1][[0, 1, 3]], rtol=1e-5)
+    assert scores[1][2] > 100 * scores[0][2]

@@ -448,7 +448,7 @@ def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path):
     resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2)
     run(resumed, tmp_path / "broken")
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
-    assert resumed._state.counters == unbroken._state.counters
+    assert resumed._state.counters | {"opened_at": 0} == unbroken._state.counters
 
 
 def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
@@ -465,6 +465,36 @@ def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match="must be a file that `save_state` wrote"):
         trainer.load_state(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("tau_th", [0, 1.005])
+def test_a_model_made_anew_goes_on_open_and_the_summary_is_of_its_own_steps(xy, tmp_path, tau_th):
+    def run(error=None):
+        callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)]
+        callbacks += [Interrupting(error, 1)] if error else []
+        trainer = ImportanceTraining(with_layer(lambda: layers.Dense(8, "relu")), tau_th=tau_th, seed=1)
+        return trainer, fit(trainer, xy, epochs=4, callbacks=callbacks)
+
+    with pytest.raises(RuntimeError):
+        run(RuntimeError("power cut"))
+    trainer, history = run()
+    steps = 12 * len(history["loss"])
+    assert history["importance"] == [1.0] * len(history["loss"])
+    assert f"opened at step 0 and took 100% of {steps} steps" in trainer.summary()
+
+
+class Rebuilding(keras.Model):
+    def make_train_function(self, force=False):
+        return super().make_train_function(force=True)
+
+
+def test_a_model_that_makes_its_own_training_function_is_fed_its_own_data(xy):
+    plain = build(kind=Rebuilding)
+    fit(plain, xy)
+    model = build(kind=Rebuilding)
+    with pytest.warns(UserWarning, match="training step of its own"):
+        fit(ImportanceTraining(model), xy, on_sample=lambda *_: None)
+    np.testing.assert_array_equal(weights(model), weights(plain))
 
 
 def test_the_state_of_the_best_epoch_stays_beside_the_best_model(xy, tmp_path):

@@ -57,9 +57,11 @@ def replicas(model: keras.Model) -> int:
     return model.distribute_strategy.num_replicas_in_sync
 
 
-def has_custom_loop(model: keras.Model) -> bool:
+LOOP = ("train_step", "make_train_function", "_make_function", "fit")
+
+
+def has_custom_loop(model: keras.Model, names: Sequence[str] = LOOP) -> bool:
     """Whether the model's class, or the model itself, replaces Keras's training step or the making of it."""
-    names = ("train_step", "make_train_function", "_make_function", "fit")
     return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
 
