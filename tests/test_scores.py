@@ -217,7 +217,7 @@ def test_another_layer_is_found_by_itself_its_name_and_its_index():
     model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
     hidden = model.layers[0]
     w = np.asarray(model.layers[-1].kernel)
-    h = keras.Model(model.inputs, hidden.output).predict(x, verbose=0)
+    h = keras.Model(model.inputs[0], hidden.output).predict(x, verbose=0)
     expected = np.linalg.norm(((model.predict(x, verbose=0) - y) @ w.T) * (1 - h * h), axis=1)
     for layer in (hidden, hidden.name, 0):
         np.testing.assert_allclose(scored(model, (x, y), layer=layer), expected, rtol=1e-3)
