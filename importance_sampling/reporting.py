@@ -92,13 +92,22 @@ def checkpointed(callbacks: Any, state: TrainerState, restored: Any) -> Iterator
             elif isinstance(callback, keras.callbacks.ModelCheckpoint):
                 # With `save_best_only` most calls save nothing, and the state must stay the saved model's.
                 wanted: list = []
+                best = [getattr(callback, "best", None)]
 
                 def want(result: bool, *_: Any, wanted: list = wanted, **__: Any) -> None:
                     wanted[:] = [result]
 
                 def save(
-                    _: Any, epoch: int, batch: int, logs: dict, callback: Any = callback, wanted: list = wanted
+                    _: Any,
+                    epoch: int,
+                    batch: int,
+                    logs: dict,
+                    callback: Any = callback,
+                    wanted: list = wanted,
+                    best: list = best,
                 ) -> None:
+                    if callback.save_best_only and not hasattr(callback, "_should_save_model"):  # Keras 3.8
+                        wanted[:], best[0] = [callback.best != best[0]], callback.best
                     path = Path(callback._get_file_path(epoch, batch, logs))
                     if all(wanted) and path.exists():
                         state.save(path.with_name(path.name + ".importance_sampling.npz"))
