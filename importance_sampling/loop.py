@@ -19,6 +19,7 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
 from importance_sampling.events import Listeners
+from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
@@ -158,8 +159,8 @@ class TrainFunction:
         if probe:
             self._probe(batches[0])
         if left == steps:
-            self._queue.extend(batches)
-            self._feed = self._feed or backend.feed(self._queue)
+            self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
+            self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.keras_function(self._feed)
         else:
             logs = self.keras_function(iter(batches))

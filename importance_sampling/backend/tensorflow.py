@@ -181,27 +181,19 @@ def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
     return iter(stream.with_options(_unoptimised()))
 
 
-def feed(queue: deque) -> Any:
-    """An iterator over the batches that are put into `queue`, at least one now, until it is found empty.
+def feed(queue: deque, pack: Callable) -> Any:
+    """An iterator over the batches that are put into `queue` as tuples of tensors, one now, until it is found empty.
 
-    To whoever traces a step on it the number of rows is unknown, as with an iterator of Keras's own pipeline.
+    `pack` puts such a tuple in place. To whoever traces a step on it the number of rows is unknown, as with an iterator
+    of Keras's own pipeline.
     """
-    first = queue[0]
-    present = [leaf is not None for leaf in tf.nest.flatten(first)]
-
-    def leaves(batch):
-        return tuple(leaf for leaf in tf.nest.flatten(batch) if leaf is not None)
-
-    def pack(*leaves):
-        remaining = iter(leaves)
-        return tf.nest.pack_sequence_as(first, [next(remaining) if here else None for here in present])
 
     def produce():
         while queue:
-            yield leaves(queue.popleft())
+            yield queue.popleft()
 
-    specs = tuple(tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype) for leaf in leaves(first))
-    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(pack)
+    specs = tuple(tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype) for leaf in queue[0])
+    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
     return iter(dataset.with_options(_unoptimised()))
 
 
