@@ -1,4 +1,4 @@
-"""The steps on the user's own model: score candidates, pick, train on the picked with their weights, keep the numbers.
+"""The fused steps on the user's own model: score candidates, pick, train on the picked with their weights.
 
 Source: [KF18] (arXiv 1803.00942), Algorithm 1, as one compiled function with static shapes. What Keras does in a step
 (`keras.src.backend.tensorflow.trainer.TensorFlowTrainer.train_step`) is done in its order. When to take these steps,
@@ -14,11 +14,12 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, growth, measured_growth, tau
+from importance_sampling.model_wrappers.figures import evaluate
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler, clean_scores
 from importance_sampling.scores import Scorer, call, row_norms
 from importance_sampling.state import TrainerState
-from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
+from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, weighted_loss
 
 
 class Probe:
@@ -137,67 +138,4 @@ def pool_signals(scores: Any, sampler: PoolSampler, presample: float) -> Signals
         growth=growth(scores, presample, sampler.alpha, sampler.resampling),
         discount=ops.full((), float("nan")),
         score=ops.mean(scores),
-    )
-
-
-def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tuple[dict, WeightedLoss]:
-    """Update the model's loss and metrics from a uniform pool, counting as `count_as` samples.
-
-    Args:
-        model: compiled and built.
-        data: `(x, y, sample_weight)` of the pool.
-        y_pred: its outputs, in inference mode.
-        count_as: int, how many samples the pool counts as, beside the batches of plain steps.
-
-    Returns:
-        The logs, as Keras's own step returns them, and the pool's loss.
-    """
-    x, y, sample_weight = data
-    size = keras.tree.flatten(x)[0].shape[0]
-
-    def multiplier(_: int, output: OutputLoss) -> Any:
-        # A loss that is summed would count every candidate.
-        return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0)
-
-    loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=False)
-    additive = {id(v): v for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
-    for variable in additive.values():
-        _scale_update(variable, loss.scope.get_current_value(variable), count_as / size)
-    model._loss_tracker.update_state(loss.value, sample_weight=count_as)
-    if type(model).compute_metrics is not keras.Model.compute_metrics:
-        # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
-        rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (x, y, y_pred, sample_weight))
-        return model.compute_metrics(rows[0], rows[1], rows[2], sample_weight=rows[3]), loss
-    if model._compile_metrics is not None:
-        with stateless(model) as pool_scope:
-            model._compile_metrics.update_state(y, y_pred, sample_weight)
-        with stateless(model) as rows_scope:
-            rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (y, y_pred, sample_weight))
-            model._compile_metrics.update_state(*rows)
-        for variable in model._compile_metrics.variables:
-            if id(variable) in additive:
-                _scale_update(variable, pool_scope.get_current_value(variable), count_as / size)
-            elif rows_scope.get_current_value(variable) is not None:
-                variable.assign(rows_scope.get_current_value(variable))
-    return model.get_metrics_result(), loss
-
-
-def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:
-    """Move a variable by a part of what it would have moved."""
-    if value is not None:
-        variable.assign(variable.value + scale * (value - variable.value))
-
-
-def _metrics(model: keras.Model) -> list[keras.Metric]:
-    """The model's metrics, those that `compile` holds taken out of their container."""
-    found: list[keras.Metric] = []
-    for metric in model.metrics:
-        found.extend(metric.metrics if metric is model._compile_metrics else [metric])
-    return found
-
-
-def _is_additive(metric: keras.Metric) -> bool:
-    """Whether a metric's state is a sum over samples, so that a part of an update counts as a part of the samples."""
-    return type(metric).__module__.startswith("keras.") and all(
-        keras.backend.is_float_dtype(v.dtype) for v in metric.variables
     )
