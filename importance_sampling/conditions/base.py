@@ -31,8 +31,10 @@ class Condition:
         """Everything that the next decision depends on."""
         return {name: np.asarray(getattr(self, name)) for name in self._saved}
 
-    def restore_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` returned."""
+    def restore(self, state: dict[str, np.ndarray] | bool) -> None:
+        """Go on from what `state` returned, or from `satisfied` alone, where somebody else keeps the averages."""
+        if isinstance(state, bool):
+            state = {**self.state(), "satisfied": np.asarray(state)}
         for name in self._saved:
             setattr(self, name, state[name].item())
 
@@ -53,10 +55,6 @@ class Gate(Condition):
     def observe(self, signals: Signals) -> bool:
         """Decide anew; returns `satisfied`."""
         return self._settle(self._decide(signals))
-
-    def restore(self, satisfied: bool) -> None:
-        """Stand as a saved state says."""
-        self.satisfied = satisfied
 
     def _decide(self, signals: Signals) -> bool:
         raise NotImplementedError

@@ -66,9 +66,10 @@ class VarianceReductionCondition(Gate, ScoreCondition):
         """The threshold."""
         return self.threshold
 
-    def restore(self, satisfied: bool) -> None:
-        """Stand as a saved state says, unless the threshold leaves no choice."""
-        self.satisfied = satisfied or self.always
+    def restore(self, state: dict[str, np.ndarray] | bool) -> None:
+        """As `Condition.restore`, unless the threshold leaves no choice."""
+        super().restore(state)
+        self.satisfied = self.satisfied or self.always
 
     def _decide(self, signals: Signals) -> bool:
         return self._exceeds(float(signals.tau))

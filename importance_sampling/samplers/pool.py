@@ -13,7 +13,6 @@ from importance_sampling.probabilities import clean_scores, probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.resampling import Resampling
 
-
 __all__ = ["Picked", "PoolSampler", "clean_scores", "probabilities"]
 
 
