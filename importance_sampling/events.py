@@ -1,7 +1,8 @@
 """Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, and blinker's signals.
 
 `is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
-logs; the sender is the sampler. With nobody listening nothing is computed.
+logs; the sender is the sampler. `is.lstm_comparison_sampler.scores` is sent `scores`, true beside predicted ones.
+With nobody listening nothing is computed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 SAMPLE = blinker.signal("is.sample")
 SCORE = blinker.signal("is.score")
 TRAINING = blinker.signal("is.training")
+LSTM_COMPARISON = blinker.signal("is.lstm_comparison_sampler.scores")
 
 
 class Listeners:

@@ -119,7 +119,7 @@ class TrainFunction:
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
         self.signals = self.state.signals
-        self.condition.update(self.signals)
+        self.condition.observe(self.signals)
         self.state.counters.update(since_look=0, satisfied=int(self.condition.satisfied))
 
     # Closed

@@ -38,7 +38,7 @@ class TrainerState:
     """
 
     def __init__(self, seed: int | None, momentum: float = 0.9):
-        self.seed = seed if seed is not None else _seed_of_python()
+        self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
@@ -118,7 +118,7 @@ class TrainerState:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
 
 
-def _seed_of_python() -> int:
+def seed_of_python() -> int:
     """A seed from Python's global generator as it stands, which stays as it is."""
     copy = random.Random(0)
     copy.setstate(random.getstate())
