@@ -47,6 +47,10 @@ class WeightedLoss(NamedTuple):
         """Whether the batch's loss is a mean over the batch, not a sum."""
         return any(output.is_mean for output in self.outputs)
 
+    def summed(self, rows: Any) -> Any:
+        """The total as a sum over the batch's rows, whose gradients are those of single samples."""
+        return self.total * (rows if self.is_mean else 1)
+
 
 def weighted_loss(
     model: keras.Model,
@@ -87,9 +91,8 @@ def weighted_loss(
 
 
 def stateless(model: keras.Model) -> keras.StatelessScope:
-    """A scope in which nothing of the model moves, in which it still knows its regularised weights."""
-    regularised = [v for v in model.trainable_variables if v.regularizer is not None]
-    return keras.StatelessScope(state_mapping=[(v, v.value) for v in regularised])
+    """A scope in which nothing of the model moves, in which its weights are still what they were around it."""
+    return keras.StatelessScope(state_mapping=[(v, v.value) for v in model.trainable_variables])
 
 
 def per_sample(t: Any, like: Any) -> Any:

@@ -1,7 +1,6 @@
 """The fused steps on the user's own model: score candidates, pick, train on the picked with their weights.
 
-Source: [KF18] (arXiv 1803.00942), Algorithm 1, as one compiled function with static shapes. What Keras does in a step
-(`keras.src.backend.tensorflow.trainer.TensorFlowTrainer.train_step`) is done in its order. When to take these steps,
+Source: [KF18] (arXiv 1803.00942), Algorithm 1, as one compiled function with static shapes. When to take these steps,
 and on which candidates, is decided elsewhere.
 """
 
@@ -14,12 +13,13 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, growth, measured_growth, tau
+from importance_sampling.model_wrappers.backward import backward, follow
 from importance_sampling.model_wrappers.figures import evaluate
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler, clean_scores
-from importance_sampling.scores import Scorer, call, row_norms
+from importance_sampling.scores import Scorer, row_norms
 from importance_sampling.state import TrainerState
-from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, weighted_loss
+from importance_sampling.weighted_loss import OutputLoss, WeightedLoss
 
 
 class Probe:
@@ -103,8 +103,6 @@ class ImportanceStep:
 
     def _train(self, batch: tuple, weights: Any, candidates: WeightedLoss) -> Any:
         """Follow the weighted gradient; returns the gradient norms that it saw, None where there are none to see."""
-        model = self.model
-        x, y, sample_weight = batch
         expected = [
             ops.mean(output.entries) if output.entries is not None and output.is_mean else None
             for output in candidates.outputs
@@ -116,18 +114,9 @@ class ImportanceStep:
                 return weights
             return weights * ops.mean(output.entries) / ops.maximum(expected[number], 1e-7)
 
-        trainable = model.trainable_weights
-
-        def forward() -> tuple:
-            with self.points.caught() as caught:
-                y_pred = call(model, x, training=True)
-            at = self.points.of(y_pred, caught)
-            loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=True)
-            return model.optimizer.scale_loss(loss.total), [*trainable, *at], None
-
-        gradients, _, _ = backend.differentiate(forward, ())
-        model.optimizer.apply_gradients(zip(gradients[: len(trainable)], trainable, strict=True))
-        norms = row_norms(gradients[len(trainable) :])
+        taken = backward(self.model, self.points, batch, lambda _: multiplier, self.model.optimizer.scale_loss)
+        follow(self.model, taken.gradients)
+        norms = row_norms(taken.points)
         return None if norms is None else norms / weights
 
 
