@@ -1,0 +1,6 @@
+"""What trainers do while their gates are open. One file a kind of step."""
+
+from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.open_steps.pool import PoolSteps
+
+__all__ = ["OpenSteps", "PoolSteps"]
