@@ -18,7 +18,7 @@ from keras import ops
 Multiplier = Callable[[int, "OutputLoss"], Any]
 
 
-class Unsupported(Exception):
+class Unsupported(ValueError):
     """The loss can't be weighed sample by sample; the message says why, and what to do."""
 
 

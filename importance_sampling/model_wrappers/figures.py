@@ -56,6 +56,30 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
     return model.get_metrics_result(), loss
 
 
+def record(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """Update the model's loss and metrics from a batch, as Keras's own training step does.
+
+    Args:
+        model: compiled and built.
+        data: `(x, y, sample_weight)` of the batch.
+        y_pred: its outputs, in training mode.
+
+    Returns:
+        The logs.
+    """
+    x, y, sample_weight = data
+    loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+    model._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def of_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """What `record` would return if this were the first batch; nothing moves."""
+    with stateless(model):
+        model.reset_metrics()
+        return record(model, data, y_pred)
+
+
 def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:
     """Move a variable by a part of what it would have moved."""
     if value is not None:
