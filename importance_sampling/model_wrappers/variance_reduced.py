@@ -102,9 +102,7 @@ class SVRGWrapper(ModelWrapper):
         if w.size != rows:
             raise ValueError(f"`w` must hold a weight for each of the {rows} samples. Received: w of shape {w.shape}")
         if not self.has_snapshot:
-            raise ValueError(
-                "`train_batch` needs a snapshot: call `update_grad` first. Received: none yet"
-            )
+            raise ValueError("`train_batch` needs a snapshot: call `update_grad` first. Received: none yet")
         losses, logs = self._compiled(self._train)(batch, w.reshape(rows))
         return trained(losses, logs, losses)
 
