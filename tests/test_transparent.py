@@ -93,8 +93,8 @@ def test_the_model_stays_as_it_was_also_when_a_step_fails():
     inputs, dropped, outputs = graph()
     model = compiled(TransparentModel(inputs, outputs, dropped))
     held = model._model
-    with pytest.raises(ValueError, match="incompatible|shape|rank"):
+    with pytest.raises(ValueError, match="incompatible with the layer"):
         model.train_on_batch(np.ones((2, 3)), Y[:2])
     assert held.train_function is None and "call" not in vars(held)
-    with pytest.raises(ValueError, match="disconnected|not connected|not computable|cannot be reached|[Gg]raph"):
+    with pytest.raises(ValueError, match="not connected to `inputs`"):
         TransparentModel(inputs, outputs, keras.Input((2,)) + 1)

@@ -2,5 +2,6 @@
 
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.open_steps.pool import PoolSteps
+from importance_sampling.open_steps.rows import RowSteps
 
-__all__ = ["OpenSteps", "PoolSteps"]
+__all__ = ["OpenSteps", "PoolSteps", "RowSteps"]
