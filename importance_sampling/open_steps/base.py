@@ -103,18 +103,11 @@ class OpenSteps:
 
     def is_ready(self) -> bool:
         """Whether the model's variables, its loss and its metrics have been built."""
-        kind, loss, metrics = type(self.model), self.model._compile_loss, self.model._compile_metrics
-        return (
-            self.model.built
-            and self.model.optimizer.built
-            and (loss is None or loss.built or kind.compute_loss is not keras.Model.compute_loss)
-            and (metrics is None or metrics.built or kind.compute_metrics is not keras.Model.compute_metrics)
-        )
+        return support.is_ready(self.model)
 
     def build(self, batch: tuple) -> None:
         """Build what Keras would build at its first step."""
-        if not self.is_ready():
-            self.model._symbolic_build(data_batch=batch)
+        support.build(self.model, batch)
 
     def check(self, batch: tuple) -> None:
         """Find out once, on a batch, whether samples can be weighed.
