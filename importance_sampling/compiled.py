@@ -103,6 +103,10 @@ class Compiled:
                     f"Received: score={self.scorer.score!r}, with a smallest value of {values.min():.4g}"
                 )
 
+    def scoring_cost(self, samples: int) -> float:
+        """What scoring so many samples costs, in forward passes of a batch."""
+        return self.scorer.passes * samples / self.sampler.batch_size
+
     def probe(self) -> Callable:
         """`probe(x, y, sample_weight, steps)`."""
         if self._probe is None:

@@ -26,6 +26,7 @@ from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
 LOOK_EVERY = 17
+PLAIN_STEP = 3.0  # forward passes of a batch: a backward pass counts as two
 
 
 class TrainFunction:
@@ -89,6 +90,7 @@ class TrainFunction:
                 is_open = False
         if logs is None:
             logs = self._closed(steps)
+        counters["forwards"] += PLAIN_STEP * steps
         self._delivered += steps
         counters["steps"] += steps
         counters["since_look"] += steps
@@ -118,6 +120,7 @@ class TrainFunction:
             self.pools = backend.pools(source, self.compiled.sampler.pool_size, seed, counters["pools"])
         logs, drawn = self.compiled.steps(self.listeners.want_draws)(self.pools, steps)
         counters["pools"] += steps
+        counters["forwards"] += steps * self.compiled.scoring_cost(self.compiled.sampler.pool_size)
         if counters["opened_at"] < 0:
             counters["opened_at"] = counters["steps"]
         if drawn:
@@ -204,6 +207,7 @@ class TrainFunction:
             self.compiled.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)
             scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+            self.state.counters["forwards"] += self.compiled.scoring_cost(self.prepared.batch_size)
             self._look()
             if self.listeners.want_scores:
                 self.listeners.scored(self.compiled.sampler, np.asarray(scores))

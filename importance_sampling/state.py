@@ -30,7 +30,7 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host.
+        counters: dict of ints, kept on the host; `forwards` is a float, forward passes of a batch.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
@@ -43,7 +43,7 @@ class TrainerState:
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
-        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0)
+        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0)
 
     def begin(self) -> None:
         """Begin the totals anew, for the summary of a `fit`."""
