@@ -29,11 +29,10 @@ from figures import SHARES, compared, table
 from results import Results
 from ways import WAYS, YARDSTICKS
 
-from importance_sampling.comparison import Clock, Evaluation, Panel, Point, alike, draw, train
+from importance_sampling.comparison import Clock, Evaluation, Panel, Point, alike, draw, forward_equivalents, train
 
 PROTOCOLS = ("anytime", "budget")
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times a task's rate, to tune among
-PLAIN_STEP = 3.0
 
 MAIN = {
     "train_loss": ".3g",
@@ -118,7 +117,7 @@ def budgets(options: argparse.Namespace, task: tasks.Task) -> list[float]:
     """Those given, or the task's own."""
     if options.by == "seconds":
         return options.seconds or [task.seconds]
-    return options.cost or [PLAIN_STEP * task.steps]
+    return options.cost or [forward_equivalents(None, task.steps)]
 
 
 def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapping]]]:

@@ -19,14 +19,14 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
 from importance_sampling.events import Listeners
+from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared
-from importance_sampling.state import TrainerState
+from importance_sampling.state import PLAIN_STEP, TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
 LOOK_EVERY = 17
-PLAIN_STEP = 3.0  # forward passes of a batch: a backward pass counts as two
 
 
 class TrainFunction:
@@ -37,7 +37,7 @@ class TrainFunction:
         keras_function: what Keras would call.
         prepared: the data.
         condition: the gate; None keeps it closed for good.
-        compiled: a `Compiled` that makes the probe and the steps when they are first wanted.
+        steps: `OpenSteps`: the probe and the open steps.
         state: the trainer's.
         listeners: who wants to know.
     """
@@ -48,7 +48,7 @@ class TrainFunction:
         keras_function: Callable,
         prepared: Prepared,
         condition: Condition | None,
-        compiled: Any,
+        steps: OpenSteps,
         state: TrainerState,
         listeners: Listeners,
     ):
@@ -56,10 +56,9 @@ class TrainFunction:
         self.keras_function = keras_function
         self.prepared = prepared
         self.condition = condition
-        self.compiled = compiled
+        self.steps = steps
         self.state = state
         self.listeners = listeners
-        self.pools: Any = None
         self.unsupported: str | None = None
         self.signals = state.signals
         self.epoch_steps = 0
@@ -79,7 +78,7 @@ class TrainFunction:
             self._iterator, self._delivered, self._taken = iterator, 0, 0
             self._queue.clear()
             self._feed = None
-        steps = self._steps()
+        steps = self._count()
         is_open = self.condition is not None and self.condition.satisfied
         logs = None
         if is_open:
@@ -99,10 +98,10 @@ class TrainFunction:
         self.epoch_open_steps += steps * is_open
         if is_open and counters["since_look"] >= LOOK_EVERY:
             self._look()
-        self.listeners.trained(self.compiled.sampler, logs)
+        self.listeners.trained(self.steps.sampler, logs)
         return logs
 
-    def _steps(self) -> int:
+    def _count(self) -> int:
         """How many steps Keras would take in this execution."""
         if not self.prepared.num_batches:
             return self.model.steps_per_execution
@@ -111,22 +110,11 @@ class TrainFunction:
     # Open
 
     def _open(self, steps: int) -> dict:
-        counters = self.state.counters
-        if self.pools is None:
-            source, seed = self.prepared.source, self.state.seed
-            batch = source.read(np.arange(min(self.prepared.batch_size, source.num_rows)))
-            self.compiled.build(batch)  # a state that was restored open may come ahead of every plain step
-            self.compiled.check(batch)
-            self.pools = backend.pools(source, self.compiled.sampler.pool_size, seed, counters["pools"])
-        logs, drawn = self.compiled.steps(self.listeners.want_draws)(self.pools, steps)
-        counters["pools"] += steps
-        counters["forwards"] += steps * self.compiled.scoring_cost(self.compiled.sampler.pool_size)
-        if counters["opened_at"] < 0:
-            counters["opened_at"] = counters["steps"]
-        if drawn:
-            for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
-                self.listeners.scored(self.compiled.sampler, pool_scores)
-                self.listeners.sampled(self.compiled.sampler, indices, weights, scores)
+        logs = self.steps.take(self._iterator, steps, self.listeners)
+        if self.steps.reads_batches:
+            self._taken += steps
+        if self.state.counters["opened_at"] < 0:
+            self.state.counters["opened_at"] = self.state.counters["steps"]
         return logs
 
     def _look(self) -> None:
@@ -150,7 +138,7 @@ class TrainFunction:
             if probe:
                 batches = self._probed(batches)
         logs = self.keras_function(batches)
-        self.compiled.keras_traced = True
+        self.steps.keras_traced = True
         return logs
 
     def _closed_by_row(self, steps: int, probe: bool, left: int) -> dict:
@@ -167,19 +155,19 @@ class TrainFunction:
             logs = self.keras_function(self._feed)
         else:
             logs = self.keras_function(iter(batches))
-        self.compiled.keras_traced = True
+        self.steps.keras_traced = True
         if self.listeners.want_samples:
             for indices, _ in read:
                 ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
-                self.listeners.sampled(self.compiled.sampler, indices, ones, unknown)
+                self.listeners.sampled(self.steps.sampler, indices, ones, unknown)
         return logs
 
     def _probe_is_due(self) -> bool:
-        if self.condition is None or not self.condition.probes or not self.compiled.is_ready():
+        if self.condition is None or not self.condition.probes or not self.steps.is_ready():
             return False
         # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
         # losses of single outputs.
-        if not self.compiled.keras_traced:
+        if not self.steps.keras_traced:
             return False
         # With many steps an execution, leave most executions to Keras's own compiled loop.
         every = (
@@ -204,13 +192,13 @@ class TrainFunction:
         if keras.tree.flatten(x)[0].shape[0] != self.prepared.batch_size:
             return  # a smaller last batch would be another trace; the next one will do
         try:
-            self.compiled.check((x, y, sample_weight))
+            self.steps.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)
-            scores = self.compiled.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
-            self.state.counters["forwards"] += self.compiled.scoring_cost(self.prepared.batch_size)
+            scores = self.steps.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+            self.steps.spend(scored=self.prepared.batch_size)
             self._look()
             if self.listeners.want_scores:
-                self.listeners.scored(self.compiled.sampler, np.asarray(scores))
+                self.listeners.scored(self.steps.sampler, np.asarray(scores))
         except Unsupported as error:
             self._close_for_good(error)
 

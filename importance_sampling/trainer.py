@@ -1,0 +1,261 @@
+"""What all trainers share: `fit` with the arguments of Keras's, the summary, and the state that can be saved.
+
+Keras's own `fit` runs the loop, on the user's own model, with the user's own callbacks: for the length of the call the
+trainer's function stands in for `model.train_function`. Which steps are taken while the gate is open is each
+trainer's own business (`training.py`). Nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import scores, support
+from importance_sampling.conditions import Condition
+from importance_sampling.events import Listeners
+from importance_sampling.loop import TrainFunction, plain_message
+from importance_sampling.open_steps import OpenSteps
+from importance_sampling.pre_activations import find_layer
+from importance_sampling.reporting import Reporter, checkpointed, reported
+from importance_sampling.sources import Prepared, is_mapped, prepare, unread
+from importance_sampling.state import TrainerState
+from importance_sampling.summary import summarise
+from importance_sampling.weighted_loss import Unsupported
+
+logger = logging.getLogger("importance_sampling")
+
+
+class Trainer:
+    """Trains a compiled Keras model by the `fit` of Keras, with steps of another kind while a gate is open.
+
+    Args:
+        model: a compiled `keras.Model`; it stays the user's own.
+        condition: the gate.
+        forward_batch_size: int or None (default); how many candidates are scored at once, to bound memory.
+        score: "gnorm" (default), "loss", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`, >= 0.
+        layer: a layer, its name or index: take the gradient of "gnorm" there, not at the model's outputs.
+        seed: int in [0, 2**31) or None; of the library's own random stream. None follows Python's `random` as it
+            stands at the first `fit`, which `keras.utils.set_random_seed` sets.
+
+    Raises:
+        ValueError: an argument is out of its range, or `layer` isn't in the model.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        condition: Condition,
+        *,
+        forward_batch_size: int | None = None,
+        score: str | Callable = "gnorm",
+        layer: keras.Layer | str | int | None = None,
+        seed: int | None = None,
+    ):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
+        if forward_batch_size is not None and (not is_number(forward_batch_size) or int(forward_batch_size) < 1):
+            raise ValueError(
+                "`forward_batch_size` must be a positive int, or None to score a pool whole. "
+                f"Received: forward_batch_size={forward_batch_size!r}"
+            )
+        if seed is not None and (not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**31):
+            raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")
+        scores.check(score)
+        if layer is not None:
+            find_layer(model, layer)
+        self.model = model
+        self.condition = condition
+        self.forward_batch_size = None if forward_batch_size is None else int(forward_batch_size)
+        self.score = score
+        self.layer = layer
+        self._seed = None if seed is None else int(seed)
+        self._state: TrainerState | None = None
+        self._steps: dict[tuple, OpenSteps] = {}
+        self._summary = "fit has not been called yet."
+
+    def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
+        """The steps that are taken while the gate is open."""
+        raise NotImplementedError
+
+    def _rows_needed(self, batch_size: int) -> int:
+        """How many rows of data there must be for an open step."""
+        return batch_size
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | str = True,
+        class_weight: dict | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | list[int] = 1,
+        *,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """Train the model; every argument means what it means to `keras.Model.fit`.
+
+        Which rows importance steps see is the sampler's choice, `shuffle` notwithstanding.
+
+        Args:
+            on_sample: called as `on_sample(sampler, indices, weights, scores)` after every gradient step, with NumPy
+                arrays of the rows trained on. In plain steps weights are 1 and scores NaN: nothing was scored.
+            on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored.
+
+        Returns:
+            Keras's `History`, with the model's own metrics and beside them `score` (mean score of the candidates),
+            `tau`, both moving averages and NaN where nothing was measured, and `importance`, the share of the epoch's
+            steps that were importance steps.
+
+        Raises:
+            ValueError: the model isn't compiled, `score="loss"` with a loss that is negative, or what Keras refuses.
+        """
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "on_sample", "on_scores")}
+        if not self.model.compiled:
+            raise ValueError(
+                "`model` must be compiled: call `model.compile(...)` before `fit`. "
+                f"Received: model={self.model.name!r}, not compiled"
+            )
+        listeners = Listeners(on_sample, on_scores)
+        if self._state is None:
+            self._state = TrainerState(self._seed)
+        self._state.begin()
+        prepared, reason = self._prepare(arguments, listeners)
+        before = self.model.train_function
+        keras_function = before or self._keras_function()
+        steps = self._steps_for(keras_function, prepared)
+        condition = self.condition if reason is None and prepared.source is not None else None
+        if condition is not None and condition.probes:
+            steps.use(prepared)
+            try:
+                self._dry_run(steps, prepared)
+            except Unsupported as error:
+                reason, condition = str(error), None
+                warnings.warn(plain_message(reason), stacklevel=2)
+        function = TrainFunction(self.model, keras_function, prepared, condition, steps, self._state, listeners)
+
+        self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
+        started = dict(self._state.counters)
+
+        def restored() -> None:
+            self._restore_condition()
+            steps.release()
+            function.signals = self._state.signals
+            self._state.begin()
+            started.update(self._state.counters)
+
+        self.model.train_function = function
+        try:
+            with (
+                checkpointed(callbacks, self._state, restored),
+                reported(callbacks, Reporter(function)) as prepared.arguments["callbacks"],
+            ):
+                history = self.model.fit(**prepared.arguments)
+        finally:
+            self.model.train_function = before
+            steps.release()
+        self._summary = summarise(self, function, reason, started)
+        logger.info("%s", self._summary.splitlines()[0])
+        return history
+
+    def summary(self) -> str:
+        """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
+        return self._summary
+
+    @property
+    def forward_equivalents(self) -> float:
+        """What all training so far has cost, in forward passes of a batch: 3 a step, and 1 a batch that was scored.
+
+        A backward pass counts as two forwards; a callable `score` as one, whatever it does. It is arithmetic, not time:
+        the same on any machine.
+        """
+        return 0.0 if self._state is None else self._state.counters["forwards"]
+
+    def save_state(self, path: str | Path) -> None:
+        """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
+
+        Raises:
+            ValueError: there is none yet, before the first `fit`.
+        """
+        if self._state is None:
+            raise ValueError("`save_state` needs a state to save: call `fit` first. Received: a trainer without one")
+        self._state.save(path)
+
+    def load_state(self, path: str | Path) -> None:
+        """Go on from a state that `save_state` wrote.
+
+        Raises:
+            ValueError: the file is of another kind.
+        """
+        if self._state is None:
+            self._state = TrainerState(0)
+        self._state.load(path)
+        self._restore_condition()
+
+    def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
+        """The data, and why there can't be importance sampling, if so."""
+        by_row = listeners.want_samples or any(
+            is_mapped(leaf) for leaf in keras.tree.flatten([arguments["x"], arguments["y"]])
+        )
+        if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
+            prepared = Prepared(unread(arguments))
+        else:
+            prepared = prepare(arguments, by_row)
+        if not self.condition.probes:
+            return prepared, None
+        reason = support.obstacle(self.model) or prepared.reason
+        if reason is not None:
+            warnings.warn(plain_message(reason), stacklevel=3)
+        elif prepared.source is not None and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
+            reason = f"the data have fewer rows ({prepared.source.num_rows}) than a pool of candidates"
+        return prepared, reason
+
+    def _keras_function(self) -> Callable:
+        """Keras's own training function, made once for a model as compiled."""
+        for steps in self._steps.values():
+            if steps.is_of(self.model):
+                return steps.keras_function
+        self.model.make_train_function()
+        return self.model.train_function
+
+    def _steps_for(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
+        """The compiled steps for this model as compiled, these data, this batch size."""
+        self._steps = {key: one for key, one in self._steps.items() if one.is_of(self.model)}
+        key = (prepared.batch_size, prepared.signature)
+        if key not in self._steps:
+            self._steps[key] = self._open_steps(keras_function, prepared)
+        return self._steps[key]
+
+    def _dry_run(self, steps: OpenSteps, prepared: Prepared) -> None:
+        """Find out before the first step what scoring would stumble over, where that can be told."""
+        if not self.condition.satisfied and self.score in ("gnorm", "full_gnorm"):
+            return
+        batch = prepared.source.read(np.arange(min(prepared.batch_size, prepared.source.num_rows)))
+        steps.build(batch)
+        steps.check(batch)
+        if self.score == "loss" or callable(self.score):
+            steps.check_scores(batch)
+
+    def _restore_condition(self) -> None:
+        self.condition.restore(bool(self._state.counters["satisfied"]))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not a bool."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
