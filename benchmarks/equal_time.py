@@ -35,13 +35,13 @@ PROTOCOLS = ("anytime", "budget")
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times a task's rate, to tune among
 
 MAIN = {
-    "train_loss": ".3g",
-    "test_loss": ".3g",
-    "test_error": ".2f",
-    "steps": ".0f",
-    "ms/step": ".2f",
-    "cost/step": ".2f",
-    "importance": ".0%",
+    "train_loss": ("training loss", ".3g"),
+    "test_loss": ("test loss", ".3g"),
+    "test_error": ("test error", ".2f"),
+    "steps": ("steps", ".0f"),
+    "ms/step": ("ms a step", ".2f"),
+    "cost/step": ("cost a step", ".2f"),
+    "importance": ("importance steps", ".0%"),
 }
 
 
@@ -105,6 +105,7 @@ def plan(options: argparse.Namespace, name: str) -> list[dict]:
             by=options.by,
             budget=budget,
             rate=task.tuned if protocol == "budget" else task.rate,
+            measurements=8 if options.quick else 20,
         )
         for protocol in options.protocols
         for budget in budgets(options, task)
@@ -153,9 +154,9 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
         results.add(run)
         last = clock.points[-1]
         print(
-            f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}, seed {run['seed']}, rate {run['rate']:g}, "
-            f"{run['way']}: training loss {last.train_loss:.4g}, test loss {last.test_loss:.4g}, "
-            f"error {last.test_error:.2f} {task.unit}, {clock.steps} steps, {clock.seconds:.1f} s",
+            f"{title(run)}, seed {run['seed']}, rate {run['rate']:g}, {run['way']}: training loss "
+            f"{last.train_loss:.4g}, test loss {last.test_loss:.4g}, error {last.test_error:.2f} {task.unit}, "
+            f"{clock.steps} steps, {clock.seconds:.1f} s",
             flush=True,
         )
 
@@ -168,7 +169,7 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
             one["by"],
             task.batch_size,
             done,
-            measurements=8 if options.quick else 20,
+            measurements=one["measurements"],
             decay=cosine if one["protocol"] == "budget" else None,
         )
     except Exception:
@@ -186,24 +187,40 @@ def report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
     texts, figures = [], []
     for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
         unit, by = tasks.get(name).unit, group[0]["by"]
-        title = f"{name}, {protocol}, {budget:g} {by}"
         rows = compared(group, YARDSTICKS)
         figures.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
-        texts.append(f"## {title}\n\nTest error in {unit}.\n\n{table(rows, MAIN)}\n")
-        for yardstick in YARDSTICKS:
-            columns = {f"{what} over {yardstick}": ".3f" for what in ("train_loss", "test_loss", "test_error")}
-            if protocol == "anytime":
-                columns |= {f"times sooner than {yardstick}, {share:.0%}": ".2f" for share in SHARES}
-                columns |= {f"loss over {yardstick}, {share:.0%}": ".3f" for share in SHARES}
-            if others := [row for row in rows if any(column in row for column in columns)]:
-                texts.append(table(others, columns) + "\n")
-        picture(group, unit, title, out / f"{name}-{protocol}-{budget:g}-{by}.png")
+        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, MAIN)}\n")
+        texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
+        picture(group, unit, out / f"{name}-{protocol}-{budget:g}-{by}.png")
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
     (out / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
-def picture(group: Sequence[Mapping], unit: str, title: str, path: Path) -> None:
+def ratios(rows: Sequence[Mapping], yardstick: str, protocol: str) -> str:
+    """The table of what the ways are over a yardstick; "" where there is nothing to compare."""
+    columns = {f"{name} over {yardstick}": MAIN[name] for name in ("train_loss", "test_loss", "test_error")}
+    if protocol == "anytime":
+        columns |= {f"loss over {yardstick}, {share:.0%}": (f"loss at {share:.0%}", "") for share in SHARES}
+        columns |= {f"times sooner than {yardstick}, {share:.0%}": (f"sooner at {share:.0%}", "") for share in SHARES}
+    others = [row for row in rows if any(column in row for column in columns)]
+    if not others:
+        return ""
+    text = f"Over {yardstick}, seed by seed: what is at the end"
+    if protocol == "anytime":
+        text += (
+            f"; the training loss after a share of the budget; and how many times sooner the least training loss that "
+            f"{yardstick} had until then was reached (0: never)"
+        )
+    return f"{text}.\n\n{table(others, {name: (heading, '.2f') for name, (heading, _) in columns.items()})}\n"
+
+
+def title(run: Mapping) -> str:
+    """What a run has in common with those that it is compared with."""
+    return f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}"
+
+
+def picture(group: Sequence[Mapping], unit: str, path: Path) -> None:
     """Losses and error over the budget, with bands."""
     runs = {way: [[Point(**p) for p in run["points"]] for run in ones] for (way,), ones in grouped(group, "way")}
     panels = [
@@ -212,7 +229,8 @@ def picture(group: Sequence[Mapping], unit: str, title: str, path: Path) -> None
         Panel("test_error", f"test error ({unit})"),
     ]
     seeds = len({run["seed"] for run in group})
-    draw(runs, panels, path, group[0]["by"], f"{title}: medians and quartiles of {seeds} seeds" if seeds > 1 else title)
+    text = title(group[0]) + (f": medians and quartiles of {seeds} seeds" if seeds > 1 else "")
+    draw(runs, panels, path, group[0]["by"], text)
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -225,9 +243,9 @@ def tune(options: argparse.Namespace) -> None:
         for _, runs in grouped(wanted, "budget", "seed"):
             train_missing(runs, results, options)
         labelled = [dict(run, way=f"plain, rate {run['rate']:g}") for run in results.of(wanted)]
-        for (budget,), group in grouped(labelled, "budget"):
+        for _, group in grouped(labelled, "budget"):
             rows = compared(group, ())
-            print(f"## {name}, {budget:g} {options.by}\n\n{table(rows, MAIN)}\n")
+            print(f"## {title(group[0])}\n\n{table(rows, MAIN)}\n")
         best = min(rows, key=lambda row: row["test_loss"]["median"])["way"].rsplit(" ", 1)[1]
         print(f"{name}: the best rate for the last budget is {best}.\n")
         path = Path(tasks.__file__).with_name(f"{name}.py")

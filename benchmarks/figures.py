@@ -129,19 +129,20 @@ def compared(runs: Sequence[Mapping[str, Any]], yardsticks: Sequence[str]) -> li
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
     """A Markdown table, a way a row: medians, with quartiles where there are several runs.
 
     Args:
         rows: from `compared`.
-        columns: from the name of a figure to the format of its numbers; rows without it show nothing.
+        columns: from the name of a figure to its heading and the format of its numbers; rows without it show nothing.
     """
-    cells = [["way", *columns]]
+    cells = [["way", *(heading for heading, _ in columns.values())]]
     for row in rows:
-        cells.append([row["way"], *(cell(row.get(name), spec) for name, spec in columns.items())])
+        cells.append([row["way"], *(cell(row.get(name), spec) for name, (_, spec) in columns.items())])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells]
-    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
+    cells.insert(1, ["-" * width for width in widths])
+    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
 def cell(figure: Mapping[str, Any] | None, spec: str) -> str:

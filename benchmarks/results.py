@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-KEY = ("task", "protocol", "way", "seed", "by", "budget", "rate")
+KEY = ("task", "protocol", "way", "seed", "by", "budget", "rate", "measurements")
 
 
 def key(run: Mapping[str, Any]) -> tuple:

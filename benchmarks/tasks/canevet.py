@@ -5,11 +5,10 @@ Source: [C16] Canevet, Jose & Fleuret, Importance Sampling Tree for Large-scale 
 
 from pathlib import Path
 
-from tasks.task import Task
-
 from importance_sampling.comparison import Data
 from importance_sampling.datasets import CanevetICML2016
 from importance_sampling.models import small_nn
+from tasks.task import Task
 
 TEST_ROWS = 20000
 

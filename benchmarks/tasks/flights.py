@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from tasks.task import Task
 
 from importance_sampling.comparison import Data
+from tasks.task import Task
 
 MINUTES = 44.633  # the standard deviation of the arrival's delay, the unit that is trained in
 INPUTS = 134

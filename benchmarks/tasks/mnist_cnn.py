@@ -2,6 +2,7 @@
 
 import keras
 from keras import layers
+
 from tasks.mnist import images
 from tasks.task import Task
 

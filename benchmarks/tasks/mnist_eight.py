@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from tasks.mnist import digits, perceptron, rows
-from tasks.task import Task
 
 from importance_sampling.comparison import Data
+from tasks.mnist import digits, perceptron, rows
+from tasks.task import Task
 
 SHARE = 0.005
 
@@ -17,9 +17,7 @@ def load(file: Path | None) -> Data:
     is_eight, is_eight_test = digits(y_train) == 8, digits(y_test) == 8
     kept = ~is_eight
     kept[np.flatnonzero(is_eight)[: round(kept.sum() * SHARE / (1 - SHARE))]] = True
-    return Data(
-        x_train[kept], is_eight[kept, None].astype("float32"), x_test, is_eight_test[:, None].astype("float32")
-    )
+    return Data(x_train[kept], is_eight[kept, None].astype("float32"), x_test, is_eight_test[:, None].astype("float32"))
 
 
 TASK = Task(load=load, build=lambda: perceptron(1), rate=0.001, tuned=0.001)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import keras
 from keras import layers
-from tasks.mnist import images
-from tasks.task import Task
 
 from importance_sampling.comparison import Data
+from tasks.mnist import images
+from tasks.task import Task
 
 
 def load(file: Path | None) -> Data:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from tasks.mnist import digits, perceptron, rows
-from tasks.task import Task
 
 from importance_sampling.comparison import Data
+from tasks.mnist import digits, perceptron, rows
+from tasks.task import Task
 
 RARE, KEPT = (3, 8), 60
 

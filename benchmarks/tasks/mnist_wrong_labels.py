@@ -6,10 +6,10 @@ The training loss is that of the labels trained on; test labels are right.
 from pathlib import Path
 
 import numpy as np
-from tasks.mnist import digits, perceptron, rows
-from tasks.task import Task
 
 from importance_sampling.comparison import Data
+from tasks.mnist import digits, perceptron, rows
+from tasks.task import Task
 
 SHARE = 0.2
 

@@ -50,7 +50,7 @@ def draw(
         title: of the figure.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     figure = Figure(figsize=(6 * len(panels), 5.2), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -62,13 +62,14 @@ def draw(
             if len(points) > 1:
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
             after.extend([*low[1:], *high[1:]])
-        after = [value for value in after if np.isfinite(value)]
+        after = [value for value in after if np.isfinite(value) and (value > 0 or not panel.log)]
         if panel.log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
-        elif after:  # what the untrained model does would flatten all the rest
-            margin = 0.08 * (max(after) - min(after)) + 0.02
-            axes.set_ylim(max(0.0, min(after) - margin), max(after) + margin)
+            axes.yaxis.set_minor_formatter("")
+        if after:  # what the untrained model does would flatten all the rest
+            axes.set_ylim(*_limits(min(after), max(after), panel.log))
         axes.set(xlabel=AXES[over], ylabel=panel.label, title=panel.title)
         axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
         axes.set_xlim(0, None)
@@ -80,6 +81,15 @@ def draw(
     figure.savefig(path, dpi=120)
 
 
+def _limits(low: float, high: float, log: bool) -> tuple[float, float]:
+    """Of an axis, with some room."""
+    if log:
+        room = (high / low) ** 0.08 * 1.02
+        return low / room, high * room
+    room = 0.08 * (high - low) + 0.02
+    return max(0.0, low - room), high + room
+
+
 def _band(points: Sequence[Sequence[Point]], over: str, field: str) -> tuple[np.ndarray, ...]:
     """Moments, and lower quartile, median and upper quartile at them, between measurements by interpolation."""
     if len(points) == 1:
@@ -87,7 +97,5 @@ def _band(points: Sequence[Sequence[Point]], over: str, field: str) -> tuple[np.
         return moments, values, values, values
     ends = [getattr(run[-1], over) for run in points]
     moments = np.linspace(0.0, min(ends), max(len(run) for run in points))
-    values = [
-        np.interp(moments, [getattr(p, over) for p in run], [getattr(p, field) for p in run]) for run in points
-    ]
+    values = [np.interp(moments, [getattr(p, over) for p in run], [getattr(p, field) for p in run]) for run in points]
     return (moments, *np.quantile(values, [0.25, 0.5, 0.75], axis=0))
