@@ -186,6 +186,15 @@ class Trainer:
         """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
         return self._summary
 
+    @property
+    def forward_equivalents(self) -> float:
+        """What all training so far has cost, in forward passes of a batch: 3 a step, and 1 a batch that was scored.
+
+        A backward pass counts as two forwards; a callable `score` as one, whatever it does. It is arithmetic, not time:
+        the same on any machine.
+        """
+        return 0.0 if self._state is None else self._state.counters["forwards"]
+
     def save_state(self, path: str | Path) -> None:
         """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
 

@@ -6,7 +6,8 @@ about sampling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,11 +19,14 @@ from importance_sampling.backend.tensorflow_data import concatenate, gather
 # Steps
 
 
-def compile_step(step: Callable, model: keras.Model) -> Callable:
-    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose."""
+def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = True) -> Callable:
+    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose.
+
+    Without `reduce_retracing` every shape is traced by itself, and known to the step.
+    """
     if model.run_eagerly:
         return step
-    return tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
+    return tf.function(step, autograph=False, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
 
 
 def run_steps(step: Callable, model: keras.Model) -> Callable:
@@ -66,20 +70,31 @@ def has_custom_loop(model: keras.Model, names: Sequence[str] = LOOP) -> bool:
 # Gradients
 
 
-def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
-    """Run `forward() -> (loss, points, rest)` on a tape and return `(gradients of loss at points, loss, rest)`.
+@contextlib.contextmanager
+def recording(watched: Sequence[Any] = ()) -> Iterator[Callable]:
+    """Record what is computed while open; yields `gradient(loss, points)`, to be asked as often as wanted.
 
-    The points may be tensors that only come into being inside `forward`. A point that the loss doesn't depend on has
-    the gradient None.
+    The points may be tensors that only come into being while it records. A point that the loss doesn't depend on has
+    the gradient None. Gradients are constants to whatever is recorded after them.
     """
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         for tensor in watched:
             tensor = tensor.value if isinstance(tensor, keras.Variable) else tensor
             if tensor.dtype.is_floating:
                 tape.watch(tensor)
+
+        def gradient(loss, points):
+            with tape.stop_recording():
+                return tape.gradient(loss, [p.value if isinstance(p, keras.Variable) else p for p in points])
+
+        yield gradient
+
+
+def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
+    """Record `forward() -> (loss, points, rest)` and return `(gradients of loss at points, loss, rest)`."""
+    with recording(watched) as gradient:
         loss, points, rest = forward()
-    points = [p.value if isinstance(p, keras.Variable) else p for p in points]
-    return tape.gradient(loss, points), loss, rest
+        return gradient(loss, points), loss, rest
 
 
 def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
