@@ -13,7 +13,7 @@ import numpy as np
 
 from importance_sampling import backend, events, scores, support
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.sources import keras_dtype
+from importance_sampling.sources.stores import keras_dtype
 from importance_sampling.weighted_loss import Unsupported
 
 
