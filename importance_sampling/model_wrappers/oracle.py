@@ -81,7 +81,7 @@ class OracleWrapper(ModelWrapper):
             measured = measure()
             scores = measured_scores(score, measured, predicted)
             seen.extend([measured.losses, scores])
-            return weighted(ops.reshape(self._weight_layer([w, scores]), (-1,)))
+            return weighted(ops.cast(self._weight_layer([w, scores]), "float32"))
 
         taken = backward(self.model, self.points, batch, weigh, self.model.optimizer.scale_loss)
         follow(self.model, taken.gradients)
