@@ -97,7 +97,8 @@ def test_with_weights_of_one_it_is_the_step_of_keras(loss):
     twin, x, y = deep(loss=loss)
     for _, metrics, _ in figures:
         assert twin.train_on_batch(x, y)[1:] == metrics
-    for a, b in zip([*model.variables, *model.optimizer.variables], [*twin.variables, *twin.optimizer.variables]):
+    moved, true = ([*one.variables, *one.optimizer.variables] for one in (model, twin))
+    for a, b in zip(moved, true, strict=True):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
