@@ -2,7 +2,8 @@
 
 `is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
 logs; the sender is the sampler. `is.evaluate_batch` and `is.evaluation` are sent `figures`, the loss and the metrics of
-a batch and of a whole evaluation as a float64 array; the sender is the model wrapper. With nobody listening nothing is
+a batch and of a whole evaluation as a float64 array; the sender is the model wrapper.
+`is.lstm_comparison_sampler.scores` is sent `scores`, true beside predicted ones. With nobody listening nothing is
 computed.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 SAMPLE = blinker.signal("is.sample")
 SCORE = blinker.signal("is.score")
 TRAINING = blinker.signal("is.training")
+LSTM_COMPARISON = blinker.signal("is.lstm_comparison_sampler.scores")
 EVALUATE_BATCH = blinker.signal("is.evaluate_batch")
 EVALUATION = blinker.signal("is.evaluation")
 

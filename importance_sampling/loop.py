@@ -22,7 +22,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared
-from importance_sampling.state import TrainerState
+from importance_sampling.state import PLAIN_STEP, TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
@@ -89,6 +89,7 @@ class TrainFunction:
                 is_open = False
         if logs is None:
             logs = self._closed(steps)
+        counters["forwards"] += PLAIN_STEP * steps
         self._delivered += steps
         counters["steps"] += steps
         counters["since_look"] += steps
@@ -119,7 +120,7 @@ class TrainFunction:
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
         self.signals = self.state.signals
-        self.condition.update(self.signals)
+        self.condition.observe(self.signals)
         self.state.counters.update(since_look=0, satisfied=int(self.condition.satisfied))
 
     # Closed
@@ -194,6 +195,7 @@ class TrainFunction:
             self.steps.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)
             scores = self.steps.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+            self.steps.spend(scored=self.prepared.batch_size)
             self._look()
             if self.listeners.want_scores:
                 self.listeners.scored(self.steps.sampler, np.asarray(scores))

@@ -66,6 +66,8 @@ class Scorer:
         self.score = score
         self.points = points
         self.slice_size = slice_size
+        # Besides the outputs that every score comes with, the exact norm needs a forward and a backward pass.
+        self.passes = 4.0 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.

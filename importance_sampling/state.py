@@ -20,6 +20,7 @@ from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
 
 FORMAT = 1
+PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
 
 
 class TrainerState:
@@ -30,7 +31,7 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host.
+        counters: dict of ints, kept on the host; `forwards` is a float, forward passes of a batch.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
@@ -38,14 +39,14 @@ class TrainerState:
     """
 
     def __init__(self, seed: int | None, momentum: float = 0.9):
-        self.seed = seed if seed is not None else _seed_of_python()
+        self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self._parts: dict[str, Any] = {}
         self._restored: dict[str, dict] = {}  # of parts that are not there yet
-        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0)
+        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0)
 
     def keep(self, name: str, part: Any) -> None:
         """Have a part (with `state() -> dict of arrays` and `restore(state)`) saved and restored with the rest."""
@@ -118,7 +119,7 @@ class TrainerState:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
 
 
-def _seed_of_python() -> int:
+def seed_of_python() -> int:
     """A seed from Python's global generator as it stands, which stays as it is."""
     copy = random.Random(0)
     copy.setstate(random.getstate())

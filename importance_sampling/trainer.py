@@ -23,7 +23,7 @@ from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.pre_activations import find_layer
 from importance_sampling.reporting import Reporter, checkpointed, reported
-from importance_sampling.sources import Prepared, is_mapped, prepare, unread
+from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
 from importance_sampling.state import TrainerState
 from importance_sampling.summary import summarise
 from importance_sampling.weighted_loss import Unsupported
@@ -178,6 +178,15 @@ class Trainer:
         """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
         return self._summary
 
+    @property
+    def forward_equivalents(self) -> float:
+        """What all training so far has cost, in forward passes of a batch: 3 a step, and 1 a batch that was scored.
+
+        A backward pass counts as two forwards; a callable `score` as one, whatever it does. It is arithmetic, not time:
+        the same on any machine.
+        """
+        return 0.0 if self._state is None else self._state.counters["forwards"]
+
     def save_state(self, path: str | Path) -> None:
         """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
 
@@ -202,10 +211,10 @@ class Trainer:
     def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
         by_row = listeners.want_samples or any(
-            is_mapped(leaf) for leaf in keras.tree.flatten([arguments["x"], arguments["y"]])
+            is_store(leaf) for leaf in keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])
         )
         if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
-            prepared = Prepared(unread(arguments))
+            prepared = Prepared(with_stores_unread(arguments))
         else:
             prepared = prepare(arguments, by_row)
         if not self.condition.probes:

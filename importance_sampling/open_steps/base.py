@@ -21,7 +21,7 @@ from importance_sampling.model_wrappers import Probe
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.scores import Scorer
 from importance_sampling.sources import Prepared
-from importance_sampling.state import TrainerState
+from importance_sampling.state import PLAIN_STEP, TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
 
@@ -83,7 +83,7 @@ class OpenSteps:
         self.check(batch)
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
-        """Take n open steps, tell the listeners, and return the logs of the last.
+        """Take n open steps, tell the listeners, `spend` what scoring took, and return the logs of the last.
 
         Args:
             iterator: Keras's own, to be left alone unless `reads_batches`.
@@ -132,6 +132,16 @@ class OpenSteps:
                     '`score` must never be negative; a loss that can be is no importance: use score="gnorm". '
                     f"Received: score={self.scorer.score!r}, with a smallest value of {values.min():.4g}"
                 )
+
+    def spend(self, scored: int = 0, trained: int = 0) -> None:
+        """Count what comes on top of the 3 forward passes of a batch that every step is taken to cost.
+
+        Args:
+            scored: how many rows were scored.
+            trained: how many rows more than a batch a step was trained on; negative if fewer.
+        """
+        rows = self.scorer.passes * scored + PLAIN_STEP * trained
+        self.state.counters["forwards"] += rows / self.batch_size
 
     def probe(self) -> Callable:
         """`probe(x, y, sample_weight, steps)`."""

@@ -52,6 +52,7 @@ class PoolSteps(OpenSteps):
             )
         logs, drawn = self._compiled(listeners.want_draws)(self._pools, n)
         counters["pools"] += n
+        self.spend(scored=n * self.sampler.pool_size)
         if drawn:
             for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
                 listeners.scored(self.sampler, pool_scores)

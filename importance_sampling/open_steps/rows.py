@@ -131,4 +131,5 @@ class Rows:
             rows = np.resize(indices[start : start + batch_size], batch_size)
             part = np.asarray(self._score(rows, *self.columns(rows)))
             scores[start : start + batch_size] = part[: len(scores) - start]
+        self._steps.spend(scored=len(indices))
         return scores

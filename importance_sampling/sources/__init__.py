@@ -1,23 +1,17 @@
 """Sources: whatever the user handed to `fit`, as candidates. One file a kind."""
 
-from importance_sampling.sources.arrays import (
-    ArraySource,
-    MappedBatches,
-    MappedColumn,
-    Prepared,
-    is_mapped,
-    keras_dtype,
-    prepare,
-    unread,
-)
+from importance_sampling.sources.arrays import ArraySource
+from importance_sampling.sources.prepare import prepare
+from importance_sampling.sources.prepared import Prepared
+from importance_sampling.sources.stores import StoreBatches, StoreColumn, is_mapped, is_store, with_stores_unread
 
 __all__ = [
     "ArraySource",
-    "MappedBatches",
-    "MappedColumn",
     "Prepared",
+    "StoreBatches",
+    "StoreColumn",
     "is_mapped",
-    "keras_dtype",
+    "is_store",
     "prepare",
-    "unread",
+    "with_stores_unread",
 ]
