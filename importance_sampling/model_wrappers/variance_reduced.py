@@ -158,7 +158,7 @@ class SVRGWrapper(ModelWrapper):
             )
         for mean, gradient in zip(self.mean, taken.gradients, strict=True):
             if gradient is not None:
-                mean.assign_add((ops.convert_to_tensor(gradient) - mean) * ops.cast(share, mean.dtype))
+                mean.assign_add((backend.dense(gradient) - mean) * ops.cast(share, mean.dtype))
         # Every batch has dropout masks of its own: the generators move, and nothing else of the model does.
         weights = {id(v) for v in self.model.weights}
         for variable in self.model.variables:
@@ -188,7 +188,7 @@ class SVRGWrapper(ModelWrapper):
         before, _ = self._at_snapshot(batch, multiplier, scale)
         taken = backward(self.model, None, batch, weigh, scale)
         gradients = [
-            None if now is None else ops.convert_to_tensor(now) - ops.convert_to_tensor(then) + scale(mean.value)
+            None if now is None else backend.dense(now) - backend.dense(then) + scale(mean.value)
             for now, then, mean in zip(taken.gradients, before.gradients, self.mean, strict=True)
         ]
         return gradients, taken

@@ -16,7 +16,7 @@ from importance_sampling.conditions import Signals
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import RowStep, fair_signals
 from importance_sampling.open_steps.base import OpenSteps
-from importance_sampling.sources import MappedColumn, Prepared
+from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import TrainerState
 
 
@@ -107,7 +107,7 @@ class Rows:
     def columns(self, indices: Any) -> list:
         """The leaves of the data as a compiled function takes them: whole where they live on the device."""
         return [
-            backend.resident(column.read(indices)) if isinstance(column, MappedColumn) else column
+            backend.resident(column.read(indices)) if isinstance(column, StoreColumn) else column
             for column in self._steps.prepared.source.columns
         ]
 
@@ -115,7 +115,7 @@ class Rows:
         """`(x, y, sample_weight)` of rows, from the leaves that `columns` made."""
         source = self._steps.prepared.source
         return source.pack(
-            leaf if isinstance(column, MappedColumn) else backend.gather(leaf, indices)
+            leaf if isinstance(column, StoreColumn) else backend.gather(leaf, indices)
             for leaf, column in zip(columns, source.columns, strict=True)
         )
 
