@@ -14,6 +14,7 @@ if keras.config.backend() != "tensorflow":
 
 from importance_sampling.backend.tensorflow import (
     compile_step,
+    dense,
     differentiate,
     gradient_norms,
     has_custom_loop,
@@ -52,6 +53,7 @@ __all__ = [
     "compile_step",
     "concatenate",
     "cut",
+    "dense",
     "differentiate",
     "feed",
     "gather",

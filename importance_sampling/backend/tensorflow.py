@@ -97,6 +97,11 @@ def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
         return gradient(loss, points), loss, rest
 
 
+def dense(gradient: Any) -> Any:
+    """A gradient as a plain tensor; those of embeddings come as rows."""
+    return tf.convert_to_tensor(gradient)
+
+
 def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
     """The norm of d(sample_loss)/d(weights) for every sample of the slice `samples`.
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from importance_sampling import backend, events, scores, support
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.sources import keras_dtype
 from importance_sampling.weighted_loss import Unsupported
 
 
@@ -63,7 +62,7 @@ class ModelWrapper:
         size = min(batch_size, rows)
         result = np.empty(rows, "float32")
         for start in range(0, rows, size):
-            batch = pack(_tensor(leaf[start : start + size]) for leaf in leaves)
+            batch = pack(backend.resident(leaf[start : start + size]) for leaf in leaves)
             if rows - start < size:
                 filled = np.resize(np.arange(rows - start), size)
                 batch = keras.tree.map_structure(lambda t, filled=filled: backend.gather(t, filled), batch)
@@ -104,7 +103,7 @@ class ModelWrapper:
 
     def _ready(self, x: Any, y: Any, sample_weight: Any = None) -> tuple:
         """A batch as tensors, the model ready for it."""
-        batch = keras.tree.map_structure(lambda t: None if t is None else _tensor(t), (x, y, sample_weight))
+        batch = keras.tree.map_structure(lambda t: None if t is None else backend.resident(t), (x, y, sample_weight))
         if self.model._loss_tracker is not self._loss_tracker:  # `compile` was called again
             self._loss_tracker, self._checked = self.model._loss_tracker, False
             self._functions.clear()
@@ -141,11 +140,3 @@ def measured_scores(score: str | Callable, measured: Any, predicted: Any) -> Any
     if measured.norms is None:
         raise Unsupported("the loss doesn't depend on the model's outputs")
     return measured.norms
-
-
-def _tensor(array: Any) -> Any:
-    """An array as the tensor that Keras would make of it."""
-    if backend.is_dense(array):
-        return array
-    array = np.asarray(array)
-    return backend.resident(array.astype(keras_dtype(array.dtype), copy=False))

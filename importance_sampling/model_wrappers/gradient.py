@@ -6,6 +6,7 @@ What is trained on, and with what weights, is decided elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Stepped(NamedTuple):
 
 def backward(
     model: keras.Model,
-    points: PreActivations,
+    points: PreActivations | None,
     batch: tuple,
     weigh: Callable[[Callable[[], Measured]], Multiplier],
     scale: Callable,
@@ -55,7 +56,7 @@ def backward(
 
     Args:
         model: compiled and built.
-        points: where gradient norms are measured.
+        points: where gradient norms are measured; None: nowhere.
         batch: `(x, y, sample_weight)`, the last two may be None.
         weigh: called with `measure` after the forward pass, returns the loss's multiplier. `measure() -> Measured` adds
             a backward pass that ends at the pre-activations.
@@ -71,9 +72,9 @@ def backward(
     rows = ops.shape(keras.tree.flatten(x)[0])[0]
     ones = ops.ones((rows,), dtype="float32")
     with backend.recording([ones, *(trainable or ())]) as gradient:
-        with points.caught() as caught:
+        with contextlib.nullcontext() if points is None else points.caught() as caught:
             y_pred = call(model, x, training=True)
-        at = points.of(y_pred, caught)
+        at = [] if points is None else points.of(y_pred, caught)
 
         def measure() -> Measured:
             plain = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: ones, training=True)
@@ -125,7 +126,8 @@ def weighted_step(
     """Follow the weighted gradient of a batch; scores are measured for nothing, and the weights divided out of them.
 
     Args:
-        model, points, batch: as for `backward`.
+        model, batch: as for `backward`.
+        points: where "gnorm" is measured.
         weights, expected: as for `weighted`.
         measure: "gnorm" or "loss", which scores to measure.
 
@@ -133,7 +135,8 @@ def weighted_step(
         `Stepped`.
     """
     scale = model.optimizer.scale_loss(ops.ones(()))
-    taken = backward(model, points, batch, lambda _: weighted(weights, expected), model.optimizer.scale_loss)
+    at = points if measure == "gnorm" else None
+    taken = backward(model, at, batch, lambda _: weighted(weights, expected), model.optimizer.scale_loss)
     follow(model, taken.gradients)
     measured = taken.samples if measure == "loss" else row_norms(taken.points)
     if measured is not None:

@@ -81,8 +81,9 @@ class OracleWrapper(ModelWrapper):
             measured = measure()
             scores = measured_scores(score, measured, predicted)
             seen.extend([measured.losses, scores])
-            return weighted(ops.reshape(self._weight_layer([w, scores]), (-1,)))
+            return weighted(ops.cast(self._weight_layer([w, scores]), "float32"))
 
-        taken = backward(self.model, self.points, batch, weigh, self.model.optimizer.scale_loss)
+        points = self.points if score == "gnorm" else None
+        taken = backward(self.model, points, batch, weigh, self.model.optimizer.scale_loss)
         follow(self.model, taken.gradients)
         return seen[0], of_batch(self.model, batch, taken.y_pred), seen[1]

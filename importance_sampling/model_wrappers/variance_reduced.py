@@ -111,12 +111,15 @@ class SVRGWrapper(ModelWrapper):
         """Whether there is a snapshot to step by."""
         return float(backend.host(self._rows)) > 0
 
-    def step(self, batch: tuple) -> dict:
-        """Take a step on `(x, y, sample_weight)` of tensors and count it as Keras's own step does; returns the logs.
+    def step(self, batch: tuple) -> tuple[dict, Any]:
+        """Take a step on `(x, y, sample_weight)` of tensors and count it as Keras's own step does; to be compiled.
 
-        It is to be compiled, and wants a snapshot.
+        Returns:
+            The logs, and every sample's loss, float32 `(batch,)`, in training mode.
         """
-        return record(self.model, batch, self._advance(batch, _even).y_pred)
+        measured: list[Measured] = []
+        taken = self._advance(batch, _even, measured)
+        return record(self.model, batch, taken.y_pred), measured[0].losses
 
     def state(self) -> dict[str, np.ndarray]:
         """The wrapper's variables as arrays, by name."""
@@ -155,7 +158,7 @@ class SVRGWrapper(ModelWrapper):
             )
         for mean, gradient in zip(self.mean, taken.gradients, strict=True):
             if gradient is not None:
-                mean.assign_add((ops.convert_to_tensor(gradient) - mean) * ops.cast(share, mean.dtype))
+                mean.assign_add((backend.dense(gradient) - mean) * ops.cast(share, mean.dtype))
         # Every batch has dropout masks of its own: the generators move, and nothing else of the model does.
         weights = {id(v) for v in self.model.weights}
         for variable in self.model.variables:
@@ -168,25 +171,24 @@ class SVRGWrapper(ModelWrapper):
         taken = self._advance(batch, weighted(w), measured)
         return measured[0].losses, of_batch(self.model, batch, taken.y_pred)
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list | None = None) -> Pass:
+    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list) -> Pass:
         """Take the step; what the pass at the current weights measures is put into `measured`."""
         gradients, taken = self._gradients(batch, multiplier, self.model.optimizer.scale_loss, measured)
         follow(self.model, gradients)
         return taken
 
-    def _gradients(self, batch: tuple, multiplier: Multiplier, scale: Callable, measured: list | None) -> tuple:
+    def _gradients(self, batch: tuple, multiplier: Multiplier, scale: Callable, measured: list) -> tuple:
         """grad(w) - grad(w') + m, and the pass at w, the current weights."""
 
         def weigh(measure: Callable[[], Measured]) -> Multiplier:
-            if measured is not None:
-                measured.append(measure())
+            measured.append(measure())
             return multiplier
 
         # The snapshot goes first, and moves nothing: then the current weights meet the same dropout masks.
         before, _ = self._at_snapshot(batch, multiplier, scale)
-        taken = backward(self.model, self.points, batch, weigh, scale)
+        taken = backward(self.model, None, batch, weigh, scale)
         gradients = [
-            None if now is None else ops.convert_to_tensor(now) - ops.convert_to_tensor(then) + scale(mean.value)
+            None if now is None else backend.dense(now) - backend.dense(then) + scale(mean.value)
             for now, then, mean in zip(taken.gradients, before.gradients, self.mean, strict=True)
         ]
         return gradients, taken
@@ -196,7 +198,7 @@ class SVRGWrapper(ModelWrapper):
         weights = [ops.convert_to_tensor(variable) for variable in self.snapshot]
         scope = keras.StatelessScope(state_mapping=list(zip(self.model.trainable_weights, weights, strict=True)))
         with scope:
-            return backward(self.model, self.points, batch, lambda _: multiplier, scale, weights), scope
+            return backward(self.model, None, batch, lambda _: multiplier, scale, weights), scope
 
 
 class KatyushaWrapper(SVRGWrapper):
@@ -252,7 +254,7 @@ class KatyushaWrapper(SVRGWrapper):
         if not self.z:
             self.z = copies(self.model, "z")
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list | None = None) -> Pass:
+    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list) -> Pass:
         optimizer = self.model.optimizer
         weights = list(zip(self.model.trainable_weights, self.z, self.snapshot, strict=True))
         for y, z, snapshot in weights:
