@@ -212,7 +212,8 @@ def test_scores_of_no_use_never_make_weights_of_no_use(name, policy, bad):
 
 @every_sampler
 def test_a_restored_sampler_goes_on_exactly(name, monkeypatch):
-    monkeypatch.undo()
+    if name == "lstm":
+        monkeypatch.undo()  # a network each
     sampler, other = build(name), build(name)
     steps(sampler, 5)
     file = io.BytesIO()
