@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from figures import summarise
+
 BATCH = 128
 WAYS = ("start-up", "plain", "off", "closed", "open")
 
@@ -64,33 +66,16 @@ def trainer(way: str) -> object:
 
 
 def fast_uniform(x: object, y: object) -> Callable[[int], float]:
-    """Seconds of n uniform steps on our own pipeline: compiled, without metrics, on rows gathered ahead."""
+    """Seconds of n uniform steps on our own pipeline."""
     import keras
-    import tensorflow as tf
+    from fast_uniform import FastUniform
 
-    from importance_sampling import backend
-    from importance_sampling.sources import ArraySource
-
-    model = build()
-    source = ArraySource((backend.resident(x), backend.resident(y), None))
-    stream = backend.pools(source, BATCH, 0, 0)
-
-    def step(indices: object, x: object, y: object) -> tuple:
-        with tf.GradientTape() as tape:
-            loss = model.compute_loss(x, y, model(x, training=True))
-        model.optimizer.apply_gradients(
-            zip(tape.gradient(loss, model.trainable_weights), model.trainable_weights, strict=True)
-        )
-        return {"loss": loss}, ()
-
-    model.optimizer.build(model.trainable_variables)
-    model.compute_loss(x[:1], y[:1], model(x[:1]))
-    run = backend.run_steps(step, model)
+    run = FastUniform(build()).steps(x, y, BATCH)
 
     def measure(steps: int) -> float:
         started = time.perf_counter()
         for _ in range(steps):
-            logs, _ = run(stream, 1)
+            logs = run()
         float(keras.ops.convert_to_numpy(logs["loss"]))
         return time.perf_counter() - started
 
@@ -182,12 +167,6 @@ def processes(file: str | None, times: int) -> dict:
         ratios = [a / b for a, b in zip(beyond[way], beyond["plain"], strict=True)]
         figures[f"memory, {way} over plain"] = summarise(ratios)
     return figures
-
-
-def summarise(values: list[float]) -> dict:
-    """Median and quartiles."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-    return {"median": statistics.median(values), "quartiles": [low, high], "n": len(values)}
 
 
 def main() -> None:

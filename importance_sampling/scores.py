@@ -66,6 +66,8 @@ class Scorer:
         self.score = score
         self.points = points
         self.slice_size = slice_size
+        # Besides the outputs that every score comes with, the exact norm needs a forward and a backward pass.
+        self.passes = 4.0 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.
@@ -117,7 +119,7 @@ class Scorer:
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
             at = [multiplier] if self.score == "loss" else self.points.of(y_pred, caught)
             # Ahead of the differentiation, or float16 gradients underflow.
-            return loss.total * (rows if loss.is_mean else 1), at, (y_pred, loss)
+            return loss.summed(rows), at, (y_pred, loss)
 
         if self.score in ("gnorm", "loss"):
             gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])

@@ -20,6 +20,7 @@ from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
 
 FORMAT = 1
+PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
 
 
 class TrainerState:
@@ -30,7 +31,7 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host.
+        counters: dict of ints, kept on the host; `forwards` is a float, forward passes of a batch.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
@@ -43,7 +44,15 @@ class TrainerState:
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
-        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0)
+        self._parts: dict[str, Any] = {}
+        self._restored: dict[str, dict] = {}  # of parts that are not there yet
+        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0)
+
+    def keep(self, name: str, part: Any) -> None:
+        """Have a part (with `state() -> dict of arrays` and `restore(state)`) saved and restored with the rest."""
+        self._parts[name] = part
+        if name in self._restored:
+            part.restore(self._restored.pop(name))
 
     def begin(self) -> None:
         """Begin the totals anew, for the summary of a `fit`."""
@@ -64,6 +73,11 @@ class TrainerState:
         self.totals.assign(ops.stack([steps + 1.0, total + effective, largest, unusable]))
 
     @property
+    def mean_score(self) -> Any:
+        """The moving average of the mean score, on the device."""
+        return self.averages.value[Signals._fields.index("score")]
+
+    @property
     def signals(self) -> Signals:
         """The averages, read to the host."""
         return Signals(*(float(value) for value in backend.host(self.averages)))
@@ -72,7 +86,12 @@ class TrainerState:
         """Write everything to an npz file at `path`."""
         header = json.dumps(dict(format=FORMAT, seed=self.seed, momentum=self.momentum, counters=self.counters))
         with open(path, "wb") as file:
-            np.savez(file, header=np.array(header), **{name: backend.host(v) for name, v in self._variables()})
+            np.savez(
+                file,
+                header=np.array(header),
+                **{name: backend.host(v) for name, v in self._variables()},
+                **{f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.state().items()},
+            )
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote.
@@ -84,6 +103,11 @@ class TrainerState:
             with np.load(path, allow_pickle=False) as saved:
                 header = json.loads(str(saved["header"]))
                 values = {name: saved[name] for name, _ in self._variables()}
+                parts: dict[str, dict] = {}
+                for key in saved.files:
+                    name, _, rest = key.partition("/")
+                    if rest:
+                        parts.setdefault(name, {})[rest] = saved[key]
             usable = header["format"] == FORMAT
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             usable = False
@@ -92,6 +116,9 @@ class TrainerState:
         for name, variable in self._variables():
             variable.assign(values[name])
         self.seed, self.momentum, self.counters = header["seed"], header["momentum"], header["counters"]
+        self._restored = parts
+        for name in set(parts) & set(self._parts):
+            self._parts[name].restore(self._restored.pop(name))
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]

@@ -23,7 +23,7 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
     reason = reason or function.unsupported
     if open_steps:
         count, effective, largest, unusable = backend.host(function.state.totals)
-        size = function.compiled.sampler.batch_size
+        size = function.steps.batch_size
         opened_at = counters["opened_at"] - started["steps"]
         lines = [
             f"Importance sampling opened at step {opened_at} and took {open_steps / steps:.0%} of {steps} "

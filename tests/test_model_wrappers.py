@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.model_wrappers import ImportanceStep, Probe
+from importance_sampling.model_wrappers import ImportanceStep, Probe, pool_signals
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
@@ -170,7 +170,7 @@ def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
     model, step, x, y = build(dense_case, metrics=["accuracy"])
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     before = [v.value.numpy() for v in variables]
-    probe = Probe(step.scorer, step.sampler, 3.0, step.state)
+    probe = Probe(step.scorer, lambda scores: pool_signals(scores, step.sampler), step.state)
     scores = probe(tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None, 1.0)
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)

@@ -396,7 +396,7 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
 
     trainer = ImportanceTraining(build(), tau_th=0)
     fit(trainer, xy, epochs=1)
-    assert list(next(iter(trainer._compiled.values()))._steps) == [False]
+    assert list(next(iter(trainer._steps.values()))._steps) == [False]
     hears = [count(name) for name in heard]
     for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
         signal.connect(hear)

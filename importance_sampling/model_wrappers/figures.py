@@ -1,7 +1,8 @@
 """The figures of the progress bar: the model's own loss and metrics, from a fair sample of the data.
 
-A batch drawn by importance is no fair sample, so what was trained on is not what is counted. Source: what
-`keras.src.trainers.trainer.Trainer.compute_metrics` does with a batch. Nothing is trained here.
+A batch drawn by importance is no fair sample, so figures come from the pool that it was drawn from (`evaluate`), or
+from the batch made fair by its weights (`count`). Where the batch is a fair sample it is counted as it is (`record`).
+Source: what `keras.src.trainers.trainer.Trainer.compute_metrics` does with a batch. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling import backend
+from importance_sampling.model_wrappers.gradient import Stepped
+from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
+
+FAIR = SystematicResampling()
 
 
 def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tuple[dict, WeightedLoss]:
@@ -54,6 +60,73 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
             elif rows_scope.get_current_value(variable) is not None:
                 variable.assign(rows_scope.get_current_value(variable))
     return model.get_metrics_result(), loss
+
+
+def count(model: keras.Model, data: tuple, stepped: Stepped, weights: Any, uniform: Any) -> dict:
+    """Update the model's loss and metrics from a batch that was trained on with importance weights, in training mode.
+
+    The weighted loss estimates the mean loss as it is. For metrics, whatever they are, the batch is drawn from once
+    more, in proportion to the weights, which leaves as many fair samples.
+
+    Args:
+        model: compiled and built.
+        data: `(x, y, sample_weight)` of the batch.
+        stepped: what the step saw.
+        weights: float32 `(batch,)`.
+        uniform: float `(1,)` in [0, 1).
+
+    Returns:
+        The logs, as Keras's own step returns them.
+    """
+    rows = weights.shape[0]
+    for metric in _metrics(model):
+        for variable in metric.variables:
+            value = stepped.loss.scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
+    model._loss_tracker.update_state(stepped.loss.value, sample_weight=rows)
+    positions = FAIR.positions(weights / ops.sum(weights), uniform, rows)
+    x, y, sample_weight = data
+    x, y, y_pred, sample_weight = _take((x, y, stepped.y_pred, sample_weight), positions)
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def _take(structure: Any, positions: Any) -> Any:
+    """Rows of a structure of tensors, with the masks that hang on them."""
+
+    def take(t: Any) -> Any:
+        if t is None:
+            return None
+        rows = backend.gather(t, positions)
+        if getattr(t, "_keras_mask", None) is not None:
+            rows._keras_mask = backend.gather(t._keras_mask, positions)
+        return rows
+
+    return keras.tree.map_structure(take, structure)
+
+
+def record(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """Update the model's loss and metrics from a batch, as Keras's own training step does.
+
+    Args:
+        model: compiled and built.
+        data: `(x, y, sample_weight)` of the batch.
+        y_pred: its outputs, in training mode.
+
+    Returns:
+        The logs.
+    """
+    x, y, sample_weight = data
+    loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+    model._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def of_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """What `record` would return if this were the first batch; nothing moves."""
+    with stateless(model):
+        model.reset_metrics()
+        return record(model, data, y_pred)
 
 
 def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:

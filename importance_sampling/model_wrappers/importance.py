@@ -7,6 +7,7 @@ and on which candidates, is decided elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,11 +16,11 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, growth, measured_growth, tau
 from importance_sampling.model_wrappers.figures import evaluate
+from importance_sampling.model_wrappers.gradient import weighted_step
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler, clean_scores
-from importance_sampling.scores import Scorer, call, row_norms
+from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
-from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, weighted_loss
 
 
 class Probe:
@@ -27,21 +28,19 @@ class Probe:
 
     Args:
         scorer: scores the batch.
-        sampler: whose draws growth is about.
-        presample: float, batches in a pool.
+        signals: from the scores of a fair sample to what they say, `Signals`.
         state: is shown the signals.
     """
 
-    def __init__(self, scorer: Scorer, sampler: PoolSampler, presample: float, state: TrainerState):
+    def __init__(self, scorer: Scorer, signals: Callable[[Any], Signals], state: TrainerState):
         self.scorer = scorer
-        self.sampler = sampler
-        self.presample = presample
+        self.signals = signals
         self.state = state
 
     def __call__(self, x: Any, y: Any, sample_weight: Any, steps: Any) -> Any:
         """Score a batch; `steps` is how many steps ago the last look was. Returns the scores."""
         scores = self.scorer((x, y, sample_weight)).scores
-        self.state.observe(pool_signals(scores, self.sampler, self.presample), steps)
+        self.state.observe(self.signals(scores), steps)
         return scores
 
 
@@ -87,12 +86,16 @@ class ImportanceStep:
         scores, y_pred = self.scorer(data)
         logs, loss = evaluate(self.model, data, y_pred, self.sampler.batch_size)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), seed=self.state.generator)
-        picked = self.sampler.pick(scores, uniforms)
+        picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
-        norms = self._train(batch, picked.weights, loss)
+        expected = [
+            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
+            for output in loss.outputs
+        ]
+        norms = weighted_step(self.model, self.points, batch, picked.weights, expected).measured
 
         presample = self.sampler.pool_size / self.sampler.batch_size
-        signals = pool_signals(scores, self.sampler, presample)
+        signals = pool_signals(scores, self.sampler)
         if norms is not None:
             seen = measured_growth(picked.weights, norms, presample, self.sampler.resampling)
             signals = signals._replace(discount=ops.where(ops.isfinite(seen), seen / signals.growth, float("nan")))
@@ -101,41 +104,12 @@ class ImportanceStep:
         drawn = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
         return logs, drawn if self.listening else ()
 
-    def _train(self, batch: tuple, weights: Any, candidates: WeightedLoss) -> Any:
-        """Follow the weighted gradient; returns the gradient norms that it saw, None where there are none to see."""
-        model = self.model
-        x, y, sample_weight = batch
-        expected = [
-            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
-            for output in candidates.outputs
-        ]
 
-        def multiplier(number: int, output: OutputLoss) -> Any:
-            # Keras divides a masked loss by the valid entries of the batch that it sees; a picked batch's are biased.
-            if output.entries is None or expected[number] is None:
-                return weights
-            return weights * ops.mean(output.entries) / ops.maximum(expected[number], 1e-7)
-
-        trainable = model.trainable_weights
-
-        def forward() -> tuple:
-            with self.points.caught() as caught:
-                y_pred = call(model, x, training=True)
-            at = self.points.of(y_pred, caught)
-            loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=True)
-            return model.optimizer.scale_loss(loss.total), [*trainable, *at], None
-
-        gradients, _, _ = backend.differentiate(forward, ())
-        model.optimizer.apply_gradients(zip(gradients[: len(trainable)], trainable, strict=True))
-        norms = row_norms(gradients[len(trainable) :])
-        return None if norms is None else norms / weights
-
-
-def pool_signals(scores: Any, sampler: PoolSampler, presample: float) -> Signals:
-    """What the scores of a pool, or of any fair sample, say."""
+def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:
+    """What the scores of a pool, or of any fair sample, say of drawing from pools."""
     return Signals(
         tau=tau(scores),
-        growth=growth(scores, presample, sampler.alpha, sampler.resampling),
+        growth=growth(scores, sampler.pool_size / sampler.batch_size, sampler.alpha, sampler.resampling),
         discount=ops.full((), float("nan")),
         score=ops.mean(scores),
     )

@@ -1,0 +1,256 @@
+"""Is it faster by the clock? Every way to train, on every task, from the same weights for the same seconds.
+
+    python benchmarks/equal_time.py --quick [--data mnist.npz]
+    python benchmarks/equal_time.py --tasks mnist_mlp flights --ways plain fast-uniform default --seeds 5 --out DIR
+
+Two protocols. `anytime`: the learning rate that a user starts with, held constant; read along the way. `budget`: the
+learning rate that is best for plain training, decayed to zero over the budget by a cosine; read at the end. The budget
+is seconds of training, or with `--by cost` forward passes of a batch, a backward pass counted as two, which no noisy
+machine can bend. All ways of a seed run interleaved, in short turns; ways that are added to results later run by
+themselves. Results are appended to DIR/results.jsonl as they come, and what is there isn't run again; tables
+(table.md, table.json) and pictures are made of all that was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import tasks
+from figures import SHARES, compared, table
+from results import Results
+from ways import WAYS, YARDSTICKS
+
+from importance_sampling.comparison import Clock, Evaluation, Panel, Point, alike, draw, forward_equivalents, train
+
+PROTOCOLS = ("anytime", "budget")
+GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times a task's rate, to tune among
+
+MAIN = {
+    "train_loss": ("training loss", ".3g"),
+    "test_loss": ("test loss", ".3g"),
+    "test_error": ("test error", ".2f"),
+    "steps": ("steps", ".0f"),
+    "ms/step": ("ms a step", ".2f"),
+    "cost/step": ("cost a step", ".2f"),
+    "importance": ("importance steps", ".0%"),
+}
+
+
+def main() -> None:
+    """Run what is missing, and report."""
+    options = parse()
+    if options.tune:
+        tune(options)
+        return
+    results = Results(options.out / "results.jsonl")
+    wanted = list(itertools.chain.from_iterable(plan(options, name) for name in options.tasks))
+    for _, runs in grouped(wanted, "task", "protocol", "budget", "seed"):
+        train_missing(runs, results, options)
+        report(wanted, results, options.out)
+    print((options.out / "table.md").read_text(encoding="utf-8"))
+    missing = results.missing(wanted)
+    if missing:
+        sys.exit(f"{len(missing)} of {len(wanted)} runs failed; see above.")
+
+
+def parse() -> argparse.Namespace:
+    """The options, completed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=None)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, "all"], default=None)
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=None)
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many; default 5")
+    parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="what the budget is of")
+    parser.add_argument("--seconds", type=float, nargs="+", metavar="S", help="budgets; default: the task's own")
+    parser.add_argument("--cost", type=float, nargs="+", metavar="C", help="budgets in forward passes, with --by cost")
+    parser.add_argument("--quick", action="store_true", help="a minute's look")
+    parser.add_argument("--trainers", action="store_true", help="every trainer on mnist_mlp, 15 seconds, three seeds")
+    parser.add_argument("--tune", action="store_true", help="tune plain training, and write the rates to the tasks")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz in the layout of Keras's mnist.npz")
+    parser.add_argument("--out", type=Path, default=Path("equal_time"), metavar="DIR")
+    options = parser.parse_args()
+    if options.quick and options.trainers:
+        parser.error("--quick and --trainers are two ways to set the other options; give one")
+    preset = dict(tasks=tasks.NAMES, ways=[*YARDSTICKS, "default"], protocols=PROTOCOLS, seeds=5)
+    if options.quick:
+        preset.update(tasks=["mnist_mlp"], seeds=1, seconds=[5.0], cost=[3000.0])
+    if options.trainers:
+        preset.update(tasks=["mnist_mlp"], ways=["all"], protocols=["anytime"], seeds=3, seconds=[15.0])
+    for name, value in preset.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if "all" in options.ways:
+        options.ways = list(WAYS)
+    return options
+
+
+def plan(options: argparse.Namespace, name: str) -> list[dict]:
+    """The runs of a task."""
+    task = tasks.get(name)
+    return [
+        dict(
+            task=name,
+            protocol=protocol,
+            way=way,
+            seed=seed,
+            by=options.by,
+            budget=budget,
+            rate=task.tuned if protocol == "budget" else task.rate,
+            measurements=8 if options.quick else 20,
+        )
+        for protocol in options.protocols
+        for budget in budgets(options, task)
+        for seed in range(1, options.seeds + 1)
+        for way in options.ways
+    ]
+
+
+def budgets(options: argparse.Namespace, task: tasks.Task) -> list[float]:
+    """Those given, or the task's own."""
+    if options.by == "seconds":
+        return options.seconds or [task.seconds]
+    return options.cost or [forward_equivalents(None, task.steps)]
+
+
+def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapping]]]:
+    """Runs that agree in what is named, in their order."""
+    groups: dict[tuple, list] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[name] for name in names), []).append(run)
+    return list(groups.items())
+
+
+def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.Namespace) -> None:
+    """Train by turns whichever of the runs, all of one task, protocol, budget and seed, are not there yet."""
+    runs = results.missing(runs)
+    if not runs:
+        return
+    one = runs[0]
+    task = tasks.get(one["task"])
+    data = task.load(options.data).resident()
+    models = alike(task.build, len(runs), one["seed"])
+    for model, run in zip(models, runs, strict=True):
+        model.optimizer.learning_rate = run["rate"]
+    trainers = [WAYS[run["way"]](model, run["seed"]) for model, run in zip(models, runs, strict=True)]
+
+    def done(number: int, clock: Clock) -> None:
+        run = dict(
+            runs[number],
+            steps=clock.steps,
+            seconds=clock.seconds,
+            cost=clock.cost,
+            open_steps=clock.open_steps,
+            points=[point._asdict() for point in clock.points],
+        )
+        results.add(run)
+        last = clock.points[-1]
+        print(
+            f"{title(run)}, seed {run['seed']}, rate {run['rate']:g}, {run['way']}: training loss "
+            f"{last.train_loss:.4g}, test loss {last.test_loss:.4g}, error {last.test_error:.2f} {task.unit}, "
+            f"{clock.steps} steps, {clock.seconds:.1f} s",
+            flush=True,
+        )
+
+    try:
+        train(
+            trainers,
+            data,
+            Evaluation(data, task.error, task.loss_rows),
+            one["budget"],
+            one["by"],
+            task.batch_size,
+            done,
+            measurements=one["measurements"],
+            decay=cosine if one["protocol"] == "budget" else None,
+        )
+    except Exception:
+        traceback.print_exc()  # the others go on
+    keras.utils.clear_session()
+
+
+def cosine(share: float) -> float:
+    """From 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
+    """Write the tables, and a picture for each task, protocol and budget."""
+    texts, figures = [], []
+    for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
+        unit, by = tasks.get(name).unit, group[0]["by"]
+        rows = compared(group, YARDSTICKS)
+        figures.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
+        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, MAIN)}\n")
+        texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
+        picture(group, unit, out / f"{name}-{protocol}-{budget:g}-{by}.png")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
+    (out / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+def ratios(rows: Sequence[Mapping], yardstick: str, protocol: str) -> str:
+    """The table of what the ways are over a yardstick; "" where there is nothing to compare."""
+    columns = {f"{name} over {yardstick}": MAIN[name] for name in ("train_loss", "test_loss", "test_error")}
+    if protocol == "anytime":
+        columns |= {f"loss over {yardstick}, {share:.0%}": (f"loss at {share:.0%}", "") for share in SHARES}
+        columns |= {f"times sooner than {yardstick}, {share:.0%}": (f"sooner at {share:.0%}", "") for share in SHARES}
+    others = [row for row in rows if any(column in row for column in columns)]
+    if not others:
+        return ""
+    text = f"Over {yardstick}, seed by seed: what is at the end"
+    if protocol == "anytime":
+        text += (
+            f"; the training loss after a share of the budget; and how many times sooner the least training loss that "
+            f"{yardstick} had until then was reached (0: never)"
+        )
+    return f"{text}.\n\n{table(others, {name: (heading, '.2f') for name, (heading, _) in columns.items()})}\n"
+
+
+def title(run: Mapping) -> str:
+    """What a run has in common with those that it is compared with."""
+    return f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}"
+
+
+def picture(group: Sequence[Mapping], unit: str, path: Path) -> None:
+    """Losses and error over the budget, with bands."""
+    runs = {way: [[Point(**p) for p in run["points"]] for run in ones] for (way,), ones in grouped(group, "way")}
+    panels = [
+        Panel("train_loss", "training loss (log scale)", log=True),
+        Panel("test_loss", "test loss (log scale)", log=True),
+        Panel("test_error", f"test error ({unit})"),
+    ]
+    seeds = len({run["seed"] for run in group})
+    text = title(group[0]) + (f": medians and quartiles of {seeds} seeds" if seeds > 1 else "")
+    draw(runs, panels, path, group[0]["by"], text)
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Find the rate of the least median test loss of plain training under a decayed rate; write it to the task."""
+    results = Results(options.out / "tuning.jsonl")
+    for name in options.tasks:
+        task = tasks.get(name)
+        plain = argparse.Namespace(**vars(options) | dict(protocols=["budget"], ways=["plain"]))
+        wanted = [dict(run, rate=task.rate * factor) for run in plan(plain, name) for factor in GRID]
+        for _, runs in grouped(wanted, "budget", "seed"):
+            train_missing(runs, results, options)
+        labelled = [dict(run, way=f"plain, rate {run['rate']:g}") for run in results.of(wanted)]
+        for _, group in grouped(labelled, "budget"):
+            rows = compared(group, ())
+            print(f"## {title(group[0])}\n\n{table(rows, MAIN)}\n")
+        best = min(rows, key=lambda row: row["test_loss"]["median"])["way"].rsplit(" ", 1)[1]
+        print(f"{name}: the best rate for the last budget is {best}.\n")
+        path = Path(tasks.__file__).with_name(f"{name}.py")
+        path.write_text(re.sub(r"\btuned=[0-9.e-]+", f"tuned={best}", path.read_text(encoding="utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

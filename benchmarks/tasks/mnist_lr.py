@@ -1,0 +1,7 @@
+"""Digits by logistic regression: a step is mostly the waiting for its input."""
+
+from importance_sampling.models import lr
+from tasks.mnist import rows
+from tasks.task import Task
+
+TASK = Task(load=rows, build=lambda: lr((784,), 10), rate=0.1, tuned=0.1, seconds=15, steps=8000)

@@ -1,0 +1,26 @@
+"""Digits by an LSTM of 64 that reads them row by row."""
+
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from importance_sampling.comparison import Data
+from tasks.mnist import images
+from tasks.task import Task
+
+
+def load(file: Path | None) -> Data:
+    """28 steps of 28 pixels."""
+    x_train, y_train, x_test, y_test = images(file)
+    return Data(x_train[..., 0], y_train, x_test[..., 0], y_test)
+
+
+def build() -> keras.Model:
+    """One LSTM and a softmax; Adam."""
+    model = keras.Sequential([keras.Input((28, 28)), layers.LSTM(64), layers.Dense(10, "softmax")])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+TASK = Task(load=load, build=build, rate=0.001, tuned=0.001, seconds=60, steps=4000)

@@ -1,0 +1,8 @@
+"""What trainers do while their gates are open. One file a kind of step."""
+
+from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.open_steps.pool import PoolSteps
+from importance_sampling.open_steps.rows import RowSteps
+from importance_sampling.open_steps.sized import SizedPoolSteps
+
+__all__ = ["OpenSteps", "PoolSteps", "RowSteps", "SizedPoolSteps"]

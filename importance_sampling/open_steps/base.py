@@ -1,0 +1,157 @@
+"""What a trainer does while its gate is open, for one model as compiled, one batch size and one kind of data.
+
+It wires model, score, sampler and state into the compiled steps of `model_wrappers` and holds what came out, so that a
+`fit` in a loop compiles once. When to open is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from importance_sampling import backend, support
+from importance_sampling.conditions import Signals
+from importance_sampling.events import Listeners
+from importance_sampling.model_wrappers import Probe
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.scores import Scorer
+from importance_sampling.sources import Prepared
+from importance_sampling.state import PLAIN_STEP, TrainerState
+from importance_sampling.weighted_loss import Unsupported
+
+
+class OpenSteps:
+    """The probe of the closed gate and the steps of the open one.
+
+    A kind of training is a subclass that has `take` and `signals`.
+
+    Args:
+        model: compiled; built by the time anything is asked for.
+        keras_function: Keras's own training function for the model.
+        state: the trainer's.
+        score, layer, slice_size: what the trainer was constructed with.
+
+    Attributes:
+        sampler: what the listeners are told is the sender.
+        batch_size: int, of the steps.
+        reads_batches: bool, whether open steps take batches from Keras's own iterator.
+    """
+
+    reads_batches = False
+
+    def __init__(
+        self,
+        model: keras.Model,
+        keras_function: Callable,
+        sampler: Any,
+        batch_size: int,
+        state: TrainerState,
+        score: str | Callable = "gnorm",
+        layer: Any = None,
+        slice_size: int | None = None,
+    ):
+        self.model = model
+        self.keras_function = keras_function
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.state = state
+        self.points = PreActivations(model, layer)
+        self.scorer = Scorer(model, score, self.points, slice_size)
+        self._loss_tracker = model._loss_tracker
+        self.keras_traced = False  # whether Keras's function has run
+        self._checked = False
+        self._probe: Callable | None = None
+
+    def use(self, prepared: Prepared) -> None:
+        """Take the data of a `fit`; those of one structure share the compiled steps."""
+        self.prepared = prepared
+
+    def prepare(self) -> None:
+        """Get ready for the first open step: build the model, find out whether its samples can be weighed.
+
+        Raises:
+            Unsupported: they can't.
+        """
+        batch = self.prepared.source.example(self.batch_size)
+        self.build(batch)  # a state that was restored open may come ahead of every plain step
+        self.check(batch)
+
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Get ready for up to n open steps; returns for how many the data suffice.
+
+        Args:
+            draw: returns the batch that Keras would train on next, raises StopIteration where its pass ends.
+            give_back: takes a list of batches that were drawn and not used, in their order.
+        """
+        return n
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps, tell the listeners, `spend` what scoring took, and return the logs of the last.
+
+        Args:
+            iterator: Keras's own, to be left alone unless `reads_batches`.
+        """
+        raise NotImplementedError
+
+    def signals(self, scores: Any) -> Signals:
+        """What the scores of a fair sample say of the steps of this kind."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Let go of what reads the data, after a `fit` and before a state is restored."""
+
+    def is_of(self, model: keras.Model) -> bool:
+        """Whether the model is compiled as it was; `compile` makes a new loss tracker."""
+        return model._loss_tracker is self._loss_tracker
+
+    def is_ready(self) -> bool:
+        """Whether the model's variables, its loss and its metrics have been built."""
+        return support.is_ready(self.model)
+
+    def build(self, batch: tuple) -> None:
+        """Build what Keras would build at its first step."""
+        support.build(self.model, batch)
+
+    def check(self, batch: tuple) -> None:
+        """Find out once, on a batch, whether samples can be weighed.
+
+        Raises:
+            Unsupported: they can't.
+        """
+        if not self._checked:
+            support.check(self.model, self.points, batch)
+            self._checked = True
+
+    def check_scores(self, batch: tuple) -> None:
+        """Raise if the scores of a batch can't be importance.
+
+        Raises:
+            ValueError: one is negative, or the loss can't be told by sample.
+        """
+        with contextlib.suppress(Unsupported):  # trains plainly, with its own warning, when it comes to it
+            values = ops.convert_to_numpy(self.scorer(batch).scores)
+            if (values < 0).any():
+                raise ValueError(
+                    '`score` must never be negative; a loss that can be is no importance: use score="gnorm". '
+                    f"Received: score={self.scorer.score!r}, with a smallest value of {values.min():.4g}"
+                )
+
+    def spend(self, scored: int = 0, trained: int = 0) -> None:
+        """Count what comes on top of the 3 forward passes of a batch that every step is taken to cost.
+
+        Args:
+            scored: how many rows were scored.
+            trained: how many rows more than a batch a step was trained on; negative if fewer.
+        """
+        rows = self.scorer.passes * scored + PLAIN_STEP * trained
+        self.state.counters["forwards"] += rows / self.batch_size
+
+    def probe(self) -> Callable:
+        """`probe(x, y, sample_weight, steps)`."""
+        if self._probe is None:
+            self._probe = backend.compile_step(Probe(self.scorer, self.signals, self.state), self.model)
+        return self._probe

@@ -1,0 +1,83 @@
+"""Open steps of samplers that look before they pick: pools of candidates through one compiled function.
+
+Source: [KF18] (arXiv 1803.00942), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.conditions import Signals
+from importance_sampling.events import Listeners
+from importance_sampling.model_wrappers import ImportanceStep, pool_signals
+from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.state import TrainerState
+
+
+class PoolSteps(OpenSteps):
+    """Score a pool, pick, train on the picked.
+
+    Args:
+        sampler: a `PoolSampler`.
+        Others: as for `OpenSteps`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        keras_function: Callable,
+        sampler: PoolSampler,
+        state: TrainerState,
+        score: str | Callable,
+        layer: Any,
+        slice_size: int | None,
+    ):
+        super().__init__(model, keras_function, sampler, sampler.batch_size, state, score, layer, slice_size)
+        self._steps: dict[bool, Callable] = {}
+        self._pools: Any = None
+
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Have n pools ready, or as many as the data give."""
+        if self._pools is None:
+            self.prepare()
+            self._pools = self.prepared.source.pools(
+                self.sampler.pool_size, self.state.seed, self.state.counters["pools"], draw, give_back
+            )
+        return self._pools.fill(n)
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps."""
+        logs, drawn = self._compiled(listeners.want_draws)(self._pools.iterator, n)
+        self.state.counters["pools"] += n
+        self.spend(scored=n * self.sampler.pool_size)
+        if drawn:
+            for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
+                listeners.scored(self.sampler, pool_scores)
+                listeners.sampled(self.sampler, indices, weights, scores)
+        return logs
+
+    def signals(self, scores: Any) -> Signals:
+        """What the scores say of drawing from pools."""
+        return pool_signals(scores, self.sampler)
+
+    def release(self) -> None:
+        """Stop reading ahead: a reader that goes on while Python shuts down would hang it."""
+        if self._pools is not None:
+            self._pools.close()
+            self._pools = None
+
+    def _compiled(self, listening: bool) -> Callable:
+        """`steps(pools, n) -> (logs, drawn)`."""
+        if listening not in self._steps:
+            step = ImportanceStep(self.model, self.scorer, self.points, self.sampler, self.state, listening)
+            pack = self.prepared.source.pack
+            self._steps[listening] = backend.run_steps(
+                lambda indices, *columns: step(indices, pack(columns)), self.model
+            )
+        return self._steps[listening]

@@ -1,0 +1,142 @@
+"""Open steps of samplers that know their scores beforehand: rows by index, with weights, through one compiled step.
+
+The sampler works on the host, in NumPy; rows are gathered on the device, those of a memory map are read on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.conditions import Signals
+from importance_sampling.events import Listeners
+from importance_sampling.model_wrappers import RowStep, fair_signals
+from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.sources import Prepared, StoreColumn
+from importance_sampling.state import TrainerState
+
+
+class RowSteps(OpenSteps):
+    """Ask the sampler for rows, train on them, hand the scores that were measured back to it.
+
+    Args:
+        make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the first open step is taken;
+            returns a `BaseSampler`.
+        Others: as for `OpenSteps`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        keras_function: Callable,
+        make_sampler: Callable,
+        batch_size: int,
+        state: TrainerState,
+        score: str | Callable,
+        layer: Any,
+        slice_size: int | None,
+    ):
+        super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
+        self.rows = Rows(self)
+        self._make_sampler = make_sampler
+        self._step: Callable | None = None
+        self._ready = False
+
+    def use(self, prepared: Prepared) -> None:
+        """Take the data of a `fit`."""
+        super().use(prepared)
+        self._ready = False
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps."""
+        if not self._ready:
+            self.prepare()
+            if self.sampler is None:
+                self.sampler = self._make_sampler(self.rows)
+                self.state.keep("sampler", self.sampler)
+            self._ready = True
+        logs: dict = {}
+        for _ in range(n):
+            indices, weights, scores, fair = self.sampler.draw(self.batch_size)
+            logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))
+            measured = np.asarray(measured)
+            self.sampler.update(indices, measured)
+            if listeners.want_scores:
+                listeners.scored(self.sampler, measured)
+            if listeners.want_samples:
+                listeners.sampled(self.sampler, indices, weights, scores)
+        return logs
+
+    def signals(self, scores: Any) -> Signals:
+        """What the scores of a fair sample say of drawing rows by their scores."""
+        return fair_signals(scores)
+
+    def _compiled(self) -> Callable:
+        """`step(weights, fair, indices, *columns) -> (logs, measured)`."""
+        if self._step is None:
+            step = RowStep(self.model, self.scorer, self.points, self.state)
+            self._step = backend.compile_step(
+                lambda weights, fair, indices, *columns: step(self.rows.gathered(indices, columns), weights, fair),
+                self.model,
+            )
+        return self._step
+
+
+class Rows:
+    """The rows of the training set, for a sampler: how many there are, what they are, and how the model scores them.
+
+    Args:
+        steps: whose data and scorer these are.
+    """
+
+    def __init__(self, steps: OpenSteps):
+        self._steps = steps
+        self._score: Callable | None = None
+
+    def __len__(self) -> int:
+        return self._steps.prepared.source.num_rows
+
+    def __getitem__(self, indices: Any) -> tuple:
+        """`(x, y)` of rows."""
+        if isinstance(indices, slice):
+            indices = np.arange(len(self))[indices]
+        return self._steps.prepared.source.read(indices)[:2]
+
+    @property
+    def train_data(self) -> Rows:
+        """Itself, as a sampler's data set."""
+        return self
+
+    def columns(self, indices: Any) -> list:
+        """The leaves of the data as a compiled function takes them: whole where they live on the device."""
+        return [
+            backend.resident(column.read(indices)) if isinstance(column, StoreColumn) else column
+            for column in self._steps.prepared.source.columns
+        ]
+
+    def gathered(self, indices: Any, columns: Any) -> tuple:
+        """`(x, y, sample_weight)` of rows, from the leaves that `columns` made."""
+        source = self._steps.prepared.source
+        return source.pack(
+            leaf if isinstance(column, StoreColumn) else backend.gather(leaf, indices)
+            for leaf, column in zip(columns, source.columns, strict=True)
+        )
+
+    def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+        """The model's scores of rows, float32, in slices of `batch_size`; the last slice is filled up."""
+        if self._score is None:
+            scorer = self._steps.scorer
+            self._score = backend.compile_step(
+                lambda indices, *columns: scorer(self.gathered(indices, columns)).scores, self._steps.model
+            )
+        scores = np.empty(len(indices), "float32")
+        for start in range(0, len(indices), batch_size):
+            rows = np.resize(indices[start : start + batch_size], batch_size)
+            part = np.asarray(self._score(rows, *self.columns(rows)))
+            scores[start : start + batch_size] = part[: len(scores) - start]
+        self._steps.spend(scored=len(indices))
+        return scores
