@@ -199,7 +199,7 @@ def test_what_means_nothing_is_refused():
     wrapper = SVRGWrapper(model)
     with pytest.raises(ValueError, match="sum over the batch"):
         wrapper.update_grad(batches())
-    assert not wrapper.has_snapshot
+    assert wrapper.snapshot_rows == 0
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
     with pytest.warns(UserWarning, match="momentum of its own"):
