@@ -73,6 +73,11 @@ class TrainerState:
         self.totals.assign(ops.stack([steps + 1.0, total + effective, largest, unusable]))
 
     @property
+    def mean_score(self) -> Any:
+        """The moving average of the mean score, on the device."""
+        return self.averages.value[Signals._fields.index("score")]
+
+    @property
     def signals(self) -> Signals:
         """The averages, read to the host."""
         return Signals(*(float(value) for value in backend.host(self.averages)))

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 from importance_sampling import scores, support
-from importance_sampling.conditions import Condition
+from importance_sampling.conditions import Gate, VarianceReductionCondition
+from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps
@@ -50,7 +51,7 @@ class Trainer:
     def __init__(
         self,
         model: keras.Model,
-        condition: Condition,
+        condition: Gate,
         *,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
@@ -59,7 +60,7 @@ class Trainer:
     ):
         if not isinstance(model, keras.Model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
-        if forward_batch_size is not None and (not is_number(forward_batch_size) or int(forward_batch_size) < 1):
+        if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
             raise ValueError(
                 "`forward_batch_size` must be a positive int, or None to score a pool whole. "
                 f"Received: forward_batch_size={forward_batch_size!r}"
@@ -256,6 +257,22 @@ class Trainer:
         self.condition.restore(bool(self._state.counters["satisfied"]))
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is a number, and not a bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+def gate(tau_th: float) -> VarianceReductionCondition:
+    """The published rule at a threshold.
+
+    Raises:
+        ValueError: it isn't a number.
+    """
+    if not is_real(tau_th):
+        raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
+    return VarianceReductionCondition(tau_th)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise unless a uniform share is in (0, 1].
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not is_real(alpha) or not 0 < alpha <= 1:
+        raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")

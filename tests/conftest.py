@@ -1,7 +1,12 @@
-"""The same random numbers for every test, whichever tests ran before it."""
+"""The same random numbers for every test, whichever tests ran before it, and one thread for each of the workers."""
 
-import keras
-import pytest
+import os
+
+# Ahead of TensorFlow: the models are tiny, and workers with a pool of threads each would only wait for one another.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

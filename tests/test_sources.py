@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, is_store, prepare
+from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, prepare
 
 
 class Counting(np.memmap):

@@ -1,4 +1,4 @@
-"""SVRG and Katyusha: a linear model worked out by hand, the mean of the gradient, and what a step moves of the model."""
+"""SVRG and Katyusha: a linear model worked out by hand, the mean gradient, and what a step moves of the model."""
 
 import keras
 import numpy as np

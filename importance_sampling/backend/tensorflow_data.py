@@ -1,4 +1,4 @@
-"""TensorFlow's side of the rim, the data: rows of arrays and tensors, pools cut from them, batches on their way to Keras.
+"""TensorFlow's side of the rim, the data: rows of arrays and tensors, pools of them, batches on their way to Keras.
 
 Conversions are Keras's own (`keras.src.trainers.data_adapters.array_slicing`), so that candidates are what plain steps
 train on. Nothing is drawn here but the order of passes.

@@ -140,4 +140,3 @@ def measured_scores(score: str | Callable, measured: Any, predicted: Any) -> Any
     if measured.norms is None:
         raise Unsupported("the loss doesn't depend on the model's outputs")
     return measured.norms
-

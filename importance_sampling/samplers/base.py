@@ -30,6 +30,7 @@ class Drawn(NamedTuple):
     indices: np.ndarray  # int64 (b,), into the training set
     weights: np.ndarray  # float32 (b,), or (b, weight_size) where the policy finishes them with measured scores
     scores: np.ndarray  # float32 (b,), as predicted, before any smoothing; NaN where nothing was
+    fair: np.ndarray  # float32 (b,), the unbiased weights, whatever the policy: they make the batch a fair sample
 
 
 class BaseSampler:
@@ -109,7 +110,7 @@ class BaseSampler:
 
     def sample(self, batch_size: int) -> tuple[np.ndarray, tuple, np.ndarray]:
         """Draw a batch and read it: `(indices, (x, y), weights)`, as `Drawn` has them."""
-        indices, weights, _ = self.draw(batch_size)
+        indices, weights, *_ = self.draw(batch_size)
         return indices, self.dataset.train_data[indices], weights
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
@@ -167,13 +168,14 @@ class BaseSampler:
         uniforms = self._rng.random(self.resampling.num_uniforms(picked))
         positions = self.resampling.positions(p, uniforms, picked)
         weights = self.reweighting.sample_weights(positions, scores, p)
-        return Drawn(indices[positions], _flat(weights), scores[positions].astype("float32"))
+        fair = 1.0 / (len(indices) * p[positions])
+        return Drawn(indices[positions], _flat(weights), scores[positions].astype("float32"), fair.astype("float32"))
 
     def _even(self, indices: np.ndarray) -> Drawn:
         """A uniform batch."""
         self.candidate_scores = None
         unknown = np.full(len(indices), np.nan, "float32")
-        return Drawn(indices, _flat(self.reweighting.even(len(indices))), unknown)
+        return Drawn(indices, _flat(self.reweighting.even(len(indices))), unknown, np.ones(len(indices), "float32"))
 
 
 def measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
 from importance_sampling.samplers.model import ScoringSampler
 from importance_sampling.samplers.sizes import (
-    check_backward_time,
+    check_time_options,
     constant_time_sizes,
     constant_variance_size,
     constant_variance_threshold,
@@ -147,13 +147,9 @@ class ConstantTimeSampler(GatedSampler):
         min_a: float = 0.2,
         **options: Any,
     ):
-        check_backward_time(backward_time)
+        check_time_options(backward_time, ratio, min_a)
         if not is_real(tau_th):
             raise ValueError(f"`tau_th` must be a number. Received: tau_th={tau_th!r}")
-        if not is_real(ratio) or not 0 <= ratio <= 1:
-            raise ValueError(f"`ratio` must be a number in [0, 1]. Received: ratio={ratio!r}")
-        if not is_real(min_a) or not 0 < min_a <= 1:
-            raise ValueError(f"`min_a` must be a number in (0, 1]. Received: min_a={min_a!r}")
         super().__init__(dataset, reweighting, model, tau_th, **options)
         self.backward_time, self.ratio, self.min_a = float(backward_time), float(ratio), float(min_a)
 

@@ -17,6 +17,12 @@ from importance_sampling.samplers.model import check_model
 from importance_sampling.samplers.table import ScoreTable, rescore
 
 
+def check_recompute(recompute: int) -> None:
+    """Raise unless it is a whole number of epochs, or 0."""
+    if not is_int(recompute) or recompute < 0:
+        raise ValueError(f"`recompute` must be an int of at least 0 (never). Received: recompute={recompute!r}")
+
+
 class TableSampler(BaseSampler):
     """A sampler over a table of last seen scores, which a model fills anew now and then.
 
@@ -31,8 +37,7 @@ class TableSampler(BaseSampler):
 
     def __init__(self, dataset: Any, reweighting: ReweightingPolicy, model: Any, recompute: int, **options: Any):
         super().__init__(dataset, reweighting, **options)
-        if not is_int(recompute) or recompute < 0:
-            raise ValueError(f"`recompute` must be an int of at least 0 (never). Received: recompute={recompute!r}")
+        check_recompute(recompute)
         self.needs_model = recompute > 0
         if self.needs_model:
             check_model(model)

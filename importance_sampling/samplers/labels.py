@@ -31,7 +31,7 @@ class Labels:
         width = classes_of(self.rows[:1][1])[1]
         if width is None and hasattr(dataset, "output_size"):
             width = max(2, dataset.output_size)  # two classes often share an output
-        self.count = width or 1 + max(self.of(idxs).max() for idxs in self._slices())
+        self.count = width or int(1 + max(self.of(idxs).max() for idxs in self._slices()))
 
     def of(self, indices: np.ndarray) -> np.ndarray:
         """Classes, int32 `(n,)`, of the samples `indices`, int `(n,)`.

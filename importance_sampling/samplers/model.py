@@ -16,11 +16,24 @@ from importance_sampling.samplers.uniform import ShufflingSampler
 
 def check_model(model: Any) -> None:
     """Raise unless it has `score`."""
-    if not callable(getattr(model, "score", None)):
+    if not callable(getattr(model, "score", None)) and not hasattr(model, "score_rows"):
         raise ValueError(
             "`model` must have `score(x, y, batch_size=128)`, as an `OracleWrapper` has. "
             f"Received: model={model!r} (of type {type(model)})"
         )
+
+
+def score_rows(model: Any, dataset: Any, indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """A model's scores of rows by index, float64 `(n,)`.
+
+    A model that reads the rows itself has `score_rows(indices, batch_size)`; it is asked in place of `score`.
+    """
+    if hasattr(model, "score_rows"):
+        scores = model.score_rows(indices, batch_size)
+    else:
+        x, y = dataset.train_data[indices]
+        scores = model.score(x, y, batch_size=batch_size)
+    return np.asarray(scores, "float64").reshape(len(indices))
 
 
 def check_positive(**values: Any) -> None:
@@ -58,9 +71,7 @@ class ScoringSampler(ShufflingSampler):
     def _scored(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The next n candidates, at most all, and their scores."""
         indices = self._next(min(n, self.size))
-        x, y = self.dataset.train_data[indices]
-        scores = np.asarray(self.model.score(x, y, batch_size=self.forward_batch_size), "float64")
-        return indices, scores.reshape(len(indices))
+        return indices, score_rows(self.model, self.dataset, indices, self.forward_batch_size)
 
 
 class ModelSampler(ScoringSampler):

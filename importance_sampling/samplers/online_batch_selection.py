@@ -17,6 +17,12 @@ from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.table import rescore
 
 
+def check_pressure(s_e: tuple[float, float]) -> None:
+    """Raise unless it is two numbers of at least 1."""
+    if np.shape(s_e) != (2,) or not all(is_real(s) and 1 <= s < float("inf") for s in s_e):
+        raise ValueError(f"`s_e` must be two numbers of at least 1. Received: s_e={s_e!r}")
+
+
 def pressure(epoch: int, s_e: tuple[float, float], n_epochs: int) -> float:
     """s in an epoch: from s_e[0] in the first to s_e[1] after `n_epochs`, exponentially, and then there.
 
@@ -83,8 +89,7 @@ class OnlineBatchSelectionSampler(TableSampler):
     ):
         super().__init__(dataset, reweighting, model, recompute, **options)
         check_positive(steps_per_epoch=steps_per_epoch, n_epochs=n_epochs)
-        if np.shape(s_e) != (2,) or not all(is_real(s) and 1 <= s < float("inf") for s in s_e):
-            raise ValueError(f"`s_e` must be two numbers of at least 1. Received: s_e={s_e!r}")
+        check_pressure(s_e)
         self.steps_per_epoch = int(steps_per_epoch)
         self.s_e = (float(s_e[0]), float(s_e[1]))
         self.n_epochs = int(n_epochs)

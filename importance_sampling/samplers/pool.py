@@ -6,6 +6,7 @@ decide whether sampling is worth its price.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from importance_sampling.numerics import floats, side
@@ -36,6 +37,8 @@ class PoolSampler:
         alpha: float in (0, 1], the uniform share; no unbiased weight exceeds 1/alpha.
         resampling: a `Resampling`.
         reweighting: a `ReweightingPolicy`.
+        smooth: None, or `smooth(scores, average)` -> scores to draw by, `average` being the moving average of the mean
+            score.
 
     Example:
         >>> sampler = PoolSampler(6, 2, 0.1, resampling.get("systematic"), BiasedReweightingPolicy())
@@ -45,31 +48,39 @@ class PoolSampler:
     """
 
     def __init__(
-        self, pool_size: int, batch_size: int, alpha: float, resampling: Resampling, reweighting: ReweightingPolicy
+        self,
+        pool_size: int,
+        batch_size: int,
+        alpha: float,
+        resampling: Resampling,
+        reweighting: ReweightingPolicy,
+        smooth: Callable[[Any, Any], Any] | None = None,
     ):
         self.pool_size = pool_size
         self.batch_size = batch_size
         self.alpha = alpha
         self.resampling = resampling
         self.reweighting = reweighting
+        self.smooth = smooth
 
     @property
     def num_uniforms(self) -> int:
         """How many random numbers in [0, 1) a pick takes."""
         return self.resampling.num_uniforms(self.batch_size)
 
-    def pick(self, scores: Any, uniforms: Any) -> Picked:
+    def pick(self, scores: Any, uniforms: Any, average: Any = float("nan")) -> Picked:
         """Draw a batch.
 
         Args:
             scores: float `(pool_size,)`.
             uniforms: float `(num_uniforms,)` in [0, 1).
+            average: float scalar, the moving average of the mean score, NaN at the beginning.
 
         Returns:
             `Picked`.
         """
         xp = side(scores, uniforms)
-        p = probabilities(scores, self.alpha)
+        p = probabilities(scores if self.smooth is None else self.smooth(scores, average), self.alpha)
         positions = self.resampling.positions(p, uniforms, self.batch_size)
         picked_scores = xp.take(floats(scores, xp), positions, axis=0)
         weights = self.reweighting.weights(xp.take(p, positions, axis=0), self.pool_size, picked_scores)

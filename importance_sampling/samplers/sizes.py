@@ -18,6 +18,15 @@ def check_backward_time(backward_time: float) -> None:
         )
 
 
+def check_time_options(backward_time: float, ratio: float, min_a: float) -> None:
+    """Raise unless the options of `constant_time_sizes` are in their ranges."""
+    check_backward_time(backward_time)
+    if not is_real(ratio) or not 0 <= ratio <= 1:
+        raise ValueError(f"`ratio` must be a number in [0, 1]. Received: ratio={ratio!r}")
+    if not is_real(min_a) or not 0 < min_a <= 1:
+        raise ValueError(f"`min_a` must be a number in (0, 1]. Received: min_a={min_a!r}")
+
+
 def quantised(size: float, batch_size: int, parts: int = 8) -> int:
     """The nearest multiple of `batch_size / parts`, at least one of them, so that only a few sizes are ever compiled.
 

@@ -7,6 +7,7 @@ themselves is shown the unsmoothed ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,28 @@ def power(scores: Any, exponent: float) -> Any:
     """
     xp = side(scores)
     return xp.power(floats(scores, xp), exponent)
+
+
+def smoother(smooth: float, is_adaptive: bool, forget: float = 0.9) -> Callable[[Any, Any], Any]:
+    """Additive smoothing as a function of scores and their average, for draws inside a compiled step.
+
+    Args:
+        smooth: float >= 0; in units of the score, or of its average.
+        is_adaptive: bool, which of the two.
+        forget: float in [0, 1), default 0.9; what the average keeps of itself.
+
+    Returns:
+        `smooth(scores, average)` -> scores.
+
+    Raises:
+        ValueError: `smooth` is out of its range.
+    """
+    smooth = _not_negative("smooth", smooth)
+
+    def smoothed(scores: Any, average: Any) -> Any:
+        return adaptive(scores, average, smooth, forget)[0] if is_adaptive else additive(scores, smooth)
+
+    return smoothed
 
 
 class SmoothingDecorator(SamplerDecorator):

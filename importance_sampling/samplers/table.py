@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.samplers.base import measurements
+from importance_sampling.samplers.model import score_rows
 
 READ_AT_ONCE = 4096
+SCORED_AT_ONCE = 128
 
 
 def scattered(size: int) -> np.ndarray:
@@ -66,5 +68,4 @@ def rescore(table: ScoreTable, dataset: Any, model: Any) -> None:
     size = table.order.size
     for start in range(0, size, READ_AT_ONCE):
         indices = np.arange(start, min(start + READ_AT_ONCE, size))
-        x, y = dataset.train_data[start : start + indices.size]
-        table.put(indices, np.reshape(model.score(x, y, batch_size=128), indices.size))
+        table.put(indices, score_rows(model, dataset, indices, SCORED_AT_ONCE))

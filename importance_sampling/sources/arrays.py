@@ -36,7 +36,9 @@ class ArraySource:
 
     def __init__(self, data: tuple):
         leaves, self.pack = flat(data)
-        self.columns = [as_column(leaf) if is_store(leaf) else backend.column(backend.resident(leaf)) for leaf in leaves]
+        self.columns = [
+            as_column(leaf) if is_store(leaf) else backend.column(backend.resident(leaf)) for leaf in leaves
+        ]
         self.structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, data))
         self.num_rows = int(leaves[0].shape[0])
 

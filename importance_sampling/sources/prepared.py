@@ -18,9 +18,7 @@ class Prepared:
         num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
     """
 
-    def __init__(
-        self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = None
-    ):
+    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = None):
         self.arguments = arguments
         self.reason = reason
         self.source = source
