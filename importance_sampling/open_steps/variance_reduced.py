@@ -16,7 +16,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import SVRGWrapper, row_signals
-from importance_sampling.open_steps.rows import RowSteps
+from importance_sampling.open_steps.rows import Rows, RowSteps
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import SCSGSampler
 from importance_sampling.state import TrainerState
@@ -45,7 +45,7 @@ class VarianceReducedSteps(RowSteps):
         def make_sampler(_: Any) -> SCSGSampler:
             self.wrapper = make_wrapper()
             state.keep("gradients", self.wrapper)
-            return SCSGSampler(_TrainingSet(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
+            return SCSGSampler(_SnapshotRows(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 
         super().__init__(model, keras_function, make_sampler, batch_size, state, "loss", None, None)
 
@@ -64,10 +64,10 @@ class VarianceReducedSteps(RowSteps):
         )
 
     def _compiled(self) -> Callable:
-        """`step(weights, indices, *columns) -> (logs, losses)`."""
+        """`step(weights, fair, indices, *columns) -> (logs, losses)`."""
         if self._step is None:
 
-            def step(weights: Any, indices: Any, *columns: Any) -> tuple:
+            def step(weights: Any, fair: Any, indices: Any, *columns: Any) -> tuple:
                 logs, losses = self.wrapper.step(self.rows.gathered(indices, columns))
                 self.state.observe(row_signals(losses, weights), 1)
                 self.state.count(weights, ops.all(ops.isfinite(losses)))
@@ -77,15 +77,8 @@ class VarianceReducedSteps(RowSteps):
         return self._step
 
 
-class _TrainingSet:
-    """The training set as the sampler reads it for snapshots: rows with the user's own weights."""
-
-    def __init__(self, steps: VarianceReducedSteps):
-        self.train_data = self
-        self._steps = steps
-
-    def __len__(self) -> int:
-        return self._steps.prepared.source.num_rows
+class _SnapshotRows(Rows):
+    """The rows as a snapshot is taken over them: with the user's own weights, and counted as trained on."""
 
     def __getitem__(self, indices: np.ndarray) -> tuple:
         self._steps.spend(trained=len(indices))
