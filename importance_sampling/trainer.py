@@ -142,21 +142,29 @@ class Trainer:
         keras_function = before or self._keras_function()
         steps = self._steps_for(keras_function, prepared)
         condition = self.condition if reason is None and prepared.source is not None else None
-        if condition is not None and condition.probes:
-            steps.use(prepared)
+        if condition is not None and condition.probes and prepared.batch_size is not None:
             try:
-                self._dry_run(steps, prepared)
+                self._ready(steps, prepared)
             except Unsupported as error:
                 reason, condition = str(error), None
                 warnings.warn(plain_message(reason), stacklevel=2)
-        function = TrainFunction(self.model, keras_function, prepared, condition, steps, self._state, listeners)
+        function = TrainFunction(
+            self.model,
+            keras_function,
+            prepared,
+            condition,
+            steps,
+            self._state,
+            listeners,
+            lambda prepared: self._ready(self._steps_for(keras_function, prepared), prepared),
+        )
 
         self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
         started = dict(self._state.counters)
 
         def restored() -> None:
             self._restore_condition()
-            steps.release()
+            function.steps.release()
             function.signals = self._state.signals
             self._state.begin()
             started.update(self._state.counters)
@@ -170,7 +178,7 @@ class Trainer:
                 history = self.model.fit(**prepared.arguments)
         finally:
             self.model.train_function = before
-            steps.release()
+            function.steps.release()
         self._summary = summarise(self, function, reason, started)
         logger.info("%s", self._summary.splitlines()[0])
         return history
@@ -223,7 +231,7 @@ class Trainer:
         reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
-        elif prepared.source is not None and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
+        elif prepared.num_batches and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
             reason = f"the data have fewer rows ({prepared.source.num_rows}) than a pool of candidates"
         return prepared, reason
 
@@ -238,20 +246,27 @@ class Trainer:
     def _steps_for(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         """The compiled steps for this model as compiled, these data, this batch size."""
         self._steps = {key: one for key, one in self._steps.items() if one.is_of(self.model)}
+        if prepared.batch_size is None:
+            prepared = Prepared(prepared.arguments)  # a sender for the listeners, until the first batch is met
         key = (prepared.batch_size, prepared.signature)
         if key not in self._steps:
             self._steps[key] = self._open_steps(keras_function, prepared)
         return self._steps[key]
 
-    def _dry_run(self, steps: OpenSteps, prepared: Prepared) -> None:
-        """Find out before the first step what scoring would stumble over, where that can be told."""
-        if not self.condition.satisfied and self.score in ("gnorm", "full_gnorm"):
-            return
-        batch = prepared.source.read(np.arange(min(prepared.batch_size, prepared.source.num_rows)))
-        steps.build(batch)
-        steps.check(batch)
-        if self.score == "loss" or callable(self.score):
-            steps.check_scores(batch)
+    def _ready(self, steps: OpenSteps, prepared: Prepared) -> OpenSteps:
+        """The steps with the data to take them on; what scoring would stumble over is found out where it can be told.
+
+        Raises:
+            Unsupported: the samples can't be weighed.
+        """
+        steps.use(prepared)
+        if self.condition.satisfied or self.score not in ("gnorm", "full_gnorm"):
+            batch = prepared.source.example(prepared.batch_size)
+            steps.build(batch)
+            steps.check(batch)
+            if self.score == "loss" or callable(self.score):
+                steps.check_scores(batch)
+        return steps
 
     def _restore_condition(self) -> None:
         self.condition.restore(bool(self._state.counters["satisfied"]))

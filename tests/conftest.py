@@ -5,8 +5,8 @@ import os
 # Ahead of TensorFlow: the models are tiny, and workers with a pool of threads each would only wait for one another.
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
-import keras  # noqa: E402
-import pytest  # noqa: E402
+import keras
+import pytest
 
 
 @pytest.fixture(autouse=True)

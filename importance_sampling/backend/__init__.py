@@ -27,19 +27,28 @@ from importance_sampling.backend.tensorflow import (
     searchsorted,
 )
 from importance_sampling.backend.tensorflow_data import (
+    Reading,
+    can_be_joined,
     column,
     concatenate,
     cut,
     feed,
     gather,
     has_rows,
+    is_dataset,
+    is_infinite,
+    is_loader,
     is_resident,
     kind,
     pools,
     resident,
+    rows,
+    without_optionals,
 )
 
 __all__ = [
+    "Reading",
+    "can_be_joined",
     "column",
     "compile_step",
     "concatenate",
@@ -52,7 +61,10 @@ __all__ = [
     "has_custom_loop",
     "has_rows",
     "host",
+    "is_dataset",
     "is_epoch_iterator",
+    "is_infinite",
+    "is_loader",
     "is_resident",
     "kind",
     "map_slices",
@@ -60,6 +72,8 @@ __all__ = [
     "recording",
     "replicas",
     "resident",
+    "rows",
     "run_steps",
     "searchsorted",
+    "without_optionals",
 ]

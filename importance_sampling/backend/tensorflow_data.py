@@ -1,4 +1,4 @@
-"""TensorFlow's side of the rim, the data: rows of arrays and tensors, pools of them, batches on their way to Keras.
+"""TensorFlow's side of the rim, the data: rows of arrays and tensors, pools cut from them, readings of streams.
 
 Conversions are Keras's own (`keras.src.trainers.data_adapters.array_slicing`), so that candidates are what plain steps
 train on. Nothing is drawn here but the order of passes.
@@ -6,19 +6,21 @@ train on. Nothing is drawn here but the order of passes.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 
 PREFETCHED_POOLS = 2
 
 
 def is_resident(value: Any) -> bool:
-    """Whether a value is an array that is in memory: NumPy's, a framework's (sparse and ragged too), pandas's, scipy's."""
+    """Whether a value is an array in memory: NumPy's, a framework's (sparse and ragged too), pandas's or scipy's."""
     return (
         isinstance(value, array_slicing.ARRAY_TYPES)
         or data_adapter_utils.is_tensorflow_tensor(value)
@@ -37,8 +39,18 @@ def has_rows(value: Any) -> bool:
     return True
 
 
+def is_dataset(value: Any) -> bool:
+    """Whether a value is a data set of the framework's own kind."""
+    return isinstance(value, tf.data.Dataset)
+
+
+def is_loader(value: Any) -> bool:
+    """Whether a value is a loader of another framework that Keras takes."""
+    return data_adapters.is_torch_dataloader(value) or data_adapters.is_grain_dataset(value)
+
+
 def cut(value: Any, start: int, stop: int) -> Any:
-    """The rows of an array from `start` up to `stop`, as Keras cuts them."""
+    """The rows of an array from `start` up to `stop`, in Keras's dtype, as Keras cuts them."""
     return array_slicing.convert_to_sliceable(value)[start:stop]
 
 
@@ -82,6 +94,55 @@ def _join(*tensors: Any) -> Any:
     return tf.concat(tensors, axis=0)
 
 
+def rows(tensor: Any, start: int, stop: int) -> Any:
+    """The rows of a tensor from `start` up to `stop`."""
+    return gather(tensor, tf.range(start, stop)) if isinstance(tensor, tf.SparseTensor) else tensor[start:stop]
+
+
+def can_be_joined(iterator: Any) -> bool:
+    """Whether all batches of an iterator have rows of one shape; rows of ragged tensors always have."""
+    specs = tf.nest.flatten(iterator.element_spec)
+    return all(
+        not isinstance(spec, (tf.TensorSpec, tf.SparseTensorSpec)) or (spec.shape.rank and all(spec.shape[1:]))
+        for spec in specs
+    )
+
+
+def without_optionals(batch: Any) -> Any:
+    """A batch with None where Keras's pipelines put what stands for it."""
+    return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
+
+
+def is_infinite(dataset: tf.data.Dataset) -> bool:
+    """Whether a dataset is known to have no end."""
+    return int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY
+
+
+class Reading:
+    """A reading of data by Keras's own adapter for them, pass after pass.
+
+    Args:
+        x: what `fit` takes as x: a dataset, a `PyDataset`, a loader.
+        class_weight: what `fit` takes as that.
+    """
+
+    def __init__(self, x: Any, class_weight: dict | None):
+        if getattr(x, "persistent_workers", False):  # a loader of torch's that has one iterator at a time
+            x = copy.copy(x)
+            x._iterator = None
+        self._adapter = data_adapters.get_data_adapter(x=x, class_weight=class_weight)
+        self._adapter.on_epoch_begin()
+        self._iterator = iter(self._adapter.get_tf_dataset().repeat())
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._iterator = None
+        self._adapter.on_epoch_end()
+
+
 def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
     """An endless iterator of `(indices, *columns)`: pool after pool, cut from shuffled passes over `source`.
 
@@ -97,7 +158,7 @@ def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
         return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
 
     def read(indices):
-        return (indices, *(_rows(column, indices) for column in source.columns))
+        return (indices, *(_read(column, indices) for column in source.columns))
 
     stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
     stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
@@ -135,7 +196,7 @@ def _unoptimised() -> tf.data.Options:
     return options
 
 
-def _rows(column: Any, indices: Any) -> Any:
+def _read(column: Any, indices: Any) -> Any:
     """Rows of a column, inside a `tf.data` pipeline; one that stays on the host is read there."""
     if not hasattr(column, "read"):
         return gather(column, indices)

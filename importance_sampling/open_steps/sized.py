@@ -52,14 +52,20 @@ class SizedPoolSteps(OpenSteps):
         for steps in self._made.values():
             steps.use(prepared)
 
-    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
-        """Take n open steps, all of one size."""
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Choose the size, and have up to n pools of it ready."""
         if not self._chosen or self.state.counters["since_look"] == 0:
-            self._current.release()
-            self._current = self._of(self.state.signals.tau)
+            chosen = self._of(self.state.signals.tau)
+            if chosen is not self._current:
+                self._current.release()
+            self._current = chosen
             self._current.use(self.prepared)
             self.sampler = self._current.sampler
             self._chosen = True
+        return self._current.ready(n, draw, give_back)
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps, all of one size."""
         self.spend(trained=n * (self.sampler.batch_size - self.batch_size))
         return self._current.take(iterator, n, listeners)
 

@@ -3,15 +3,26 @@
 from importance_sampling.sources.arrays import ArraySource
 from importance_sampling.sources.prepare import prepare
 from importance_sampling.sources.prepared import Prepared
-from importance_sampling.sources.stores import StoreBatches, StoreColumn, is_mapped, is_store, with_stores_unread
+from importance_sampling.sources.stores import (
+    StoreBatches,
+    StoreColumn,
+    is_mapped,
+    is_store,
+    keras_dtype,
+    with_stores_unread,
+)
+from importance_sampling.sources.streams import StreamSource, unpacked
 
 __all__ = [
     "ArraySource",
     "Prepared",
     "StoreBatches",
     "StoreColumn",
+    "StreamSource",
     "is_mapped",
     "is_store",
+    "keras_dtype",
     "prepare",
+    "unpacked",
     "with_stores_unread",
 ]

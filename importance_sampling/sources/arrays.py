@@ -34,6 +34,8 @@ class ArraySource:
         pack: puts a list of such leaves back in place.
     """
 
+    has_rows = True
+
     def __init__(self, data: tuple):
         leaves, self.pack = flat(data)
         self.columns = [
@@ -56,9 +58,32 @@ class ArraySource:
             for column in self.columns
         )
 
-    def pools(self, pool_size: int, seed: int, start: int) -> Any:
-        """An endless iterator of `(indices, *columns)` of candidates, from the pool number `start` on."""
-        return backend.pools(self, pool_size, seed, start)
+    def example(self, size: int) -> tuple:
+        """The first rows, `size` of them or all."""
+        return self.read(np.arange(min(size, self.num_rows)))
+
+    def pools(self, pool_size: int, seed: int, start: int, draw: Callable, give_back: Callable) -> ArrayPools:
+        """Pools of candidates from the one numbered `start` on, whatever Keras draws in the meantime."""
+        return ArrayPools(backend.pools(self, pool_size, seed, start))
+
+
+class ArrayPools:
+    """Pools without end, on their way to the compiled steps.
+
+    Args:
+        iterator: hands them over, as `(indices, *columns)`.
+    """
+
+    def __init__(self, iterator: Any):
+        self.iterator = iterator
+
+    def fill(self, n: int) -> int:
+        """Have n pools ready."""
+        return n
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self.iterator = None
 
 
 def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
@@ -105,7 +130,7 @@ def _reader(source: ArraySource) -> Callable:
 
 def _keras_refuses(data: tuple, class_weight: dict | None) -> bool:
     """Whether Keras will raise when it sees these data; the words are its own."""
-    x, y, sample_weight = data
+    _, y, sample_weight = data
     leaves, _ = flat(data)
     rows = {int(leaf.shape[0]) for leaf in leaves}
     if len(rows) != 1 or rows == {0}:

@@ -14,15 +14,16 @@ class Prepared:
         source: where candidates come from, or None where there are none to be had.
         reason: why there are none, a clause; None where Keras will raise anyway.
         batch_size: int, rows of a batch; None where only the first batch will tell.
-        batch: None, or a function from the batch that Keras draws to `(indices, batch)`: Keras drew row numbers.
+        batch: None, or a function from the batch that Keras draws to `(indices, batch)`, where Keras draws row numbers
+            or it is to be told which rows plain steps train on.
         num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
     """
 
-    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = None):
+    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = 32):
         self.arguments = arguments
         self.reason = reason
         self.source = source
-        self.batch_size = batch_size or arguments["batch_size"] or 32
+        self.batch_size = batch_size
         self.batch: Callable | None = None
         self.num_batches = 0
 
