@@ -1,7 +1,10 @@
 """Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, and blinker's signals.
 
 `is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
-logs; the sender is the sampler. With nobody listening nothing is computed.
+logs; the sender is the sampler. `is.evaluate_batch` and `is.evaluation` are sent `figures`, the loss and the metrics of
+a batch and of a whole evaluation as a float64 array; the sender is the model wrapper.
+`is.lstm_comparison_sampler.scores` is sent `scores`, true beside predicted ones. With nobody listening nothing is
+computed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import numpy as np
 SAMPLE = blinker.signal("is.sample")
 SCORE = blinker.signal("is.score")
 TRAINING = blinker.signal("is.training")
+LSTM_COMPARISON = blinker.signal("is.lstm_comparison_sampler.scores")
+EVALUATE_BATCH = blinker.signal("is.evaluate_batch")
+EVALUATION = blinker.signal("is.evaluation")
 
 
 class Listeners:
@@ -62,3 +68,15 @@ class Listeners:
         """An execution of steps ended."""
         if TRAINING.receivers:
             TRAINING.send(sampler, logs=logs)
+
+
+def evaluated_batch(wrapper: Any, figures: np.ndarray) -> None:
+    """A model wrapper evaluated a batch."""
+    if EVALUATE_BATCH.receivers:
+        EVALUATE_BATCH.send(wrapper, figures=figures)
+
+
+def evaluated(wrapper: Any, figures: np.ndarray) -> None:
+    """A model wrapper evaluated samples."""
+    if EVALUATION.receivers:
+        EVALUATION.send(wrapper, figures=figures)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ from importance_sampling.conditions import Condition
 from importance_sampling.events import Listeners
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
-from importance_sampling.sources import Prepared
+from importance_sampling.sources import Prepared, unpacked
 from importance_sampling.state import PLAIN_STEP, TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
@@ -40,6 +40,7 @@ class TrainFunction:
         steps: `OpenSteps`: the probe and the open steps.
         state: the trainer's.
         listeners: who wants to know.
+        steps_for: makes the open steps anew, once the first batch has told what there was to know of the data.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class TrainFunction:
         steps: OpenSteps,
         state: TrainerState,
         listeners: Listeners,
+        steps_for: Callable[[Prepared], OpenSteps],
     ):
         self.model = model
         self.keras_function = keras_function
@@ -59,12 +61,14 @@ class TrainFunction:
         self.steps = steps
         self.state = state
         self.listeners = listeners
+        self.steps_for = steps_for
         self.unsupported: str | None = None
         self.signals = state.signals
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         self._iterator: Any = None
-        self._queue: deque = deque()  # where Keras draws row numbers: batches of rows, on their way to its function
+        self._held: deque = deque()  # batches that were drawn and not yet used, where data have no row numbers
+        self._queue: deque = deque()  # where rows of plain steps are told: batches on their way to Keras's function
         self._feed: Any = None  # the iterator that hands them over
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self._taken = 0  # of those, how many were taken from Keras's iterator
@@ -76,19 +80,18 @@ class TrainFunction:
         counters = self.state.counters
         if iterator is not self._iterator:
             self._iterator, self._delivered, self._taken = iterator, 0, 0
+            self._held.clear()
             self._queue.clear()
             self._feed = None
-        steps = self._count()
-        is_open = self.condition is not None and self.condition.satisfied
-        logs = None
-        if is_open:
+        logs, steps = None, self._count()
+        if self.condition is not None and self.condition.satisfied:
             try:
-                logs = self._open(steps)
+                logs, steps = self._open(steps)
             except Unsupported as error:
                 self._close_for_good(error)
-                is_open = False
-        if logs is None:
-            logs = self._closed(steps)
+        is_open = logs is not None
+        if not is_open:
+            logs, steps = self._closed(steps)
         counters["forwards"] += PLAIN_STEP * steps
         self._delivered += steps
         counters["steps"] += steps
@@ -102,65 +105,105 @@ class TrainFunction:
         return logs
 
     def _count(self) -> int:
-        """How many steps Keras would take in this execution."""
+        """How many steps Keras would take in this execution; at most that many where only its iterator knows."""
         if not self.prepared.num_batches:
             return self.model.steps_per_execution
         return min(self.model.steps_per_execution, self.prepared.num_batches - self._delivered)
 
+    def _draw(self) -> Any:
+        """The batch that Keras would train on next; raises StopIteration at the end of a pass, as Keras expects it."""
+        return self._held.popleft() if self._held else next(self._iterator)
+
+    def _drawn(self, n: int) -> Iterator[Any]:
+        """Up to n batches."""
+        for _ in range(n):
+            try:
+                yield self._draw()
+            except StopIteration:
+                return
+
+    def _meet(self, batch: Any) -> None:
+        """Let the first batch tell what isn't known of the data yet."""
+        if self.prepared.batch_size is None:
+            self.prepared.batch_size = self.prepared.source.meet(batch, self._iterator)
+            traced = self.steps.keras_traced
+            self.steps = self.steps_for(self.prepared)
+            self.steps.keras_traced |= traced
+
     # Open
 
-    def _open(self, steps: int) -> dict:
+    def _open(self, steps: int) -> tuple[dict | None, int]:
+        if self.prepared.batch_size is None:
+            self._held.append(self._draw())
+            self._meet(self._held[0])
+        steps = self.steps.ready(steps, self._draw, lambda batches: self._held.extendleft(reversed(batches)))
+        if not steps:
+            return None, self._count()  # what is left of the pass doesn't fill a pool
         logs = self.steps.take(self._iterator, steps, self.listeners)
         if self.steps.reads_batches:
             self._taken += steps
         if self.state.counters["opened_at"] < 0:
             self.state.counters["opened_at"] = self.state.counters["steps"]
-        return logs
+        return logs, steps
 
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
         self.signals = self.state.signals
-        self.condition.update(self.signals)
+        self.condition.observe(self.signals)
         self.state.counters.update(since_look=0, satisfied=int(self.condition.satisfied))
 
     # Closed
 
-    def _closed(self, steps: int) -> dict:
+    def _closed(self, steps: int) -> tuple[dict, int]:
         probe = self._probe_is_due()
-        left = min(self.model.steps_per_execution, self.prepared.num_batches - self._taken)
-        self._taken += steps
+        # What Keras's function would take of its iterator, were it handed over.
+        left = self.model.steps_per_execution
+        if self.prepared.num_batches:
+            left = min(left, self.prepared.num_batches - self._taken)
         if self.prepared.batch is not None:
-            return self._closed_by_row(steps, probe, left)
-        batches = self._iterator
-        if self.prepared.num_batches and (probe or left != steps):
+            logs, steps = self._closed_by_row(steps, probe, left)
+        elif probe or left != steps or self._held:
             # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
-            batches = itertools.islice(batches, steps)
+            batches = _Counted(self._drawn(steps))
+            first = next(batches)
             if probe:
-                batches = self._probed(batches)
-        logs = self.keras_function(batches)
+                self._probe(first)
+            logs, steps = self.keras_function(itertools.chain([first], batches)), batches.count
+        else:
+            before = self._updates()
+            logs = self.keras_function(self._iterator)
+            if not self.prepared.num_batches and steps > 1:
+                steps = max(self._updates() - before, 1)
+        self._taken += steps
         self.steps.keras_traced = True
-        return logs
+        return logs, steps
 
-    def _closed_by_row(self, steps: int, probe: bool, left: int) -> dict:
-        """Keras drew row numbers: read the rows, and hand them to its function in the same order."""
-        read = [self.prepared.batch(numbers) for numbers in itertools.islice(self._iterator, steps)]
+    def _closed_by_row(self, steps: int, probe: bool, left: int) -> tuple[dict, int]:
+        """Read the rows that plain steps train on, to be told, and hand them to Keras's function in the same order."""
+        read = [self.prepared.batch(drawn) for drawn in self._drawn(steps)]
         if not read:
-            return self.keras_function(self._iterator)  # it is exhausted, and says so as Keras expects
+            raise StopIteration
         batches = [batch for _, batch in read]
         if probe:
             self._probe(batches[0])
-        if left == steps:
+        if len(read) == left:
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.keras_function(self._feed)
         else:
             logs = self.keras_function(iter(batches))
-        self.steps.keras_traced = True
         if self.listeners.want_samples:
             for indices, _ in read:
                 ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
                 self.listeners.sampled(self.steps.sampler, indices, ones, unknown)
-        return logs
+        return logs, len(read)
+
+    def _updates(self) -> int:
+        """How many updates the optimizer has made, where an execution may have fewer steps than it was to have."""
+        if self.prepared.num_batches or self.model.steps_per_execution == 1 or self.model.optimizer is None:
+            return 0
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        return int(backend.host(optimizer._iterations))
 
     def _probe_is_due(self) -> bool:
         if self.condition is None or not self.condition.probes or not self.steps.is_ready():
@@ -179,19 +222,13 @@ class TrainFunction:
             or np.isnan(self.signals.tau)
         )
 
-    def _probed(self, batches: Any) -> Any:
-        """Pass batches on, the first one scored."""
-        for first in itertools.islice(batches, 1):
-            self._probe(first)
-            yield first
-        yield from batches
-
     def _probe(self, batch: Any) -> None:
         """Score a batch for the gate, and let it decide."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        if keras.tree.flatten(x)[0].shape[0] != self.prepared.batch_size:
-            return  # a smaller last batch would be another trace; the next one will do
         try:
+            self._meet(batch)
+            x, y, sample_weight = unpacked(batch)
+            if keras.tree.flatten(x)[0].shape[0] != self.prepared.batch_size:
+                return  # a smaller last batch would be another trace; the next one will do
             self.steps.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)
             scores = self.steps.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
@@ -206,6 +243,22 @@ class TrainFunction:
         self.condition = None
         self.unsupported = str(error)
         warnings.warn(plain_message(self.unsupported), stacklevel=2)
+
+
+class _Counted:
+    """An iterator that counts what was taken of it."""
+
+    def __init__(self, iterator: Iterator):
+        self.iterator = iterator
+        self.count = 0
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        taken = next(self.iterator)
+        self.count += 1
+        return taken
 
 
 def plain_message(reason: str) -> str:

@@ -125,25 +125,31 @@ def _tap(head: keras.Layer, catch: Any, stack: contextlib.ExitStack) -> None:
     if isinstance(head, keras.layers.TimeDistributed):
         # The inner layer runs step by step; activating the joined steps afterwards is the same, and in reach.
         activation, call = head.layer.activation, head.call
-        _swap(head.layer, "activation", lambda z: z, stack)
-        _swap(head, "call", lambda *args, **kwargs: activation(catch(call(*args, **kwargs))), stack)
+        stack.enter_context(swapped(head.layer, "activation", lambda z: z))
+        stack.enter_context(swapped(head, "call", lambda *args, **kwargs: activation(catch(call(*args, **kwargs)))))
     elif isinstance(head, _ACTIVATED):
         activation = head.activation
-        _swap(head, "activation", lambda z: activation(catch(z)), stack)
+        stack.enter_context(swapped(head, "activation", lambda z: activation(catch(z))))
     elif isinstance(head, keras.layers.Softmax):
         call = head.call
-        _swap(head, "call", lambda z, *args, **kwargs: call(catch(z), *args, **kwargs), stack)
+        stack.enter_context(swapped(head, "call", lambda z, *args, **kwargs: call(catch(z), *args, **kwargs)))
     else:
         call = head.call
-        _swap(head, "call", lambda *args, **kwargs: catch(call(*args, **kwargs)), stack)
+        stack.enter_context(swapped(head, "call", lambda *args, **kwargs: catch(call(*args, **kwargs))))
 
 
-def _swap(layer: keras.Layer, name: str, value: Any, stack: contextlib.ExitStack) -> None:
-    """Set an attribute until the stack unwinds, leaving none behind that the layer itself did not have."""
-    own = name in vars(layer)
-    before = getattr(layer, name)
-    setattr(layer, name, value)
-    stack.callback(lambda: setattr(layer, name, before) if own else delattr(layer, name))
+@contextlib.contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object another attribute while open, and leave none behind that it did not have itself."""
+    own, before = name in vars(owner), getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 def _heads(model: keras.Model) -> list:

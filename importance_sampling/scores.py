@@ -119,7 +119,7 @@ class Scorer:
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
             at = [multiplier] if self.score == "loss" else self.points.of(y_pred, caught)
             # Ahead of the differentiation, or float16 gradients underflow.
-            return loss.total * (rows if loss.is_mean else 1), at, (y_pred, loss)
+            return loss.summed(rows), at, (y_pred, loss)
 
         if self.score in ("gnorm", "loss"):
             gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])

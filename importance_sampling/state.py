@@ -39,7 +39,7 @@ class TrainerState:
     """
 
     def __init__(self, seed: int | None, momentum: float = 0.9):
-        self.seed = seed if seed is not None else _seed_of_python()
+        self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
@@ -71,6 +71,11 @@ class TrainerState:
         largest = ops.maximum(largest, ops.max(weights))
         unusable = unusable + (1.0 - ops.cast(usable, "float32"))
         self.totals.assign(ops.stack([steps + 1.0, total + effective, largest, unusable]))
+
+    @property
+    def mean_score(self) -> Any:
+        """The moving average of the mean score, on the device."""
+        return self.averages.value[Signals._fields.index("score")]
 
     @property
     def signals(self) -> Signals:
@@ -119,7 +124,7 @@ class TrainerState:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
 
 
-def _seed_of_python() -> int:
+def seed_of_python() -> int:
     """A seed from Python's global generator as it stands, which stays as it is."""
     copy = random.Random(0)
     copy.setstate(random.getstate())

@@ -45,6 +45,23 @@ def feeds_itself(model: keras.Model) -> bool:
     return backend.replicas(model) > 1 or backend.has_custom_loop(model, ("fit", "make_train_function"))
 
 
+def is_ready(model: keras.Model) -> bool:
+    """Whether the model's variables, its loss and its metrics have been built."""
+    kind, loss, metrics = type(model), model._compile_loss, model._compile_metrics
+    return (
+        model.built
+        and model.optimizer.built
+        and (loss is None or loss.built or kind.compute_loss is not keras.Model.compute_loss)
+        and (metrics is None or metrics.built or kind.compute_metrics is not keras.Model.compute_metrics)
+    )
+
+
+def build(model: keras.Model, batch: tuple) -> None:
+    """Build what Keras would build at its first step."""
+    if not is_ready(model):
+        model._symbolic_build(data_batch=batch)
+
+
 def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
     """Find out, on a batch, whether all of a built model's loss that depends on the data is weighed by sample.
 

@@ -17,13 +17,14 @@ import keras
 import numpy as np
 
 from importance_sampling import scores, support
-from importance_sampling.conditions import Condition
+from importance_sampling.conditions import Gate, VarianceReductionCondition
+from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.pre_activations import find_layer
 from importance_sampling.reporting import Reporter, checkpointed, reported
-from importance_sampling.sources import Prepared, is_mapped, prepare, unread
+from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
 from importance_sampling.state import TrainerState
 from importance_sampling.summary import summarise
 from importance_sampling.weighted_loss import Unsupported
@@ -50,7 +51,7 @@ class Trainer:
     def __init__(
         self,
         model: keras.Model,
-        condition: Condition,
+        condition: Gate,
         *,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
@@ -59,7 +60,7 @@ class Trainer:
     ):
         if not isinstance(model, keras.Model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
-        if forward_batch_size is not None and (not is_number(forward_batch_size) or int(forward_batch_size) < 1):
+        if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
             raise ValueError(
                 "`forward_batch_size` must be a positive int, or None to score a pool whole. "
                 f"Received: forward_batch_size={forward_batch_size!r}"
@@ -141,21 +142,29 @@ class Trainer:
         keras_function = before or self._keras_function()
         steps = self._steps_for(keras_function, prepared)
         condition = self.condition if reason is None and prepared.source is not None else None
-        if condition is not None and condition.probes:
-            steps.use(prepared)
+        if condition is not None and condition.probes and prepared.batch_size is not None:
             try:
-                self._dry_run(steps, prepared)
+                self._ready(steps, prepared)
             except Unsupported as error:
                 reason, condition = str(error), None
                 warnings.warn(plain_message(reason), stacklevel=2)
-        function = TrainFunction(self.model, keras_function, prepared, condition, steps, self._state, listeners)
+        function = TrainFunction(
+            self.model,
+            keras_function,
+            prepared,
+            condition,
+            steps,
+            self._state,
+            listeners,
+            lambda prepared: self._ready(self._steps_for(keras_function, prepared), prepared),
+        )
 
         self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
         started = dict(self._state.counters)
 
         def restored() -> None:
             self._restore_condition()
-            steps.release()
+            function.steps.release()
             function.signals = self._state.signals
             self._state.begin()
             started.update(self._state.counters)
@@ -169,7 +178,7 @@ class Trainer:
                 history = self.model.fit(**prepared.arguments)
         finally:
             self.model.train_function = before
-            steps.release()
+            function.steps.release()
         self._summary = summarise(self, function, reason, started)
         logger.info("%s", self._summary.splitlines()[0])
         return history
@@ -211,10 +220,10 @@ class Trainer:
     def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
         by_row = listeners.want_samples or any(
-            is_mapped(leaf) for leaf in keras.tree.flatten([arguments["x"], arguments["y"]])
+            is_store(leaf) for leaf in keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])
         )
         if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
-            prepared = Prepared(unread(arguments))
+            prepared = Prepared(with_stores_unread(arguments))
         else:
             prepared = prepare(arguments, by_row)
         if not self.condition.probes:
@@ -222,7 +231,7 @@ class Trainer:
         reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
-        elif prepared.source is not None and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
+        elif prepared.num_batches and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
             reason = f"the data have fewer rows ({prepared.source.num_rows}) than a pool of candidates"
         return prepared, reason
 
@@ -237,25 +246,48 @@ class Trainer:
     def _steps_for(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         """The compiled steps for this model as compiled, these data, this batch size."""
         self._steps = {key: one for key, one in self._steps.items() if one.is_of(self.model)}
+        if prepared.batch_size is None:
+            prepared = Prepared(prepared.arguments)  # a sender for the listeners, until the first batch is met
         key = (prepared.batch_size, prepared.signature)
         if key not in self._steps:
             self._steps[key] = self._open_steps(keras_function, prepared)
         return self._steps[key]
 
-    def _dry_run(self, steps: OpenSteps, prepared: Prepared) -> None:
-        """Find out before the first step what scoring would stumble over, where that can be told."""
-        if not self.condition.satisfied and self.score in ("gnorm", "full_gnorm"):
-            return
-        batch = prepared.source.read(np.arange(min(prepared.batch_size, prepared.source.num_rows)))
-        steps.build(batch)
-        steps.check(batch)
-        if self.score == "loss" or callable(self.score):
-            steps.check_scores(batch)
+    def _ready(self, steps: OpenSteps, prepared: Prepared) -> OpenSteps:
+        """The steps with the data to take them on; what scoring would stumble over is found out where it can be told.
+
+        Raises:
+            Unsupported: the samples can't be weighed.
+        """
+        steps.use(prepared)
+        if self.condition.satisfied or self.score not in ("gnorm", "full_gnorm"):
+            batch = prepared.source.example(prepared.batch_size)
+            steps.build(batch)
+            steps.check(batch)
+            if self.score == "loss" or callable(self.score):
+                steps.check_scores(batch)
+        return steps
 
     def _restore_condition(self) -> None:
         self.condition.restore(bool(self._state.counters["satisfied"]))
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is a number, and not a bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+def gate(tau_th: float) -> VarianceReductionCondition:
+    """The published rule at a threshold.
+
+    Raises:
+        ValueError: it isn't a number.
+    """
+    if not is_real(tau_th):
+        raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
+    return VarianceReductionCondition(tau_th)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise unless a uniform share is in (0, 1].
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not is_real(alpha) or not 0 < alpha <= 1:
+        raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")

@@ -18,7 +18,7 @@ from keras import ops
 Multiplier = Callable[[int, "OutputLoss"], Any]
 
 
-class Unsupported(Exception):
+class Unsupported(ValueError):
     """The loss can't be weighed sample by sample; the message says why, and what to do."""
 
 
@@ -46,6 +46,10 @@ class WeightedLoss(NamedTuple):
     def is_mean(self) -> bool:
         """Whether the batch's loss is a mean over the batch, not a sum."""
         return any(output.is_mean for output in self.outputs)
+
+    def summed(self, rows: Any) -> Any:
+        """The total as a sum over the batch's rows, whose gradients are those of single samples."""
+        return self.total * (rows if self.is_mean else 1)
 
 
 def weighted_loss(
@@ -87,9 +91,8 @@ def weighted_loss(
 
 
 def stateless(model: keras.Model) -> keras.StatelessScope:
-    """A scope in which nothing of the model moves, in which it still knows its regularised weights."""
-    regularised = [v for v in model.trainable_variables if v.regularizer is not None]
-    return keras.StatelessScope(state_mapping=[(v, v.value) for v in regularised])
+    """A scope in which nothing of the model moves, in which its weights are still what they were around it."""
+    return keras.StatelessScope(state_mapping=[(v, v.value) for v in model.trainable_variables])
 
 
 def per_sample(t: Any, like: Any) -> Any:

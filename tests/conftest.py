@@ -1,4 +1,9 @@
-"""The same random numbers for every test, whichever tests ran before it."""
+"""The same random numbers for every test, whichever tests ran before it, and one thread for each of the workers."""
+
+import os
+
+# Ahead of TensorFlow: the models are tiny, and workers with a pool of threads each would only wait for one another.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 import keras
 import pytest

@@ -170,12 +170,12 @@ def test_averages_start_at_the_first_value_and_decay_with_every_step(steps, kept
 def test_the_default_gate_opens_above_its_cost_and_closes_a_little_below():
     gate = GrowthCondition(3.0)
     assert gate.cost == 2.0 and gate.probes and not gate.satisfied
-    assert not gate.update(signals())
-    assert not gate.update(signals(growth=2.0))
-    assert gate.update(signals(growth=2.01)) and not gate.previously_satisfied
-    assert gate.update(signals(growth=1.91)) and gate.previously_satisfied
-    assert not gate.update(signals(growth=1.9)) and gate.previously_satisfied
-    assert not gate.update(signals(growth=1.95)) and not gate.previously_satisfied
+    assert not gate.observe(signals())
+    assert not gate.observe(signals(growth=2.0))
+    assert gate.observe(signals(growth=2.01)) and not gate.previously_satisfied
+    assert gate.observe(signals(growth=1.91)) and gate.previously_satisfied
+    assert not gate.observe(signals(growth=1.9)) and gate.previously_satisfied
+    assert not gate.observe(signals(growth=1.95)) and not gate.previously_satisfied
     assert gate.explain(signals(growth=1.954)) == "growth 1.95, cost 2.00"
 
 
@@ -184,20 +184,20 @@ def test_the_default_gate_counts_the_smaller_of_two_growths():
     assert signals(growth=2.5, discount=1.5).trusted_growth == 2.5
     assert signals(growth=2.5).trusted_growth == 2.5
     gate = GrowthCondition(3.0)
-    assert not gate.update(signals(growth=2.5, discount=0.5))
-    assert gate.update(signals(growth=2.5, discount=0.9))
+    assert not gate.observe(signals(growth=2.5, discount=0.5))
+    assert gate.observe(signals(growth=2.5, discount=0.9))
 
 
 @pytest.mark.parametrize("presample", [1.0, 1.5])
 def test_the_default_gate_cannot_open_where_the_pool_is_too_small(presample):
-    assert not GrowthCondition(presample).update(signals(growth=presample))
+    assert not GrowthCondition(presample).observe(signals(growth=presample))
 
 
 def test_the_published_gate_compares_tau_with_its_threshold():
     gate = VarianceReductionCondition(1.5)
     assert gate.probes and not gate.satisfied
-    assert not gate.update(signals()) and not gate.update(signals(tau=1.5))
-    assert gate.update(signals(tau=1.51)) and not gate.update(signals(tau=1.49))
+    assert not gate.observe(signals()) and not gate.observe(signals(tau=1.5))
+    assert gate.observe(signals(tau=1.51)) and not gate.observe(signals(tau=1.49))
     assert VarianceReductionCondition().vr_th == 1.2
     assert gate.explain(signals(tau=1.234)) == "tau 1.23, threshold 1.50"
 
@@ -205,16 +205,16 @@ def test_the_published_gate_compares_tau_with_its_threshold():
 @pytest.mark.parametrize("threshold", [1, 0.5, 0, -1])
 def test_thresholds_of_at_most_one_are_open_from_the_first_step(threshold):
     gate = VarianceReductionCondition(threshold)
-    assert gate.satisfied and gate.update(signals()) and gate.update(signals(tau=1.0))
+    assert gate.satisfied and gate.observe(signals()) and gate.observe(signals(tau=1.0))
 
 
 def test_an_infinite_threshold_never_opens_nor_probes():
     gate = VarianceReductionCondition(float("inf"))
     assert not gate.probes
-    assert not gate.satisfied and not gate.update(signals(tau=1e30))
+    assert not gate.satisfied and not gate.observe(signals(tau=1e30))
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), "2", True])
 def test_thresholds_that_are_no_number_are_refused(threshold):
-    with pytest.raises(ValueError, match=rf"`tau_th` must be a number.*Received: tau_th={threshold!r}"):
+    with pytest.raises(ValueError, match=rf"`vr_th` must be a number.*Received: vr_th={threshold!r}"):
         VarianceReductionCondition(threshold)

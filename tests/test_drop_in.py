@@ -206,10 +206,19 @@ CASES = {
 }
 
 
-@pytest.fixture
-def arrays(request, tmp_path):
+class Plain:
+    """A case by `model.fit`, once for all that is compared with it."""
+
+    def __init__(self, name, arrays):
+        self.name, self.arrays = name, arrays
+        self.model, self.history = train(name, arrays, lambda model: model)
+        self.world = state_of_the_world()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def plain(request, tmp_path_factory):
     make = CASES[request.param][1]
-    return make(tmp_path) if make is mapped_data else make()
+    return Plain(request.param, make(tmp_path_factory.mktemp("mapped")) if make is mapped_data else make())
 
 
 def begin_anew():
@@ -231,12 +240,6 @@ def state_of_the_world():
     return random.getstate(), np.random.get_state()[1].tolist(), float(keras.random.uniform(()))
 
 
-def each(function):
-    return pytest.mark.parametrize(("name", "arrays"), [(n, n) for n in CASES], indirect=["arrays"], ids=list(CASES))(
-        function
-    )
-
-
 def assert_equal(plain, trained):
     for before, after in zip(plain.variables, trained.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
@@ -244,24 +247,30 @@ def assert_equal(plain, trained):
         np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
 
 
-@each
-def test_switched_off_it_equals_fit_bit_for_bit(name, arrays):
-    plain, plain_history = train(name, arrays, lambda model: model)
-    world = state_of_the_world()
-    trained, history = train(name, arrays, lambda model: ImportanceTraining(model, tau_th=float("inf")))
-    assert state_of_the_world() == world
-    assert_equal(plain, trained)
-    assert {key: history[key] for key in plain_history} == plain_history
+def test_switched_off_it_equals_fit_bit_for_bit(plain):
+    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=float("inf")))
+    assert state_of_the_world() == plain.world
+    assert_equal(plain.model, trained)
+    assert {key: history[key] for key in plain.history} == plain.history
     assert trained.train_function is None
 
 
-@each
-def test_closed_but_watching_it_trains_as_fit_does(name, arrays):
-    plain, plain_history = train(name, arrays, lambda model: model)
-    trained, history = train(name, arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
-    assert_equal(plain, trained)
-    assert {key: history[key] for key in plain_history} == plain_history
+def test_closed_but_watching_it_trains_as_fit_does(plain):
+    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
+    assert_equal(plain.model, trained)
+    assert {key: history[key] for key in plain.history} == plain.history
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
+
+
+def test_open_it_takes_as_many_steps_and_learns(plain):
+    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=0, seed=1))
+    if plain.name != "half precision":  # there an overflow skips a step, and not the same ones
+        assert int(trained.optimizer.iterations) == int(plain.model.optimizer.iterations)
+    assert set(history) == set(plain.history) | {"score", "tau", "importance"}
+    assert history["importance"] == [1.0] * len(plain.history["loss"])
+    assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
+    assert min(history["tau"]) >= 1.0
+    assert trained.train_function is None
 
 
 TOLD = [
@@ -275,20 +284,19 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arrays"), [(n, n) for n in TOLD], indirect=["arrays"], ids=TOLD)
-def test_with_a_listener_to_its_rows_it_trains_as_fit_does(name, arrays):
+@pytest.mark.parametrize("plain", TOLD, indirect=True)
+def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
     told = []
-    plain, plain_history = train(name, arrays, lambda model: model)
     trained, history = train(
-        name,
-        arrays,
+        plain.name,
+        plain.arrays,
         lambda model: ImportanceTraining(model, tau_th=1e9),
         on_sample=lambda sampler, indices, weights, scores: told.append(indices),
     )
-    assert_equal(plain, trained)
-    assert {key: history[key] for key in plain_history} == plain_history
+    assert_equal(plain.model, trained)
+    assert {key: history[key] for key in plain.history} == plain.history
     assert len(told) == int(trained.optimizer.iterations)
-    rows = int(ROWS * (1 - CASES[name][2].get("validation_split", 0)))
+    rows = int(ROWS * (1 - CASES[plain.name][2].get("validation_split", 0)))
     np.testing.assert_array_equal(np.sort(np.concatenate(told)), np.repeat(np.arange(rows), 3))
 
 
@@ -336,16 +344,3 @@ def test_what_it_draws_no_candidates_from_is_read_as_fit_reads_it(name, tau_th):
     assert state_of_the_world() == world
     assert_equal(plain, trained)
     assert {key: history[key] for key in plain_history} == plain_history
-
-
-@each
-def test_open_it_takes_as_many_steps_and_learns(name, arrays):
-    plain, plain_history = train(name, arrays, lambda model: model, epochs=6)
-    trained, history = train(name, arrays, lambda model: ImportanceTraining(model, tau_th=0, seed=1), epochs=6)
-    if name != "half precision":  # there an overflow skips a step, and not the same ones
-        assert int(trained.optimizer.iterations) == int(plain.optimizer.iterations)
-    assert set(history) == set(plain_history) | {"score", "tau", "importance"}
-    assert history["importance"] == [1.0] * len(history["loss"])
-    assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
-    assert min(history["tau"]) >= 1.0
-    assert trained.train_function is None

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.sources import ArraySource, MappedColumn, is_mapped, prepare
+from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, prepare
 
 
 class Counting(np.memmap):
@@ -43,7 +43,7 @@ def build():
 
 def test_rows_come_in_the_order_asked_for_and_in_keras_dtype(mapped):
     x, _ = mapped
-    rows = MappedColumn(x).read([7, 3, 399, 3])
+    rows = StoreColumn(x).read([7, 3, 399, 3])
     assert rows.dtype == "float32"
     np.testing.assert_array_equal(rows, np.asarray(x)[[7, 3, 399, 3]].astype("float32"))
 

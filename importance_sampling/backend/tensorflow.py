@@ -1,4 +1,4 @@
-"""TensorFlow's side of the rim: compiled steps, gradients, and the stream of pools.
+"""TensorFlow's side of the rim: compiled steps and gradients.
 
 It follows `keras.src.backend.tensorflow.trainer` in how a step is compiled (jit, eager), and doesn't decide anything
 about sampling.
@@ -6,25 +6,27 @@ about sampling.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-PREFETCHED_POOLS = 2
-
+from importance_sampling.backend.tensorflow_data import concatenate, gather
 
 # Steps
 
 
-def compile_step(step: Callable, model: keras.Model) -> Callable:
-    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose."""
+def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = True) -> Callable:
+    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose.
+
+    Without `reduce_retracing` every shape is traced by itself, and known to the step.
+    """
     if model.run_eagerly:
         return step
-    return tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
+    return tf.function(step, autograph=False, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
 
 
 def run_steps(step: Callable, model: keras.Model) -> Callable:
@@ -68,20 +70,36 @@ def has_custom_loop(model: keras.Model, names: Sequence[str] = LOOP) -> bool:
 # Gradients
 
 
-def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
-    """Run `forward() -> (loss, points, rest)` on a tape and return `(gradients of loss at points, loss, rest)`.
+@contextlib.contextmanager
+def recording(watched: Sequence[Any] = ()) -> Iterator[Callable]:
+    """Record what is computed while open; yields `gradient(loss, points)`, to be asked as often as wanted.
 
-    The points may be tensors that only come into being inside `forward`. A point that the loss doesn't depend on has
-    the gradient None.
+    The points may be tensors that only come into being while it records. A point that the loss doesn't depend on has
+    the gradient None. Gradients are constants to whatever is recorded after them.
     """
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         for tensor in watched:
             tensor = tensor.value if isinstance(tensor, keras.Variable) else tensor
             if tensor.dtype.is_floating:
                 tape.watch(tensor)
+
+        def gradient(loss, points):
+            with tape.stop_recording():
+                return tape.gradient(loss, [p.value if isinstance(p, keras.Variable) else p for p in points])
+
+        yield gradient
+
+
+def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
+    """Record `forward() -> (loss, points, rest)` and return `(gradients of loss at points, loss, rest)`."""
+    with recording(watched) as gradient:
         loss, points, rest = forward()
-    points = [p.value if isinstance(p, keras.Variable) else p for p in points]
-    return tape.gradient(loss, points), loss, rest
+        return gradient(loss, points), loss, rest
+
+
+def dense(gradient: Any) -> Any:
+    """A gradient as a plain tensor; those of embeddings come as rows."""
+    return tf.convert_to_tensor(gradient)
 
 
 def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
@@ -103,13 +121,7 @@ def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], 
     return tf.map_fn(norm, samples, fn_output_signature=tf.float32)
 
 
-# Candidates
-
-
-def resident(array: Any) -> Any:
-    """The array as the tensor that Keras's own pipeline would make of it, so that both can share one."""
-    with tf.device("CPU:0"):
-        return tf.convert_to_tensor(array)
+# Tensors
 
 
 def host(variable: keras.Variable) -> np.ndarray:
@@ -117,24 +129,9 @@ def host(variable: keras.Variable) -> np.ndarray:
     return variable.value.numpy()
 
 
-def is_dense(value: Any) -> bool:
-    """Whether a value is a plain tensor: neither ragged nor sparse, nor of strings."""
-    return isinstance(value, tf.Tensor) and value.dtype != tf.string
-
-
-def gather(tensor: Any, positions: Any) -> Any:
-    """Rows of a tensor."""
-    return tf.gather(tensor, positions)
-
-
 def searchsorted(ascending: Any, values: Any) -> Any:
     """How many of the ascending numbers are at most each value, int32; Keras's own needed eager tensors up to 3.10."""
     return tf.searchsorted(ascending, values, side="right")
-
-
-def concatenate(parts: Sequence[Any]) -> Any:
-    """Join structures of tensors along the first axis."""
-    return tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
 
 
 def map_slices(function: Callable, data: Any, size: int, slice_size: int) -> Any:
@@ -154,65 +151,10 @@ def map_slices(function: Callable, data: Any, size: int, slice_size: int) -> Any
     return concatenate([joined, one(count * slice_size, rest)]) if rest else joined
 
 
-def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
-    """An endless iterator of `(indices, *columns)`: pool after pool, cut from shuffled passes over `source`.
-
-    Every pass is a permutation that depends on (seed, number of the pass) alone, so that the stream can be taken up
-    anywhere (`start` pools in) and no global generator is touched. Rows that don't fill a pool wait for another pass.
-    """
-    rows = source.num_rows
-    pools_per_pass = rows // pool_size
-
-    def permutation(number):
-        key = tf.stack([tf.constant(seed, tf.int64), number])
-        order = tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
-        return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
-
-    def read(indices):
-        columns = [
-            tf.gather(column, indices) if isinstance(column, tf.Tensor) else _read_rows(column, indices)
-            for column in source.columns
-        ]
-        return (indices, *columns)
-
-    stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
-    stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
-    stream = stream.map(read, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_POOLS)
-    return iter(stream.with_options(_unoptimised()))
-
-
-def feed(queue: deque, pack: Callable) -> Any:
-    """An iterator over the batches that are put into `queue` as tuples of tensors, one now, until it is found empty.
-
-    `pack` puts such a tuple in place. To whoever traces a step on it the number of rows is unknown, as with an iterator
-    of Keras's own pipeline.
-    """
-
-    def produce():
-        while queue:
-            yield queue.popleft()
-
-    specs = tuple(tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype) for leaf in queue[0])
-    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
-    return iter(dataset.with_options(_unoptimised()))
-
-
-def _unoptimised() -> tf.data.Options:
-    """Options that leave a pipeline as it was written: rewriting it costs more than it saves."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
-
-
-def _read_rows(column: Any, indices: Any) -> Any:
-    """Rows of a column that stays on the host (a memory map), read inside a `tf.data` pipeline."""
-    rows = tf.numpy_function(column.read, [indices], column.dtype)
-    rows.set_shape((indices.shape[0], *column.shape[1:]))
-    return rows
-
-
 def _static_rows(tensor: Any, start: Any, length: int) -> Any:
     """`length` rows from `start` on, with a static shape though `start` is a tensor."""
+    if not isinstance(tensor, tf.Tensor):  # sparse and ragged ones
+        return gather(tensor, start + tf.range(length))
     return tf.ensure_shape(tensor[start : start + length], (length, *tensor.shape[1:]))
 
 

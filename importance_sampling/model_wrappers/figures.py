@@ -1,8 +1,8 @@
 """The figures of the progress bar: the model's own loss and metrics, from a fair sample of the data.
 
 A batch drawn by importance is no fair sample, so figures come from the pool that it was drawn from (`evaluate`), or
-from the batch made fair by its weights (`count`). Source: what
-`keras.src.trainers.trainer.Trainer.compute_metrics` does with a batch. Nothing is trained here.
+from the batch made fair by its weights (`count`). Where the batch is a fair sample it is counted as it is (`record`).
+Source: what `keras.src.trainers.trainer.Trainer.compute_metrics` does with a batch. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -103,6 +103,30 @@ def _take(structure: Any, positions: Any) -> Any:
         return rows
 
     return keras.tree.map_structure(take, structure)
+
+
+def record(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """Update the model's loss and metrics from a batch, as Keras's own training step does.
+
+    Args:
+        model: compiled and built.
+        data: `(x, y, sample_weight)` of the batch.
+        y_pred: its outputs, in training mode.
+
+    Returns:
+        The logs.
+    """
+    x, y, sample_weight = data
+    loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+    model._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def of_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
+    """What `record` would return if this were the first batch; nothing moves."""
+    with stateless(model):
+        model.reset_metrics()
+        return record(model, data, y_pred)
 
 
 def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:

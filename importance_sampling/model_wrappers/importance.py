@@ -86,7 +86,7 @@ class ImportanceStep:
         scores, y_pred = self.scorer(data)
         logs, loss = evaluate(self.model, data, y_pred, self.sampler.batch_size)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), seed=self.state.generator)
-        picked = self.sampler.pick(scores, uniforms)
+        picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
         expected = [
             ops.mean(output.entries) if output.entries is not None and output.is_mean else None

@@ -27,24 +27,21 @@ class RowStep:
         scorer: scores the rows, where the training pass itself doesn't see the score.
         points: where the training step measures gradient norms.
         state: the trainer's variables.
-        fair: whether the weights make the batch a fair sample. If not, figures are of the batch as it is.
     """
 
-    def __init__(
-        self, model: keras.Model, scorer: Scorer, points: PreActivations, state: TrainerState, fair: bool = True
-    ):
+    def __init__(self, model: keras.Model, scorer: Scorer, points: PreActivations, state: TrainerState):
         self.model = model
         self.scorer = scorer
         self.points = points
         self.state = state
-        self.fair = fair
 
-    def __call__(self, data: tuple, weights: Any) -> tuple[dict, Any]:
+    def __call__(self, data: tuple, weights: Any, fair: Any) -> tuple[dict, Any]:
         """Take the step.
 
         Args:
             data: `(x, y, sample_weight)` of the rows.
             weights: float32 `(batch,)`, > 0.
+            fair: float32 `(batch,)`, the unbiased weights, for the figures.
 
         Returns:
             The logs, and the scores that were measured, float32 `(batch,)`.
@@ -55,8 +52,8 @@ class RowStep:
         if named:
             measured = stepped.measured
         uniform = keras.random.uniform((1,), seed=self.state.generator)
-        logs = count(self.model, data, stepped, weights if self.fair else ops.ones_like(weights), uniform)
-        self.state.observe(row_signals(measured, weights), 1)
+        logs = count(self.model, data, stepped, fair, uniform)
+        self.state.observe(row_signals(measured, fair), 1)
         self.state.count(weights, ops.all(ops.isfinite(measured)))
         return logs, measured
 

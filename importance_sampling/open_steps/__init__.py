@@ -3,5 +3,6 @@
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.open_steps.pool import PoolSteps
 from importance_sampling.open_steps.rows import RowSteps
+from importance_sampling.open_steps.sized import SizedPoolSteps
 
-__all__ = ["OpenSteps", "PoolSteps", "RowSteps"]
+__all__ = ["OpenSteps", "PoolSteps", "RowSteps", "SizedPoolSteps"]

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from importance_sampling import backend, support
@@ -77,10 +76,18 @@ class OpenSteps:
         Raises:
             Unsupported: they can't.
         """
-        source = self.prepared.source
-        batch = source.read(np.arange(min(self.batch_size, source.num_rows)))
+        batch = self.prepared.source.example(self.batch_size)
         self.build(batch)  # a state that was restored open may come ahead of every plain step
         self.check(batch)
+
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Get ready for up to n open steps; returns for how many the data suffice.
+
+        Args:
+            draw: returns the batch that Keras would train on next, raises StopIteration where its pass ends.
+            give_back: takes a list of batches that were drawn and not used, in their order.
+        """
+        return n
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps, tell the listeners, `spend` what scoring took, and return the logs of the last.
@@ -103,18 +110,11 @@ class OpenSteps:
 
     def is_ready(self) -> bool:
         """Whether the model's variables, its loss and its metrics have been built."""
-        kind, loss, metrics = type(self.model), self.model._compile_loss, self.model._compile_metrics
-        return (
-            self.model.built
-            and self.model.optimizer.built
-            and (loss is None or loss.built or kind.compute_loss is not keras.Model.compute_loss)
-            and (metrics is None or metrics.built or kind.compute_metrics is not keras.Model.compute_metrics)
-        )
+        return support.is_ready(self.model)
 
     def build(self, batch: tuple) -> None:
         """Build what Keras would build at its first step."""
-        if not self.is_ready():
-            self.model._symbolic_build(data_batch=batch)
+        support.build(self.model, batch)
 
     def check(self, batch: tuple) -> None:
         """Find out once, on a batch, whether samples can be weighed.

@@ -42,16 +42,19 @@ class PoolSteps(OpenSteps):
         self._steps: dict[bool, Callable] = {}
         self._pools: Any = None
 
-    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
-        """Take n open steps."""
-        counters = self.state.counters
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Have n pools ready, or as many as the data give."""
         if self._pools is None:
             self.prepare()
-            self._pools = backend.pools(
-                self.prepared.source, self.sampler.pool_size, self.state.seed, counters["pools"]
+            self._pools = self.prepared.source.pools(
+                self.sampler.pool_size, self.state.seed, self.state.counters["pools"], draw, give_back
             )
-        logs, drawn = self._compiled(listeners.want_draws)(self._pools, n)
-        counters["pools"] += n
+        return self._pools.fill(n)
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps."""
+        logs, drawn = self._compiled(listeners.want_draws)(self._pools.iterator, n)
+        self.state.counters["pools"] += n
         self.spend(scored=n * self.sampler.pool_size)
         if drawn:
             for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
@@ -65,7 +68,9 @@ class PoolSteps(OpenSteps):
 
     def release(self) -> None:
         """Stop reading ahead: a reader that goes on while Python shuts down would hang it."""
-        self._pools = None
+        if self._pools is not None:
+            self._pools.close()
+            self._pools = None
 
     def _compiled(self, listening: bool) -> Callable:
         """`steps(pools, n) -> (logs, drawn)`."""

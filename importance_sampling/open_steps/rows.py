@@ -16,7 +16,7 @@ from importance_sampling.conditions import Signals
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import RowStep, fair_signals
 from importance_sampling.open_steps.base import OpenSteps
-from importance_sampling.sources import MappedColumn, Prepared
+from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import TrainerState
 
 
@@ -25,8 +25,7 @@ class RowSteps(OpenSteps):
 
     Args:
         make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the first open step is taken;
-            returns a sampler with `draw(batch_size) -> (indices, weights, scores)`, `update(indices, scores)`,
-            `state()` and `restore(state)`.
+            returns a `BaseSampler`.
         Others: as for `OpenSteps`.
     """
 
@@ -62,8 +61,8 @@ class RowSteps(OpenSteps):
             self._ready = True
         logs: dict = {}
         for _ in range(n):
-            indices, weights, scores = self.sampler.draw(self.batch_size)
-            logs, measured = self._compiled()(weights, indices, *self.rows.columns(indices))
+            indices, weights, scores, fair = self.sampler.draw(self.batch_size)
+            logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))
             measured = np.asarray(measured)
             self.sampler.update(indices, measured)
             if listeners.want_scores:
@@ -77,11 +76,12 @@ class RowSteps(OpenSteps):
         return fair_signals(scores)
 
     def _compiled(self) -> Callable:
-        """`step(weights, indices, *columns) -> (logs, measured)`."""
+        """`step(weights, fair, indices, *columns) -> (logs, measured)`."""
         if self._step is None:
             step = RowStep(self.model, self.scorer, self.points, self.state)
             self._step = backend.compile_step(
-                lambda weights, indices, *columns: step(self.rows.gathered(indices, columns), weights), self.model
+                lambda weights, fair, indices, *columns: step(self.rows.gathered(indices, columns), weights, fair),
+                self.model,
             )
         return self._step
 
@@ -102,12 +102,19 @@ class Rows:
 
     def __getitem__(self, indices: Any) -> tuple:
         """`(x, y)` of rows."""
+        if isinstance(indices, slice):
+            indices = np.arange(len(self))[indices]
         return self._steps.prepared.source.read(indices)[:2]
+
+    @property
+    def train_data(self) -> Rows:
+        """Itself, as a sampler's data set."""
+        return self
 
     def columns(self, indices: Any) -> list:
         """The leaves of the data as a compiled function takes them: whole where they live on the device."""
         return [
-            backend.resident(column.read(indices)) if isinstance(column, MappedColumn) else column
+            backend.resident(column.read(indices)) if isinstance(column, StoreColumn) else column
             for column in self._steps.prepared.source.columns
         ]
 
@@ -115,11 +122,11 @@ class Rows:
         """`(x, y, sample_weight)` of rows, from the leaves that `columns` made."""
         source = self._steps.prepared.source
         return source.pack(
-            leaf if isinstance(column, MappedColumn) else backend.gather(leaf, indices)
+            leaf if isinstance(column, StoreColumn) else backend.gather(leaf, indices)
             for leaf, column in zip(columns, source.columns, strict=True)
         )
 
-    def score(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+    def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
         """The model's scores of rows, float32, in slices of `batch_size`; the last slice is filled up."""
         if self._score is None:
             scorer = self._steps.scorer

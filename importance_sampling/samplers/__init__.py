@@ -1,5 +1,47 @@
-"""Samplers: which candidates make up the batch. One file an idea."""
+"""Samplers: which candidates make up the batch. One file an idea.
 
+`BaseSampler` and its kind draw on the host, by index, and are usable by themselves; `PoolSampler` draws inside a
+compiled step.
+"""
+
+from importance_sampling.samplers.base import BaseSampler, Drawn
+from importance_sampling.samplers.cache import CacheSampler
+from importance_sampling.samplers.conditional import ConditionalStartSampler
+from importance_sampling.samplers.constant import ConstantTimeSampler, ConstantVarianceSampler
+from importance_sampling.samplers.decorator import SamplerDecorator
+from importance_sampling.samplers.history import HistorySampler
+from importance_sampling.samplers.lstm import LSTMComparisonSampler, LSTMSampler
+from importance_sampling.samplers.model import ModelSampler
+from importance_sampling.samplers.online_batch_selection import OnlineBatchSelectionSampler
+from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
+from importance_sampling.samplers.scsg import SCSGSampler
+from importance_sampling.samplers.smoothing import (
+    AdaptiveAdditiveSmoothingSampler,
+    AdditiveSmoothingSampler,
+    PowerSmoothingSampler,
+)
+from importance_sampling.samplers.uniform import UniformSampler
 
-__all__ = ["Picked", "PoolSampler"]
+__all__ = [
+    "AdaptiveAdditiveSmoothingSampler",
+    "AdditiveSmoothingSampler",
+    "BaseSampler",
+    "CacheSampler",
+    "ConditionalStartSampler",
+    "ConstantTimeSampler",
+    "ConstantVarianceSampler",
+    "Drawn",
+    "HistorySampler",
+    "LSTMComparisonSampler",
+    "LSTMSampler",
+    "ModelSampler",
+    "OnlineBatchSelectionSampler",
+    "PerClassGaussian",
+    "Picked",
+    "PoolSampler",
+    "PowerSmoothingSampler",
+    "SCSGSampler",
+    "SamplerDecorator",
+    "UniformSampler",
+]

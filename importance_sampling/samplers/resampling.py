@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from keras import ops
+import numpy as np
 
 from importance_sampling import backend
+from importance_sampling.numerics import floats, side
 
 
 class Resampling(Protocol):
@@ -52,14 +53,15 @@ class SystematicResampling:
             n: how many to draw.
 
         Returns:
-            int32 `(n,)`, ascending.
+            int `(n,)`, ascending.
         """
-        arrows = (ops.arange(n, dtype="float32") + uniforms) / n
+        xp = side(uniforms)
+        arrows = (xp.arange(n, dtype="float32") + floats(uniforms, xp)) / n
         return _invert(probabilities, arrows)
 
     def second_moment(self, q: Any) -> Any:
         """E[count^2] / q^2 for an expected count q: (f^2 + (2 f + 1) r) / q^2, f = floor(q), r = q - f."""
-        floor = ops.floor(q)
+        floor = side(q).floor(q)
         rest = q - floor
         return (floor * floor + (2.0 * floor + 1.0) * rest) / (q * q)
 
@@ -105,9 +107,12 @@ def get(name: str) -> Resampling:
 
 def _invert(probabilities: Any, arrows: Any) -> Any:
     """Inverse of the cumulative distribution, never a position of probability zero."""
-    cumulative = ops.cumsum(ops.convert_to_tensor(probabilities, dtype="float32"))
+    xp = side(probabilities, arrows)
+    cumulative = xp.cumsum(floats(probabilities, xp))
     # Float sums end near 1, not at it: measure the arrows by the sum that there is. An arrow that rounding puts on
     # the very end is moved just inside, onto the last position that has any probability.
     total = cumulative[-1]
-    arrows = ops.minimum(ops.convert_to_tensor(arrows, dtype="float32") * total, total * (1.0 - 1e-7))
+    arrows = xp.minimum(floats(arrows, xp) * total, total * (1.0 - 1e-7))
+    if xp is np:
+        return np.searchsorted(cumulative, arrows, side="right")
     return backend.searchsorted(cumulative, arrows)

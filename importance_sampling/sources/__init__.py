@@ -1,23 +1,28 @@
 """Sources: whatever the user handed to `fit`, as candidates. One file a kind."""
 
-from importance_sampling.sources.arrays import (
-    ArraySource,
-    MappedBatches,
-    MappedColumn,
-    Prepared,
+from importance_sampling.sources.arrays import ArraySource
+from importance_sampling.sources.prepare import prepare
+from importance_sampling.sources.prepared import Prepared
+from importance_sampling.sources.stores import (
+    StoreBatches,
+    StoreColumn,
     is_mapped,
+    is_store,
     keras_dtype,
-    prepare,
-    unread,
+    with_stores_unread,
 )
+from importance_sampling.sources.streams import StreamSource, unpacked
 
 __all__ = [
     "ArraySource",
-    "MappedBatches",
-    "MappedColumn",
     "Prepared",
+    "StoreBatches",
+    "StoreColumn",
+    "StreamSource",
     "is_mapped",
+    "is_store",
     "keras_dtype",
     "prepare",
-    "unread",
+    "unpacked",
+    "with_stores_unread",
 ]

@@ -1,0 +1,205 @@
+"""TensorFlow's side of the rim, the data: rows of arrays and tensors, pools cut from them, readings of streams.
+
+Conversions are Keras's own (`keras.src.trainers.data_adapters.array_slicing`), so that candidates are what plain steps
+train on. Nothing is drawn here but the order of passes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras.src.trainers import data_adapters
+from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
+
+PREFETCHED_POOLS = 2
+
+
+def is_resident(value: Any) -> bool:
+    """Whether a value is an array in memory: NumPy's, a framework's (sparse and ragged too), pandas's or scipy's."""
+    return (
+        isinstance(value, array_slicing.ARRAY_TYPES)
+        or data_adapter_utils.is_tensorflow_tensor(value)
+        or data_adapter_utils.is_jax_array(value)
+        or data_adapter_utils.is_torch_tensor(value)
+        or data_adapter_utils.is_scipy_sparse(value)
+    )
+
+
+def has_rows(value: Any) -> bool:
+    """Whether a value is an array, to Keras, whose rows can be gathered."""
+    if not array_slicing.can_slice_array(value) or not hasattr(value, "shape") or len(value.shape) == 0:
+        return False
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return all(isinstance(entry, str) for entry in value.ravel())
+    return True
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether a value is a data set of the framework's own kind."""
+    return isinstance(value, tf.data.Dataset)
+
+
+def is_loader(value: Any) -> bool:
+    """Whether a value is a loader of another framework that Keras takes."""
+    return data_adapters.is_torch_dataloader(value) or data_adapters.is_grain_dataset(value)
+
+
+def cut(value: Any, start: int, stop: int) -> Any:
+    """The rows of an array from `start` up to `stop`, in Keras's dtype, as Keras cuts them."""
+    return array_slicing.convert_to_sliceable(value)[start:stop]
+
+
+def resident(value: Any) -> Any:
+    """The array as the tensor that Keras's own pipeline would make of it, so that both can share one."""
+    with tf.device("CPU:0"):
+        value = array_slicing.convert_to_sliceable(value, target_backend="tensorflow")
+        if isinstance(value, array_slicing.TensorflowSparseWrapper):
+            return value.sparse
+        return value if data_adapter_utils.is_tensorflow_tensor(value) else tf.convert_to_tensor(value)
+
+
+def column(tensor: Any) -> Any:
+    """A tensor as a column that rows are gathered from again and again."""
+    return array_slicing.to_tensorflow_sparse_wrapper(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
+
+
+def kind(column: Any) -> str:
+    """What compiled steps depend on in a column: kind, dtype and shape of a row."""
+    column = column.sparse if isinstance(column, array_slicing.TensorflowSparseWrapper) else column
+    return f"{type(column).__name__} {column.dtype} {tuple(column.shape[1:])}"
+
+
+def gather(tensor: Any, positions: Any) -> Any:
+    """Rows of a tensor, or of a column."""
+    if isinstance(tensor, tf.SparseTensor):
+        tensor = array_slicing.to_tensorflow_sparse_wrapper(tensor)
+    if isinstance(tensor, array_slicing.TensorflowSparseWrapper):
+        return array_slicing.slice_tensorflow_sparse_wrapper(tensor, tf.convert_to_tensor(positions))
+    return tf.gather(tensor, positions)
+
+
+def concatenate(parts: Any) -> Any:
+    """Join structures of tensors along the first axis."""
+    return tf.nest.map_structure(_join, *parts)
+
+
+def _join(*tensors: Any) -> Any:
+    if isinstance(tensors[0], tf.SparseTensor):
+        return tf.sparse.concat(0, tensors)
+    return tf.concat(tensors, axis=0)
+
+
+def rows(tensor: Any, start: int, stop: int) -> Any:
+    """The rows of a tensor from `start` up to `stop`."""
+    return gather(tensor, tf.range(start, stop)) if isinstance(tensor, tf.SparseTensor) else tensor[start:stop]
+
+
+def can_be_joined(iterator: Any) -> bool:
+    """Whether all batches of an iterator have rows of one shape; rows of ragged tensors always have."""
+    specs = tf.nest.flatten(iterator.element_spec)
+    return all(
+        not isinstance(spec, (tf.TensorSpec, tf.SparseTensorSpec)) or (spec.shape.rank and all(spec.shape[1:]))
+        for spec in specs
+    )
+
+
+def without_optionals(batch: Any) -> Any:
+    """A batch with None where Keras's pipelines put what stands for it."""
+    return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
+
+
+def is_infinite(dataset: tf.data.Dataset) -> bool:
+    """Whether a dataset is known to have no end."""
+    return int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY
+
+
+class Reading:
+    """A reading of data by Keras's own adapter for them, pass after pass.
+
+    Args:
+        x: what `fit` takes as x: a dataset, a `PyDataset`, a loader.
+        class_weight: what `fit` takes as that.
+    """
+
+    def __init__(self, x: Any, class_weight: dict | None):
+        if getattr(x, "persistent_workers", False):  # a loader of torch's that has one iterator at a time
+            x = copy.copy(x)
+            x._iterator = None
+        self._adapter = data_adapters.get_data_adapter(x=x, class_weight=class_weight)
+        self._adapter.on_epoch_begin()
+        self._iterator = iter(self._adapter.get_tf_dataset().repeat())
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._iterator = None
+        self._adapter.on_epoch_end()
+
+
+def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
+    """An endless iterator of `(indices, *columns)`: pool after pool, cut from shuffled passes over `source`.
+
+    Every pass is a permutation that depends on (seed, number of the pass) alone, so that the stream can be taken up
+    anywhere (`start` pools in) and no global generator is touched. Rows that don't fill a pool wait for another pass.
+    """
+    rows = source.num_rows
+    pools_per_pass = rows // pool_size
+
+    def permutation(number):
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        order = tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
+        return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
+
+    def read(indices):
+        return (indices, *(_read(column, indices) for column in source.columns))
+
+    stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
+    stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
+    stream = stream.map(read, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_POOLS)
+    return iter(stream.with_options(_unoptimised()))
+
+
+def feed(queue: deque, pack: Callable, static: bool = False) -> Any:
+    """An iterator over what is put into `queue` as tuples of tensors, one now, until it is found empty.
+
+    `pack` puts such a tuple in place. To whoever traces a step on it the number of rows is unknown, as with an iterator
+    of Keras's own pipeline, unless `static`.
+    """
+
+    def produce():
+        while queue:
+            yield queue.popleft()
+
+    specs = tuple(_spec(leaf, static) for leaf in queue[0])
+    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
+    return iter(dataset.with_options(_unoptimised()))
+
+
+def _spec(leaf: Any, static: bool) -> Any:
+    shape = (leaf.shape[0] if static else None, *leaf.shape[1:])
+    if isinstance(leaf, tf.RaggedTensor):
+        return tf.RaggedTensorSpec(shape, leaf.dtype, leaf.ragged_rank, leaf.row_splits.dtype)
+    return (tf.SparseTensorSpec if isinstance(leaf, tf.SparseTensor) else tf.TensorSpec)(shape, leaf.dtype)
+
+
+def _unoptimised() -> tf.data.Options:
+    """Options that leave a pipeline as it was written: rewriting it costs more than it saves."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def _read(column: Any, indices: Any) -> Any:
+    """Rows of a column, inside a `tf.data` pipeline; one that stays on the host is read there."""
+    if not hasattr(column, "read"):
+        return gather(column, indices)
+    rows = tf.numpy_function(column.read, [indices], column.dtype)
+    rows.set_shape((indices.shape[0], *column.shape[1:]))
+    return rows

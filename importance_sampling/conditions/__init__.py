@@ -1,0 +1,25 @@
+"""Conditions: is importance sampling worth its price yet?
+
+Nothing is timed here: decisions depend on scores alone, so that the same seed gives the same weights on any machine.
+"""
+
+from importance_sampling.conditions.base import Condition, Gate, ScoreCondition
+from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition
+from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
+from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
+
+__all__ = [
+    "Condition",
+    "ExpCondition",
+    "Gate",
+    "GrowthCondition",
+    "ScoreCondition",
+    "Signals",
+    "TotalVariationCondition",
+    "VarianceReductionCondition",
+    "WarmupCondition",
+    "growth",
+    "measured_growth",
+    "moving_average",
+    "tau",
+]

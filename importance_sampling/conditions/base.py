@@ -1,0 +1,114 @@
+"""What conditions have in common: what they say, how they are shown scores or signals, what they remember.
+
+A condition is shown scores by whoever has them and says whether to sample by importance. It computes no scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from importance_sampling.conditions.signals import Signals, moving_average
+from importance_sampling.datasets.base import is_real
+
+
+class Condition:
+    """Whether importance sampling is on.
+
+    Attributes:
+        satisfied: bool, whether it is.
+        previously_satisfied: bool, what it was before the last update.
+    """
+
+    _saved: tuple[str, ...] = ("satisfied", "previously_satisfied")
+
+    def __init__(self) -> None:
+        self.satisfied = False
+        self.previously_satisfied = False
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next decision depends on."""
+        return {name: np.asarray(getattr(self, name)) for name in self._saved}
+
+    def restore(self, state: dict[str, np.ndarray] | bool) -> None:
+        """Go on from what `state` returned, or from `satisfied` alone, where somebody else keeps the averages."""
+        if isinstance(state, bool):
+            state = {**self.state(), "satisfied": np.asarray(state)}
+        for name in self._saved:
+            setattr(self, name, state[name].item())
+
+    def _settle(self, satisfied: bool) -> bool:
+        self.previously_satisfied, self.satisfied = self.satisfied, bool(satisfied)
+        return self.satisfied
+
+
+class Gate(Condition):
+    """A condition that a trainer shows averaged signals to.
+
+    Attributes:
+        probes: whether it needs to see scores while closed.
+    """
+
+    probes = True
+
+    def observe(self, signals: Signals) -> bool:
+        """Decide anew; returns `satisfied`."""
+        return self._settle(self._decide(signals))
+
+    def _decide(self, signals: Signals) -> bool:
+        raise NotImplementedError
+
+    def explain(self, signals: Signals) -> str:
+        """In words, what the condition compares."""
+        raise NotImplementedError
+
+
+class ScoreCondition(Condition):
+    """On while the moving average of a statistic of the scores exceeds a threshold.
+
+    The average starts at the first value measured; scores of no use (a NaN, a negative, zeros alone) measure nothing.
+
+    Attributes:
+        average: float, NaN until something was measured.
+
+    Args:
+        threshold: float.
+        momentum: float in [0, 1), of the average, per step.
+        name: the threshold's, for the error.
+
+    Raises:
+        ValueError: `threshold` is not a number, or `momentum` is out of range.
+    """
+
+    _saved = (*Condition._saved, "average")
+
+    def __init__(self, threshold: float, momentum: float, name: str):
+        super().__init__()
+        if not is_real(threshold):
+            raise ValueError(f"`{name}` must be a number. Received: {name}={threshold!r}")
+        if not is_real(momentum) or not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be a number in [0, 1). Received: momentum={momentum!r}")
+        self.threshold = float(threshold)
+        self.momentum = float(momentum)
+        self.average = float("nan")
+
+    def update(self, scores: Any, steps: int = 1) -> bool:
+        """Take scores into account and decide anew.
+
+        Args:
+            scores: float `(n,)`, of a fair sample of the data.
+            steps: int >= 1, how many steps ago the last ones were shown.
+
+        Returns:
+            `satisfied`.
+        """
+        value = self._statistic(np.asarray(scores, "float64"))
+        self.average = float(moving_average(self.average, float(value), self.momentum, steps))
+        return self._settle(self._exceeds(self.average))
+
+    def _exceeds(self, value: float) -> bool:
+        return value > self.threshold
+
+    def _statistic(self, scores: np.ndarray) -> float:
+        raise NotImplementedError

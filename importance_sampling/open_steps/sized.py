@@ -1,0 +1,87 @@
+"""Open steps whose pools and batches change in size: compiled for a few fixed sizes, chosen when the gate looks.
+
+Which sizes suit a variance reduction is the samplers' arithmetic, not done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from importance_sampling.conditions import Signals
+from importance_sampling.events import Listeners
+from importance_sampling.model_wrappers import pool_signals
+from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.open_steps.pool import PoolSteps
+from importance_sampling.sources import Prepared
+
+
+class SizedPoolSteps(OpenSteps):
+    """Pool steps of the sizes that the variance reduction at hand asks for.
+
+    Args:
+        sizes: `sizes(vr) -> (pool_size, batch_size)`, one of a few pairs.
+        make: `make(pool_size, batch_size) -> PoolSteps`, called once a pair.
+        batch_size: int, of plain steps.
+    """
+
+    def __init__(
+        self, sizes: Callable[[float], tuple[int, int]], make: Callable[[int, int], PoolSteps], batch_size: int
+    ):
+        self.batch_size = batch_size
+        self._sizes = sizes
+        self._make = make
+        self._made: dict[tuple[int, int], PoolSteps] = {}
+        self._current = self._of(1.0)
+        self._chosen = False
+        first = self._current
+        super().__init__(
+            first.model,
+            first.keras_function,
+            first.sampler,
+            batch_size,
+            first.state,
+            first.scorer.score,
+            first.points.layer,
+            first.scorer.slice_size,
+        )
+
+    def use(self, prepared: Prepared) -> None:
+        """Take the data of a `fit`."""
+        super().use(prepared)
+        for steps in self._made.values():
+            steps.use(prepared)
+
+    def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
+        """Choose the size, and have up to n pools of it ready."""
+        if not self._chosen or self.state.counters["since_look"] == 0:
+            chosen = self._of(self.state.signals.tau)
+            if chosen is not self._current:
+                self._current.release()
+            self._current = chosen
+            self._current.use(self.prepared)
+            self.sampler = self._current.sampler
+            self._chosen = True
+        return self._current.ready(n, draw, give_back)
+
+    def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
+        """Take n open steps, all of one size."""
+        self.spend(trained=n * (self.sampler.batch_size - self.batch_size))
+        return self._current.take(iterator, n, listeners)
+
+    def signals(self, scores: Any) -> Signals:
+        """What the scores say of drawing from pools."""
+        return pool_signals(scores, self.sampler)
+
+    def release(self) -> None:
+        """Stop reading ahead, and choose anew."""
+        self._chosen = False
+        self._current.release()
+
+    def _of(self, vr: float) -> PoolSteps:
+        """The steps for a variance reduction; NaN, not measured yet, counts as none."""
+        pair = self._sizes(max(vr, 1.0) if vr == vr else 1.0)
+        if pair not in self._made:
+            self._made[pair] = self._make(*pair)
+            self._made[pair].batch_size = self.batch_size  # what is spent is counted in plain batches
+        return self._made[pair]

@@ -1,0 +1,64 @@
+"""From whatever the user handed to `fit` to a source of candidates, by kind."""
+
+from __future__ import annotations
+
+import threading
+import types
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.scores import flat
+from importance_sampling.sources.arrays import prepare_arrays
+from importance_sampling.sources.prepared import Prepared
+from importance_sampling.sources.py_dataset import OneAtATime, Shuffled, has_workers, is_finite
+from importance_sampling.sources.stores import is_store, with_stores_unread
+from importance_sampling.sources.streams import StreamSource
+
+
+def prepare(arguments: dict, by_row: bool) -> Prepared:
+    """Make the data of a `fit` ready.
+
+    Args:
+        arguments: all arguments of `keras.Model.fit`, by name.
+        by_row: it is to be told which rows plain steps train on. Where rows have numbers, Keras draws these; it always
+            does where there are stores.
+
+    Returns:
+        `Prepared`. Arguments that Keras refuses are left for it to refuse.
+    """
+    x, class_weight = arguments["x"], arguments["class_weight"]
+    leaves, _ = flat(tuple(arguments[name] for name in ("x", "y", "sample_weight")))
+    if x is not None and all(backend.has_rows(leaf) or is_store(leaf) for leaf in leaves):
+        return prepare_arrays(arguments, by_row)
+    arguments = with_stores_unread(arguments)
+    again = None
+    if isinstance(x, keras.utils.PyDataset):
+        if is_finite(x):
+            # What has no workers may not bear two readers at a time.
+            lock = None if has_workers(x) else threading.Lock()
+
+            def again(seed: int) -> backend.Reading:
+                return backend.Reading(Shuffled(x, seed, lock), class_weight)
+
+            if lock is not None:
+                arguments.update(x=OneAtATime(x, lock))
+    elif backend.is_dataset(x) or backend.is_loader(x):
+        if backend.is_loader(x) or not backend.is_infinite(x):
+
+            def again(seed: int) -> backend.Reading:
+                return backend.Reading(x, class_weight)
+
+    elif not isinstance(x, types.GeneratorType):
+        return Prepared(arguments, f"candidates can't be drawn from data of type {type(x).__name__}")
+    prepared = Prepared(arguments, source=StreamSource(again), batch_size=None)
+    prepared.batch = _unnumbered if by_row else None
+    return prepared
+
+
+def _unnumbered(batch: Any) -> tuple:
+    batch = backend.without_optionals(batch)
+    rows = keras.tree.flatten(batch)[0].shape[0]
+    return np.full(rows, -1, "int64"), batch

@@ -1,0 +1,33 @@
+"""What is known of the data of a `fit` before it runs, and what Keras gets in their place. Nothing is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Prepared:
+    """Data made ready.
+
+    Attributes:
+        arguments: dict, the arguments for `keras.Model.fit`.
+        source: where candidates come from, or None where there are none to be had.
+        reason: why there are none, a clause; None where Keras will raise anyway.
+        batch_size: int, rows of a batch; None where only the first batch will tell.
+        batch: None, or a function from the batch that Keras draws to `(indices, batch)`, where Keras draws row numbers
+            or it is to be told which rows plain steps train on.
+        num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
+    """
+
+    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = 32):
+        self.arguments = arguments
+        self.reason = reason
+        self.source = source
+        self.batch_size = batch_size
+        self.batch: Callable | None = None
+        self.num_batches = 0
+
+    @property
+    def signature(self) -> tuple:
+        """What compiled steps depend on: structure, shapes and dtypes."""
+        return () if self.source is None else self.source.signature

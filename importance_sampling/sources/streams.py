@@ -1,0 +1,170 @@
+"""Streams as a source: data that come batch by batch, whose rows have no numbers.
+
+Every open step takes the batch that Keras would, so that an epoch has Keras's steps and ends where Keras's ends, and
+joins further rows to it until the pool is full: of a second reading of what can be read again, or of the next batches
+where a stream has no end or can be read but once. Nothing is read before the gate opens, and never further ahead than
+a pool and what the stream itself prefetches.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.scores import flat
+from importance_sampling.weighted_loss import Unsupported
+
+
+class StreamSource:
+    """A stream of batches.
+
+    Args:
+        again: called as `again(seed)`, makes a second reading, an object with `__next__` and `close`; None where there
+            can't or needn't be one.
+
+    Attributes:
+        pack: puts a list of leaves back in place.
+    """
+
+    has_rows = False
+
+    def __init__(self, again: Callable | None):
+        self._again = again
+        self._example: tuple | None = None
+        self.pack: Callable | None = None
+        self.signature: tuple = ()
+
+    def meet(self, batch: Any, iterator: Any) -> int:
+        """Learn from the first batch what batches are like; returns how many rows they have.
+
+        Raises:
+            Unsupported: batches can't be joined.
+        """
+        if not backend.can_be_joined(iterator):
+            raise Unsupported(
+                "batches of these data may differ in more than the number of rows, and can't be joined to a pool. Pad "
+                "them to one shape"
+            )
+        self._example = unpacked(batch)
+        leaves, self.pack = flat(self._example)
+        rows = {int(leaf.shape[0]) for leaf in leaves}
+        if len(rows) != 1:
+            raise Unsupported("the arrays of a batch differ in their number of rows. Make it the same")
+        structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, self._example))
+        self.signature = (structure, *map(backend.kind, leaves))
+        return rows.pop()
+
+    def example(self, size: int) -> tuple:
+        """A batch, as `(x, y, sample_weight)`: the first, whatever its size."""
+        return self._example
+
+    def pools(self, pool_size: int, seed: int, start: int, draw: Callable, give_back: Callable) -> JoinedPools:
+        """Pools of candidates; in what order a second reading goes depends on `seed` and `start` where we order it.
+
+        Args:
+            draw: returns the batch that Keras would train on next, raises StopIteration where its pass ends.
+            give_back: takes a list of batches that were drawn and not used, in their order.
+        """
+        again = None if self._again is None else functools.partial(self._again, seed + start)
+        return JoinedPools(pool_size, again, draw, give_back)
+
+
+class JoinedPools:
+    """Pools joined of batches, on their way to the compiled steps.
+
+    Args:
+        pool_size: int.
+        again: called without arguments, makes a second reading; None where there is none.
+        draw, give_back: as for `StreamSource.pools`.
+    """
+
+    def __init__(self, pool_size: int, again: Callable | None, draw: Callable, give_back: Callable):
+        self.pool_size = pool_size
+        self._draw = draw
+        self._give_back = give_back
+        self._again = again
+        self._second: Any = None
+        self._rest: list | None = None  # leaves of rows that were read and wait for the next pool
+        self._queue: deque = deque()
+        self._feed: Any = None
+        self._unknown = backend.resident(np.full(pool_size, -1, "int64"))
+
+    def fill(self, n: int) -> int:
+        """Have up to n pools ready; fewer where the pass ends. Returns how many.
+
+        Raises:
+            Unsupported: the stream can't be read a second time.
+        """
+        while len(self._queue) < n:
+            leaves = self._pool()
+            if leaves is None:
+                break
+            self._queue.append((self._unknown, *leaves))
+        return len(self._queue)
+
+    @property
+    def iterator(self) -> Any:
+        """Hands the pools that are ready to the compiled steps, as `(indices, *columns)`; the indices are -1."""
+        if self._feed is None:
+            self._feed = backend.feed(self._queue, lambda leaves: leaves, static=True)
+        return self._feed
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._feed = None
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+
+    def _pool(self) -> list | None:
+        try:
+            drawn = [self._draw()]
+        except StopIteration:
+            return None
+        parts = [flat(unpacked(drawn[0]))[0]]
+        kept = self._rest
+        if kept is not None:
+            parts.append(kept)
+        size = sum(map(_size, parts))
+        while size < self.pool_size:
+            if self._again is None:
+                try:
+                    drawn.append(self._draw())
+                except StopIteration:
+                    self._give_back(drawn)
+                    return None
+                more = drawn[-1]
+            else:
+                more = self._read_on(drawn)
+            parts.append(flat(unpacked(more))[0])
+            size += _size(parts[-1])
+        leaves = backend.concatenate(parts)
+        self._rest = [backend.rows(leaf, self.pool_size, size) for leaf in leaves] if size > self.pool_size else None
+        return leaves if size == self.pool_size else [backend.rows(leaf, 0, self.pool_size) for leaf in leaves]
+
+    def _read_on(self, drawn: list) -> Any:
+        try:
+            if self._second is None:
+                self._second = self._again()
+            return next(self._second)
+        except Exception as error:  # whatever a stream's own code raises; Keras's reading of it goes on
+            self._give_back(drawn)
+            raise Unsupported(
+                f"the data couldn't be read a second time, for candidates ({type(error).__name__}: {error}). Make them "
+                "readable by two iterators at a time, or hand over a generator, which is read once"
+            ) from error
+
+
+def unpacked(batch: Any) -> tuple:
+    """A batch as `(x, y, sample_weight)`, None where there is nothing."""
+    return keras.utils.unpack_x_y_sample_weight(backend.without_optionals(batch))
+
+
+def _size(leaves: list) -> int:
+    return int(leaves[0].shape[0])

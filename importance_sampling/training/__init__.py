@@ -1,0 +1,29 @@
+"""The facade: one class per training scheme, each saying what it composes.
+
+    fit -> source -> gate -> scores -> sampler -> weights -> step
+
+`pools.py` has the trainers that score candidates before they pick, `tables.py` those that know their scores
+beforehand. `fit` itself, the same for all, is in `trainer.py`.
+"""
+
+from importance_sampling.training.pools import (
+    BiasedImportanceTraining,
+    ConstantTimeImportanceTraining,
+    ConstantVarianceImportanceTraining,
+    ImportanceTraining,
+)
+from importance_sampling.training.tables import (
+    ApproximateImportanceTraining,
+    HistoryImportanceTraining,
+    OnlineBatchSelection,
+)
+
+__all__ = [
+    "ApproximateImportanceTraining",
+    "BiasedImportanceTraining",
+    "ConstantTimeImportanceTraining",
+    "ConstantVarianceImportanceTraining",
+    "HistoryImportanceTraining",
+    "ImportanceTraining",
+    "OnlineBatchSelection",
+]
