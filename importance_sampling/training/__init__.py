@@ -16,6 +16,7 @@ from importance_sampling.training.tables import (
     ApproximateImportanceTraining,
     HistoryImportanceTraining,
     OnlineBatchSelection,
+    ReshuffleTraining,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "HistoryImportanceTraining",
     "ImportanceTraining",
     "OnlineBatchSelection",
+    "ReshuffleTraining",
 ]
