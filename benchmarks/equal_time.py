@@ -131,16 +131,21 @@ def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapp
 
 def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.Namespace) -> None:
     """Train by turns whichever of the runs, all of one task, protocol, budget and seed, are not there yet."""
-    runs = results.missing(runs)
-    if not runs:
+    missing = results.missing(runs)
+    if not missing:
         return
-    one = runs[0]
+    one = missing[0]
     task = tasks.get(one["task"])
     data = task.load(options.data).resident()
-    models = alike(task.build, len(runs), one["seed"])
-    for model, run in zip(models, runs, strict=True):
+    trainers, runs = [], []
+    for model, run in zip(alike(task.build, len(missing), one["seed"]), missing, strict=True):
         model.optimizer.learning_rate = run["rate"]
-    trainers = [WAYS[run["way"]](model, run["seed"]) for model, run in zip(models, runs, strict=True)]
+        try:
+            trainers.append(WAYS[run["way"]](model, run["seed"]))
+        except Exception:
+            traceback.print_exc()  # the others go on
+        else:
+            runs.append(run)
 
     def done(number: int, clock: Clock) -> None:
         run = dict(

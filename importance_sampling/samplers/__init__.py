@@ -15,6 +15,7 @@ from importance_sampling.samplers.model import ModelSampler
 from importance_sampling.samplers.online_batch_selection import OnlineBatchSelectionSampler
 from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
+from importance_sampling.samplers.reshuffle import ReshuffleSampler
 from importance_sampling.samplers.scsg import SCSGSampler
 from importance_sampling.samplers.smoothing import (
     AdaptiveAdditiveSmoothingSampler,
@@ -41,6 +42,7 @@ __all__ = [
     "Picked",
     "PoolSampler",
     "PowerSmoothingSampler",
+    "ReshuffleSampler",
     "SCSGSampler",
     "SamplerDecorator",
     "UniformSampler",

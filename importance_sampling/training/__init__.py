@@ -17,6 +17,7 @@ from importance_sampling.training.tables import (
     ApproximateImportanceTraining,
     HistoryImportanceTraining,
     OnlineBatchSelection,
+    ReshuffleTraining,
 )
 from importance_sampling.training.variance_reduced import SVRG, Katyusha
 
@@ -30,4 +31,5 @@ __all__ = [
     "ImportanceTraining",
     "Katyusha",
     "OnlineBatchSelection",
+    "ReshuffleTraining",
 ]

@@ -20,6 +20,7 @@ from importance_sampling.samplers import (
     HistorySampler,
     LSTMSampler,
     OnlineBatchSelectionSampler,
+    ReshuffleSampler,
 )
 from importance_sampling.samplers.history import check_recompute
 from importance_sampling.samplers.model import check_positive
@@ -77,6 +78,47 @@ class TableTrainer(Trainer):
             self.layer,
             self.forward_batch_size,
         )
+
+
+class ReshuffleTraining(TableTrainer):
+    """Epochs resampled by what earlier steps measured: hard samples several times, easy ones now and then.
+
+    At the start of an epoch sample i is dealt out about N P_i times, P_i = (1 - alpha) e_i / sum(e) + alpha / N, and
+    all is shuffled; weights are 1 / (N P_i), at most 1 / alpha. e_i is the root mean square of the score that the
+    sample is expected to show next, by size and age of the one it showed last: what a training step measures of it for
+    nothing. Unbiased given its probabilities. A step costs what a plain one does: no forward pass is made for scores.
+
+    The first epoch is a plain shuffled pass, and so it gains nothing where data are seen once or twice. It loses where
+    high scores mean wrong labels. There is no gate unless `tau_th` is given.
+
+    Args:
+        model: a compiled `keras.Model`; it stays the user's own.
+        score, layer, alpha, seed: as for `ImportanceTraining`.
+        tau_th: float or None (default): no gate.
+
+    Raises:
+        ValueError: an argument is out of its range; in `fit`, data without rows by index.
+
+    Example:
+        >>> ReshuffleTraining(model).fit(x_train, y_train, batch_size=128, epochs=10)
+
+    Source: this library's own; see `samplers.ReshuffleSampler`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        score: str | Callable = "gnorm",
+        layer: keras.Layer | str | int | None = None,
+        *,
+        alpha: float = 0.1,
+        tau_th: float | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__(model, score=score, layer=layer, tau_th=tau_th, seed=seed, alpha=alpha)
+
+    def _sampler(self, rows: Any, seed: int) -> BaseSampler:
+        return ReshuffleSampler(rows, UNBIASED, alpha=self.alpha, seed=seed)
 
 
 class HistoryImportanceTraining(TableTrainer):

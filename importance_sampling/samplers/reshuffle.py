@@ -1,0 +1,98 @@
+"""The weighted reshuffle: a whole epoch resampled at once by what earlier steps measured, then shuffled.
+
+It keeps what makes a shuffled pass better than independent draws: over the epoch every sample is drawn as often as its
+probability says, rounded, so that the weighted gradients of an epoch add up to the full one but for rounding. No
+sample is scored to be drawn. No source; it is this library's own, from systematic resampling (Kitagawa, 1996) and a
+calibration of old scores (`calibration.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from importance_sampling.probabilities import probabilities
+from importance_sampling.reweighting import ReweightingPolicy
+from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, measurements
+from importance_sampling.samplers.calibration import Calibration, cells
+from importance_sampling.samplers.resampling import SystematicResampling
+
+
+class ReshuffleSampler(BaseSampler):
+    """Draw epochs: sample i about N P_i times, in random order, P_i = (1 - alpha) e_i / sum(e) + alpha / N.
+
+    e_i is the root mean square of the score that sample i is expected to show next, by the size and age of the score it
+    showed last; samples not seen yet count as those of them that were drawn turned out. The first epoch is therefore a
+    plain shuffled pass. Counts are N P_i rounded up or down, at random, so that their mean is exact.
+
+    Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
+    some passes over them in NumPy when an epoch begins, and no forward pass at all. It loses where a sample is seen
+    only once or twice (then it is a plain shuffled pass), and where high scores mean wrong labels.
+
+    Args:
+        dataset: has `train_data`.
+        reweighting: a `ReweightingPolicy`.
+        options: as `BaseSampler`; resampling is systematic.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> sampler = ReshuffleSampler(dset, UNBIASED, seed=0)
+        >>> indices, (x, y), weights = sampler.sample(128)
+        >>> sampler.update(indices, scores)  # what training on them measured
+    """
+
+    needs_scores = True
+    _saved = ("_scores", "_seen", "_drawn", "_order", "_cells", "_expected", "_p", "_at")
+    _parts = ("calibration",)
+
+    def __init__(self, dataset: Any, reweighting: ReweightingPolicy, **options: Any):
+        super().__init__(dataset, reweighting, **options)
+        self.calibration = Calibration()
+        self._scores = np.full(self.size, np.nan, "float32")  # last measured
+        self._seen = np.zeros(self.size, "float32")  # when, in epochs
+        self._drawn = 0  # samples, since the beginning
+        # The epoch under way, as an order of samples, with the cell and the probability of each sample.
+        self._order = np.zeros(self.size, "int32")
+        self._cells = np.zeros(self.size, "int16")
+        self._expected = self.calibration.expected()  # by cell
+        self._p = np.zeros(self.size, "float32")
+        self._at = self.size  # how many of it are gone
+
+    def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
+        """Remember the scores, and what became of those remembered before."""
+        indices, scores = measurements(indices, scores)
+        self.calibration.observe(self._cells[indices], scores)
+        self._scores[indices] = scores
+        self._seen[indices] = self._drawn / self.size
+
+    def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
+        taken = []
+        while batch_size > 0:
+            if self._at == self.size:
+                self._plan(smooth)
+            taken.append(self._order[self._at : self._at + batch_size])
+            self._at += len(taken[-1])
+            batch_size -= len(taken[-1])
+            self._drawn += len(taken[-1])
+        indices = np.concatenate(taken).astype("int64")
+        expected, p = self._expected[self._cells[indices]], self._p[indices].astype("float64")
+        if self.reweighting.weight_size == 1:
+            weights = self.reweighting.weights(p, self.size, expected)
+        else:
+            weights = self.reweighting.sample_weights(indices, self._expected[self._cells], self._p)
+        fair = 1.0 / (self.size * p)
+        return Drawn(indices, weights.astype("float32"), expected.astype("float32"), fair.astype("float32"))
+
+    def _plan(self, smooth: Smoothing) -> None:
+        """Lay out the next epoch."""
+        self._cells = cells(self._scores, self._drawn / self.size - self._seen)
+        self._expected = self.calibration.expected()
+        p = probabilities(smooth(self._expected[self._cells]), self.alpha)
+        order = self._rng.permutation(self.size)  # or equal samples would be taken in step with their order
+        drawn = SystematicResampling().positions(p[order], self._rng.random(1), self.size)
+        self._order = self._rng.permutation(order[drawn]).astype("int32")
+        self._p = p.astype("float32")
+        self._at = 0
