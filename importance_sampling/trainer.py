@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from importance_sampling import scores, support
-from importance_sampling.conditions import Gate, VarianceReductionCondition
+from importance_sampling.conditions import Condition, VarianceReductionCondition
 from importance_sampling.datasets.base import check_dataset, is_real
 from importance_sampling.events import Listeners
 from importance_sampling.fronts import arrays_of, batches_of
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(
         self,
         model: keras.Model,
-        condition: Gate,
+        condition: Condition,
         *,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
