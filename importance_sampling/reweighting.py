@@ -59,8 +59,7 @@ class ReweightingPolicy:
             ValueError: a position has a probability of zero.
         """
         positions, scores = np.asarray(positions), np.asarray(scores, "float64")
-        p = normalised(scores, alpha=0.0) if probabilities is None else np.asarray(probabilities)
-        p = p[positions]
+        p = np.asarray(normalised(scores, alpha=0.0) if probabilities is None else probabilities)[positions]
         if not (p > 0).all():
             raise ValueError(
                 "`positions` must be of samples that can be drawn, with a score above 0. "
@@ -99,7 +98,7 @@ class ReweightingPolicy:
 
     def _columns(self, positions: np.ndarray, scores: np.ndarray, p: np.ndarray) -> np.ndarray:
         """`(batch_size, weight_size)`; positions and scores as in `sample_weights`, p of the picked."""
-        return self.weights(p, scores.size, scores[positions])[:, None]
+        return np.asarray(self.weights(p, scores.size, scores[positions]))[:, None]
 
 
 @keras.saving.register_keras_serializable(package="importance_sampling")

@@ -21,6 +21,9 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
     steps = counters["steps"] - started["steps"]
     open_steps = counters["open_steps"] - started["open_steps"]
     reason = reason or function.unsupported
+    own = function.steps.summary(type(trainer).__name__, open_steps, steps) if open_steps else None
+    if own is not None:
+        return own
     if open_steps:
         count, effective, largest, unusable = backend.host(function.state.totals)
         size = function.steps.batch_size

@@ -17,9 +17,10 @@ import keras
 import numpy as np
 
 from importance_sampling import scores, support
-from importance_sampling.conditions import Gate, VarianceReductionCondition
-from importance_sampling.datasets.base import is_real
+from importance_sampling.conditions import Condition, VarianceReductionCondition
+from importance_sampling.datasets.base import check_dataset, is_real
 from importance_sampling.events import Listeners
+from importance_sampling.fronts import arrays_of, batches_of
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.pre_activations import find_layer
@@ -51,7 +52,7 @@ class Trainer:
     def __init__(
         self,
         model: keras.Model,
-        condition: Gate,
+        condition: Condition,
         *,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
@@ -79,6 +80,8 @@ class Trainer:
         self._state: TrainerState | None = None
         self._steps: dict[tuple, OpenSteps] = {}
         self._summary = "fit has not been called yet."
+
+    needs_rows = False  # whether open steps ask for rows by index
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         """The steps that are taken while the gate is open."""
@@ -183,6 +186,83 @@ class Trainer:
         logger.info("%s", self._summary.splitlines()[0])
         return history
 
+    def fit_generator(
+        self,
+        train: Any,
+        steps_per_epoch: int | None = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: str | int = 1,
+        callbacks: Any = None,
+        validation_data: Any = None,
+        validation_steps: int | None = None,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """`fit` on batches as they come, cut anew to `batch_size`.
+
+        Args:
+            train: a `keras.utils.PyDataset`, or a generator of `(x, y)` or `(x, y, sample_weight)`.
+            steps_per_epoch: int; None: a pass over `train`, which must end.
+            batch_size: int, default 32; of a gradient step, whatever the size of the batches that come.
+            Others: as for `fit`.
+
+        Returns:
+            Keras's `History`, as `fit` does.
+        """
+        x, length = batches_of(train, batch_size)
+        return self.fit(
+            x,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            shuffle=isinstance(x, keras.utils.PyDataset),  # batches that are cut anew come in their own order
+            steps_per_epoch=steps_per_epoch or length,
+            validation_steps=validation_steps,
+            on_sample=on_sample,
+            on_scores=on_scores,
+        )
+
+    def fit_dataset(
+        self,
+        dataset: Any,
+        steps_per_epoch: int | None = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: str | int = 1,
+        callbacks: Any = None,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """`fit` on the training rows of a dataset, validated on its test rows, read as they are asked for.
+
+        Args:
+            dataset: a `datasets.BaseDataset`.
+            batch_size: int, default 32.
+            Others: as for `fit`.
+
+        Returns:
+            Keras's `History`, as `fit` does.
+
+        Raises:
+            ValueError: `dataset` is of another kind.
+        """
+        check_dataset(dataset)
+        x, y = arrays_of(dataset.train_data)
+        return self.fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=arrays_of(dataset.test_data) if len(dataset.test_data) else None,
+            steps_per_epoch=steps_per_epoch,
+            on_sample=on_sample,
+            on_scores=on_scores,
+        )
+
     def summary(self) -> str:
         """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
         return self._summary
@@ -228,6 +308,11 @@ class Trainer:
             prepared = prepare(arguments, by_row)
         if not self.condition.probes:
             return prepared, None
+        if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:
+            raise ValueError(
+                f"`x` must be data whose rows can be asked for by index (arrays, memory maps, a dataset) for "
+                f"{type(self).__name__}; streams are for `ImportanceTraining`. Received: x={arguments['x']!r}"
+            )
         reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
@@ -248,7 +333,11 @@ class Trainer:
         self._steps = {key: one for key, one in self._steps.items() if one.is_of(self.model)}
         if prepared.batch_size is None:
             prepared = Prepared(prepared.arguments)  # a sender for the listeners, until the first batch is met
-        key = (prepared.batch_size, prepared.signature)
+        key = (
+            prepared.batch_size,
+            prepared.signature,
+            getattr(prepared.source, "num_rows", 0) if self.needs_rows else 0,
+        )
         if key not in self._steps:
             self._steps[key] = self._open_steps(keras_function, prepared)
         return self._steps[key]

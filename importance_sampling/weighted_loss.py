@@ -126,7 +126,7 @@ def _wrap(loss: keras.losses.Loss, multiplier: Multiplier | None, outputs: list)
             nonlocal called
             called = True
             values = own_call(y_true, y_pred)
-            if len(values.shape) == 0 or _rows(values) != _rows(y_pred):
+            if len(values.shape) == 0 or _rows(values) not in (None, _rows(y_pred) or _rows(values)):
                 raise Unsupported(
                     f"the loss `{loss.name}` returns a value of shape {tuple(values.shape)}, not one per sample. "
                     "Reduce it over all axes but the first"

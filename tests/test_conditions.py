@@ -8,11 +8,19 @@ import pytest
 import tensorflow as tf
 
 from importance_sampling import conditions
-from importance_sampling.conditions import GrowthCondition, Signals, VarianceReductionCondition
+from importance_sampling.conditions import (
+    ExpCondition,
+    GrowthCondition,
+    Signals,
+    TotalVariationCondition,
+    VarianceReductionCondition,
+    WarmupCondition,
+)
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 
 SYSTEMATIC, MULTINOMIAL = resampling.get("systematic"), resampling.get("multinomial")
+both_sides = pytest.mark.usefixtures("either_side")
 by_scheme = pytest.mark.parametrize("scheme", [SYSTEMATIC, MULTINOMIAL], ids=lambda scheme: scheme.name)
 # Mean 2, mean square 6.
 SCORES = np.array([4.0, 0.0, 1.0, 3.0, 2.0], "float32")
@@ -27,17 +35,20 @@ def signals(**values):
     return Signals(**{"tau": np.nan, "growth": np.nan, "discount": np.nan, "score": np.nan, **values})
 
 
+@both_sides
 def test_tau_is_the_root_of_the_pool_size_times_the_sum_of_squared_shares():
     share = SCORES / 10
     assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(6) / 2)
     assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(5 * np.square(share).sum()))
 
 
+@both_sides
 def test_tau_is_the_published_formula():
     # |g - u|^2 = .3 - 2 * .2 + .2 = .1, |g|^2 = .3
     assert float(conditions.tau(SCORES)) == pytest.approx(1 / np.sqrt(1 - 0.1 / 0.3))
 
 
+@both_sides
 @pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e22, 1e37])
 def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
     scores = SCORES * np.float32(scale)
@@ -46,6 +57,7 @@ def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
     assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(expected, rel=1e-5)
 
 
+@both_sides
 @pytest.mark.parametrize("scores", USELESS)
 def test_scores_of_no_use_say_that_nothing_is_gained(scores):
     scores = np.array(scores, "float32")
@@ -53,12 +65,14 @@ def test_scores_of_no_use_say_that_nothing_is_gained(scores):
     assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
 
 
+@both_sides
 def test_growth_at_equal_scores_is_one_systematically_and_three_quarters_multinomially():
     equal = np.full(6, 2.0, "float32")
     assert float(conditions.growth(equal, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
     assert float(conditions.growth(equal, 3.0, 0.1, MULTINOMIAL)) == pytest.approx(0.75)
 
 
+@both_sides
 def test_growth_in_closed_form():
     # presample 2.5, alpha 0.2: q = (0.8 s / 2 + 0.2) / 2.5 = [.72 .08 .24 .56 .4], all below 1: v = 1 / q.
     # sum(v s^2) = 16/.72 + 1/.24 + 9/.56 + 4/.4 = 52.46; sum(s^2) = 30.
@@ -160,6 +174,7 @@ def test_norms_of_no_use_measure_nothing(norms):
     assert np.isnan(float(seen))
 
 
+@both_sides
 @pytest.mark.parametrize(("steps", "kept"), [(1, 0.9), (2, 0.81), (17, 0.9**17)])
 def test_averages_start_at_the_first_value_and_decay_with_every_step(steps, kept):
     before, value = np.array([np.nan, 2, 2, np.nan], "float32"), np.array([3, np.nan, 4, np.nan], "float32")
@@ -218,3 +233,92 @@ def test_an_infinite_threshold_never_opens_nor_probes():
 def test_thresholds_that_are_no_number_are_refused(threshold):
     with pytest.raises(ValueError, match=rf"`vr_th` must be a number.*Received: vr_th={threshold!r}"):
         VarianceReductionCondition(threshold)
+
+
+def test_the_published_rule_compares_an_average_of_tau_that_starts_at_the_first_value():
+    gate = VarianceReductionCondition(1.5, momentum=0.9)
+    # Taus of [4 0 1 3 2] and [1 0 0 0]: sqrt(6)/2 = 1.225 and 2; then .9 * 1.225 + .1 * 2 = 1.302.
+    assert not gate.update(SCORES)
+    assert gate.average == pytest.approx(np.sqrt(6) / 2)
+    one_hot = np.array([1.0, 0, 0, 0])
+    assert not gate.update(one_hot)
+    assert gate.average == pytest.approx(0.9 * np.sqrt(6) / 2 + 0.2)
+    # Ten steps later: .9^10 of what was, the rest 2: 1.757.
+    assert gate.update(one_hot, steps=10) and not gate.previously_satisfied
+    kept = 0.9**10
+    assert gate.average == pytest.approx(kept * (0.9 * np.sqrt(6) / 2 + 0.2) + (1 - kept) * 2)
+    assert gate.update(one_hot) and gate.previously_satisfied
+
+
+@pytest.mark.parametrize("condition", [VarianceReductionCondition(), ExpCondition(), TotalVariationCondition()])
+@pytest.mark.parametrize("scores", USELESS)
+def test_scores_of_no_use_leave_averages_as_they_are(condition, scores):
+    condition.average = 7.0
+    condition.update(np.array(scores))
+    assert condition.average == 7.0
+
+
+def test_warmup_is_over_after_that_many_steps():
+    condition = WarmupCondition(3)
+    assert not condition.satisfied
+    assert [condition.update(SCORES) for _ in range(4)] == [False, False, True, True]
+    assert condition.previously_satisfied
+    assert WarmupCondition(0).satisfied and WarmupCondition(5).update([np.nan], steps=5)
+
+
+def test_the_exponential_condition_compares_the_average_of_one_over_the_mean():
+    # Means 2 and .25: 1/2; then .5 * .5 + .5 * 4 = 2.25.
+    condition = ExpCondition(2.0, momentum=0.5)
+    assert not condition.update(SCORES) and condition.average == 0.5
+    assert condition.update([0.0, 0.5]) and condition.average == 2.25
+
+
+def test_the_total_variation_condition_compares_half_the_distance_from_uniform():
+    # g = [.4 0 .1 .3 .2], u = .2: (.2 + .2 + .1 + .1 + 0) / 2 = .3; of [1 0 0 0]: (.75 + 3 * .25) / 2 = .75.
+    condition = TotalVariationCondition(0.5, momentum=0.5)
+    assert not condition.update(SCORES) and condition.average == pytest.approx(0.3)
+    assert condition.update([1, 0, 0, 0]) and condition.average == pytest.approx(0.525)
+    assert not condition.update(np.ones(9)) and condition.average == pytest.approx(0.2625)
+
+
+CONDITIONS = [
+    VarianceReductionCondition,
+    WarmupCondition,
+    ExpCondition,
+    TotalVariationCondition,
+]
+
+
+@pytest.mark.parametrize("make", CONDITIONS)
+def test_a_restored_condition_goes_on_exactly(make):
+    one, other = make(), make()
+    for scale in (1, 2):
+        one.update(SCORES * scale)
+    other.restore(one.state())
+    for _ in range(3):
+        assert one.update([1, 0, 0, 0]) == other.update([1, 0, 0, 0])
+    assert one.state() == other.state()
+    assert vars(one) == vars(other)
+
+
+def test_a_gate_is_restored_by_whether_it_was_open():
+    gate = VarianceReductionCondition(1.5)
+    gate.restore(True)
+    assert gate.satisfied
+    always = VarianceReductionCondition(1.0)
+    always.restore(False)
+    assert always.satisfied
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), list(zip(CONDITIONS, ["vr_th", "warmup", "lambda_th", "tv_th"], strict=True))
+)
+def test_thresholds_and_momentums_out_of_range_are_refused(make, name):
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: {name}='much'"):
+        make("much")
+    if make is WarmupCondition:
+        with pytest.raises(ValueError, match=r"`warmup` must be an int of at least 0. Received: warmup=-1"):
+            make(-1)
+    else:
+        with pytest.raises(ValueError, match=r"`momentum` must be a number in \[0, 1\). Received: momentum=1"):
+            make(momentum=1)

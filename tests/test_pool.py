@@ -9,6 +9,7 @@ from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 from importance_sampling.samplers.pool import clean_scores, probabilities
 
+pytestmark = pytest.mark.usefixtures("either_side")
 by_scheme = pytest.mark.parametrize("name", ["systematic", "multinomial"])
 useless = pytest.mark.parametrize(
     "scores",

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from importance_sampling.samplers import resampling
 
+pytestmark = pytest.mark.usefixtures("either_side")
 SYSTEMATIC, MULTINOMIAL = resampling.get("systematic"), resampling.get("multinomial")
 by_scheme = pytest.mark.parametrize("scheme", [SYSTEMATIC, MULTINOMIAL], ids=lambda scheme: scheme.name)
 ALMOST_ONE = float(np.nextafter(np.float32(1), np.float32(0)))

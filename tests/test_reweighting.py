@@ -4,8 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from importance_sampling.reweighting import BiasedReweightingPolicy
+from importance_sampling.reweighting import (
+    UNBIASED,
+    UNWEIGHTED,
+    AdjustedBiasedReweightingPolicy,
+    BiasedReweightingPolicy,
+    CorrectingReweightingPolicy,
+)
 
+pytestmark = pytest.mark.usefixtures("either_side")
 # Of a pool of 4: w = 1 / (4 P) = [.5, 2, 1, 2.5].
 P = np.array([0.5, 0.125, 0.25, 0.1], "float32")
 SCORES = np.array([4.0, 1.0, 2.0, 0.0], "float32")
@@ -46,3 +53,110 @@ def test_scores_of_no_use_keep_the_sum_of_the_weights(scores):
 def test_exponents_above_one_are_refused(k):
     with pytest.raises(ValueError, match=rf"`k` must be a number of at most 1.*Received: k={k}"):
         BiasedReweightingPolicy(k)
+
+
+def final(policy, columns, measured):
+    return keras.ops.convert_to_numpy(policy.final_weights(columns, np.asarray(measured, "float32")))
+
+
+def test_the_named_policies_are_unweighted_and_unbiased():
+    assert UNBIASED.unbiased and UNBIASED.k == 1 and not UNWEIGHTED.unbiased
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(UNWEIGHTED.weights(P, 4, SCORES)), np.ones(4))
+
+
+def test_weights_of_a_pool_take_scores_or_probabilities_or_both():
+    # g = [.5 .125 .25 .125], w = 1 / (4 g) = [.5 2 1 2].
+    pool = np.array([4.0, 1.0, 2.0, 1.0])
+    for scores in (pool, pool / 8):
+        np.testing.assert_allclose(UNBIASED.sample_weights([1, 0, 1], scores), [[2], [0.5], [2]], rtol=1e-6)
+    mixed = 0.5 * pool / 8 + 0.125  # [.375 .1875 .25 .1875]
+    np.testing.assert_allclose(UNBIASED.sample_weights([0, 1], pool, mixed)[:, 0], [2 / 3, 4 / 3], rtol=1e-6)
+    # With k the scores count as they are: sqrt(w) sum(w s) / sum(sqrt(w) s), w = [2/3 4/3], s = [4 1].
+    w = np.array([2 / 3, 4 / 3])
+    expected = np.sqrt(w) * (w @ [4, 1]) / (np.sqrt(w) @ [4, 1])
+    found = BiasedReweightingPolicy(0.5).sample_weights([0, 1], pool, mixed)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scores", [[0, 0, 0], [1, np.nan, 2]])
+def test_pools_of_no_use_weigh_evenly(scores):
+    np.testing.assert_allclose(UNBIASED.sample_weights([0, 2], scores), [[1], [1]], rtol=1e-6)
+
+
+def test_positions_that_cannot_have_been_drawn_are_refused():
+    with pytest.raises(ValueError, match=r"`positions` must be of samples that can be drawn.*Received: positions="):
+        UNBIASED.sample_weights([0, 1], [0.0, 1.0])
+
+
+# A pool of 4 with scores [4 1 2 1], of which the first is picked twice and the second once: S1 = 2 + 1 = 3. Measured
+# 3 and 2: S2 = 5 (each once), (S1 + S2) / B = 2, a = 2 / s = [2/3 2/3 1].
+POOL, PICKED, MEASURED = np.array([4.0, 1.0, 2.0, 1.0]), [0, 0, 1], [3.0, 3.0, 2.0]
+
+
+def test_adjusted_weights_are_by_measured_scores():
+    policy = AdjustedBiasedReweightingPolicy(1.0)
+    columns = policy.sample_weights(PICKED, POOL)
+    np.testing.assert_allclose(columns, [[0.75, 0.125], [0.75, 0.125], [0.75, 0.25]], rtol=1e-6)
+    np.testing.assert_allclose(final(policy, columns, MEASURED), [2 / 3, 2 / 3, 1], rtol=1e-6)
+
+
+def test_adjusted_weights_with_an_exponent_keep_the_weighted_sum_of_measured_scores():
+    # sum(a s) = 2 + 2 + 2 = 6; sum(sqrt(a) s) = 6 sqrt(2/3) + 2.
+    policy = AdjustedBiasedReweightingPolicy(0.5)
+    found = final(policy, policy.sample_weights(PICKED, POOL), MEASURED)
+    a = np.array([2 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(found, np.sqrt(a) * 6 / (6 * np.sqrt(2 / 3) + 2), rtol=1e-6)
+    assert found @ MEASURED == pytest.approx(6, rel=1e-6)
+
+
+def test_adjusted_weights_are_held_at_ten():
+    # S2 = 3 + 0, (3 + 3) / 4 = 1.5: for the score of 0 a weight of 10.
+    policy = AdjustedBiasedReweightingPolicy(1.0)
+    found = final(policy, policy.sample_weights(PICKED, POOL), [3.0, 3.0, 0.0])
+    np.testing.assert_allclose(found, [0.5, 0.5, 10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("measured", [[0, 0, 0], [1, np.nan, 1], [1, np.inf, 1], [1, -1, 1]])
+def test_measured_scores_of_no_use_adjust_nothing(measured):
+    policy = AdjustedBiasedReweightingPolicy(0.5)
+    np.testing.assert_array_equal(final(policy, policy.sample_weights(PICKED, POOL), measured), np.ones(3))
+
+
+def test_a_pool_of_no_use_lets_the_batch_stand_for_it():
+    # Means over the two picked, (3 + 2) / 2 = 2.5.
+    policy = AdjustedBiasedReweightingPolicy(1.0)
+    columns = policy.sample_weights(PICKED, [1, np.nan, 1, 1])
+    np.testing.assert_allclose(final(policy, columns, MEASURED), [2.5 / 3, 2.5 / 3, 1.25], rtol=1e-6)
+
+
+def test_correcting_weights_are_multiplied_by_predicted_over_measured_held_at_two():
+    # w = [.5 .5 2]; predicted [4 4 1] over measured [8 1 .25] is [.5 4 4], held at 2.
+    policy = CorrectingReweightingPolicy(1.0)
+    columns = policy.sample_weights(PICKED, POOL)
+    np.testing.assert_allclose(columns, [[0.5, 4], [0.5, 4], [2, 1]], rtol=1e-6)
+    np.testing.assert_allclose(final(policy, columns, [8, 1, 0.25]), [0.25, 1, 4], rtol=1e-6)
+
+
+def test_correcting_weights_where_one_of_the_two_scores_is_no_use():
+    # Of uniform draws with predictions [0 3 0]: measured [0 0 5] makes no ratio, 2, and 0.
+    policy = CorrectingReweightingPolicy(1.0)
+    columns = np.array([[1, 0], [1, 3], [1, 0], [1, 3], [1, -1]], "float32")
+    np.testing.assert_allclose(final(policy, columns, [0, 0, 5, np.nan, 2]), [1, 2, 0, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy])
+def test_policies_that_look_at_measured_scores_are_biased_and_check_their_exponent(cls):
+    assert not cls(1.0).unbiased
+    with pytest.raises(ValueError, match="`k` must be a number of at most 1"):
+        cls(1.5)
+
+
+def test_a_weight_layer_is_saved_and_loaded_within_a_model(tmp_path):
+    policy = AdjustedBiasedReweightingPolicy(0.5)
+    inputs = [keras.Input((2,)), keras.Input(())]
+    model = keras.Model(inputs, policy.weight_layer()(inputs))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    data = [policy.sample_weights(PICKED, POOL), np.array(MEASURED, "float32")]
+    np.testing.assert_array_equal(again.predict_on_batch(data), model.predict_on_batch(data))
+    np.testing.assert_allclose(again.predict_on_batch(data), final(policy, *data), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""SVRG and Katyusha: a linear model worked out by hand, the mean of the gradient, and what a step moves of the model."""
+"""SVRG and Katyusha: a linear model worked out by hand, the mean gradient, and what a step moves of the model."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
+from importance_sampling.training import SVRG, Katyusha
 
 # z = x . w with three weights and the loss (z - y)^2, whose gradient is 2 (z - y) x.
 X = np.array([[1, 0, 0], [0, 2, 0], [1, 0, 1], [0, 1, 3]], "float32")
@@ -199,8 +200,135 @@ def test_what_means_nothing_is_refused():
     wrapper = SVRGWrapper(model)
     with pytest.raises(ValueError, match="sum over the batch"):
         wrapper.update_grad(batches())
-    assert not wrapper.has_snapshot
+    assert wrapper.snapshot_rows == 0
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
     with pytest.warns(UserWarning, match="momentum of its own"):
         KatyushaWrapper(linear(keras.optimizers.Adam()))
+
+
+# The trainers
+
+
+def data(rows=60):
+    """A noisy linear boundary: a logistic regression that no batch of ten settles."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(rows, 4)).astype("float32")
+    return x, (x @ [1, -2, 0.5, 0] + 2 * rng.normal(size=rows) > 0).astype("float32")
+
+
+def logistic(rate=0.5, loss="binary_crossentropy"):
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.SGD(rate), loss, metrics=["accuracy"])
+    return model
+
+
+def losses_of(model):
+    x, y = data()
+    return model.evaluate(x, y, verbose=0)[0]
+
+
+def test_with_a_snapshot_of_all_rows_at_every_step_it_is_gradient_descent():
+    x, y = data(25)
+    weights = np.linspace(0.2, 2, 25)
+    model = logistic()
+    kernel, bias = (np.ravel(v).astype("float64") for v in model.get_weights())
+    trainer = SVRG(model, B=0, B_over_b=1)
+    trainer.fit(x, y, batch_size=10, epochs=2, sample_weight=weights, verbose=0)
+    for _ in range(6):  # three steps an epoch, as Keras makes
+        slope = weights * (1 / (1 + np.exp(-(x @ kernel + bias))) - y) / 25
+        kernel, bias = kernel - 0.5 * slope @ x, bias - 0.5 * slope.sum()
+    np.testing.assert_allclose(np.ravel(model.get_weights()[0]), kernel, rtol=1e-4)
+    np.testing.assert_allclose(model.get_weights()[1], bias, rtol=1e-4)
+    assert trainer.summary() == (
+        "SVRG took 100% of 6 steps, with a new snapshot every 1; the last one's mean gradient is over 25 of 25 samples."
+    )
+    # In plain steps on 10 rows: two for each of the six, and 2.5 for each snapshot.
+    assert trainer.forward_equivalents == pytest.approx(3 * 6 * (2 + 2.5))
+
+
+@pytest.mark.parametrize("trainer", [SVRG, Katyusha])
+def test_on_a_logistic_regression_the_loss_is_below_that_of_sgd_at_the_same_step(trainer):
+    x, y = data()
+    plain, reduced = logistic(), logistic()
+    plain.fit(x, y, batch_size=3, epochs=8, verbose=0)
+    history = trainer(reduced, B=0, B_over_b=20, seed=1).fit(x, y, batch_size=3, epochs=8, verbose=0).history
+    kernel, bias = np.zeros(4), 0.0
+    for _ in range(3000):
+        slope = (1 / (1 + np.exp(-(x @ kernel + bias))) - y) / 60
+        kernel, bias = kernel - slope @ x, bias - slope.sum()
+    least = np.logaddexp(0, np.where(y > 0, -1, 1) * (x @ kernel + bias)).mean()
+    assert least < losses_of(reduced) < least + 0.05 * (losses_of(plain) - least)
+    # What is measured are losses, and the regression has nothing else in its loss.
+    assert history["importance"] == [1.0] * 8
+    assert history["score"][-1] == pytest.approx(history["loss"][-1], abs=0.15)
+
+
+def test_growing_snapshots_and_the_rest_of_a_set_are_few_traces(monkeypatch):
+    traces = []
+    run = SVRGWrapper._accumulate
+    monkeypatch.setattr(SVRGWrapper, "_accumulate", lambda *args: traces.append(1) or run(*args))
+    SVRGWrapper._accumulate.__name__ = "_accumulate"
+    trainer = SVRG(logistic(), B=1, B_rate=1.4, B_over_b=1)
+    x, y = data()
+    trainer.fit(x, y, batch_size=10, epochs=2, verbose=0)
+    # 10, 14, 19.6, ... rows: batches of 10 and rests of any size are one trace, and one for all.
+    assert len(traces) == 2
+    assert "over 60 of 60" in trainer.summary()
+
+
+@pytest.mark.parametrize("trainer", [SVRG, Katyusha])
+def test_a_trainer_goes_on_from_a_saved_state(trainer, tmp_path):
+    x, y = data()
+    arguments = dict(batch_size=10, verbose=0)
+    whole = logistic()
+    trainer(whole, B=2, B_over_b=4, seed=1).fit(x, y, epochs=2, **arguments)
+    half = logistic()
+    first = trainer(half, B=2, B_over_b=4, seed=1)
+    first.fit(x, y, **arguments)
+    first.save_state(tmp_path / "state.npz")
+    second = trainer(half, B=2, B_over_b=4, seed=5)
+    second.load_state(tmp_path / "state.npz")
+    second.fit(x, y, **arguments)
+    for a, b in zip(whole.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_other_rows_in_a_further_fit_are_a_beginning_anew():
+    x, y = data()
+    model, twin = logistic(), logistic()
+    trainer = SVRG(model, B=0, B_over_b=4, seed=1)
+    trainer.fit(x, y, batch_size=10, verbose=0)
+    twin.set_weights(model.get_weights())
+    for one in (trainer, SVRG(twin, B=0, B_over_b=4, seed=1)):
+        one.fit(x[:20], y[:20], batch_size=10, verbose=0)
+        assert "over 20 of 20 samples" in one.summary()
+    np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
+
+
+def test_a_memory_map_is_read_as_arrays_are(tmp_path):
+    x, y = data()
+    mapped = np.memmap(tmp_path / "x", "float32", "w+", shape=x.shape)
+    mapped[:] = x
+    model, twin = logistic(), logistic()
+    for one, rows in ((model, mapped), (twin, x)):
+        SVRG(one, B=2, B_over_b=2, seed=1).fit(rows, y, batch_size=10, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
+
+
+def test_a_summed_loss_trains_plainly_and_says_so():
+    x, y = data()
+    model, twin = (logistic(0.01, keras.losses.BinaryCrossentropy(reduction="sum")) for _ in range(2))
+    with pytest.warns(UserWarning, match="its mean gradient depends on how large"):
+        SVRG(model).fit(x, y, shuffle=False, verbose=0)
+    twin.fit(x, y, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
+
+
+def test_options_out_of_their_range_are_refused():
+    for name, value in (("B", -1), ("B_rate", 0.5), ("B_over_b", 0)):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
+            SVRG(logistic(), **{name: value})
+    with pytest.raises(ValueError, match="`t1` must be"):
+        Katyusha(logistic(), t1=0)

@@ -35,7 +35,7 @@ def has_rows(value: Any) -> bool:
     if not array_slicing.can_slice_array(value) or not hasattr(value, "shape") or len(value.shape) == 0:
         return False
     if isinstance(value, np.ndarray) and value.dtype == object:
-        return all(isinstance(entry, str) for entry in value.ravel())
+        return all(isinstance(entry, str) for entry in value)  # the objects that Keras takes
     return True
 
 
@@ -76,11 +76,16 @@ def kind(column: Any) -> str:
 
 def gather(tensor: Any, positions: Any) -> Any:
     """Rows of a tensor, or of a column."""
+    positions = tf.convert_to_tensor(positions)
     if isinstance(tensor, tf.SparseTensor):
         tensor = array_slicing.to_tensorflow_sparse_wrapper(tensor)
     if isinstance(tensor, array_slicing.TensorflowSparseWrapper):
-        return array_slicing.slice_tensorflow_sparse_wrapper(tensor, tf.convert_to_tensor(positions))
-    return tf.gather(tensor, positions)
+        return array_slicing.slice_tensorflow_sparse_wrapper(tensor, positions)
+    gathered = tf.gather(tensor, positions)
+    if isinstance(gathered, tf.RaggedTensor):  # it forgets how many rows it has, where that is static
+        splits = tf.ensure_shape(gathered.row_splits, [None if n is None else n + 1 for n in positions.shape])
+        gathered = tf.RaggedTensor.from_row_splits(gathered.values, splits, validate=False)
+    return gathered
 
 
 def concatenate(parts: Any) -> Any:

@@ -3,7 +3,7 @@
 Nothing is timed here: decisions depend on scores alone, so that the same seed gives the same weights on any machine.
 """
 
-from importance_sampling.conditions.base import Condition, Gate, ScoreCondition
+from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition
 from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
@@ -11,7 +11,6 @@ from importance_sampling.conditions.simple import ExpCondition, TotalVariationCo
 __all__ = [
     "Condition",
     "ExpCondition",
-    "Gate",
     "GrowthCondition",
     "ScoreCondition",
     "Signals",

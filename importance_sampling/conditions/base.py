@@ -16,16 +16,28 @@ from importance_sampling.datasets.base import is_real
 class Condition:
     """Whether importance sampling is on.
 
+    A trainer shows averaged signals to its gate, by `observe`; scores are shown by `update`, to those that have it.
+
     Attributes:
         satisfied: bool, whether it is.
         previously_satisfied: bool, what it was before the last update.
+        probes: whether, as a gate, it needs to see scores while closed.
     """
 
+    probes = True
     _saved: tuple[str, ...] = ("satisfied", "previously_satisfied")
 
     def __init__(self) -> None:
         self.satisfied = False
         self.previously_satisfied = False
+
+    def observe(self, signals: Signals) -> bool:
+        """Decide anew; returns `satisfied`."""
+        return self._settle(self._decide(signals))
+
+    def explain(self, signals: Signals) -> str:
+        """In words, what the condition compares."""
+        raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next decision depends on."""
@@ -38,30 +50,12 @@ class Condition:
         for name in self._saved:
             setattr(self, name, state[name].item())
 
-    def _settle(self, satisfied: bool) -> bool:
-        self.previously_satisfied, self.satisfied = self.satisfied, bool(satisfied)
-        return self.satisfied
-
-
-class Gate(Condition):
-    """A condition that a trainer shows averaged signals to.
-
-    Attributes:
-        probes: whether it needs to see scores while closed.
-    """
-
-    probes = True
-
-    def observe(self, signals: Signals) -> bool:
-        """Decide anew; returns `satisfied`."""
-        return self._settle(self._decide(signals))
-
     def _decide(self, signals: Signals) -> bool:
         raise NotImplementedError
 
-    def explain(self, signals: Signals) -> str:
-        """In words, what the condition compares."""
-        raise NotImplementedError
+    def _settle(self, satisfied: bool) -> bool:
+        self.previously_satisfied, self.satisfied = self.satisfied, bool(satisfied)
+        return self.satisfied
 
 
 class ScoreCondition(Condition):

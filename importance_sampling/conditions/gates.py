@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from importance_sampling.conditions.base import Gate, ScoreCondition
+from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.signals import Signals, tau
 from importance_sampling.probabilities import clean_scores
 
 HYSTERESIS = 0.95
 
 
-class GrowthCondition(Gate):
+class GrowthCondition(Condition):
     """Open while the effective batch grows by more than an open step costs: growth > cost = 1 + presample / 3.
 
     The cost is arithmetic, a backward pass counted as two forwards. Once open it closes below 0.95 of the cost, so
@@ -36,7 +36,7 @@ class GrowthCondition(Gate):
         return f"growth {signals.trusted_growth:.2f}, cost {self.cost:.2f}"
 
 
-class VarianceReductionCondition(Gate, ScoreCondition):
+class VarianceReductionCondition(ScoreCondition):
     """The published rule: open while the moving average of tau = sqrt(B sum(g^2)) exceeds a threshold.
 
     It knows nothing of what is gained from tau: with small pools little is (see `GrowthCondition`).
@@ -57,7 +57,7 @@ class VarianceReductionCondition(Gate, ScoreCondition):
     """
 
     def __init__(self, vr_th: float = 1.2, momentum: float = 0.9):
-        ScoreCondition.__init__(self, vr_th, momentum, "vr_th")
+        super().__init__(vr_th, momentum, "vr_th")
         self.satisfied = self.always = self.threshold <= 1.0
         self.probes = np.isfinite(self.threshold)
 

@@ -113,11 +113,11 @@ class ModelWrapper:
             self._checked = True
         return batch
 
-    def _compiled(self, function: Callable) -> Callable:
-        """A method of this object, compiled: a trace for every shape."""
+    def _compiled(self, function: Callable, reduce_retracing: bool = False) -> Callable:
+        """A method of this object, compiled: a trace for every shape, or one for all further ones."""
         name = function.__name__
         if name not in self._functions:
-            self._functions[name] = backend.compile_step(function, self.model, reduce_retracing=False)
+            self._functions[name] = backend.compile_step(function, self.model, reduce_retracing)
         return self._functions[name]
 
 

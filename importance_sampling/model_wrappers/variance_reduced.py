@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.datasets.base import is_real
 from importance_sampling.model_wrappers.base import ModelWrapper, trained
 from importance_sampling.model_wrappers.figures import of_batch, record
 from importance_sampling.model_wrappers.gradient import Measured, Pass, backward, follow, weighted
@@ -56,7 +57,7 @@ class SVRGWrapper(ModelWrapper):
         super().__init__(model)
         self.snapshot: list[keras.Variable] = []
         self.mean: list[keras.Variable] = []
-        self._rows = keras.Variable(np.zeros((), "float32"), trainable=False, name="snapshot_rows")
+        self._rows = keras.Variable(0, dtype="int32", trainable=False, name="snapshot_rows")
 
     def update_grad(self, batches: Iterable) -> None:
         """Take a snapshot of the weights as they are, with the mean gradient over samples, in training mode.
@@ -76,7 +77,7 @@ class SVRGWrapper(ModelWrapper):
                 self._begin()
             size = keras.tree.flatten(batch[0])[0].shape[0]
             rows += size
-            self._compiled(self._accumulate)(batch, np.float32(size / rows))
+            self._compiled(self._accumulate, reduce_retracing=True)(batch, np.float32(size / rows))
         if rows == 0:
             raise ValueError("`batches` must hold at least one batch. Received: none")
         self._rows.assign(rows)
@@ -101,15 +102,15 @@ class SVRGWrapper(ModelWrapper):
         w = np.ones(rows, "float32") if w is None else np.asarray(w, "float32")
         if w.size != rows:
             raise ValueError(f"`w` must hold a weight for each of the {rows} samples. Received: w of shape {w.shape}")
-        if not self.has_snapshot:
+        if not self.snapshot_rows:
             raise ValueError("`train_batch` needs a snapshot: call `update_grad` first. Received: none yet")
         losses, logs = self._compiled(self._train)(batch, w.reshape(rows))
         return trained(losses, logs, losses)
 
     @property
-    def has_snapshot(self) -> bool:
-        """Whether there is a snapshot to step by."""
-        return float(backend.host(self._rows)) > 0
+    def snapshot_rows(self) -> int:
+        """Over how many samples the snapshot's mean gradient is; 0: there is no snapshot."""
+        return int(backend.host(self._rows))
 
     def step(self, batch: tuple) -> tuple[dict, Any]:
         """Take a step on `(x, y, sample_weight)` of tensors and count it as Keras's own step does; to be compiled.
@@ -230,10 +231,7 @@ class KatyushaWrapper(SVRGWrapper):
     """
 
     def __init__(self, model: keras.Model, t1: float = 0.5, t2: float = 0.5):
-        if not (0 < t1 <= 1 and 0 <= t2 <= 1 and t1 + t2 <= 1 + 1e-6):
-            raise ValueError(
-                f"`t1` must be in (0, 1], `t2` in [0, 1], and their sum at most 1. Received: t1={t1!r}, t2={t2!r}"
-            )
+        check_shares(t1, t2)
         super().__init__(model)
         self.t1 = float(t1)
         self.t2 = float(t2)
@@ -267,6 +265,18 @@ class KatyushaWrapper(SVRGWrapper):
                 y.assign(_constrained(y, y - move))
         optimizer.iterations.assign_add(1)
         return taken
+
+
+def check_shares(t1: float, t2: float) -> None:
+    """Raise unless x can be made of shares t1 of z, t2 of w' and the rest of y.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if not (is_real(t1) and is_real(t2) and 0 < t1 <= 1 and 0 <= t2 <= 1 and t1 + t2 <= 1 + 1e-6):
+        raise ValueError(
+            f"`t1` must be in (0, 1], `t2` in [0, 1], and their sum at most 1. Received: t1={t1!r}, t2={t2!r}"
+        )
 
 
 def copies(model: keras.Model, name: str) -> list[keras.Variable]:

@@ -4,5 +4,6 @@ from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.open_steps.pool import PoolSteps
 from importance_sampling.open_steps.rows import RowSteps
 from importance_sampling.open_steps.sized import SizedPoolSteps
+from importance_sampling.open_steps.variance_reduced import VarianceReducedSteps
 
-__all__ = ["OpenSteps", "PoolSteps", "RowSteps", "SizedPoolSteps"]
+__all__ = ["OpenSteps", "PoolSteps", "RowSteps", "SizedPoolSteps", "VarianceReducedSteps"]

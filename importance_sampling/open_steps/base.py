@@ -101,6 +101,15 @@ class OpenSteps:
         """What the scores of a fair sample say of the steps of this kind."""
         raise NotImplementedError
 
+    def summary(self, name: str, open_steps: int, steps: int) -> str | None:
+        """What was done in a `fit`, in words of this kind of step; None: what `summary.py` says.
+
+        Args:
+            name: of the kind of training.
+            open_steps: int > 0, of all `steps`.
+        """
+        return None
+
     def release(self) -> None:
         """Let go of what reads the data, after a `fit` and before a state is restored."""
 

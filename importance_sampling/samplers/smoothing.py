@@ -15,6 +15,7 @@ import numpy as np
 from importance_sampling.conditions.signals import moving_average
 from importance_sampling.datasets.base import is_real
 from importance_sampling.numerics import floats, side
+from importance_sampling.probabilities import clean_scores
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing
 from importance_sampling.samplers.decorator import SamplerDecorator
 
@@ -95,10 +96,16 @@ def smoother(smooth: float, is_adaptive: bool, forget: float = 0.9) -> Callable[
 
 
 class SmoothingDecorator(SamplerDecorator):
-    """A decorator that draws by smoothed scores; a subclass fills in `_smooth`."""
+    """A decorator that draws by smoothed scores; a subclass fills in `_smooth`.
+
+    Scores of no use, such as those with a NaN among them, are passed on as they are: nothing makes them useful.
+    """
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        return self.sampler._draw(batch_size, lambda scores: smooth(self._smooth(scores)))
+        def smoothed(scores: np.ndarray) -> np.ndarray:
+            return smooth(self._smooth(scores) if clean_scores(scores)[1] else scores)
+
+        return self.sampler._draw(batch_size, smoothed)
 
     def _smooth(self, scores: np.ndarray) -> np.ndarray:
         raise NotImplementedError

@@ -3,7 +3,8 @@
     fit -> source -> gate -> scores -> sampler -> weights -> step
 
 `pools.py` has the trainers that score candidates before they pick, `tables.py` those that know their scores
-beforehand. `fit` itself, the same for all, is in `trainer.py`.
+beforehand, `variance_reduced.py` those that draw uniformly and take the noise out of the gradient. `fit` itself, the
+same for all, is in `trainer.py`.
 """
 
 from importance_sampling.training.pools import (
@@ -18,14 +19,17 @@ from importance_sampling.training.tables import (
     OnlineBatchSelection,
     ReshuffleTraining,
 )
+from importance_sampling.training.variance_reduced import SVRG, Katyusha
 
 __all__ = [
+    "SVRG",
     "ApproximateImportanceTraining",
     "BiasedImportanceTraining",
     "ConstantTimeImportanceTraining",
     "ConstantVarianceImportanceTraining",
     "HistoryImportanceTraining",
     "ImportanceTraining",
+    "Katyusha",
     "OnlineBatchSelection",
     "ReshuffleTraining",
 ]

@@ -1,0 +1,118 @@
+"""What `fit_dataset` and `fit_generator` hand to `fit`: a dataset as arrays that stay where they are, batches cut anew.
+
+The two methods are those of earlier versions of the method's library, in front of the `fit` of Keras. Nothing is
+sampled here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def arrays_of(rows: Any) -> tuple:
+    """The rows of a dataset as `(x, y)` of arrays that are read as rows are asked for.
+
+    Args:
+        rows: `rows[idxs]` is `(x, y)`, and `len(rows)` their number.
+
+    Returns:
+        `(x, y)`, the structures of a row with a `RowsOf` in the place of every array.
+    """
+    reader = _Reader(rows)
+    example = rows[np.array([0])]
+    leaves = [RowsOf(reader, number, np.asarray(leaf)) for number, leaf in enumerate(keras.tree.flatten(example))]
+    x, y = keras.tree.pack_sequence_as(example, leaves)
+    return x, y
+
+
+class RowsOf:
+    """One array of a dataset: it has `shape`, `dtype` and `len`, and `array[idxs]` reads rows.
+
+    Args:
+        reader: reads rows of all arrays.
+        number: int, which of them this is.
+        example: `(1, ...)`, a row of it.
+    """
+
+    def __init__(self, reader: _Reader, number: int, example: np.ndarray):
+        self._reader = reader
+        self._number = number
+        self.shape = (len(reader.rows), *example.shape[1:])
+        self.dtype = example.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, idxs: Any) -> np.ndarray:
+        return np.asarray(self._reader.read(idxs)[self._number])
+
+
+class _Reader:
+    """Reads rows; whoever asks for the same rows of another array right after gets what was read."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+        self._idxs: Any = None
+        self._leaves: list = []
+
+    def read(self, idxs: Any) -> list:
+        if self._idxs is None or not np.array_equal(self._idxs, idxs):
+            self._leaves = keras.tree.flatten(self.rows[idxs])
+            self._idxs = np.array(idxs)
+        return self._leaves
+
+
+def batches_of(train: Any, batch_size: int) -> tuple[Any, int | None]:
+    """Batches of one size, cut from batches of any size, in their order.
+
+    Args:
+        train: a `keras.utils.PyDataset`, or an iterable of `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: int.
+
+    Returns:
+        What `fit` takes as `x`, and how many batches a pass has, None where only `train` knows.
+    """
+    if not isinstance(train, keras.utils.PyDataset):
+        return _cut(train, batch_size), None
+    length = train.num_batches
+    if length is None:
+        return _cut(_endless(train), batch_size), None
+    first = _rows(train[0])
+    if first == batch_size or not length:
+        return train, None
+    rows = first * (length - 1) + _rows(train[length - 1])
+    return _cut(_endless(train), batch_size), math.ceil(rows / batch_size)
+
+
+def _endless(train: keras.utils.PyDataset) -> Iterator[tuple]:
+    while True:
+        number = 0
+        while train.num_batches is None or number < train.num_batches:
+            yield train[number]
+            number += 1
+        train.on_epoch_end()
+
+
+def _cut(batches: Iterable[tuple], batch_size: int) -> Iterator[tuple]:
+    held: list = []
+    for batch in batches:
+        held.append(keras.tree.map_structure(np.asarray, batch))
+        if sum(map(_rows, held)) < batch_size:
+            continue
+        joined = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *held) if len(held) > 1 else held[0]
+        rows = _rows(joined)
+        for start in range(0, rows - batch_size + 1, batch_size):
+            yield keras.tree.map_structure(lambda part, start=start: part[start : start + batch_size], joined)
+        rest = rows % batch_size
+        held = [keras.tree.map_structure(lambda part, rest=rest: part[len(part) - rest :], joined)] if rest else []
+    if held:
+        yield keras.tree.map_structure(lambda *parts: np.concatenate(parts), *held)
+
+
+def _rows(batch: tuple) -> int:
+    return len(keras.tree.flatten(batch)[0])

@@ -1,0 +1,217 @@
+"""The swap, as a table: arrays, models and arguments, and how a case is run by `model.fit` and by the trainer."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from drop_in_models import (
+    accumulating,
+    batch_norm,
+    compute_loss,
+    dense,
+    dict_inputs,
+    frozen_and_shared,
+    half,
+    lazy,
+    nested,
+    quantised,
+    ragged_words,
+    regularised,
+    sequences,
+    several_metrics,
+    sparse_inputs,
+    subclassed,
+    texts,
+    two_outputs,
+)
+
+ROWS = 203  # an odd last batch
+
+
+def data(seed=0, rows=ROWS):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 8)).astype("float32")
+    return x, (x[:, :3] + 0.3 * rng.normal(size=(rows, 3))).argmax(1)
+
+
+def plain_data(_):
+    x, y = data()
+    return dict(x=x, y=y)
+
+
+def one_hot_data(_):
+    x, y = data()
+    return dict(x=x.astype("float64"), y=keras.utils.to_categorical(y))
+
+
+def weighted_data(_):
+    x, y = data()
+    return dict(x=x, y=y, sample_weight=np.linspace(0.1, 2, ROWS))
+
+
+def mapped(path, array):
+    file = np.memmap(path, array.dtype, "w+", shape=array.shape)
+    file[:] = array
+    return file
+
+
+def mapped_data(folder):
+    x, y = data()
+    return dict(x=mapped(folder / "x", x), y=mapped(folder / "y", y))
+
+
+def mapped_two_data(folder):
+    """A memory map of everything, the weights too."""
+    x, y = data()
+    weights = mapped(folder / "weights", np.linspace(0.1, 2, ROWS))
+    return dict(x=mapped(folder / "x", x), y=[mapped(folder / "y", y), x[:, :1] * 2], sample_weight=weights)
+
+
+def hdf5_data(folder):
+    h5py = pytest.importorskip("h5py")
+    file = h5py.File(folder / "data.h5", "w")
+    x, y = data()
+    return dict(x=file.create_dataset("x", data=x.astype("float64")), y=file.create_dataset("y", data=y))
+
+
+def pandas_data(_):
+    pandas = pytest.importorskip("pandas")
+    x, y = data()
+    frame = pandas.DataFrame(x.astype("float64"))
+    frame[3] = np.arange(ROWS) % 5
+    weights = pandas.Series(np.linspace(0.1, 2, ROWS), index=np.arange(ROWS)[::-1])
+    return dict(x=frame, y=pandas.Series(y, index=np.arange(ROWS)[::-1]), sample_weight=weights)
+
+
+def tensor_data(_):
+    x, y = data()
+    return dict(x={"a": tf.constant(x[:, :5], "float64"), "b": tf.constant(x[:, 5:])}, y=tf.constant(y))
+
+
+def sparse_data(_):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    x, y = data()
+    return dict(x=scipy_sparse.csr_matrix(x.astype("float64") * (x > 0)), y=y)
+
+
+def sparse_tensor_data(_):
+    x, y = data()
+    return dict(x=tf.sparse.from_dense(x * (x > 0)), y=y)
+
+
+def ragged_data(_):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 9, 1 + row % 5).tolist() for row in range(ROWS)]
+    return dict(x=tf.ragged.constant(rows), y=np.array([max(row) % 3 for row in rows]))
+
+
+def text_data(_):
+    words = np.array(["red", "green", "blue"])
+    numbers = np.random.default_rng(0).integers(0, 3, (ROWS, 2))
+    return dict(x=tf.constant([[" ".join(words[row])] for row in numbers]), y=numbers[:, 0])
+
+
+def sequence_data(_):
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 9, (ROWS, 6)) * (np.arange(6) < rng.integers(1, 7, (ROWS, 1)))
+    return dict(x=words, y=words % 3)
+
+
+def two_data(_):
+    x, y = data()
+    return dict(x=x, y=[y, x[:, :1] * 2])
+
+
+def dict_data(_):
+    x, y = data()
+    return dict(x={"a": x[:, :5], "b": x[:, 5:]}, y=y)
+
+
+CASES = {
+    "dense": (dense, plain_data, {}),
+    "one hot, float64": (lambda: dense(loss="categorical_crossentropy"), one_hot_data, {}),
+    "batch norm": (batch_norm, plain_data, {}),
+    "lazily built": (lazy, plain_data, {}),
+    "subclassed": (subclassed, plain_data, {}),
+    "nested": (nested, plain_data, {}),
+    "two outputs": (two_outputs, two_data, {}),
+    "two outputs, one weight": (
+        two_outputs,
+        lambda _: dict(two_data(_), sample_weight=np.linspace(0.1, 2, ROWS)),
+        {},
+    ),
+    "dict inputs": (dict_inputs, dict_data, {}),
+    "regularised": (regularised, plain_data, {}),
+    "accumulating": (accumulating, plain_data, {}),
+    "half precision": (half, plain_data, {}),
+    "sample weights": (lambda: dense(weighted_metrics=["accuracy"]), weighted_data, {}),
+    "class weights": (dense, plain_data, dict(class_weight={0: 0.3, 2: 2.0})),
+    "validation split": (dense, plain_data, dict(validation_split=0.25)),
+    "class weights, split": (dense, plain_data, dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0})),
+    "validation data": (dense, plain_data, dict(validation_data=data(1), validation_freq=2)),
+    "several steps": (lambda: dense(steps_per_execution=3), plain_data, {}),
+    "xla": (lambda: dense(jit_compile=True), plain_data, {}),
+    "xla, several steps": (lambda: dense(jit_compile=True, steps_per_execution=8), plain_data, {}),
+    "eager": (lambda: dense(run_eagerly=True), plain_data, {}),
+    "fewer steps": (dense, plain_data, dict(steps_per_epoch=4, batch_size=16)),
+    "not shuffled": (dense, plain_data, dict(shuffle=False)),
+    "later epochs": (dense, plain_data, dict(initial_epoch=1)),
+    "masked sequences": (sequences, sequence_data, {}),
+    "memory map": (dense, mapped_data, {}),
+    "memory map, split, class weights": (
+        dense,
+        mapped_data,
+        dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0}),
+    ),
+    "memory map, several steps": (lambda: dense(steps_per_execution=3), mapped_data, {}),
+    "memory map, xla": (lambda: dense(jit_compile=True), mapped_data, {}),
+    "memory map, weights, two outputs": (two_outputs, mapped_two_data, {}),
+    "h5py, split, class weights": (dense, hdf5_data, dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0})),
+    "pandas, split": (lambda: dense(weighted_metrics=["accuracy"]), pandas_data, dict(validation_split=0.25)),
+    "tensors": (dict_inputs, tensor_data, {}),
+    "scipy sparse, split": (sparse_inputs, sparse_data, dict(validation_split=0.25)),
+    "sparse tensors": (sparse_inputs, sparse_tensor_data, {}),
+    "ragged": (ragged_words, ragged_data, dict(shuffle="batch")),
+    "texts": (texts, text_data, {}),
+    "several metrics": (several_metrics, one_hot_data, {}),
+    "compute_loss": (compute_loss, weighted_data, {}),
+    "frozen and shared layers": (frozen_and_shared, plain_data, {}),
+    "quantised, LoRA": (quantised, plain_data, {}),
+}
+
+
+class Plain:
+    """A case by `model.fit`, once for all that is compared with it."""
+
+    def __init__(self, name, arrays):
+        self.name, self.arrays = name, arrays
+        self.model, self.history = train(name, arrays, lambda model: model)
+        self.world = state_of_the_world()
+
+
+def begin_anew():
+    """The same global generators at the start of every run; Keras's own is only reseeded by later Keras versions."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(3)
+
+
+def train(name, arrays, wrap, **more):
+    make, _, arguments = CASES[name]
+    begin_anew()
+    model = make()
+    fit = wrap(model).fit
+    history = fit(**{"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, **more})
+    return model, history.history
+
+
+def state_of_the_world():
+    return random.getstate(), np.random.get_state()[1].tolist(), float(keras.random.uniform(()))
+
+
+def assert_equal(plain, trained):
+    for before, after in zip(plain.variables, trained.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
+    for before, after in zip(plain.optimizer.variables, trained.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)

@@ -1,0 +1,338 @@
+"""What every sampler, policy and score has to keep, whichever it is. A new one is a new row in a list."""
+
+import io
+import random
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from toys import SCORES, SIZE, VALUES, Reader, Toy
+
+from importance_sampling import conditions, samplers
+from importance_sampling.model_wrappers import OracleWrapper
+from importance_sampling.reweighting import (
+    UNBIASED,
+    UNWEIGHTED,
+    AdjustedBiasedReweightingPolicy,
+    BiasedReweightingPolicy,
+    CorrectingReweightingPolicy,
+)
+from importance_sampling.samplers import lstm as lstm_module
+from importance_sampling.samplers.predictor import ScorePredictor
+
+BATCH = 16
+
+
+class Row(NamedTuple):
+    """How to make a sampler for the contract, what bounds its unbiased weights, whether it draws by score."""
+
+    make: Any  # (dataset, policy, model, **options) -> sampler
+    bound: float = 10.0
+    by_score: bool = True
+    draws: int = 1500
+
+
+def lstm(cls, with_model):
+    def make(dataset, policy, model, **options):
+        return cls(dataset, policy, *[model] * with_model, presample=32, history=3, **options)
+
+    return make
+
+
+def decorated(decorate):
+    return lambda dataset, policy, model, **options: decorate(
+        samplers.ModelSampler(dataset, policy, model, large_batch=32, **options)
+    )
+
+
+def plain(cls, *positional, **fixed):
+    """A sampler of `(dataset, reweighting)`."""
+    return lambda dataset, policy, model, **options: cls(dataset, policy, *positional, **fixed, **options)
+
+
+def scoring(cls, **fixed):
+    """A sampler of `(dataset, reweighting, model)`."""
+    return lambda dataset, policy, model, **options: cls(dataset, policy, model, **fixed, **options)
+
+
+SAMPLERS = {
+    "uniform": Row(plain(samplers.UniformSampler), 1.0, by_score=False),
+    "model": Row(scoring(samplers.ModelSampler, large_batch=32)),
+    "constant variance": Row(scoring(samplers.ConstantVarianceSampler)),
+    "constant time": Row(scoring(samplers.ConstantTimeSampler)),
+    "history": Row(scoring(samplers.HistorySampler)),
+    # (s - 1) / log(s) at s = 20
+    "online batch selection": Row(
+        scoring(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
+    ),
+    "reshuffle": Row(plain(samplers.ReshuffleSampler)),
+    "cache": Row(plain(samplers.CacheSampler), 2.0),
+    "lstm": Row(lstm(samplers.LSTMSampler, False), draws=400),
+    "lstm comparison": Row(lstm(samplers.LSTMComparisonSampler, True), draws=400),
+    "per class": Row(plain(samplers.PerClassGaussian, presample=32)),
+    "scsg": Row(scoring(samplers.SCSGSampler, B=20, B_over_b=4), 1.0, by_score=False),
+    "additive": Row(decorated(lambda sampler: samplers.AdditiveSmoothingSampler(sampler, 2.0))),
+    "adaptive": Row(decorated(samplers.AdaptiveAdditiveSmoothingSampler)),
+    "power": Row(decorated(samplers.PowerSmoothingSampler)),
+    "conditional": Row(
+        decorated(lambda sampler: samplers.ConditionalStartSampler(sampler, conditions.WarmupCondition(2)))
+    ),
+}
+POLICIES = {
+    "unbiased": UNBIASED,
+    "unweighted": UNWEIGHTED,
+    "biased": BiasedReweightingPolicy(0.5),
+    "adjusted": AdjustedBiasedReweightingPolicy(0.5),
+    "correcting": CorrectingReweightingPolicy(0.5),
+}
+# Scores by name, and a callable; what each of them is has tests of its own.
+SCORERS = ["loss", "gnorm", "full_gnorm", lambda model, x, y: keras.ops.norm(x, axis=1)]
+
+every_sampler = pytest.mark.parametrize("name", SAMPLERS)
+every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+
+
+@pytest.fixture(autouse=True)
+def one_predictor(monkeypatch):
+    """All LSTM samplers share a network, set back to its first weights: tracing one takes a second."""
+
+    def shared(history, classes, log, seed):
+        if not TRACED:
+            predictor = ScorePredictor(history, classes, log, seed)
+            TRACED.extend((predictor, predictor.state()))
+        predictor, first = TRACED
+        predictor.restore(first)
+        vars(predictor).pop("predict", None)
+        return predictor
+
+    monkeypatch.setattr(lstm_module, "ScorePredictor", shared)
+
+
+TRACED = []
+
+
+def build(name, dataset=None, policy=UNBIASED, seed=3):
+    return SAMPLERS[name].make(dataset or Toy(), policy, Reader(), seed=seed)
+
+
+def steps(sampler, n, batch_size=BATCH):
+    """Draw and measure, as a trainer would."""
+    drawn = []
+    for _ in range(n):
+        drawn.append(sampler.draw(batch_size))
+        sampler.update(drawn[-1].indices, sampler.dataset.scores(drawn[-1].indices))
+    return drawn
+
+
+def final(sampler, drawn):
+    """The weights as the training step uses them."""
+    columns = drawn.weights if drawn.weights.ndim == 2 else drawn.weights[:, None]
+    measured = sampler.dataset.scores(drawn.indices)
+    return np.asarray(sampler.reweighting.final_weights(columns, measured))
+
+
+def equal(drawn, others):
+    for one, other in zip(drawn, others, strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def constant(predictor, value):
+    """An LSTM predicts by class and history; only this makes it say the same of all."""
+    predictor.predict = lambda histories, classes: np.full(len(classes), float(value))
+
+
+@every_sampler
+@every_policy
+def test_what_is_drawn_has_its_shapes_and_dtypes_and_weights_that_are_finite(name, policy):
+    sampler = build(name, policy=policy)
+    for drawn in steps(sampler, 4):
+        size = len(drawn.indices)
+        assert size == BATCH or (size < BATCH and name.startswith("constant"))
+        assert drawn.indices.dtype == np.int64 and (drawn.indices >= 0).all() and (drawn.indices < SIZE).all()
+        assert drawn.weights.dtype == np.float32 and drawn.scores.dtype == np.float32
+        assert drawn.scores.shape == (size,)
+        assert drawn.weights.shape == ((size,) if policy.weight_size == 1 else (size, policy.weight_size))
+        weights = final(sampler, drawn)
+        assert weights.shape == (size,) and np.isfinite(weights).all() and (weights >= 0).all()
+    indices, (x, y), weights = sampler.sample(BATCH)
+    np.testing.assert_array_equal(x, sampler.dataset.x[indices])
+    assert len(y) == len(weights) == len(indices)
+
+
+@every_sampler
+def test_the_weighted_mean_over_draws_is_the_mean_of_all(name):
+    row, sampler = SAMPLERS[name], build(name)
+    assert sampler.unbiased
+    drawn = steps(sampler, row.draws)
+    means = np.array([(one.weights * VALUES[one.indices]).mean() for one in drawn])
+    error = means.std() / np.sqrt(len(means))
+    assert abs(means.mean() - VALUES.mean()) < 5 * error, f"{means.mean()} +- {error}, not {VALUES.mean()}"
+    if row.by_score:  # and without the weights it is not, by more than this can overlook
+        off = np.mean([VALUES[one.indices].mean() for one in drawn]) - VALUES.mean()
+        assert abs(off) > 8 * error
+
+
+@every_sampler
+def test_no_unbiased_weight_exceeds_its_bound(name):
+    largest = max(drawn.weights.max() for drawn in steps(build(name), 60))
+    assert largest <= SAMPLERS[name].bound * (1 + 1e-5)
+
+
+@every_sampler
+def test_one_seed_makes_one_row_of_draws_and_another_seed_another(name):
+    first, again, other = (steps(build(name, seed=seed), 3) for seed in (3, 3, 4))
+    equal(first, again)
+    assert any((one.indices != two.indices).any() for one, two in zip(first, other, strict=True))
+
+
+@every_sampler
+@pytest.mark.parametrize("value", [2.5, 0.0])
+def test_equal_scores_and_zeros_make_weights_of_one(name, value):
+    sampler = build(name, Toy(np.full(SIZE, value)))
+    if hasattr(sampler, "predictor"):
+        constant(sampler.predictor, value)
+    weights = np.concatenate([drawn.weights for drawn in steps(sampler, 6)])
+    if name in ("cache", "online batch selection"):  # which tell samples apart by when they were seen, and by rank
+        assert weights.min() > 0 and weights.max() <= SAMPLERS[name].bound * (1 + 1e-5)
+    else:
+        np.testing.assert_allclose(weights, 1, rtol=1e-5)
+
+
+@every_sampler
+@every_policy
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf, -1.0]], ids=["NaN", "infinite, negative"])
+def test_scores_of_no_use_never_make_weights_of_no_use(name, policy, bad):
+    scores = SCORES.copy()
+    scores[: len(bad)] = bad
+    sampler = build(name, Toy(scores), policy)
+    for drawn in steps(sampler, 6):
+        assert np.isfinite(drawn.weights).all() and np.isfinite(final(sampler, drawn)).all()
+
+
+@every_sampler
+def test_a_restored_sampler_goes_on_exactly(name, monkeypatch):
+    if name == "lstm":
+        monkeypatch.undo()  # a network each
+    sampler, other = build(name), build(name)
+    steps(sampler, 5)
+    file = io.BytesIO()
+    np.savez(file, **sampler.state())
+    file.seek(0)
+    going_on = steps(sampler, 5)
+    steps(other, 2)
+    with np.load(file, allow_pickle=False) as saved:
+        other.restore(dict(saved))
+    equal(steps(other, 5), going_on)
+
+
+@pytest.mark.parametrize("name", ["history", "online batch selection", "cache", "lstm"])
+def test_a_state_of_another_number_of_rows_is_refused(name):
+    with pytest.raises(ValueError, match=r"`state` must be of a .* of 50 rows.*Received: state of"):
+        build(name, Toy(SCORES[:50])).restore(build(name).state())
+
+
+def test_a_state_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match=r"`state` must be of a HistorySampler.*Received: state of"):
+        build("history").restore(build("uniform").state())
+
+
+@every_sampler
+def test_no_global_generator_is_moved(name, monkeypatch):
+    monkeypatch.undo()
+
+    def generators():
+        following = keras.src.random.seed_generator.global_seed_generator().state
+        return random.getstate(), np.random.get_state()[1].tolist(), np.asarray(following).tolist()
+
+    before = generators()
+    steps(SAMPLERS[name].make(Toy(), UNBIASED, Reader()), 3)
+    assert generators() == before
+
+
+@every_sampler
+def test_a_seed_of_none_follows_keras(name):
+    first, again, other = [], [], []
+    for seed, drawn in ((1, first), (1, again), (2, other)):
+        keras.utils.set_random_seed(seed)
+        drawn.append(SAMPLERS[name].make(Toy(), UNBIASED, Reader()).draw(BATCH).indices)
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != other[0]).any()
+
+
+@every_sampler
+def test_rows_are_read_only_where_they_have_to_be_scored_or_labelled(name):
+    sampler = build(name)
+    sampler.draw(BATCH)
+    if sampler.needs_model or "predictor" in vars(sampler) or name == "per class":
+        return
+    assert sampler.dataset.train_data.read == 0
+
+
+@every_sampler
+@pytest.mark.parametrize("size", [0, 2.5, True])
+def test_batch_sizes_that_are_none_are_refused(name, size):
+    with pytest.raises(ValueError, match=rf"`batch_size` must be an int of at least 1. Received: batch_size={size}"):
+        build(name).draw(size)
+
+
+@every_policy
+def test_policies_are_the_same_on_both_sides_and_as_layers(policy):
+    positions = np.array([0, 3, 3, 7])
+    columns = policy.sample_weights(positions, SCORES)
+    assert columns.shape == (4, policy.weight_size) and columns.dtype == np.float32
+    measured = np.array([1.0, 0.0, 2.0, 5.0], "float32")
+    on_host = policy.final_weights(columns, measured)
+    layer = policy.weight_layer()
+    np.testing.assert_allclose(np.asarray(layer([columns, measured])), on_host, rtol=1e-5)
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    np.testing.assert_allclose(np.asarray(again([columns, measured])), on_host, rtol=1e-5)
+    tensor = keras.ops.convert_to_tensor
+    p = np.array([0.5, 0.125, 0.25, 0.1], "float32")
+    on_device = policy.weights(tensor(p), 4, tensor(measured))
+    np.testing.assert_allclose(np.asarray(on_device), policy.weights(p, 4, measured), rtol=1e-5)
+
+
+@every_policy
+def test_even_columns_are_weights_of_one_whatever_is_measured(policy):
+    for measured in ([1.0, 5.0, 0.0], [0.0, 0.0, 0.0], [np.nan, 1.0, 2.0]):
+        np.testing.assert_array_equal(policy.final_weights(policy.even(3), np.array(measured)), np.ones(3))
+
+
+def small_model():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(SIZE, 4)).astype("float32"), rng.integers(3, size=SIZE)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    dataset = Toy(np.ones(SIZE))
+    dataset.train_data.x, dataset.train_data.y = x, y
+    return model, dataset
+
+
+@pytest.mark.parametrize("score", SCORERS, ids=["loss", "gnorm", "full_gnorm", "callable"])
+def test_scores_drive_a_sampler(score):
+    model, dataset = small_model()
+    wrapper = OracleWrapper(model, UNBIASED, score=score)
+    before = model.get_weights()
+    scores = wrapper.score(*dataset.train_data[:])
+    assert scores.shape == (SIZE,) and scores.dtype == np.float32
+    assert np.isfinite(scores).all() and (scores >= 0).all() and scores.std() > 0
+    drawn = samplers.ModelSampler(dataset, UNBIASED, wrapper, large_batch=SIZE, seed=1).draw(BATCH)
+    np.testing.assert_allclose(drawn.scores, scores[drawn.indices], rtol=1e-5)
+    np.testing.assert_allclose(drawn.weights, 1 / (0.9 * scores / scores.mean() + 0.1)[drawn.indices], rtol=1e-4)
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_weights_are_finished_by_what_the_training_step_measures():
+    model, dataset = small_model()
+    policy = AdjustedBiasedReweightingPolicy(0.5)
+    wrapper = OracleWrapper(model, policy, score="gnorm")
+    sampler = samplers.HistorySampler(dataset, policy, wrapper, recompute=1, seed=1)
+    for _ in range(6):  # the last ones after all were scored anew
+        indices, (x, y), weights = sampler.sample(BATCH)
+        _, _, measured = wrapper.train_batch(x, y, weights)
+        sampler.update(indices, measured)
+        assert policy.final_weights(weights, measured).std() > 0
+    assert sampler.table.seen.all() and np.isfinite(np.concatenate(model.get_weights(), axis=None)).all()

@@ -1,0 +1,173 @@
+"""Samplers that learn what scores to expect: by class, and by a small recurrent network."""
+
+import blinker
+import numpy as np
+import pytest
+from toys import CLASSES, SCORES, SIZE, Reader, Rows, Toy
+
+from importance_sampling import samplers
+from importance_sampling.reweighting import UNBIASED
+from importance_sampling.samplers.labels import Labels, classes_of
+from importance_sampling.samplers.predictor import ScorePredictor
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "count"),
+    [
+        ([2, 0, 1], [2, 0, 1], None),
+        ([[1.0], [0.0]], [1, 0], None),
+        ([True, False], [1, 0], None),
+        ([[0, 0, 1], [1, 0, 0]], [2, 0], 3),
+        (np.eye(2, dtype="float32"), [0, 1], 2),
+    ],
+)
+def test_classes_come_from_whole_numbers_or_one_hot_rows(y, classes, count):
+    found, found_count = classes_of(y if isinstance(y, np.ndarray) else np.array(y))
+    np.testing.assert_array_equal(found, classes)
+    assert found.dtype == np.int32 and found_count == count
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([0.5, 1.0]),
+        np.array([-1, 1]),
+        np.array([[1, 1, 0]]),
+        np.array([[0, 0]]),
+        np.zeros((2, 3, 1)),
+        np.array(["a"]),
+        {"first": np.zeros(2)},
+    ],
+)
+def test_other_targets_are_refused(y):
+    with pytest.raises(ValueError, match=r"(?s)Targets must be classes.*take `HistorySampler`.*Received: y of shape"):
+        classes_of(y)
+
+
+def test_regression_is_refused_when_the_sampler_is_made():
+    with pytest.raises(ValueError, match="Targets must be classes"):
+        samplers.LSTMSampler(Toy(y=SCORES), UNBIASED)
+    with pytest.raises(ValueError, match="Targets must be classes"):
+        samplers.PerClassGaussian(Toy(y=SCORES), UNBIASED)
+
+
+def test_labels_are_read_once_and_when_they_are_wanted():
+    toy = Toy()
+    labels = Labels(toy)
+    assert labels.count == 3 and toy.train_data.read == 1
+    np.testing.assert_array_equal(labels.of(np.array([5, 5, 2])), CLASSES[[5, 5, 2]])
+    assert toy.train_data.read == 3
+    np.testing.assert_array_equal(labels.of(np.array([2, 5])), CLASSES[[2, 5]])
+    assert toy.train_data.read == 3
+
+
+def test_classes_are_counted_where_nobody_says_how_many(monkeypatch):
+    monkeypatch.setattr("importance_sampling.samplers.labels.READ_AT_ONCE", 7)
+
+    class Bare:
+        train_data = Rows(np.zeros((20, 1)), np.arange(20) % 5)
+
+    assert Labels(Bare()).count == 5
+    Bare.train_data = Rows(np.zeros((20, 1)), np.eye(4)[np.zeros(20, int)])
+    assert Labels(Bare()).count == 4
+
+
+def test_labels_beyond_the_number_of_classes_are_refused():
+    toy = Toy(y=np.full(SIZE, 3))
+    with pytest.raises(ValueError, match=r"Labels must be below the number of classes, 3. Received: label=3"):
+        Labels(toy).of(np.array([0]))
+
+
+def test_a_class_scores_its_running_mean_and_deviation():
+    sampler = samplers.PerClassGaussian(Toy(np.ones(6), [0, 0, 0, 1, 1, 2]), UNBIASED, alpha=0.75)
+    np.testing.assert_array_equal(sampler.class_scores(), np.ones(3))
+    # Class 0: mean 2, mean square 5, deviation 1. Class 1: 4, 16, 0. The unseen one: (3 + 4) / 2.
+    sampler.update([0, 1, 3], [1.0, 3.0, 4.0])
+    np.testing.assert_allclose(sampler.class_scores(), [3, 4, 3.5])
+    # Class 0: 3/4 * 2 + 1/4 * 6 = 3, 3/4 * 5 + 1/4 * 36 = 12.75: 3 + sqrt(3.75); class 1 wasn't in the batch.
+    sampler.update([2, 4], [6.0, np.nan])
+    np.testing.assert_allclose(sampler.class_scores(), [3 + np.sqrt(3.75), 4, (7 + np.sqrt(3.75)) / 2])
+
+
+def test_classes_are_drawn_by_their_scores():
+    toy = Toy(np.ones(40), np.repeat([0, 1], 20))
+    sampler = samplers.PerClassGaussian(toy, UNBIASED, seed=1)
+    sampler.update([0, 20], [3.0, 1.0])
+    drawn = sampler.draw(400)
+    # P of class 0: .9 * 3/4 + .1 / 2 = .725; weights 1 / (.9 * [1.5 .5] + .1).
+    assert np.count_nonzero(drawn.indices < 20) == pytest.approx(290, abs=1)
+    np.testing.assert_allclose(drawn.weights, np.where(drawn.indices < 20, 1 / 1.45, 1 / 0.55), rtol=1e-6)
+
+
+def pairs_of(sampler):
+    received = []
+
+    def receive(sender, scores):
+        received.append((sender, scores))
+
+    signal = blinker.signal("is.lstm_comparison_sampler.scores")
+    with signal.connected_to(receive):
+        sampler.draw(16)
+    return received
+
+
+def test_the_network_learns_what_scores_to_expect_and_is_traced_once(monkeypatch):
+    # Two classes of scores, each constant: .2 and 2.
+    scores = np.where(np.arange(64) % 2, 0.2, 2.0)
+    toy, model = Toy(scores, np.arange(64) % 2), Reader()
+    sampler = samplers.LSTMComparisonSampler(toy, UNBIASED, model, 32, 64, 3, seed=1)
+    traces = []
+    for name in ("train_step", "predict_step"):
+        step = getattr(sampler.predictor.model, name)
+        monkeypatch.setattr(
+            sampler.predictor.model, name, lambda data, step=step, name=name: traces.append(name) or step(data)
+        )
+    for _ in range(250):
+        drawn = sampler.draw(16)
+        sampler.update(drawn.indices, toy.scores(drawn.indices))
+    assert sorted(traces) == ["predict_step", "train_step"] and model.scored == 0
+    ((sender, pairs),) = pairs_of(sampler)
+    assert sender is sampler and pairs.shape == (32, 2) and pairs.dtype == np.float32 and model.scored == 32
+    np.testing.assert_allclose(pairs[:, 0], scores[sampler.subset], rtol=1e-6)
+    np.testing.assert_allclose(pairs[:, 1], pairs[:, 0], rtol=0.35)
+    assert np.corrcoef(pairs.T)[0, 1] > 0.98
+
+
+def test_histories_shift_and_pass_over_what_is_no_use(monkeypatch):
+    sampler = samplers.LSTMSampler(Toy(SCORES[:3], [0, 1, 2]), UNBIASED, history=3, seed=1)
+    seen = []
+    monkeypatch.setattr(sampler.predictor, "train", lambda *arguments: seen.append([a.copy() for a in arguments]))
+    for indices, scores in (([0, 1], [1.0, 2.0]), ([0, 0, 2], [3.0, 3.0, np.nan]), ([0, 1], [4.0, -1.0]), ([0], [5.0])):
+        sampler.update(indices, scores)
+    np.testing.assert_array_equal(sampler._histories, [[3, 4, 5], [0, 0, 2], [0, 0, 0]])
+    # The network is shown what was known before.
+    histories, classes, scores = seen[1]
+    np.testing.assert_array_equal(histories, [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(classes, [0, 0, 2])
+    np.testing.assert_array_equal(scores, [3, 3, np.nan])
+
+
+def test_predictions_are_bounded_and_unusable_scores_teach_nothing():
+    predictor = ScorePredictor(2, 2, True, 1)
+    histories, classes = np.array([[0, 1], [1e30, 0]], "float32"), np.array([0, 1], "int32")
+    before = predictor.model.get_weights()
+    predictor.train(histories, classes, np.array([np.nan, -1.0]))
+    for mine, theirs in zip(predictor.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+    def predicting(value):
+        """With nothing but its last bias, on the logarithm and not."""
+        predictor.model.set_weights([*[np.zeros_like(weight) for weight in before[:-1]], np.array([value])])
+        for predictor.log in (True, False):
+            yield predictor.predict(histories, classes)
+
+    np.testing.assert_allclose(list(predicting(2.0)), [[np.exp(2)] * 2, [2, 2]], rtol=1e-6)
+    np.testing.assert_array_equal(list(predicting(-50.0)), np.full((2, 2), 1e-6))
+    assert np.isfinite(list(predicting(1e30))).all()
+
+
+def test_the_seed_is_the_networks_too():
+    first, again, other = (ScorePredictor(2, 2, False, seed).state() for seed in (1, 1, 2))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name])
+    assert sum((value != other[name]).any() for name, value in first.items()) == 6  # biases and moments aside
