@@ -7,6 +7,7 @@ trainer's own business (`training.py`). Nothing is computed here.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class Trainer:
         layer: keras.Layer | str | int | None = None,
         seed: int | None = None,
     ):
-        if not isinstance(model, keras.Model):
+        if not support.is_model(model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
         if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
             raise ValueError(
@@ -179,7 +180,7 @@ class Trainer:
                 checkpointed(callbacks, self._state, restored),
                 reported(callbacks, Reporter(function)) as prepared.arguments["callbacks"],
             ):
-                history = self.model.fit(**prepared.arguments)
+                history = self.model.fit(**given(prepared.arguments))
         finally:
             self.model.train_function = before
             function.steps.release()
@@ -381,3 +382,12 @@ def check_alpha(alpha: float) -> None:
     """
     if not is_real(alpha) or not 0 < alpha <= 1:
         raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")
+
+
+def given(arguments: dict) -> dict:
+    """The arguments of a `fit` without those at their defaults.
+
+    A `fit` of the model's own may know fewer of them, and one that wraps Keras's may tell the two apart.
+    """
+    defaults = inspect.signature(Trainer.fit).parameters
+    return {name: value for name, value in arguments.items() if value is not defaults[name].default}
