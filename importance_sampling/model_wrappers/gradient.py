@@ -41,7 +41,7 @@ class Stepped(NamedTuple):
 
     measured: Any  # float32 (batch,), scores in training mode; None where there are none to see
     y_pred: Any  # the model's outputs, in training mode, before the step
-    loss: WeightedLoss
+    outputs: tuple[OutputLoss, ...]
 
 
 def backward(
@@ -97,14 +97,18 @@ def weighted(weights: Any, expected: list | None = None) -> Multiplier:
 
     Args:
         weights: float32 `(batch,)`, > 0.
-        expected: for every output how many entries of a sample count on average, None for outputs without a mask.
-            None: the weighted mean over the batch itself.
+        expected: for every output how many entries of a sample count on average, None for outputs without a mask. A
+            `compute_loss` that takes the compiled loss twice goes through them twice. None, or NaN: the weighted mean
+            over the batch itself, which is biased.
     """
 
     def multiplier(number: int, output: OutputLoss) -> Any:
         if output.entries is None or not output.is_mean:
             return weights
-        of_all = ops.mean(weights * output.entries) if expected is None else expected[number]
+        of_all = ops.mean(weights * output.entries)
+        if expected is not None:
+            known = expected[number % len(expected)]
+            of_all = ops.where(ops.isnan(known), of_all, known)
         return weights * ops.mean(output.entries) / ops.maximum(of_all, 1e-7)
 
     return multiplier
@@ -142,4 +146,4 @@ def weighted_step(
     if measured is not None:
         rows = keras.tree.flatten(batch[0])[0].shape[0]
         measured = ops.cast(measured, "float32") * ((rows if taken.loss.is_mean else 1) / scale) / weights
-    return Stepped(measured, taken.y_pred, taken.loss)
+    return Stepped(measured, taken.y_pred, taken.loss.outputs)

@@ -69,15 +69,19 @@ class ReshuffleSampler(BaseSampler):
         self._seen[indices] = self._drawn / self.size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        taken = []
+        parts = []
         while batch_size > 0:
             if self._at == self.size:
                 self._plan(smooth)
-            taken.append(self._order[self._at : self._at + batch_size])
-            self._at += len(taken[-1])
-            batch_size -= len(taken[-1])
-            self._drawn += len(taken[-1])
-        indices = np.concatenate(taken).astype("int64")
+            parts.append(self._next(batch_size))
+            batch_size -= len(parts[-1].indices)
+        return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _next(self, n: int) -> Drawn:
+        """Up to n samples of the epoch under way, weighed by its probabilities."""
+        indices = self._order[self._at : self._at + n].astype("int64")
+        self._at += len(indices)
+        self._drawn += len(indices)
         expected, p = self._expected[self._cells[indices]], self._p[indices].astype("float64")
         if self.reweighting.weight_size == 1:
             weights = self.reweighting.weights(p, self.size, expected)

@@ -49,6 +49,8 @@ class SVRG(Trainer):
     Source: [JZ13], [LJ17].
     """
 
+    needs_rows = True
+
     def __init__(
         self, model: keras.Model, B: float = 10.0, B_rate: float = 1.0, B_over_b: int = 128, *, seed: int | None = None
     ):
