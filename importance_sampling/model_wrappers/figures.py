@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.model_wrappers.gradient import weighted
+from importance_sampling.model_wrappers.gradient import Stepped
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
 
@@ -44,7 +44,7 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
     return _counted(model, data, y_pred, loss, count_as, share, share), loss
 
 
-def count(model: keras.Model, data: tuple, y_pred: Any, weights: Any, expected: list | None, uniform: Any) -> dict:
+def count(model: keras.Model, data: tuple, stepped: Stepped, weights: Any, uniform: Any) -> dict:
     """Update the model's loss and metrics from a batch that was drawn by importance, in training mode.
 
     The weighted loss estimates the mean loss as it is. For metrics, whatever they are, the batch is drawn from once
@@ -53,9 +53,8 @@ def count(model: keras.Model, data: tuple, y_pred: Any, weights: Any, expected: 
     Args:
         model: compiled and built.
         data: `(x, y, sample_weight)` of the batch.
-        y_pred: its outputs, in training mode, before the step.
+        stepped: what the step saw, its loss by these weights.
         weights: float32 `(batch,)`, the unbiased ones, whatever the batch was trained on with.
-        expected: as for `gradient.weighted`.
         uniform: float `(1,)` in [0, 1).
 
     Returns:
@@ -63,10 +62,9 @@ def count(model: keras.Model, data: tuple, y_pred: Any, weights: Any, expected: 
     """
     x, y, sample_weight = data
     rows = weights.shape[0]
-    loss = weighted_loss(model, x, y, y_pred, sample_weight, weighted(weights, expected), training=True)
     positions = FAIR.positions(weights / ops.sum(weights), uniform, rows)
-    x, y, y_pred, sample_weight = _take((x, y, y_pred, sample_weight), positions)
-    return _counted(model, (x, y, sample_weight), y_pred, loss, rows, 1.0, ops.mean(weights))
+    x, y, y_pred, sample_weight = _take((x, y, stepped.y_pred, sample_weight), positions)
+    return _counted(model, (x, y, sample_weight), y_pred, stepped.loss, rows, 1.0, ops.mean(weights))
 
 
 def _counted(

@@ -71,14 +71,14 @@ class RowStep:
         # Of the steps before, so that it doesn't depend on what was drawn for this one; 0/0 in the first.
         expected = ops.unstack(self.entries.value[0] / self.entries.value[1], self.entries.shape[1])
         measure = self.scorer.score if seen else "loss"
-        stepped = weighted_step(self.model, self.points, data, weights, expected, measure)
+        stepped = weighted_step(self.model, self.points, data, weights, expected, measure, fair)
         if seen:
             measured = stepped.measured
         if measured is None:
             raise Unsupported("the loss doesn't depend on the model's outputs")
         uniform = keras.random.uniform((1,), seed=self._state.generator)
-        logs = count(self.model, data, stepped.y_pred, fair, expected, uniform)
-        self._count_entries(stepped.outputs, fair)
+        logs = count(self.model, data, stepped, fair, uniform)
+        self._count_entries(stepped.loss.outputs, fair)
         self._state.observe(row_signals(measured, fair), 1)
         self._state.count(weights, ops.all(ops.isfinite(measured)))
         return logs, measured
