@@ -146,9 +146,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
 
 
 def cell(figure: Mapping[str, Any] | None, spec: str) -> str:
-    """A median, with its quartiles where there are any."""
+    """A median, with its quartiles where they differ."""
     if figure is None:
         return ""
-    low, high = figure["quartiles"]
-    middle = format(figure["median"], spec)
-    return middle if figure["n"] == 1 else f"{middle} ({format(low, spec)} to {format(high, spec)})"
+    low, middle, high = (format(value, spec) for value in sorted([figure["median"], *figure["quartiles"]]))
+    return middle if low == high else f"{middle} ({low} to {high})"

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from fast_uniform import FastUniform
 
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, training
 
 YARDSTICKS = ("plain", "fast-uniform")
 
@@ -24,4 +24,11 @@ WAYS: dict[str, Callable[[keras.Model, int], Any]] = {
     "published": lambda model, seed: ImportanceTraining(
         model, presample=3.0, tau_th=2.0, resampling="multinomial", seed=seed
     ),
+    "reshuffle": lambda model, seed: training.ReshuffleTraining(model, seed=seed),
+    "history": lambda model, seed: training.HistoryImportanceTraining(model, seed=seed),
+    "online-batch-selection": lambda model, seed: training.OnlineBatchSelection(model, seed=seed),
+    "approximate": lambda model, seed: training.ApproximateImportanceTraining(model, seed=seed),
+    "biased": lambda model, seed: training.BiasedImportanceTraining(model, seed=seed),
+    "constant-variance": lambda model, seed: training.ConstantVarianceImportanceTraining(model, seed=seed),
+    "constant-time": lambda model, seed: training.ConstantTimeImportanceTraining(model, seed=seed),
 }

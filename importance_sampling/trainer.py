@@ -119,7 +119,8 @@ class Trainer:
 
         Args:
             on_sample: called as `on_sample(sampler, indices, weights, scores)` after every gradient step, with NumPy
-                arrays of the rows trained on. In plain steps weights are 1 and scores NaN: nothing was scored.
+                arrays of the rows trained on. In plain steps weights are 1 and scores NaN: nothing was scored. Rows
+                of streams (tf.data, `PyDataset`, loaders, generators) have no numbers: their indices are -1.
             on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored.
 
         Returns:

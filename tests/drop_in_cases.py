@@ -28,6 +28,7 @@ from drop_in_models import (
 )
 
 ROWS = 203  # an odd last batch
+FIGURES = {"score", "tau", "importance"}  # what a trainer adds to the logs
 
 
 def data(seed=0, rows=ROWS):
@@ -49,6 +50,25 @@ def one_hot_data(_):
 def weighted_data(_):
     x, y = data()
     return dict(x=x, y=y, sample_weight=np.linspace(0.1, 2, ROWS))
+
+
+def validation():
+    return tf.data.Dataset.from_tensor_slices(data(1)).batch(30)
+
+
+def two_validation():
+    x, y = data(1)
+    return x, [y, x[:, :1]], [np.linspace(0, 1, ROWS)] * 2
+
+
+def weighted_two_data(_):
+    weights = np.linspace(0.1, 2, ROWS)
+    return dict(two_data(_), sample_weight=[weights, weights[::-1]])
+
+
+def weighted_sequence_data(_):
+    arrays = sequence_data(_)
+    return dict(arrays, sample_weight=np.random.default_rng(1).uniform(0.1, 2, arrays["x"].shape))
 
 
 def mapped(path, array):
@@ -167,7 +187,14 @@ CASES = {
     ),
     "memory map, several steps": (lambda: dense(steps_per_execution=3), mapped_data, {}),
     "memory map, xla": (lambda: dense(jit_compile=True), mapped_data, {}),
+    "more steps than batches": (dense, plain_data, dict(steps_per_epoch=20, validation_data=validation())),
+    "weights by output": (two_outputs, weighted_two_data, dict(validation_data=two_validation(), validation_steps=2)),
+    "weights by time step": (sequences, weighted_sequence_data, dict(validation_split=0.25, validation_batch_size=7)),
     "memory map, weights, two outputs": (two_outputs, mapped_two_data, {}),
+}
+
+# In these Keras is handed what the user gave where nothing is sampled: there is nothing to compare.
+FURTHER = {
     "h5py, split, class weights": (dense, hdf5_data, dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0})),
     "pandas, split": (lambda: dense(weighted_metrics=["accuracy"]), pandas_data, dict(validation_split=0.25)),
     "tensors": (dict_inputs, tensor_data, {}),
@@ -180,6 +207,34 @@ CASES = {
     "frozen and shared layers": (frozen_and_shared, plain_data, {}),
     "quantised, LoRA": (quantised, plain_data, {}),
 }
+SWITCHED_OFF = list(CASES)
+CASES |= FURTHER
+
+
+class Hooks(keras.callbacks.Callback):
+    """Notes which hooks are called, and with what."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.called.append(("epoch", epoch))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.called.append(("begin", batch))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.called.append(("end", batch, sorted(set(logs) - FIGURES)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.called.append(("epoch end", epoch, sorted(set(logs) - FIGURES)))
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.called.append(("test", batch, sorted(logs)))
+
+    def on_train_end(self, logs=None):
+        self.called.append(("train end", sorted(set(logs) - FIGURES)))
 
 
 class Plain:
@@ -187,7 +242,7 @@ class Plain:
 
     def __init__(self, name, arrays):
         self.name, self.arrays = name, arrays
-        self.model, self.history = train(name, arrays, lambda model: model)
+        self.model, self.history, self.called = train(name, arrays, lambda model: model)
         self.world = state_of_the_world()
 
 
@@ -201,9 +256,9 @@ def train(name, arrays, wrap, **more):
     make, _, arguments = CASES[name]
     begin_anew()
     model = make()
-    fit = wrap(model).fit
-    history = fit(**{"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, **more})
-    return model, history.history
+    fit, hooks = wrap(model).fit, Hooks()
+    history = fit(**{"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": hooks, **more})
+    return model, history.history, hooks.called
 
 
 def state_of_the_world():

@@ -10,7 +10,7 @@ import pytest
 from toys import SCORES, SIZE, VALUES, Reader, Toy
 
 from importance_sampling import conditions, samplers
-from importance_sampling.pre_activations import PreActivations
+from importance_sampling.model_wrappers import OracleWrapper
 from importance_sampling.reweighting import (
     UNBIASED,
     UNWEIGHTED,
@@ -20,7 +20,6 @@ from importance_sampling.reweighting import (
 )
 from importance_sampling.samplers import lstm as lstm_module
 from importance_sampling.samplers.predictor import ScorePredictor
-from importance_sampling.scores import Scorer
 
 BATCH = 16
 
@@ -67,6 +66,7 @@ SAMPLERS = {
     "online batch selection": Row(
         scoring(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
     ),
+    "reshuffle": Row(plain(samplers.ReshuffleSampler)),
     "cache": Row(plain(samplers.CacheSampler), 2.0),
     "lstm": Row(lstm(samplers.LSTMSampler, False), draws=400),
     "lstm comparison": Row(lstm(samplers.LSTMComparisonSampler, True), draws=400),
@@ -86,6 +86,7 @@ POLICIES = {
     "adjusted": AdjustedBiasedReweightingPolicy(0.5),
     "correcting": CorrectingReweightingPolicy(0.5),
 }
+# Scores by name, and a callable; what each of them is has tests of its own.
 SCORERS = ["loss", "gnorm", "full_gnorm", lambda model, x, y: keras.ops.norm(x, axis=1)]
 
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
@@ -299,27 +300,39 @@ def test_even_columns_are_weights_of_one_whatever_is_measured(policy):
         np.testing.assert_array_equal(policy.final_weights(policy.even(3), np.array(measured)), np.ones(3))
 
 
-@pytest.mark.parametrize("score", SCORERS, ids=["loss", "gnorm", "full_gnorm", "callable"])
-def test_scores_drive_a_sampler(score):
+def small_model():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(SIZE, 4)).astype("float32"), rng.integers(3, size=SIZE)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.test_on_batch(x, y)  # builds the loss
-    before = model.get_weights()
-    scorer = Scorer(model, score, PreActivations(model, None))
-
-    class Scoring(Reader):
-        def score(self, x, y, batch_size=128):
-            return np.asarray(scorer((keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y), None)).scores)
-
     dataset = Toy(np.ones(SIZE))
     dataset.train_data.x, dataset.train_data.y = x, y
-    scores = Scoring().score(x, y)
+    return model, dataset
+
+
+@pytest.mark.parametrize("score", SCORERS, ids=["loss", "gnorm", "full_gnorm", "callable"])
+def test_scores_drive_a_sampler(score):
+    model, dataset = small_model()
+    wrapper = OracleWrapper(model, UNBIASED, score=score)
+    before = model.get_weights()
+    scores = wrapper.score(*dataset.train_data[:])
     assert scores.shape == (SIZE,) and scores.dtype == np.float32
     assert np.isfinite(scores).all() and (scores >= 0).all() and scores.std() > 0
-    drawn = samplers.ModelSampler(dataset, UNBIASED, Scoring(), large_batch=SIZE, seed=1).draw(BATCH)
+    drawn = samplers.ModelSampler(dataset, UNBIASED, wrapper, large_batch=SIZE, seed=1).draw(BATCH)
     np.testing.assert_allclose(drawn.scores, scores[drawn.indices], rtol=1e-5)
     np.testing.assert_allclose(drawn.weights, 1 / (0.9 * scores / scores.mean() + 0.1)[drawn.indices], rtol=1e-4)
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_weights_are_finished_by_what_the_training_step_measures():
+    model, dataset = small_model()
+    policy = AdjustedBiasedReweightingPolicy(0.5)
+    wrapper = OracleWrapper(model, policy, score="gnorm")
+    sampler = samplers.HistorySampler(dataset, policy, wrapper, recompute=1, seed=1)
+    for _ in range(6):  # the last ones after all were scored anew
+        indices, (x, y), weights = sampler.sample(BATCH)
+        _, _, measured = wrapper.train_batch(x, y, weights)
+        sampler.update(indices, measured)
+        assert policy.final_weights(weights, measured).std() > 0
+    assert sampler.table.seen.all() and np.isfinite(np.concatenate(model.get_weights(), axis=None)).all()

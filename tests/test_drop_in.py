@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from drop_in_cases import CASES, ROWS, Plain, assert_equal, state_of_the_world, train
+from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, assert_equal, state_of_the_world, train
 
 from importance_sampling import ImportanceTraining
 
@@ -15,31 +15,32 @@ def plain(request, tmp_path_factory):
     return Plain(request.param, CASES[request.param][1](tmp_path_factory.mktemp("data")))
 
 
-# What Keras is handed differs from what the user gave while the gate is watching, so that the rest is tested there.
-SWITCHED_OFF = [name for name in CASES if name not in list(CASES)[list(CASES).index("h5py, split, class weights") :]]
-
-
 @pytest.mark.parametrize("plain", SWITCHED_OFF, indirect=True, scope="module")
 def test_switched_off_it_equals_fit_bit_for_bit(plain):
-    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=float("inf")))
+    trained, history, called = train(
+        plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=float("inf"))
+    )
     assert state_of_the_world() == plain.world
     assert_equal(plain.model, trained)
-    assert {key: history[key] for key in plain.history} == plain.history
+    assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert trained.train_function is None
 
 
 def test_closed_but_watching_it_trains_as_fit_does(plain):
-    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
+    trained, history, called = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
     assert_equal(plain.model, trained)
-    assert {key: history[key] for key in plain.history} == plain.history
+    assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
 
 
 def test_open_it_takes_as_many_steps_and_learns(plain):
-    trained, history = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=0, seed=1))
+    trained, history, called = train(
+        plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=0, seed=1)
+    )
     if plain.name != "half precision":  # there an overflow skips a step, and not the same ones
         assert int(trained.optimizer.iterations) == int(plain.model.optimizer.iterations)
     assert set(history) == set(plain.history) | {"score", "tau", "importance"}
+    assert called == plain.called
     assert history["importance"] == [1.0] * len(plain.history["loss"])
     assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
     assert min(history["tau"]) >= 1.0
@@ -57,17 +58,17 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize("plain", TOLD, indirect=True)
+@pytest.mark.parametrize("plain", TOLD, indirect=True, scope="module")
 def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
     told = []
-    trained, history = train(
+    trained, history, called = train(
         plain.name,
         plain.arrays,
         lambda model: ImportanceTraining(model, tau_th=1e9),
         on_sample=lambda sampler, indices, weights, scores: told.append(indices),
     )
     assert_equal(plain.model, trained)
-    assert {key: history[key] for key in plain.history} == plain.history
+    assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert len(told) == int(trained.optimizer.iterations)
     rows = int(ROWS * (1 - CASES[plain.name][2].get("validation_split", 0)))
     np.testing.assert_array_equal(np.sort(np.concatenate(told)), np.repeat(np.arange(rows), 3))

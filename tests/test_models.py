@@ -1,6 +1,7 @@
 """Every builder builds, is compiled for its outputs, and takes a step; the small ones train by importance sampling."""
 
 import doctest
+import functools
 import importlib
 import pkgutil
 
@@ -15,11 +16,16 @@ from importance_sampling.pre_activations import find_layer
 SHAPES = {"lstm_lm": (4,), "lstm_mnist": (6, 2), "pretrained_resnet50": (32, 32, 3)}
 
 
-def build(name, output_size):
+def make(name, output_size):
+    keras.utils.set_random_seed(0)
     shape = SHAPES.get(name, (8, 8, 3))
     if name == "pretrained_resnet50":
         return shape, models.get(name)(shape, output_size, weights=None)
     return shape, models.get(name)(shape, output_size)
+
+
+# For the tests that only look: some are large, and one step of training, which one test takes, changes no answer.
+build = functools.cache(make)
 
 
 def data(name, shape, output_size, rows=4):
@@ -33,7 +39,6 @@ def data(name, shape, output_size, rows=4):
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_builder_makes_a_classifier_that_takes_a_step(name):
-    keras.utils.set_random_seed(0)
     shape, model = build(name, 3)
     model.run_eagerly = name in ("wide_resnet_28_2", "pretrained_resnet50")  # quicker than tracing them
     x, y = data(name, shape, 3)
@@ -50,8 +55,7 @@ def test_a_builder_makes_a_classifier_that_takes_a_step(name):
 
 @pytest.mark.parametrize("name", ["small_nn", "lr", "svrg_nn", "small_cnn", "all_conv", "lstm_mnist"])
 def test_one_output_is_a_binary_classifier(name):
-    keras.utils.set_random_seed(0)
-    shape, model = build(name, 1)
+    shape, model = make(name, 1)
     x, y = data(name, shape, 1)
     p = model.predict_on_batch(x).astype("float64")
     assert p.shape == (4, 1) and ((p > 0) & (p < 1)).all()
@@ -135,8 +139,7 @@ def test_the_logits_have_a_layer_of_their_own(name):
 
 @pytest.mark.parametrize("name", ["small_nn", "lr", "lstm_mnist", "lstm_lm"])
 def test_a_model_trains_by_importance_sampling(name):
-    keras.utils.set_random_seed(0)
-    shape, model = build(name, 3)
+    shape, model = make(name, 3)
     x, y = data(name, shape, 3, rows=96)
     history = ImportanceTraining(model, tau_th=0, seed=0).fit(x, y, batch_size=16, epochs=2, verbose=0)
     assert history.history["importance"] == [1.0, 1.0]

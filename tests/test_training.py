@@ -182,18 +182,6 @@ def test_a_compute_loss_that_passes_the_weights_on_is_weighed(xy):
     assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
 
 
-def test_sources_other_than_arrays_train_plainly(xy):
-    import tensorflow as tf
-
-    dataset = tf.data.Dataset.from_tensor_slices(xy).batch(16)
-    plain, model = build(), build()
-    plain.fit(dataset, epochs=2, verbose=0, shuffle=False)
-    model = build()
-    with pytest.warns(UserWarning, match="candidates are only drawn from arrays"):
-        ImportanceTraining(model).fit(dataset, epochs=2, verbose=0, shuffle=False)
-    np.testing.assert_array_equal(weights(model), weights(plain))
-
-
 def test_a_stateful_network_trains_plainly():
     x = np.random.default_rng(0).normal(size=(32, 4, 2)).astype("float32")
 

@@ -295,6 +295,18 @@ def test_a_trainer_goes_on_from_a_saved_state(trainer, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_other_rows_in_a_further_fit_are_a_beginning_anew():
+    x, y = data()
+    model, twin = logistic(), logistic()
+    trainer = SVRG(model, B=0, B_over_b=4, seed=1)
+    trainer.fit(x, y, batch_size=10, verbose=0)
+    twin.set_weights(model.get_weights())
+    for one in (trainer, SVRG(twin, B=0, B_over_b=4, seed=1)):
+        one.fit(x[:20], y[:20], batch_size=10, verbose=0)
+        assert "over 20 of 20 samples" in one.summary()
+    np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
+
+
 def test_a_memory_map_is_read_as_arrays_are(tmp_path):
     x, y = data()
     mapped = np.memmap(tmp_path / "x", "float32", "w+", shape=x.shape)

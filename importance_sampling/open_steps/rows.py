@@ -51,6 +51,8 @@ class RowSteps(OpenSteps):
         """Take the data of a `fit`."""
         super().use(prepared)
         self._ready = False
+        if self.sampler is not None and self.sampler.size != prepared.source.num_rows:
+            self.sampler = self._step = None  # what it knows is of other rows
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""

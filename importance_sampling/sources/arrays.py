@@ -112,7 +112,8 @@ def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
         arguments.update(x=np.arange(num_rows), y=None, sample_weight=None, class_weight=None)
     else:
         arguments.update(zip(("x", "y", "sample_weight"), data, strict=True))
-    prepared = Prepared(arguments, source=source, batch_size=batch_size)
+    prepared = Prepared(arguments, source=source)
+    prepared.batch_size = batch_size
     prepared.num_batches = math.ceil(num_rows / batch_size)
     prepared.batch = _reader(source) if stored or by_row else None
     return prepared

@@ -53,7 +53,8 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
 
     elif not isinstance(x, types.GeneratorType):
         return Prepared(arguments, f"candidates can't be drawn from data of type {type(x).__name__}")
-    prepared = Prepared(arguments, source=StreamSource(again), batch_size=None)
+    prepared = Prepared(arguments, source=StreamSource(again))
+    prepared.batch_size = None
     prepared.batch = _unnumbered if by_row else None
     return prepared
 

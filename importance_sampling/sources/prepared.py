@@ -19,11 +19,11 @@ class Prepared:
         num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
     """
 
-    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None, batch_size: int | None = 32):
+    def __init__(self, arguments: dict, reason: str | None = None, source: Any = None):
         self.arguments = arguments
         self.reason = reason
         self.source = source
-        self.batch_size = batch_size
+        self.batch_size: int | None = arguments["batch_size"] or 32
         self.batch: Callable | None = None
         self.num_batches = 0
 

@@ -127,10 +127,8 @@ class JoinedPools:
             drawn = [self._draw()]
         except StopIteration:
             return None
-        parts = [flat(unpacked(drawn[0]))[0]]
-        kept = self._rest
-        if kept is not None:
-            parts.append(kept)
+        parts = [] if self._rest is None else [self._rest]
+        parts.append(flat(unpacked(drawn[0]))[0])
         size = sum(map(_size, parts))
         while size < self.pool_size:
             if self._again is None:

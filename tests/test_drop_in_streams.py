@@ -1,0 +1,307 @@
+"""The swap with data that come batch by batch: read as `fit` reads them while closed, joined to pools while open."""
+
+import itertools
+import random
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from drop_in_cases import ROWS, Hooks, assert_equal, begin_anew, data, state_of_the_world
+from drop_in_models import dense
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.sources.py_dataset import Shuffled
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Your input ran out of data"),
+    pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning"),
+]
+
+X, Y = data()
+BATCHES = 13  # of 16 rows, the last of 11
+reads: list = []
+SPECS = tf.TensorSpec((None, 8), "float32"), tf.TensorSpec((None,), "int64")
+
+
+def batch(index, *more):
+    reads.append(index)
+    rows = slice(index * 16, index * 16 + 16)
+    return X[rows], Y[rows], *more
+
+
+def dataset(size=None):
+    """A data set that tells how often it is read, of a size that is told or not."""
+    found = tf.data.Dataset.from_generator(lambda: map(batch, range(BATCHES)), output_signature=SPECS)
+    return found if size is None else found.apply(tf.data.experimental.assert_cardinality(size))
+
+
+def endless():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(ROWS).batch(16).repeat()
+
+
+class Batches(keras.utils.PyDataset):
+    ended = 0
+
+    def __len__(self):
+        return BATCHES
+
+    def __getitem__(self, index):
+        return batch(index)
+
+    def on_epoch_end(self):
+        self.ended += 1
+
+
+class Endless(Batches):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return batch(index % BATCHES)
+
+
+def randomly():
+    """A generator that draws its rows with Python's `random`, as many do; Keras reads ahead, so it has an end."""
+    for _ in range(2 * BATCHES):
+        reads.append(None)
+        rows = random.sample(range(ROWS), 16)
+        yield X[rows], Y[rows], None
+
+
+def loader():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    rows = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    return torch.utils.data.DataLoader(rows, batch_size=16, shuffle=True)
+
+
+def grains():
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(list(zip(X, Y, strict=True))).shuffle(seed=1).batch(16)
+
+
+EAGER = dict(run_eagerly=True)
+CASES = {
+    "dataset": (lambda: dataset(BATCHES), {}, {}),
+    "dataset of unknown size": (dataset, {}, dict(steps_per_execution=3)),
+    "dataset, fewer steps": (lambda: dataset(BATCHES), dict(steps_per_epoch=5, epochs=3), EAGER),
+    "dataset of unknown size, more steps": (dataset, dict(steps_per_epoch=20), EAGER),
+    "dataset, class weights": (lambda: dataset(BATCHES), dict(class_weight={0: 0.3, 1: 2.0, 2: 1.0}), EAGER),
+    "endless dataset": (endless, dict(steps_per_epoch=8), EAGER),
+    "PyDataset": (Batches, {}, EAGER),
+    "PyDataset, several steps": (Batches, dict(class_weight={0: 0.3, 2: 2.0}), dict(steps_per_execution=4)),
+    "PyDataset with workers": (lambda: Batches(workers=2, max_queue_size=2), {}, EAGER),
+    "endless PyDataset": (Endless, dict(steps_per_epoch=8), EAGER),
+    "loader": (loader, {}, EAGER),
+    "grain": (grains, {}, EAGER),
+}
+# Whatever reads ahead, reads as far ahead as the machine lets it.
+NOT_COUNTED = {"dataset, fewer steps", "dataset of unknown size, more steps", "endless PyDataset"}
+
+
+class Run:
+    """A `fit` and what there is to know about it."""
+
+    def __init__(self, name, wrap=lambda model: model, **more):
+        make, arguments, options = CASES.get(name, (randomly, {}, {}))
+        begin_anew()
+        self.model, hooks, self.source = dense(**options), Hooks(), make()
+        reads.clear()
+        self.trainer = wrap(self.model)
+        arguments = {"epochs": 2, "verbose": 0, **arguments, **more}
+        self.history = self.trainer.fit(self.source, callbacks=[hooks], **arguments).history
+        self.reads, self.called, self.world = len(reads), hooks.called, state_of_the_world()
+        self.ended = getattr(self.source, "ended", None)
+        self.steps = int(self.model.optimizer.iterations)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def plain(request):
+    run = Run(request.param)
+    run.name = request.param
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:Your `PyDataset` class should call:UserWarning")
+@pytest.mark.parametrize("tau_th", [float("inf"), 1e9])
+def test_closed_it_is_read_as_fit_reads_it(plain, tau_th):
+    run = Run(plain.name, lambda model: ImportanceTraining(model, tau_th=tau_th))
+    assert_equal(plain.model, run.model)
+    assert {key: run.history[key] for key in plain.history} == plain.history
+    assert (run.called, run.world, run.ended) == (plain.called, plain.world, plain.ended)
+    if plain.name not in NOT_COUNTED:
+        assert run.reads == plain.reads
+    assert f"all {run.steps} steps" in run.trainer.summary()
+    assert tau_th == float("inf") or np.isfinite(run.history["tau"]).all()
+
+
+def test_open_it_takes_as_many_steps_and_learns(plain):
+    told = []
+    run = Run(
+        plain.name,
+        lambda model: ImportanceTraining(model, tau_th=0, seed=1),
+        on_sample=lambda sampler, indices, weights, scores: told.append((indices, weights, scores)),
+    )
+    assert (run.steps, run.called, run.ended) == (plain.steps, plain.called, plain.ended)
+    assert run.history["importance"] == [1.0] * len(plain.history["loss"])
+    assert f"took 100% of {run.steps} steps" in run.trainer.summary()
+    assert np.isfinite(run.history["loss"]).all() and run.history["loss"][-1] < plain.history["loss"][0]
+    assert len(told) == run.steps
+    for indices, weights, scores in told:
+        assert indices.tolist() == [-1] * 16 and weights.max() <= 10.001 and (scores > 0).all()
+    if plain.name not in NOT_COUNTED:
+        # Three times the data, beside what Keras looks at first and what is read ahead.
+        assert run.reads == 0 or 3 * plain.steps - 2 <= run.reads <= 3 * plain.reads + 16
+
+
+def test_closed_a_generator_is_read_as_fit_reads_it():
+    plain = Run("generator", steps_per_epoch=BATCHES)
+    told = []
+    for more in ({}, dict(on_sample=lambda sampler, indices, weights, scores: told.append((indices, weights)))):
+        run = Run("generator", lambda model: ImportanceTraining(model), steps_per_epoch=BATCHES, **more)
+        assert_equal(plain.model, run.model)
+        assert {key: run.history[key] for key in plain.history} == plain.history
+        assert (run.called, run.world, run.reads) == (plain.called, plain.world, plain.reads)
+    assert len(told) == 2 * BATCHES
+    assert all(indices.tolist() == [-1] * 16 and weights.tolist() == [1] * 16 for indices, weights in told)
+
+
+@pytest.mark.parametrize("presample", [3.0, 2.5])
+def test_open_a_generator_is_read_once_and_to_its_end(presample):
+    run = Run("generator", lambda model: ImportanceTraining(model, presample=presample, tau_th=0), epochs=1)
+    assert run.reads == 26
+    # 8 pools of 3 batches and the last two plainly; 10 of 2.5 batches and the last one.
+    steps, share = {3.0: (10, 0.8), 2.5: (11, 10 / 11)}[presample]
+    assert [hook[:2] for hook in run.called if hook[0] in ("begin", "end")][-2:] == [
+        ("end", steps - 1),
+        ("begin", steps),
+    ]
+    assert run.history["importance"] == [pytest.approx(share)] and f"of {steps} steps" in run.trainer.summary()
+
+
+def test_an_endless_generator_is_never_read_further_ahead_than_a_pool_and_what_keras_prefetches():
+    def forever():
+        for index in itertools.cycle(range(12)):
+            yield batch(index)
+
+    begin_anew()
+    model, seen = dense(run_eagerly=True), []
+    reads.clear()
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(len(reads)))
+    ImportanceTraining(model, tau_th=0).fit(forever(), steps_per_epoch=10, verbose=0, callbacks=[callback])
+    assert len(seen) == 10
+    for step, count in enumerate(seen, 1):
+        assert 3 * step <= count <= 3 * step + 16
+
+
+def test_rows_of_a_generator_become_the_candidates_of_pools_in_their_order():
+    seen = []
+
+    def noted(model, x, y):
+        seen.append(np.asarray(y).tolist())
+        return keras.ops.ones((keras.ops.shape(x)[0],))
+
+    def numbered():
+        for first, size in ((0, 4), (4, 2), (6, 4), (10, 4), (14, 2)):
+            yield np.zeros((size, 8), "float32"), np.arange(first, first + size) % 3
+
+    begin_anew()
+    trainer = ImportanceTraining(dense(run_eagerly=True), presample=2, tau_th=0, score=noted)
+    trainer.fit(numbered(), verbose=0)
+    assert seen[-2:] == [[i % 3 for i in range(8)], [i % 3 for i in range(8, 16)]]
+
+
+def test_the_second_reading_of_a_py_dataset_is_a_permutation_a_pass_and_another_one_each():
+    class Numbers(keras.utils.PyDataset):
+        num_batches = 5
+
+        def __getitem__(self, index):
+            return index
+
+    def first(seed):
+        again = Shuffled(Numbers(), seed, None)
+        return [[again[5 * number + place] for place in range(5)] for number in range(3)]
+
+    before = random.getstate()
+    passes = first(1)
+    assert all(sorted(one) == list(range(5)) for one in passes)
+    assert passes[0] != passes[1] and first(1) == passes and first(2) != passes
+    assert random.getstate() == before
+
+
+def test_a_py_dataset_without_workers_is_read_by_one_thread_at_a_time():
+    import threading
+    import time
+
+    reading = threading.Lock()
+
+    class Touchy(Batches):
+        def __getitem__(self, index):
+            assert reading.acquire(blocking=False), "two at a time"
+            time.sleep(0.002)
+            reading.release()
+            return batch(index)
+
+    begin_anew()
+    ImportanceTraining(dense(run_eagerly=True), tau_th=0).fit(Touchy(), verbose=0)
+
+
+def test_what_cannot_be_read_twice_trains_plainly_from_there_on():
+    used = []
+
+    def once():
+        if used:
+            raise RuntimeError("gone")
+        used.append(1)
+        return map(batch, range(BATCHES))
+
+    def source():
+        used.clear()
+        return tf.data.Dataset.from_generator(once, output_signature=SPECS)
+
+    begin_anew()
+    plain = dense(run_eagerly=True)
+    plain.fit(source(), verbose=0)
+    begin_anew()
+    model = dense(run_eagerly=True)
+    trainer = ImportanceTraining(model, tau_th=0)
+    with pytest.warns(UserWarning, match="couldn't be read a second time"):
+        trainer.fit(source(), verbose=0)
+    assert_equal(plain, model)
+    assert re.search(r"stayed off for all 13 steps.*second time", trainer.summary())
+
+
+def test_batches_that_cannot_be_joined_train_plainly():
+    def varying():
+        for index in range(6):
+            yield np.ones((4, 2 + index % 2, 8), "float32"), np.zeros(4)
+
+    def run(wrap):
+        begin_anew()
+        model = keras.Sequential([keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(2, "softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+        wrap(model).fit(varying(), verbose=0)
+        return model
+
+    plain = run(lambda model: model)
+    with pytest.warns(UserWarning, match="can't be joined to a pool. Pad them"):
+        trained = run(lambda model: ImportanceTraining(model, tau_th=0))
+    assert_equal(plain, trained)
+
+
+def test_an_error_in_the_data_ends_the_fit_and_leaves_the_model_as_it_was():
+    class Failing(Batches):
+        def __getitem__(self, index):
+            if index == 7:
+                raise OSError("no such batch")
+            return batch(index)
+
+    left = []
+    for wrap in (lambda model: model, *(lambda model, t=t: ImportanceTraining(model, tau_th=t) for t in (0, 1e9))):
+        begin_anew()
+        model = dense(run_eagerly=True)
+        with pytest.raises(Exception, match="no such batch"):
+            wrap(model).fit(Failing(), verbose=0, shuffle=False)
+        left.append((type(model), sorted(vars(model))))
+    assert model.train_function is None and left[0] == left[1] == left[2]
