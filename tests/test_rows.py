@@ -159,7 +159,7 @@ def test_figures_of_batches_drawn_by_known_probabilities_are_those_of_the_data(n
 
 
 def test_signals_of_rows_by_hand():
-    # w = (1/2, 1, 4), s = (4, 2, 1): sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24, sum w s = 2 + 2 + 4 = 8.
+    # w = (1/2, 1, 4), s = (4, 2, 1): sum w s = 2 + 2 + 4, sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24.
     signals = row_signals(ops.array([4.0, 2.0, 1.0]), ops.array([0.5, 1.0, 4.0]))
     assert float(signals.tau) == 1.0  # sqrt(16/3) / (8/3) = 0.87, which no set of scores has, is held at 1
     assert float(signals.growth) == pytest.approx(16 / 24)

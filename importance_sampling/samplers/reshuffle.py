@@ -23,8 +23,9 @@ class ReshuffleSampler(BaseSampler):
     """Draw epochs: sample i about N P_i times, in random order, P_i = (1 - alpha) e_i / sum(e) + alpha / N.
 
     e_i is the root mean square of the score that sample i is expected to show next, by the size and age of the score it
-    showed last; samples not seen yet count as those of them that were drawn turned out. The first epoch is therefore a
-    plain shuffled pass. Counts are N P_i rounded up or down, at random, so that their mean is exact.
+    showed last; samples not seen yet count as those of them that were drawn turned out. The first two epochs are plain
+    shuffled passes: nothing is known in the first, and what scores are worth is learnt in the second. Counts are N P_i
+    rounded up or down, at random, so that their mean is exact.
 
     Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
     some passes over them in NumPy when an epoch begins, and no forward pass at all. It loses where a sample is seen
