@@ -351,12 +351,11 @@ class Trainer:
             Unsupported: the samples can't be weighed.
         """
         steps.use(prepared)
-        if self.condition.satisfied or self.score not in ("gnorm", "full_gnorm"):
+        if self.score == "loss" or callable(self.score):
             batch = prepared.source.example(prepared.batch_size)
             steps.build(batch)
             steps.check(batch)
-            if self.score == "loss" or callable(self.score):
-                steps.check_scores(batch)
+            steps.check_scores(batch)
         return steps
 
     def _restore_condition(self) -> None:
