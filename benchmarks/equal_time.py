@@ -252,7 +252,8 @@ def tune(options: argparse.Namespace) -> None:
             rows = compared(group, ())
             print(f"## {title(group[0])}\n\n{table(rows, MAIN)}\n")
         best = min(rows, key=lambda row: row["test_loss"]["median"])["way"].rsplit(" ", 1)[1]
-        print(f"{name}: the best rate for the last budget is {best}.\n")
+        edge = ", at the edge of the grid" if best in (f"{task.rate * GRID[0]:g}", f"{task.rate * GRID[-1]:g}") else ""
+        print(f"{name}: the best rate for the last budget is {best}{edge}.\n")
         path = Path(tasks.__file__).with_name(f"{name}.py")
         path.write_text(re.sub(r"\btuned=[0-9.e-]+", f"tuned={best}", path.read_text(encoding="utf-8")), "utf-8")
 

@@ -7,8 +7,11 @@ here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
+from keras.src.trainers.trainer import Trainer as KerasTrainer
 
 from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
@@ -38,6 +41,11 @@ def obstacle(model: keras.Model) -> str | None:
                 "which can't be weighed by sample. Use a weight regulariser"
             )
     return None
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a model to Keras: a `keras.Model`, or another layer that Keras's trainer is mixed into."""
+    return isinstance(value, keras.Model) or (isinstance(value, keras.Layer) and isinstance(value, KerasTrainer))
 
 
 def feeds_itself(model: keras.Model) -> bool:

@@ -7,6 +7,7 @@ trainer's own business (`training.py`). Nothing is computed here.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Trainer:
         ValueError: an argument is out of its range, or `layer` isn't in the model.
     """
 
+    needs_rows = False  # whether open steps ask for rows by index
+
     def __init__(
         self,
         model: keras.Model,
@@ -59,7 +62,7 @@ class Trainer:
         layer: keras.Layer | str | int | None = None,
         seed: int | None = None,
     ):
-        if not isinstance(model, keras.Model):
+        if not support.is_model(model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
         if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
             raise ValueError(
@@ -80,8 +83,6 @@ class Trainer:
         self._state: TrainerState | None = None
         self._steps: dict[tuple, OpenSteps] = {}
         self._summary = "fit has not been called yet."
-
-    needs_rows = False  # whether open steps ask for rows by index
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         """The steps that are taken while the gate is open."""
@@ -179,7 +180,7 @@ class Trainer:
                 checkpointed(callbacks, self._state, restored),
                 reported(callbacks, Reporter(function)) as prepared.arguments["callbacks"],
             ):
-                history = self.model.fit(**prepared.arguments)
+                history = self.model.fit(**given(prepared.arguments))
         finally:
             self.model.train_function = before
             function.steps.release()
@@ -380,3 +381,12 @@ def check_alpha(alpha: float) -> None:
     """
     if not is_real(alpha) or not 0 < alpha <= 1:
         raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")
+
+
+def given(arguments: dict) -> dict:
+    """The arguments of a `fit` without those at their defaults.
+
+    A `fit` of the model's own may know fewer of them, and one that wraps Keras's may tell the two apart.
+    """
+    defaults = inspect.signature(Trainer.fit).parameters
+    return {name: value for name, value in arguments.items() if value is not defaults[name].default}

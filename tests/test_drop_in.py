@@ -58,7 +58,7 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize("plain", TOLD, indirect=True)
+@pytest.mark.parametrize("plain", TOLD, indirect=True, scope="module")
 def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
     told = []
     trained, history, called = train(

@@ -105,11 +105,11 @@ HUGE = """
 import resource, sys
 import keras, numpy as np
 from importance_sampling import ImportanceTraining
-rows = 5_000_000
-x = np.memmap(sys.argv[1], "float32", "r", shape=(rows, 1000))
-model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(4, "softmax")])
+rows, width = 500_000, 10_000
+x = np.memmap(sys.argv[1], "float32", "r", shape=(rows, width))
+model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(4, "softmax")])
 model.compile("adam", "sparse_categorical_crossentropy")
-small = np.zeros((256, 1000), "float32")
+small = np.zeros((256, width), "float32")
 y = np.arange(rows, dtype="uint8") % 4
 ImportanceTraining(model, tau_th=0).fit(small, y[:256], verbose=0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,16 +117,16 @@ options = dict(batch_size=64, steps_per_epoch=9, epochs=2, verbose=0)
 for tau_th in (0, 50, np.inf):
     trainer = ImportanceTraining(model, tau_th=tau_th)
     if tau_th == np.inf:
-        trainer.fit(np.zeros((576, 1000)), np.zeros(576), validation_data=(x, y), validation_steps=2, **options)
+        trainer.fit(np.zeros((576, width)), np.zeros(576), validation_data=(x, y), validation_steps=2, **options)
     else:
-        trainer.fit(x, y, validation_split=0.00001, **options)
+        trainer.fit(x, y, validation_split=0.0001, **options)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, trainer.summary())
 """
 
 
 def test_twenty_gigabytes_on_disk_stay_there(tmp_path):
     with open(tmp_path / "x", "wb") as file:
-        file.truncate(4 * 1000 * 5_000_000)
+        file.truncate(4 * 500_000 * 10_000)
     run = subprocess.run([sys.executable, "-c", HUGE, str(tmp_path / "x")], capture_output=True, text=True, check=True)
     said = run.stdout.splitlines()
     for line, expected in zip(said, ("took 100% of 18", "closed for all 18", "off"), strict=True):

@@ -20,6 +20,12 @@ STYLES = [
     dict(color="#3fa0d9", linestyle="-", marker="v"),
     dict(color="#8c510a", linestyle="--", marker="P"),
     dict(color="#7f7f7f", linestyle="-.", marker="*"),
+    dict(color="#d67a00", linestyle=":", marker="<"),
+    dict(color="#1b2a6b", linestyle="-.", marker=">", markerfacecolor="white"),
+    dict(color="#009e73", linestyle="--", marker="h", markerfacecolor="white"),
+    dict(color="#b0447a", linestyle="-", marker="p", markerfacecolor="white"),
+    dict(color="#3fa0d9", linestyle=":", marker="d", markerfacecolor="white"),
+    dict(color="#8c510a", linestyle="-", marker="8", markerfacecolor="white"),
 ]
 AXES = {"seconds": "training time (seconds)", "cost": "training cost (forward passes of a batch)"}
 
@@ -76,7 +82,7 @@ def draw(
         axes.grid(True, which="major", color="0.88")
         axes.spines[["top", "right"]].set_visible(False)
     lines, names = axes.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5), frameon=False)
+    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 7), frameon=False)
     figure.suptitle(title, weight="bold")
     figure.savefig(path, dpi=120)
 

@@ -32,7 +32,7 @@ class ModelWrapper:
     """
 
     def __init__(self, model: keras.Model, score: str | Callable = "loss", layer: Any = None):
-        if not isinstance(model, keras.Model) or not model.compiled:
+        if not support.is_model(model) or not model.compiled:
             raise ValueError(
                 f"`model` must be a `keras.Model` on which `compile` was called. Received: model={model!r}"
             )

@@ -23,7 +23,7 @@ class CacheSampler(BaseSampler):
     that a share `cache_prob` of the draws goes to the cache.
 
     The probabilities have their own uniform share, 1 - cache_prob: an unbiased weight is at most 1 / (1 - cache_prob).
-    Unbiased with an unbiased policy. It costs 16 bytes a sample. It loses more than it gains where a cache of
+    Unbiased with an unbiased policy. It costs 24 bytes a sample. It loses more than it gains where a cache of
     `staleness` batches holds few of the samples that matter: its draws are then repeats, of which a batch learns less.
 
     Args:

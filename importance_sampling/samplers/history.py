@@ -57,7 +57,7 @@ class HistorySampler(TableSampler):
     all are scored anew; an epoch is N samples drawn. (Every `recompute` gradient steps would cost many times what the
     steps themselves do.)
 
-    Unbiased with an unbiased policy, however stale the scores. It costs 9 bytes a sample, well below a millisecond a
+    Unbiased with an unbiased policy, however stale the scores. It costs 25 bytes a sample, well below a millisecond a
     batch at N = 60000, and 1 / `recompute` of a forward pass over the data an epoch. It loses where scores go stale
     within that time: at a high learning rate, or on data sets so large that a sample is seen once or twice.
 

@@ -26,7 +26,7 @@ class LSTMSampler(ShufflingSampler):
     for each. Samples not seen yet have a history of zeros and are told apart by class.
 
     Unbiased with an unbiased policy, however bad the predictions. It costs the network's pass over the pool and a
-    training step of it a batch, 4 * `history` + 4 bytes a sample, and reads each sample once for its label. It loses
+    training step of it a batch, 4 * `history` + 12 bytes a sample, and reads each sample once for its label. It loses
     where a forward pass of the model over the pool is no dearer than that (small models: see `ModelSampler`), and early
     on, when it has seen little.
 

@@ -24,7 +24,7 @@ class PerClassGaussian(ShufflingSampler):
     first one; std^2 is the mean square less the square of the mean. Classes not seen yet score what the seen ones do on
     average. The uniform share is a tenth.
 
-    Unbiased with an unbiased policy. It costs 4 bytes a sample, and reads each sample once for its label. It loses
+    Unbiased with an unbiased policy. It costs 12 bytes a sample, and reads each sample once for its label. It loses
     where scores differ within classes and not between them, as they mostly do.
 
     Args:
