@@ -84,6 +84,8 @@ class TrainFunction:
             self._queue.clear()
             self._feed = None
         logs, steps = None, self._count()
+        if steps <= 0 and self._taken < self.prepared.num_batches:
+            raise StopIteration  # the pass has had its steps, whoever's batches they took
         if self.condition is not None and self.condition.satisfied:
             try:
                 logs, steps = self._open(steps)
@@ -167,7 +169,9 @@ class TrainFunction:
         elif probe or left != steps or self._held:
             # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
             batches = _Counted(self._drawn(steps))
-            first = next(batches)
+            first = next(batches, None)
+            if first is None:
+                return self.keras_function(self._iterator), 0  # it is exhausted, and says so as Keras expects
             if probe:
                 self._probe(first)
             logs, steps = self.keras_function(itertools.chain([first], batches)), batches.count
@@ -183,6 +187,8 @@ class TrainFunction:
     def _closed_by_row(self, steps: int, probe: bool, left: int) -> tuple[dict, int]:
         """Read the rows that plain steps train on, to be told, and hand them to Keras's function in the same order."""
         read = [self.prepared.batch(drawn) for drawn in self._drawn(steps)]
+        if not read and not self.prepared.num_batches:
+            return self.keras_function(self._iterator), 0
         if not read:
             raise StopIteration
         batches = [batch for _, batch in read]

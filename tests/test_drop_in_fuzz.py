@@ -105,7 +105,7 @@ OPTIONS = dict(
     ),
     y=dict(ints=Y, floats=Y.astype("float32"), none=None, short=Y[:-1], list=[Y]),
     batch_size=dict(small=8, none=None, large=64, zero=0, negative=-1, text="8", float=8.0),
-    epochs=dict(two=2, one=1, zero=0, negative=-1, none=None),
+    epochs=dict(one=1, two=2, zero=0, negative=-1, none=None),
     validation_split=dict(zero=0.0, quarter=0.25, tiny=0.999, one=1.0, much=1.5, negative=-0.5),
     validation_data=dict(
         none=None,
@@ -123,7 +123,6 @@ OPTIONS = dict(
     sample_weight=dict(
         none=None,
         vector=WEIGHTS,
-        column=WEIGHTS[:, None],
         tensor=tf.constant(WEIGHTS),
         short=WEIGHTS[:-1],
         list=[WEIGHTS],
@@ -148,7 +147,12 @@ STREAMS = "dataset", "weighted_dataset", "dataset_without_y", "py_dataset", "gen
 
 
 @hypothesis.settings(
-    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.generate],
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 @hypothesis.given(case=CASES)
 def test_keras_and_the_trainer_agree_on_every_argument(subjects, case):
@@ -163,7 +167,8 @@ def test_keras_and_the_trainer_agree_on_every_argument(subjects, case):
         return
     assert not isinstance(closed, type) and not isinstance(opened, type), (closed, opened)
     history, batches, weights = plain
-    assert closed[1] == opened[1] == batches
+    assert closed[1] == batches
+    assert opened[1] == batches or case["x"] == "generator"  # read once, it has fewer steps
     np.testing.assert_equal({key: closed[0][key] for key in history}, history)
     for before, after in zip(weights, closed[2], strict=True):
         np.testing.assert_array_equal(before, after)
