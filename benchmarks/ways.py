@@ -31,4 +31,6 @@ WAYS: dict[str, Callable[[keras.Model, int], Any]] = {
     "biased": lambda model, seed: training.BiasedImportanceTraining(model, seed=seed),
     "constant-variance": lambda model, seed: training.ConstantVarianceImportanceTraining(model, seed=seed),
     "constant-time": lambda model, seed: training.ConstantTimeImportanceTraining(model, seed=seed),
+    "svrg": lambda model, seed: training.SVRG(model, seed=seed),
+    "katyusha": lambda model, seed: training.Katyusha(model, seed=seed),
 }

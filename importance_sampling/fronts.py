@@ -7,6 +7,7 @@ sampled here.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -57,14 +58,16 @@ class _Reader:
 
     def __init__(self, rows: Any):
         self.rows = rows
+        self._lock = threading.Lock()  # Keras's pipeline and ours may read at a time
         self._idxs: Any = None
         self._leaves: list = []
 
     def read(self, idxs: Any) -> list:
-        if self._idxs is None or not np.array_equal(self._idxs, idxs):
-            self._leaves = keras.tree.flatten(self.rows[idxs])
-            self._idxs = np.array(idxs)
-        return self._leaves
+        with self._lock:
+            if self._idxs is None or not np.array_equal(self._idxs, idxs):
+                self._leaves = keras.tree.flatten(self.rows[idxs])
+                self._idxs = np.array(idxs)
+            return self._leaves
 
 
 def batches_of(train: Any, batch_size: int) -> tuple[Any, int | None]:

@@ -150,7 +150,9 @@ class TrainFunction:
         """Read the averages and let the gate decide."""
         self.signals = self.state.signals
         self.condition.observe(self.signals)
-        self.state.counters.update(since_look=0, satisfied=int(self.condition.satisfied))
+        self.state.counters.update(
+            since_look=0, satisfied=int(self.condition.satisfied), tau=float(np.fmax(self.signals.tau, 1.0))
+        )
 
     # Closed
 

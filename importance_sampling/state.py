@@ -31,7 +31,8 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host; `forwards` is a float, forward passes of a batch.
+        counters: dict of ints, kept on the host, and of two floats: `forwards`, forward passes of a batch, and `tau`,
+            as the gate saw it last, 1 where it was not measured.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
@@ -46,7 +47,9 @@ class TrainerState:
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self._parts: dict[str, Any] = {}
         self._restored: dict[str, dict] = {}  # of parts that are not there yet
-        self.counters = dict(steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0)
+        self.counters = dict(
+            steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0, tau=1.0
+        )
 
     def keep(self, name: str, part: Any) -> None:
         """Have a part (with `state() -> dict of arrays` and `restore(state)`) saved and restored with the rest."""
@@ -84,13 +87,14 @@ class TrainerState:
 
     def save(self, path: str | Path) -> None:
         """Write everything to an npz file at `path`."""
+        parts = self._restored | {name: part.state() for name, part in self._parts.items()}
         header = json.dumps(dict(format=FORMAT, seed=self.seed, momentum=self.momentum, counters=self.counters))
         with open(path, "wb") as file:
             np.savez(
                 file,
                 header=np.array(header),
                 **{name: backend.host(v) for name, v in self._variables()},
-                **{f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.state().items()},
+                **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
             )
 
     def load(self, path: str | Path) -> None:

@@ -34,7 +34,7 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
             f"weight {largest:.2f}, effective sample size {effective / count:.1f} of {size}."
         ]
         if unusable:
-            lines.append(f"In {unusable:.0f} steps scores were NaN, negative or all zero; they were drawn uniformly.")
+            lines.append(f"In {unusable:.0f} steps scores were NaN, negative or all zero, and of no use.")
         return "\n".join(lines + remarks(trainer.model))
     if reason is not None:
         return f"Importance sampling stayed off for all {steps} steps: {reason}."

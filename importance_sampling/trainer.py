@@ -50,6 +50,8 @@ class Trainer:
         ValueError: an argument is out of its range, or `layer` isn't in the model.
     """
 
+    needs_rows = False  # whether open steps ask for rows by index
+
     def __init__(
         self,
         model: keras.Model,
@@ -81,8 +83,6 @@ class Trainer:
         self._state: TrainerState | None = None
         self._steps: dict[tuple, OpenSteps] = {}
         self._summary = "fit has not been called yet."
-
-    needs_rows = False  # whether open steps ask for rows by index
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         """The steps that are taken while the gate is open."""
@@ -356,12 +356,11 @@ class Trainer:
             Unsupported: the samples can't be weighed.
         """
         steps.use(prepared)
-        if self.condition.satisfied or self.score not in ("gnorm", "full_gnorm"):
+        if self.score == "loss" or callable(self.score):
             batch = prepared.source.example(prepared.batch_size)
             steps.build(batch)
             steps.check(batch)
-            if self.score == "loss" or callable(self.score):
-                steps.check_scores(batch)
+            steps.check_scores(batch)
         return steps
 
     def _restore_condition(self) -> None:

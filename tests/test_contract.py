@@ -227,7 +227,7 @@ def test_a_restored_sampler_goes_on_exactly(name, monkeypatch):
     equal(steps(other, 5), going_on)
 
 
-@pytest.mark.parametrize("name", ["history", "online batch selection", "cache", "lstm"])
+@pytest.mark.parametrize("name", ["history", "online batch selection", "reshuffle", "cache", "lstm"])
 def test_a_state_of_another_number_of_rows_is_refused(name):
     with pytest.raises(ValueError, match=r"`state` must be of a .* of 50 rows.*Received: state of"):
         build(name, Toy(SCORES[:50])).restore(build(name).state())

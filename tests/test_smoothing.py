@@ -138,3 +138,29 @@ def test_smoothing_may_come_around_a_conditional_start():
     sampler.update(drawn.indices, SCORES[drawn.indices])
     drawn = sampler.draw(50)
     np.testing.assert_allclose(drawn.weights, expected_weights(np.sqrt(SCORES), drawn.indices), rtol=1e-5)
+
+
+def test_adaptive_smoothing_remembers_the_average_between_draws():
+    toy = Toy()
+    inner = samplers.ModelSampler(toy, UNBIASED, Reader(), large_batch=SIZE, seed=1)
+    sampler = samplers.AdaptiveAdditiveSmoothingSampler(inner, percentage=2.0, forget=0.75)
+    sampler.draw(10)
+    toy.x[:, 0] = SCORES / 4
+    drawn = sampler.draw(50)
+    # .75 mean + .25 mean / 4 = 13/16 of the first mean.
+    expected = expected_weights(SCORES / 4 + 2 * 13 / 16 * SCORES.mean(), drawn.indices)
+    np.testing.assert_allclose(drawn.weights, expected, rtol=1e-5)
+    other = samplers.AdaptiveAdditiveSmoothingSampler(model_sampler(), percentage=2.0, forget=0.75)
+    other.restore(sampler.state())
+    assert other.average == sampler.average == pytest.approx(13 / 16 * SCORES.mean())
+
+
+def test_a_conditional_start_that_is_restored_while_off_goes_on_in_its_pass():
+    def make():
+        return samplers.ConditionalStartSampler(model_sampler(), WarmupCondition(9))
+
+    sampler, other = make(), make()
+    sampler.draw(20)
+    other.restore(sampler.state())
+    for _ in range(2):
+        np.testing.assert_array_equal(other.draw(20).indices, sampler.draw(20).indices)

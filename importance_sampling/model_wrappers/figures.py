@@ -40,55 +40,69 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
         return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0)
 
     loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=False)
-    additive = {id(v): v for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
-    for variable in additive.values():
-        _scale_update(variable, loss.scope.get_current_value(variable), count_as / size)
-    model._loss_tracker.update_state(loss.value, sample_weight=count_as)
-    if type(model).compute_metrics is not keras.Model.compute_metrics:
-        # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
-        rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (x, y, y_pred, sample_weight))
-        return model.compute_metrics(rows[0], rows[1], rows[2], sample_weight=rows[3]), loss
-    if model._compile_metrics is not None:
-        with stateless(model) as pool_scope:
-            model._compile_metrics.update_state(y, y_pred, sample_weight)
-        with stateless(model) as rows_scope:
-            rows = keras.tree.map_structure(lambda t: None if t is None else t[:count_as], (y, y_pred, sample_weight))
-            model._compile_metrics.update_state(*rows)
-        for variable in model._compile_metrics.variables:
-            if id(variable) in additive:
-                _scale_update(variable, pool_scope.get_current_value(variable), count_as / size)
-            elif rows_scope.get_current_value(variable) is not None:
-                variable.assign(rows_scope.get_current_value(variable))
-    return model.get_metrics_result(), loss
+    share = count_as / size
+    return _counted(model, data, y_pred, loss, count_as, share, share), loss
 
 
 def count(model: keras.Model, data: tuple, stepped: Stepped, weights: Any, uniform: Any) -> dict:
-    """Update the model's loss and metrics from a batch that was trained on with importance weights, in training mode.
+    """Update the model's loss and metrics from a batch that was drawn by importance, in training mode.
 
     The weighted loss estimates the mean loss as it is. For metrics, whatever they are, the batch is drawn from once
-    more, in proportion to the weights, which leaves as many fair samples.
+    more, in proportion to the weights, and counts as many samples as the weights add up to.
 
     Args:
         model: compiled and built.
         data: `(x, y, sample_weight)` of the batch.
-        stepped: what the step saw.
-        weights: float32 `(batch,)`.
+        stepped: what the step saw, its loss by these weights.
+        weights: float32 `(batch,)`, the unbiased ones, whatever the batch was trained on with.
         uniform: float `(1,)` in [0, 1).
 
     Returns:
         The logs, as Keras's own step returns them.
     """
+    x, y, sample_weight = data
     rows = weights.shape[0]
+    positions = FAIR.positions(weights / ops.sum(weights), uniform, rows)
+    x, y, y_pred, sample_weight = _take((x, y, stepped.y_pred, sample_weight), positions)
+    return _counted(model, (x, y, sample_weight), y_pred, stepped.loss, rows, 1.0, ops.mean(weights))
+
+
+def _counted(
+    model: keras.Model, data: tuple, y_pred: Any, loss: WeightedLoss, rows: int, loss_share: Any, share: Any
+) -> dict:
+    """Update the model's loss and metrics.
+
+    Args:
+        data, y_pred: of fair samples.
+        loss: what the trackers of loss are shown.
+        rows: int, how many samples it stands for.
+        loss_share: as what part of a sample each one counts, where losses are added up.
+        share: the same for metrics; those that add nothing up are shown the first `rows` samples.
+    """
+    x, y, sample_weight = data
+    additive = {id(v) for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
     for metric in _metrics(model):
         for variable in metric.variables:
-            value = stepped.loss.scope.get_current_value(variable)
-            if value is not None:
-                variable.assign(value)
-    model._loss_tracker.update_state(stepped.loss.value, sample_weight=rows)
-    positions = FAIR.positions(weights / ops.sum(weights), uniform, rows)
-    x, y, sample_weight = data
-    x, y, y_pred, sample_weight = _take((x, y, stepped.y_pred, sample_weight), positions)
-    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            if id(variable) in additive:
+                _scale_update(variable, loss.scope.get_current_value(variable), loss_share)
+    model._loss_tracker.update_state(loss.value, sample_weight=rows)
+    first = (x, y, y_pred, sample_weight)
+    if rows < keras.tree.flatten(x)[0].shape[0]:
+        first = _take(first, ops.arange(rows))
+    if type(model).compute_metrics is not keras.Model.compute_metrics:
+        # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
+        return model.compute_metrics(first[0], first[1], first[2], sample_weight=first[3])
+    if model._compile_metrics is not None:
+        with stateless(model) as all_scope:
+            model._compile_metrics.update_state(y, y_pred, sample_weight)
+        with stateless(model) as first_scope:
+            model._compile_metrics.update_state(*first[1:])
+        for variable in model._compile_metrics.variables:
+            if id(variable) in additive:
+                _scale_update(variable, all_scope.get_current_value(variable), share)
+            elif first_scope.get_current_value(variable) is not None:
+                variable.assign(first_scope.get_current_value(variable))
+    return model.get_metrics_result()
 
 
 def _take(structure: Any, positions: Any) -> Any:

@@ -41,7 +41,7 @@ class Stepped(NamedTuple):
 
     measured: Any  # float32 (batch,), scores in training mode; None where there are none to see
     y_pred: Any  # the model's outputs, in training mode, before the step
-    loss: WeightedLoss
+    loss: WeightedLoss  # of the batch, before the step
 
 
 def backward(
@@ -97,14 +97,18 @@ def weighted(weights: Any, expected: list | None = None) -> Multiplier:
 
     Args:
         weights: float32 `(batch,)`, > 0.
-        expected: for every output how many entries of a sample count on average, None for outputs without a mask.
-            None: the weighted mean over the batch itself.
+        expected: for every output how many entries of a sample count on average, None for outputs without a mask. A
+            `compute_loss` that takes the compiled loss twice goes through them twice. None, or NaN: the weighted mean
+            over the batch itself, which is biased.
     """
 
     def multiplier(number: int, output: OutputLoss) -> Any:
         if output.entries is None or not output.is_mean:
             return weights
-        of_all = ops.mean(weights * output.entries) if expected is None else expected[number]
+        of_all = ops.mean(weights * output.entries)
+        if expected is not None:
+            known = expected[number % len(expected)]
+            of_all = ops.where(ops.isnan(known), of_all, known)
         return weights * ops.mean(output.entries) / ops.maximum(of_all, 1e-7)
 
     return multiplier
@@ -122,6 +126,7 @@ def weighted_step(
     weights: Any,
     expected: list | None = None,
     measure: str = "gnorm",
+    fair: Any = None,
 ) -> Stepped:
     """Follow the weighted gradient of a batch; scores are measured for nothing, and the weights divided out of them.
 
@@ -130,6 +135,7 @@ def weighted_step(
         points: where "gnorm" is measured.
         weights, expected: as for `weighted`.
         measure: "gnorm" or "loss", which scores to measure.
+        fair: float32 `(batch,)`, weights for the loss that is handed out; None: those that are trained with.
 
     Returns:
         `Stepped`.
@@ -137,9 +143,13 @@ def weighted_step(
     scale = model.optimizer.scale_loss(ops.ones(()))
     at = points if measure == "gnorm" else None
     taken = backward(model, at, batch, lambda _: weighted(weights, expected), model.optimizer.scale_loss)
+    loss = taken.loss
+    if fair is not None:  # ahead of the step, which moves what regularises
+        x, y, sample_weight = batch
+        loss = weighted_loss(model, x, y, taken.y_pred, sample_weight, weighted(fair, expected), training=True)
     follow(model, taken.gradients)
     measured = taken.samples if measure == "loss" else row_norms(taken.points)
     if measured is not None:
         rows = keras.tree.flatten(batch[0])[0].shape[0]
         measured = ops.cast(measured, "float32") * ((rows if taken.loss.is_mean else 1) / scale) / weights
-    return Stepped(measured, taken.y_pred, taken.loss)
+    return Stepped(measured, taken.y_pred, loss)

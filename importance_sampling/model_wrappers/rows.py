@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from importance_sampling import backend
 from importance_sampling.conditions import Signals
 from importance_sampling.model_wrappers.figures import count
 from importance_sampling.model_wrappers.gradient import weighted_step
@@ -17,6 +19,10 @@ from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import clean_scores
 from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
+from importance_sampling.weighted_loss import Unsupported
+
+FADE = 0.99
+MEASURED = ("gnorm", "loss")  # the scores that a training pass sees for nothing
 
 
 class RowStep:
@@ -27,13 +33,27 @@ class RowStep:
         scorer: scores the rows, where the training pass itself doesn't see the score.
         points: where the training step measures gradient norms.
         state: the trainer's variables.
+
+    Attributes:
+        entries: float32 `(2, outputs)` variable; for every output with a mask, sums over the steps before of how many
+            entries of a sample counted on average, and of steps. They fade over `1 / (1 - FADE)` steps.
     """
 
     def __init__(self, model: keras.Model, scorer: Scorer, points: PreActivations, state: TrainerState):
         self.model = model
         self.scorer = scorer
         self.points = points
-        self.state = state
+        outputs = len(model._compile_loss._flat_losses)
+        self.entries = keras.Variable(np.zeros((2, outputs), "float32"), trainable=False, name="mask_entries")
+        self._state = state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What is to be saved."""
+        return {"entries": backend.host(self.entries)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `state` returned."""
+        self.entries.assign(state["entries"])
 
     def __call__(self, data: tuple, weights: Any, fair: Any) -> tuple[dict, Any]:
         """Take the step.
@@ -46,16 +66,27 @@ class RowStep:
         Returns:
             The logs, and the scores that were measured, float32 `(batch,)`.
         """
-        named = self.scorer.score in ("gnorm", "loss")
-        measured = None if named else self.scorer(data).scores  # ahead of the step, like those that it sees itself
-        stepped = weighted_step(self.model, self.points, data, weights, measure=self.scorer.score if named else "gnorm")
-        if named:
+        seen = self.scorer.score in MEASURED
+        measured = None if seen else self.scorer(data).scores  # ahead of the step, like those that it sees itself
+        # Of the steps before, so that it doesn't depend on what was drawn for this one; 0/0 in the first.
+        expected = ops.unstack(self.entries.value[0] / self.entries.value[1], self.entries.shape[1])
+        measure = self.scorer.score if seen else "loss"
+        stepped = weighted_step(self.model, self.points, data, weights, expected, measure, fair)
+        if seen:
             measured = stepped.measured
-        uniform = keras.random.uniform((1,), seed=self.state.generator)
+        if measured is None:
+            raise Unsupported("the loss doesn't depend on the model's outputs")
+        uniform = keras.random.uniform((1,), seed=self._state.generator)
         logs = count(self.model, data, stepped, fair, uniform)
-        self.state.observe(row_signals(measured, fair), 1)
-        self.state.count(weights, ops.all(ops.isfinite(measured)))
+        self._count_entries(stepped.loss.outputs, fair)
+        self._state.observe(row_signals(measured, fair), 1)
+        self._state.count(weights, ops.all(ops.isfinite(measured)))
         return logs, measured
+
+    def _count_entries(self, outputs: tuple, fair: Any) -> None:
+        """Take the entries that counted in a batch into the sums."""
+        means = [0.0 if o.entries is None else ops.mean(fair * o.entries) for o in outputs[: self.entries.shape[1]]]
+        self.entries.assign(FADE * self.entries.value + ops.stack([ops.stack(means), ops.ones((len(means),))]))
 
 
 def row_signals(scores: Any, weights: Any) -> Signals:

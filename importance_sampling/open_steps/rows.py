@@ -15,6 +15,7 @@ from importance_sampling import backend
 from importance_sampling.conditions import Signals
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import RowStep, fair_signals
+from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import TrainerState
@@ -57,11 +58,12 @@ class RowSteps(OpenSteps):
         """Take n open steps."""
         if not self._ready:
             self.prepare()
-            if self.sampler is None:
-                self.sampler = self._make_sampler(self.rows)
-                self.state.keep("sampler", self.sampler)
+            self.sampler = self.sampler or self._make_sampler(self.rows)
+            self.state.keep(f"sampler of {len(self.rows)}", self.sampler)
             self._ready = True
         logs: dict = {}
+        if self.scorer.score not in MEASURED:
+            self.spend(scored=n * self.batch_size)
         for _ in range(n):
             indices, weights, scores, fair = self.sampler.draw(self.batch_size)
             logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))
@@ -81,6 +83,7 @@ class RowSteps(OpenSteps):
         """`step(weights, fair, indices, *columns) -> (logs, measured)`."""
         if self._step is None:
             step = RowStep(self.model, self.scorer, self.points, self.state)
+            self.state.keep(f"entries of {len(self.rows)}", step)
             self._step = backend.compile_step(
                 lambda weights, fair, indices, *columns: step(self.rows.gathered(indices, columns), weights, fair),
                 self.model,

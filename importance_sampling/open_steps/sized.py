@@ -33,7 +33,6 @@ class SizedPoolSteps(OpenSteps):
         self._make = make
         self._made: dict[tuple[int, int], PoolSteps] = {}
         self._current = self._of(1.0)
-        self._chosen = False
         first = self._current
         super().__init__(
             first.model,
@@ -49,19 +48,15 @@ class SizedPoolSteps(OpenSteps):
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`."""
         super().use(prepared)
-        for steps in self._made.values():
-            steps.use(prepared)
+        self._current.use(prepared)
 
     def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
         """Choose the size, and have up to n pools of it ready."""
-        if not self._chosen or self.state.counters["since_look"] == 0:
-            chosen = self._of(self.state.signals.tau)
-            if chosen is not self._current:
-                self._current.release()
-            self._current = chosen
-            self._current.use(self.prepared)
-            self.sampler = self._current.sampler
-            self._chosen = True
+        chosen = self._of(self.state.counters["tau"])
+        if chosen is not self._current:
+            self._current.release()
+            chosen.use(self.prepared)
+            self._current, self.sampler = chosen, chosen.sampler
         return self._current.ready(n, draw, give_back)
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
@@ -74,13 +69,12 @@ class SizedPoolSteps(OpenSteps):
         return pool_signals(scores, self.sampler)
 
     def release(self) -> None:
-        """Stop reading ahead, and choose anew."""
-        self._chosen = False
+        """Stop reading ahead."""
         self._current.release()
 
     def _of(self, vr: float) -> PoolSteps:
-        """The steps for a variance reduction; NaN, not measured yet, counts as none."""
-        pair = self._sizes(max(vr, 1.0) if vr == vr else 1.0)
+        """The steps for a variance reduction."""
+        pair = self._sizes(vr)
         if pair not in self._made:
             self._made[pair] = self._make(*pair)
             self._made[pair].batch_size = self.batch_size  # what is spent is counted in plain batches

@@ -42,9 +42,9 @@ class VarianceReducedSteps(RowSteps):
         batch_size: int,
         state: TrainerState,
     ):
-        def make_sampler(_: Any) -> SCSGSampler:
+        def make_sampler(rows: Rows) -> SCSGSampler:
             self.wrapper = make_wrapper()
-            state.keep("gradients", self.wrapper)
+            state.keep(f"gradients of {len(rows)}", self.wrapper)
             return SCSGSampler(_SnapshotRows(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 
         super().__init__(model, keras_function, make_sampler, batch_size, state, "loss", None, None)

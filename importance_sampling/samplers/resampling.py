@@ -56,7 +56,7 @@ class SystematicResampling:
             int `(n,)`, ascending.
         """
         xp = side(uniforms)
-        arrows = (xp.arange(n, dtype="float32") + floats(uniforms, xp)) / n
+        arrows = (floats(xp.arange(n), xp) + floats(uniforms, xp)) / n
         return _invert(probabilities, arrows)
 
     def second_moment(self, q: Any) -> Any:

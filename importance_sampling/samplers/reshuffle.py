@@ -23,8 +23,9 @@ class ReshuffleSampler(BaseSampler):
     """Draw epochs: sample i about N P_i times, in random order, P_i = (1 - alpha) e_i / sum(e) + alpha / N.
 
     e_i is the root mean square of the score that sample i is expected to show next, by the size and age of the score it
-    showed last; samples not seen yet count as those of them that were drawn turned out. The first epoch is therefore a
-    plain shuffled pass. Counts are N P_i rounded up or down, at random, so that their mean is exact.
+    showed last; samples not seen yet count as those of them that were drawn turned out. The first two epochs are plain
+    shuffled passes: nothing is known in the first, and what scores are worth is learnt in the second. Counts are N P_i
+    rounded up or down, at random, so that their mean is exact.
 
     Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
     some passes over them in NumPy when an epoch begins, and no forward pass at all. It loses where a sample is seen
@@ -69,15 +70,19 @@ class ReshuffleSampler(BaseSampler):
         self._seen[indices] = self._drawn / self.size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        taken = []
+        parts = []
         while batch_size > 0:
             if self._at == self.size:
                 self._plan(smooth)
-            taken.append(self._order[self._at : self._at + batch_size])
-            self._at += len(taken[-1])
-            batch_size -= len(taken[-1])
-            self._drawn += len(taken[-1])
-        indices = np.concatenate(taken).astype("int64")
+            parts.append(self._next(batch_size))
+            batch_size -= len(parts[-1].indices)
+        return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _next(self, n: int) -> Drawn:
+        """Up to n samples of the epoch under way, weighed by its probabilities."""
+        indices = self._order[self._at : self._at + n].astype("int64")
+        self._at += len(indices)
+        self._drawn += len(indices)
         expected, p = self._expected[self._cells[indices]], self._p[indices].astype("float64")
         if self.reweighting.weight_size == 1:
             weights = self.reweighting.weights(p, self.size, expected)

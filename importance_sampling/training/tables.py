@@ -86,10 +86,12 @@ class ReshuffleTraining(TableTrainer):
     At the start of an epoch sample i is dealt out about N P_i times, P_i = (1 - alpha) e_i / sum(e) + alpha / N, and
     all is shuffled; weights are 1 / (N P_i), at most 1 / alpha. e_i is the root mean square of the score that the
     sample is expected to show next, by size and age of the one it showed last: what a training step measures of it for
-    nothing. Unbiased given its probabilities. A step costs what a plain one does: no forward pass is made for scores.
+    nothing. Unbiased given its probabilities. A step costs what a plain one does: no forward pass is made for scores
+    (but for "full_gnorm" and callables, which the training pass doesn't see).
 
-    The first epoch is a plain shuffled pass, and so it gains nothing where data are seen once or twice. It loses where
-    high scores mean wrong labels. There is no gate unless `tau_th` is given.
+    The first two epochs are plain shuffled passes, in which is learnt what scores are worth, and so it gains nothing
+    where data are seen once or twice. It loses where high scores mean wrong labels. There is no gate unless `tau_th` is
+    given.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.

@@ -1,0 +1,226 @@
+"""The weighted reshuffle: counts, weights, what is remembered of scores, and what old scores are taken to say."""
+
+import time
+
+import numpy as np
+import pytest
+from toys import SCORES, SIZE, VALUES, Toy
+
+from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy, BiasedReweightingPolicy
+from importance_sampling.samplers import ReshuffleSampler
+from importance_sampling.samplers.calibration import AGES, MEMORY, SIZES, SMALLEST, Calibration, cells
+
+UNSEEN = AGES * SIZES
+
+
+def build(scores=SCORES, policy=UNBIASED, **options):
+    return ReshuffleSampler(Toy(scores), policy, **{"seed": 3, **options})
+
+
+def epoch(sampler, batch_size, steps=None):
+    """Draw and measure, as a trainer would; a pass over the data, or so many steps."""
+    drawn = []
+    for _ in range(steps or sampler.size // batch_size):
+        drawn.append(sampler.draw(batch_size))
+        sampler.update(drawn[-1].indices, sampler.dataset.scores(drawn[-1].indices))
+    return drawn
+
+
+def joined(drawn):
+    return (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+
+
+# Epochs
+
+
+def test_the_first_epoch_is_a_permutation_with_weights_of_one():
+    indices, weights, scores, fair = joined(epoch(build(), 12))
+    np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
+    assert (indices != np.arange(SIZE)).any()
+    np.testing.assert_allclose(weights, 1, rtol=1e-6)
+    np.testing.assert_array_equal(weights, fair)
+    np.testing.assert_array_equal(scores, 1)
+
+
+def test_the_second_epoch_learns_what_scores_are_worth():
+    sampler = build()
+    epoch(sampler, 12)
+    indices, weights, scores, _ = joined(epoch(sampler, 12))
+    np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
+    np.testing.assert_allclose(weights, 1, rtol=1e-6)
+    np.testing.assert_allclose(scores, np.sqrt(np.mean(SCORES**2)), rtol=0.01)
+    _, weights, _, _ = joined(epoch(sampler, 12))
+    assert weights.max() > 1.5
+
+
+def test_later_epochs_deal_out_every_sample_as_often_as_its_probability_says():
+    sampler = build()
+    for _ in range(30):
+        indices, weights, expected, _ = joined(epoch(sampler, 12))
+        count = np.bincount(indices, minlength=SIZE)
+        p = 0.9 * sampler._expected[sampler._cells] / sampler._expected[sampler._cells].sum() + 0.1 / SIZE
+        assert (count >= np.floor(SIZE * p - 1e-6)).all() and (count <= np.ceil(SIZE * p + 1e-6)).all()
+        np.testing.assert_allclose(weights, 1 / (SIZE * p[indices]), rtol=1e-5)
+        np.testing.assert_allclose(expected, sampler._expected[sampler._cells][indices], rtol=1e-6)
+        assert weights.max() <= 10 * (1 + 1e-5)
+    assert count.max() >= 4 and (count == 0).any()  # scores are far from equal
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
+def test_a_plan_is_unbiased_given_its_probabilities(alpha):
+    sampler = build(alpha=alpha)
+    epoch(sampler, 12, 100)
+    sums = []
+    for _ in range(1500):
+        sampler._plan(lambda scores: scores)
+        sums.append((VALUES[sampler._order] / sampler._p[sampler._order]).sum() / SIZE**2)
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert abs(np.mean(sums) - VALUES.mean()) < 5 * error
+    assert 0 < error < 0.02 * VALUES.mean()
+    assert abs(VALUES @ sampler._p - VALUES.mean()) > 20 * error  # what unweighted draws would say
+
+
+def test_a_batch_across_two_epochs_has_each_part_weighed_by_its_own_probabilities():
+    sampler = build()
+    epoch(sampler, 12, 99)  # five batches are an epoch
+    left, p = sampler._order[48:], sampler._p
+    drawn = sampler.draw(16)  # 12 are left
+    assert (sampler._p != p).any()
+    np.testing.assert_array_equal(drawn.indices, np.concatenate([left, sampler._order[:4]]))
+    weights = 1 / (SIZE * np.concatenate([p[left], sampler._p[sampler._order[:4]]]))
+    np.testing.assert_allclose(drawn.weights, weights, rtol=1e-5)
+    np.testing.assert_allclose(drawn.fair, weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [BiasedReweightingPolicy(0.3), AdjustedBiasedReweightingPolicy(0.5)])
+def test_figures_stay_fair_whatever_the_policy(policy):
+    sampler, other = build(policy=policy), build()
+    for mine, unbiased in zip(epoch(sampler, 14, 12), epoch(other, 14, 12), strict=True):
+        np.testing.assert_array_equal(mine.indices, unbiased.indices)
+        np.testing.assert_array_equal(mine.fair, unbiased.weights)
+        assert mine.weights.shape[1:] == (() if policy.weight_size == 1 else (2,))
+    assert np.abs(np.ravel(mine.weights)[:14] - unbiased.weights).max() > 0.1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 150])
+def test_any_batch_size_goes_through_the_epochs_in_turn(batch_size):
+    sampler = build()
+    indices, weights, _, _ = joined(epoch(sampler, batch_size, 420 // batch_size + 1))
+    np.testing.assert_array_equal(np.sort(indices[:SIZE]), np.arange(SIZE))
+    assert np.isfinite(weights).all() and weights.max() <= 10 * (1 + 1e-5)
+
+
+def test_a_state_of_the_middle_of_an_epoch_goes_on_alike():
+    sampler, other = build(), build(seed=8)
+    epoch(sampler, 14, 7)
+    other.restore({name: np.array(value) for name, value in sampler.state().items()})
+    for mine, theirs in zip(epoch(sampler, 14, 12), epoch(other, 14, 12), strict=True):
+        for one, two in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_scores_that_are_no_use_are_passed_over():
+    scores = SCORES.copy()
+    scores[:3] = np.nan, np.inf, -1
+    sampler = build(scores)
+    for drawn in epoch(sampler, 12, 30):
+        assert np.isfinite(drawn.weights).all() and np.isfinite(drawn.scores).all()
+    assert np.isnan(sampler._scores[:3]).all() and np.isfinite(sampler._scores[3:]).sum() > 50
+
+
+# Old scores
+
+
+def test_cells_are_half_octaves_of_the_score_and_octaves_of_the_age():
+    # 2 log2(s) + 66: 66 for 1, 68 for 2, 64 for 1/2, and 0 and 79 at the ends. log2(age) + 3: 0 for 1/8, 3 for 1.
+    scores = np.array([1.0, 2.0, 0.5, 0.0, SMALLEST / 8, 1e9, 1.0, 1.0, 1.0, np.nan])
+    ages = np.array([1.0, 4.0, 0.125, 1.0, 1.0, 1.0, 0.0, 0.3, 1e9, 1.0])
+    sizes = [66, 68, 64, 0, 0, 79, 66, 66, 66]
+    octaves = [3, 5, 0, 3, 3, 3, 0, 1, 7]
+    expected = [age * SIZES + size for age, size in zip(octaves, sizes, strict=True)] + [UNSEEN]
+    np.testing.assert_array_equal(cells(scores, ages), expected)
+    assert cells(scores, ages).dtype == np.int16
+
+
+def test_without_an_observation_all_are_alike():
+    np.testing.assert_array_equal(Calibration().expected(), np.ones(UNSEEN + 1))
+
+
+def test_what_is_observed_alike_everywhere_is_expected_everywhere():
+    calibration = Calibration()
+    calibration.observe(np.array([100, 300, UNSEEN]), np.array([3.0, 3.0, 3.0]))
+    np.testing.assert_allclose(calibration.expected(), 3.0)
+
+
+def test_one_cell_tells_most_of_itself_and_the_unseen_of_the_unseen():
+    calibration = Calibration()
+    cell = 3 * SIZES + 40
+    for _ in range(40):
+        calibration.observe(np.full(100, cell), np.full(100, 2.0))
+        calibration.observe(np.full(100, 3 * SIZES + 75), np.full(100, 50.0))
+        calibration.observe(np.full(100, UNSEEN), np.array([1.0, 7.0] * 50))
+    expected = calibration.expected()
+    assert expected[cell] == pytest.approx(2.0, rel=0.01)
+    assert expected[3 * SIZES + 75] == pytest.approx(50.0, rel=0.01)
+    assert expected[UNSEEN] == pytest.approx(5.0, rel=0.01)  # sqrt((1 + 49) / 2), the root of the mean square
+    assert expected[5 * SIZES + 40] == pytest.approx(2.0, rel=0.05)  # another age, of which nothing was seen
+
+
+def test_observations_fade():
+    calibration = Calibration()
+    calibration.observe(np.full(1000, UNSEEN), np.full(1000, 4.0))
+    for _ in range(8 * MEMORY):
+        calibration.observe(np.full(10, UNSEEN), np.full(10, 1.0))
+    assert calibration.expected()[UNSEEN] == pytest.approx(1.0, rel=0.01)
+    # 1000 of 4^2, faded by (1 - 1/500)^4000 = 3.3e-4, beside 10 * 500 of 1.
+    assert calibration.squares[UNSEEN] == pytest.approx(5000 + 1000 * 16 * 3.3e-4, rel=0.01)
+
+
+def test_a_noisy_score_is_expected_at_its_root_mean_square():
+    rng = np.random.default_rng(0)
+    true = np.exp(rng.normal(size=20000))
+
+    def noisy(indices):
+        return true[indices] * rng.exponential(size=len(indices))
+
+    last = noisy(np.arange(20000))
+    cell = cells(last, np.full(20000, 1.0))
+    calibration = Calibration()
+    for _ in range(500):
+        indices = rng.integers(20000, size=128)
+        calibration.observe(cell[indices], noisy(indices))
+    following = noisy(np.arange(20000))
+    expected = calibration.expected()[cell]
+    for one in np.unique(cell):
+        of_it = cell == one
+        if of_it.sum() > 400:  # fewer tell little of a mean square
+            assert expected[of_it][0] == pytest.approx(np.sqrt(np.mean(following[of_it] ** 2)), rel=0.25), one
+    # By the last score itself the variance of the weighted gradient is far higher.
+    variance = {}
+    for name, scores in (("expected", expected), ("last", last)):
+        variance[name] = np.mean(2 * true**2 / (0.9 * scores / scores.mean() + 0.1))
+    assert variance["expected"] < 0.8 * variance["last"]
+    assert variance["expected"] < 0.8 * np.mean(2 * true**2)
+
+
+def test_a_million_samples_take_little_time_to_draw_from():
+    size, batch = 10**6, 128
+
+    class Rows(Toy):
+        def __init__(self):
+            self.train_data = range(size)
+
+    sampler = ReshuffleSampler(Rows(), UNBIASED, seed=0)
+    scores = np.random.default_rng(0).exponential(size=size)
+    spent = []
+    for _ in range(200):
+        start = time.process_time()
+        drawn = sampler.draw(batch)
+        sampler.update(drawn.indices, scores[drawn.indices])
+        spent.append(time.process_time() - start)
+    assert np.median(spent) < 0.002  # 0.1 ms on one core at 3 GHz
+    sampler._scores[:] = scores
+    start = time.process_time()
+    sampler._plan(lambda scores: scores)
+    # Once an epoch of 7812 batches.
+    assert (time.process_time() - start) / (size / batch) < 0.002

@@ -1,0 +1,191 @@
+"""The step on rows picked ahead of it: what it moves, what it measures, what it says of the data."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from drop_in_cases import CASES, ROWS, begin_anew
+from keras import layers, ops
+
+from importance_sampling.model_wrappers import RowStep, fair_signals, row_signals
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.scores import Scorer
+from importance_sampling.state import TrainerState
+
+B = 12
+
+
+def row_step(model, score="gnorm", layer=None):
+    points = PreActivations(model, layer)
+    return RowStep(model, Scorer(model, score, points), points, TrainerState(1))
+
+
+def batch_of(name):
+    """A model of the table of the swap, without dropout, and a batch of its data as a source would hand it over."""
+    make, arrays, _ = CASES[name]
+    begin_anew()
+    model = make()
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    arrays = arrays(None)
+    sample_weight = arrays.get("sample_weight")
+    if sample_weight is not None and isinstance(arrays["y"], list):
+        sample_weight = [sample_weight] * len(arrays["y"])
+    data = (arrays["x"], arrays["y"], sample_weight)
+    data = keras.tree.map_structure(lambda t: None if t is None else tensor(np.asarray(t)[5 : 5 + B]), data)
+    model._symbolic_build(data_batch=data)
+    return model, data
+
+
+def tensor(array):
+    return ops.convert_to_tensor(array.astype("float32") if array.dtype == "float64" else array)
+
+
+def summed():
+    """A loss that is summed, and one that is left as it is."""
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(4, "relu")(inputs)
+    model = keras.Model(inputs, [layers.Dense(3, "softmax", name="a")(hidden), layers.Dense(1, name="b")(hidden)])
+    losses = [keras.losses.SparseCategoricalCrossentropy(reduction="sum"), keras.losses.MeanSquaredError("sum")]
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), losses, metrics=[["accuracy"], ["mae"]])
+    return model
+
+
+CASES = CASES | {"summed": (summed, CASES["two outputs"][1], {})}
+SAME = [
+    "dense",
+    "batch norm",
+    "two outputs, one weight",
+    "sample weights",
+    "masked sequences",
+    "summed",
+    "regularised",
+    "half precision",
+    "several metrics",
+    "compute_loss",
+]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_with_weights_of_one_it_is_the_step_of_keras(name):
+    plain, data = batch_of(name)
+    logs = plain.train_step(data)
+    logs = plain.train_step(data)
+    model, data = batch_of(name)
+    step = row_step(model)
+    for _ in range(2):
+        ours, measured = step(data, ops.ones((B,)), ops.ones((B,)))
+    assert ours.keys() == logs.keys() and measured.shape == (B,)
+    for key in logs:
+        np.testing.assert_allclose(ours[key], logs[key], rtol=1e-5, err_msg=key)
+    for mine, theirs in zip(
+        [*model.variables, *model.optimizer.variables], [*plain.variables, *plain.optimizer.variables], strict=True
+    ):
+        np.testing.assert_allclose(mine.value, theirs.value, rtol=1e-4, atol=1e-6, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("score", ["gnorm", "loss"])
+@pytest.mark.parametrize("name", ["two outputs, one weight", "masked sequences", "summed", "half precision"])
+def test_it_measures_what_the_scorer_predicts_whatever_the_weights(name, score):
+    model, data = batch_of(name)
+    step = row_step(model, score)
+    predicted = step.scorer(data).scores
+    weights = tensor(np.linspace(0.2, 5, B))
+    _, measured = step(data, weights, ops.ones((B,)))
+    measured = np.asarray(measured)
+    if name == "masked sequences":  # up to the number of valid entries, in the batch and by its weights
+        measured = measured * np.mean(np.asarray(predicted)) / np.mean(measured)
+    np.testing.assert_allclose(measured, predicted, rtol=2e-2 if name == "half precision" else 1e-4)
+
+
+def test_it_measures_the_plain_gradient_of_every_single_sample():
+    model, (x, y, w) = batch_of("sample weights")
+    expected = {"gnorm": [], "loss": []}
+    for i in range(B):
+        z = model.layers[0](x[i : i + 1]) @ model.layers[-1].kernel + model.layers[-1].bias
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = w[i] * tf.nn.sparse_softmax_cross_entropy_with_logits(y[i : i + 1], z)[0]
+        expected["loss"].append(float(loss))
+        expected["gnorm"].append(float(tf.norm(tape.gradient(loss, z))))
+    start = model.get_weights()
+    for score, values in expected.items():
+        model.set_weights(start)
+        _, measured = row_step(model, score)((x, y, w), tensor(np.linspace(0.5, 3, B)), ops.ones((B,)))
+        np.testing.assert_allclose(measured, values, rtol=1e-4)
+
+
+def test_a_score_that_a_training_pass_does_not_see_is_that_ahead_of_the_step():
+    model, data = batch_of("dense")
+    step = row_step(model, lambda model, x, y: x[:, 0] ** 2)
+    _, measured = step(data, ops.ones((B,)), ops.ones((B,)))
+    np.testing.assert_allclose(measured, data[0][:, 0] ** 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["summed", "masked sequences", "several metrics"])
+def test_figures_of_batches_drawn_by_known_probabilities_are_those_of_the_data(name):
+    model, _ = batch_of(name)
+    model.optimizer.learning_rate = 0.0
+    _, arrays, _ = CASES[name]
+    arrays = arrays(None)
+    x, y = (keras.tree.map_structure(np.asarray, arrays[key]) for key in ("x", "y"))
+    true = model.evaluate(x, y, batch_size=ROWS, verbose=0, return_dict=True)
+    rng = np.random.default_rng(0)
+    # Nothing symmetric: a few rows are drawn often, and what is wrong among them.
+    p = np.exp(1.5 * rng.normal(size=ROWS)) * (1 + np.ravel(y[0] if isinstance(y, list) else y)[:ROWS])
+    p = 0.8 * p / p.sum() + 0.2 / ROWS
+    step = row_step(model)
+    run = tf.function(
+        lambda indices, weights: step(
+            (*(keras.tree.map_structure(lambda t: ops.take(t, indices, axis=0), part) for part in (x, y)), None),
+            ops.ones((B,)),  # trained on with others, as biased kinds do
+            weights,
+        )
+    )
+    steps, draws, figures = 100, 8, []
+    for _ in range(draws):
+        model.reset_metrics()
+        for _ in range(steps):
+            indices = rng.choice(ROWS, B, p=p)
+            logs, _ = run(indices, (1 / (ROWS * p[indices])).astype("float32"))
+        figures.append({key: float(value) for key, value in logs.items()})
+    for key, value in true.items():
+        seen = np.array([one[key] for one in figures])
+        if name == "summed" and "loss" in key:
+            value = value * B / ROWS  # of a batch
+        error = seen.std(ddof=1) / np.sqrt(draws)
+        assert abs(seen.mean() - value) < 5 * error + 1e-3 * abs(value), (key, seen.mean(), value, error)
+
+
+def test_signals_of_rows_by_hand():
+    # w = (1/2, 1, 4), s = (4, 2, 1): sum w s = 2 + 2 + 4, sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24.
+    signals = row_signals(ops.array([4.0, 2.0, 1.0]), ops.array([0.5, 1.0, 4.0]))
+    assert float(signals.tau) == 1.0  # sqrt(16/3) / (8/3) = 0.87, which no set of scores has, is held at 1
+    assert float(signals.growth) == pytest.approx(16 / 24)
+    assert float(signals.score) == pytest.approx(8 / 3)
+    assert np.isnan(float(signals.discount))
+    # s = (8, 2, 1) and weights of one: sum s^2 = 69, sum s = 11, tau = sqrt(23) / (11/3).
+    signals = row_signals(ops.array([8.0, 2.0, 1.0]), ops.ones((3,)))
+    assert float(signals.tau) == pytest.approx(np.sqrt(23) * 3 / 11, rel=1e-5)
+    assert float(signals.growth) == pytest.approx(1.0)
+
+
+def test_signals_of_a_fair_sample_by_hand():
+    # s = (8, 2, 2): mean 4, mean of squares 24, tau = sqrt(24)/4. q = .9 s/4 + .1 = (1.9, .55, .55):
+    # growth = 72 / (64/1.9 + 8/.55).
+    signals = fair_signals(ops.array([8.0, 2.0, 2.0]))
+    assert float(signals.tau) == pytest.approx(np.sqrt(24) / 4, rel=1e-5)
+    assert float(signals.growth) == pytest.approx(72 / (64 / 1.9 + 8 / 0.55), rel=1e-5)
+    assert float(signals.score) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("scores", [[np.nan, 1.0], [0.0, 0.0]])
+def test_scores_of_no_use_say_nothing(scores):
+    signals = row_signals(ops.array(scores), ops.array([0.5, 2.0]))
+    assert np.isnan(float(signals.tau)) and np.isnan(float(signals.growth))
+    model, (x, y, _) = batch_of("dense")
+    step = row_step(model, lambda model, x, y: ops.full((B,), scores[0]))
+    step((x, y, None), ops.ones((B,)), ops.ones((B,)))
+    assert np.isnan(step._state.signals.tau)
+    assert all(np.isfinite(v.value).all() for v in model.trainable_variables)
