@@ -96,7 +96,7 @@ def concatenate(parts: Any) -> Any:
 
 def _join(*tensors: Any) -> Any:
     if isinstance(tensors[0], tf.SparseTensor):
-        return tf.sparse.concat(0, tensors)
+        return tf.sparse.concat(0, list(tensors))  # of a tuple it makes a generator, and then wants its length
     return tf.concat(tensors, axis=0)
 
 
