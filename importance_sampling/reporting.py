@@ -1,7 +1,8 @@
 """Carries the trainer's figures into Keras's logs, and its state beside the checkpoints of Keras's callbacks.
 
-`score`, `tau` and `importance` reach the progress bar, History and every callback through the logs that Keras hands
-around. Source: `keras.src.callbacks`. It draws nothing and decides nothing.
+`score`, `tau` and `importance` reach History and the progress bar through the logs that Keras hands around. Callbacks
+ahead of those see the logs as the model makes them: many write down, send or compare whatever they find there, and NaN
+is no JSON. Source: `keras.src.callbacks`. It draws nothing and decides nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from importance_sampling.state import TrainerState
 
 
 class Reporter(keras.callbacks.Callback):
-    """The first callback of a `fit`: adds to the logs that the others see.
+    """A callback that adds to the logs which those after it see.
 
     Args:
         function: what runs the steps.
@@ -54,17 +55,25 @@ class Reporter(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def reported(callbacks: Any, reporter: Reporter) -> Iterator[Any]:
-    """The user's callbacks with the reporter ahead of them; a `CallbackList` is put back as it was."""
+    """The user's callbacks with the reporter among them; a `CallbackList` is put back as it was."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         reporter.set_params(callbacks.params)
         reporter.set_model(callbacks.model)
-        callbacks.callbacks.insert(0, reporter)
+        callbacks.callbacks.insert(_place(callbacks.callbacks), reporter)
         try:
             yield callbacks
         finally:
             callbacks.callbacks.remove(reporter)
     else:
-        yield [reporter, *(keras.tree.flatten(callbacks) if callbacks else [])]
+        found = keras.tree.flatten(callbacks) if callbacks else []
+        place = _place(found)
+        yield [*found[:place], reporter, *found[place:]]
+
+
+def _place(callbacks: list) -> int:
+    """Where the reporter goes: ahead of History and progress bar, which Keras puts last unless the user did."""
+    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+    return next((i for i, callback in enumerate(callbacks) if isinstance(callback, shown)), len(callbacks))
 
 
 @contextlib.contextmanager

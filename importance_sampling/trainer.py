@@ -278,6 +278,11 @@ class Trainer:
         """
         return 0.0 if self._state is None else self._state.counters["forwards"]
 
+    @property
+    def open_steps(self) -> int:
+        """How many steps of all training so far were taken while the gate was open."""
+        return 0 if self._state is None else self._state.counters["open_steps"]
+
     def save_state(self, path: str | Path) -> None:
         """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, prepare
+from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, is_store, prepare
 
 
 class Counting(np.memmap):
@@ -99,6 +99,55 @@ def test_what_cannot_be_weighed_does_not_read_a_memory_map_whole_either(mapped, 
     with pytest.warns(UserWarning, match="Importance sampling stays off"):
         ImportanceTraining(model).fit(x, y, batch_size=16, verbose=0)
     assert Counting.read and max(Counting.read) <= 16
+
+
+class Rows:
+    """The least that is read by rows: no array to Keras."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.asked = array, array.shape, array.dtype, []
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, indices):
+        assert isinstance(indices, np.ndarray) and (np.diff(indices) > 0).all()
+        self.asked.append(len(indices))
+        return self.array[indices]
+
+
+@pytest.mark.parametrize("tau_th", [0, 1e9])
+def test_objects_that_give_rows_are_read_in_batches_and_pools_and_train_as_arrays_do(mapped, tau_th):
+    arrays = tuple(np.array(part) for part in mapped)
+    models, stores = [], tuple(map(Rows, arrays))
+    for data in (arrays, stores):
+        models.append(build())
+        ImportanceTraining(models[-1], tau_th=tau_th, seed=1).fit(
+            *data, batch_size=16, verbose=0, validation_split=0.25, class_weight={0: 0.5, 1: 2.0}
+        )
+    for before, after in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # Class weights are reckoned in slices of all of y; nothing else is read that far.
+    assert max(stores[0].asked) <= 48 and sorted(stores[1].asked)[-2] <= 48
+
+
+def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_left_to_it():
+    class OneByOne(Rows):
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+        def __getitem__(self, index):
+            raise TypeError("one by one")
+
+    class ByIndex(Rows):
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("read whole")
+
+    numbers = np.arange(12.0).reshape(6, 2)
+    assert not is_store(OneByOne(numbers)) and is_store(ByIndex(numbers)) and is_store(Rows(numbers))
+    assert not is_store(Rows(numbers.astype(str))) and not is_store([1.0]) and not is_store(numbers)
+    part = StoreColumn(ByIndex(numbers)).cut(1, 5).cut(1, 3)
+    assert len(part) == 2 and part.read([1, 0, 1]).tolist() == [[6, 7], [4, 5], [6, 7]]
 
 
 HUGE = """

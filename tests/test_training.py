@@ -393,9 +393,11 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
     assert heard == dict(sample=12, score=12, training=12)
 
 
-def test_callbacks_see_the_figures_and_the_summary_says_what_happened(xy, caplog):
-    seen = []
+def test_callbacks_after_history_see_the_figures_and_the_summary_says_what_happened(xy, caplog):
+    ahead, seen = [], []
     callbacks = [
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ahead.append(set(logs))),
+        keras.callbacks.History(),
         keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(set(logs))),
         keras.callbacks.EarlyStopping(monitor="tau", mode="min", patience=0),
     ]
@@ -403,8 +405,10 @@ def test_callbacks_see_the_figures_and_the_summary_says_what_happened(xy, caplog
     assert "not been called" in trainer.summary()
     with caplog.at_level(logging.INFO, "importance_sampling"):
         history = fit(trainer, xy, epochs=8, callbacks=callbacks)
-    assert all(keys == {"loss", "accuracy", "score", "tau", "importance"} for keys in seen)
+    assert all(keys == {"loss", "accuracy"} for keys in ahead)
+    assert all(keys == {"loss", "accuracy", "score", "tau", "importance"} for keys in seen) and seen
     assert len(history["tau"]) <= 8
+    assert trainer.open_steps == len(seen)
     summary = trainer.summary()
     for words in ("opened at step 0", "100% of", "largest weight", "effective sample size", "dropout"):
         assert words in summary

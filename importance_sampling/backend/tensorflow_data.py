@@ -46,7 +46,8 @@ def is_dataset(value: Any) -> bool:
 
 def is_loader(value: Any) -> bool:
     """Whether a value is a loader of another framework that Keras takes."""
-    return data_adapters.is_torch_dataloader(value) or data_adapters.is_grain_dataset(value)
+    is_grain = getattr(data_adapters, "is_grain_dataset", lambda value: False)  # later than Keras 3.8
+    return data_adapters.is_torch_dataloader(value) or is_grain(value)
 
 
 def cut(value: Any, start: int, stop: int) -> Any:
@@ -95,7 +96,7 @@ def concatenate(parts: Any) -> Any:
 
 def _join(*tensors: Any) -> Any:
     if isinstance(tensors[0], tf.SparseTensor):
-        return tf.sparse.concat(0, tensors)
+        return tf.sparse.concat(0, list(tensors))  # of a tuple it makes a generator, and then wants its length
     return tf.concat(tensors, axis=0)
 
 

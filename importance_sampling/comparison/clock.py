@@ -69,7 +69,7 @@ class Clock(keras.callbacks.Callback):
 
     Attributes:
         seconds, cost, steps: of training so far.
-        open_steps: int, importance steps among them, by the key `importance` in the logs.
+        open_steps: int, importance steps among them, 0 for a trainer without an attribute `open_steps`.
         points: list of `Point`.
         interrupted: set it to stop training at the next step.
 
@@ -102,7 +102,6 @@ class Clock(keras.callbacks.Callback):
         self.interrupted = False
         self._timed = self._timed_cost = 0.0
         self._handed_over = 0.0
-        self._earlier_open_steps = 0
 
     @property
     def spent(self) -> float:
@@ -112,21 +111,18 @@ class Clock(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Measure the untrained model, and start."""
         self._cost_before = forward_equivalents(self.trainer, 0)
+        self._open_steps_before = getattr(self.trainer, "open_steps", 0)
         self._rate = float(self.model.optimizer.learning_rate)
         self._watch()
         self._measure()
         self._adjust()
         self._start()
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """The share of importance steps in the logs begins anew."""
-        self._earlier_open_steps = self.open_steps
-
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Stop, count, see what is due, start again."""
         lap = time.perf_counter() - self._started
         self.steps += 1
-        self.open_steps = self._earlier_open_steps + round((logs or {}).get("importance", 0.0) * (batch + 1))
+        self.open_steps = getattr(self.trainer, "open_steps", 0) - self._open_steps_before
         cost = forward_equivalents(self.trainer, self.steps) - self._cost_before
         if self.steps > WARM_UP and not self._traced:
             self._timed += lap

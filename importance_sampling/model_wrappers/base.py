@@ -122,8 +122,8 @@ class ModelWrapper:
 
 
 def trained(losses: Any, logs: dict, measured: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """What `train_batch` returns, on the host."""
-    metrics = [float(value) for name, value in logs.items() if name != "loss"]
+    """What `train_batch` returns, on the host; metrics are NumPy's floats, whose `mean()` old scripts call."""
+    metrics = [np.float64(value) for name, value in logs.items() if name != "loss"]
     return np.asarray(losses), metrics, np.asarray(measured)
 
 

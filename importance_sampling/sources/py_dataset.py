@@ -36,8 +36,7 @@ class OneAtATime(keras.utils.PyDataset):
             return self.dataset[index]
 
     def on_epoch_begin(self) -> None:
-        if hasattr(self.dataset, "on_epoch_begin"):  # later than Keras 3.8
-            self.dataset.on_epoch_begin()
+        self.dataset.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         self.dataset.on_epoch_end()

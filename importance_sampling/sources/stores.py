@@ -89,14 +89,12 @@ def is_store(array: Any) -> bool:
         return True
     if backend.is_resident(array) or not all(hasattr(array, name) for name in ATTRIBUTES):
         return False
-    if np.dtype(getattr(array.dtype, "name", array.dtype)).kind not in "fiub" or not array.shape or not len(array):
-        return False
-    if hasattr(array, "__array__"):
-        try:
-            return np.shape(array[np.array([0])]) == (1, *array.shape[1:])
-        except (TypeError, IndexError, ValueError, KeyError):
+    try:
+        if np.dtype(array.dtype).kind not in "fiub" or not array.shape or not len(array):
             return False
-    return True
+        return not hasattr(array, "__array__") or np.shape(array[np.array([0])]) == (1, *array.shape[1:])
+    except (TypeError, IndexError, ValueError, KeyError):
+        return False
 
 
 def as_column(leaf: Any) -> StoreColumn:
