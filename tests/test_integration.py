@@ -3,9 +3,17 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from importance_sampling.training import ImportanceTraining
+
+# The clients' own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer"),  # into a model that never trained
+]
 
 
 def client(name):
@@ -48,7 +56,7 @@ def test_a_tuner_searches_over_the_presample(tmp_path, tau_th):
     assert [trainer.open_steps for trainer in trainers] == ([0, 0] if tau_th is None else [10, 10])
     best = tuner.oracle.get_best_trials(1)[0]
     assert best.hyperparameters.get("presample") in (2.0, 3.0)
-    assert set(best.metrics.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(best.metrics.metrics) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
     # The checkpoint of the best epoch is the user's own model.
     restored = tuner.get_best_models(1)[0].evaluate(x[72:], y[72:], verbose=0, return_dict=True)
     assert restored["accuracy"] == pytest.approx(best.score)
@@ -57,9 +65,8 @@ def test_a_tuner_searches_over_the_presample(tmp_path, tau_th):
 @pytest.mark.parametrize("tau_th", [None, 0], ids=["closed", "open"])
 def test_a_tracker_logs_the_run(tmp_path, monkeypatch, tau_th):
     mlflow = client("mlflow")
-    pytest.importorskip("mlflow.keras")
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
     mlflow.keras.autolog(log_models=False, log_datasets=False)
     try:
         x, y = rows()
@@ -72,7 +79,23 @@ def test_a_tracker_logs_the_run(tmp_path, monkeypatch, tau_th):
     assert logged.params["batch_size"] == "16" and logged.params["epochs"] == "2"
     assert logged.metrics["loss"] == pytest.approx(history["loss"][-1])
     assert logged.metrics["accuracy"] == pytest.approx(history["accuracy"][-1])
+    assert logged.metrics["importance"] == (0.0 if tau_th is None else 1.0)
     assert trainer.open_steps == (0 if tau_th is None else 12)
+
+
+@pytest.mark.parametrize("tau_th", [None, 0], ids=["closed", "open"])
+def test_tensorboard_shows_the_metrics_of_the_model(tmp_path, tau_th):
+    client("tensorboard")
+    x, y = rows()
+    board = keras.callbacks.TensorBoard(tmp_path, update_freq=1, histogram_freq=1, write_graph=False)
+    ImportanceTraining(build(), tau_th=tau_th).fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[board])
+    (file,) = (tmp_path / "train").glob("*.tfevents*")
+    events = tf.compat.v1.train.summary_iterator(str(file))
+    steps = {value.tag: event.step for event in events for value in event.summary.value}
+    assert {"batch_loss", "epoch_loss", "epoch_accuracy"} <= set(steps)
+    assert any(tag.endswith("kernel/histogram") for tag in steps)
+    assert not any(name in tag for tag in steps for name in ("tau", "importance", "score"))
+    assert steps["batch_loss"] == 12
 
 
 class Sampled(keras.Sequential):
