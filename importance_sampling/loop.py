@@ -64,6 +64,7 @@ class TrainFunction:
         self.steps_for = steps_for
         self.unsupported: str | None = None
         self.signals = state.signals
+        self.is_due = False  # whether the next call is that of the `fit` that this was made for
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         self._iterator: Any = None
@@ -75,8 +76,9 @@ class TrainFunction:
 
     def __call__(self, iterator: Any) -> dict:
         """One execution: `model.steps_per_execution` steps, or what is left of the pass."""
-        if not backend.is_epoch_iterator(iterator):
-            return self.keras_function(iterator)  # `train_on_batch`, in a callback
+        if not self.is_due:
+            return self.keras_function(iterator)  # of a callback that trains the model by itself
+        self.is_due = False
         counters = self.state.counters
         if iterator is not self._iterator:
             self._iterator, self._delivered, self._taken = iterator, 0, 0

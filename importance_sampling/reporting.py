@@ -19,7 +19,7 @@ from importance_sampling.state import TrainerState
 
 
 class Reporter(keras.callbacks.Callback):
-    """A callback that adds to the logs which those after it see.
+    """A callback that adds to the logs which those after it see, and announces every execution to what runs it.
 
     Args:
         function: what runs the steps.
@@ -34,6 +34,10 @@ class Reporter(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Count anew."""
         self.function.epoch_steps = self.function.epoch_open_steps = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """The next call is this `fit`'s; another in between is not."""
+        self.function.is_due = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Add the figures as they stand."""

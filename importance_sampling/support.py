@@ -7,6 +7,8 @@ here.
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import Any
 
 import keras
@@ -21,7 +23,7 @@ from importance_sampling.weighted_loss import Unsupported, stateless, weighted_l
 
 def obstacle(model: keras.Model) -> str | None:
     """Why the samples of a model can't be weighed, with the remedy, as a clause; None if they can."""
-    if backend.has_custom_loop(model):
+    if backend.has_custom_loop(model) or has_own_fit(model):
         return (
             f"{type(model).__name__} has a training step of its own, which weights can't be handed to. Move what is "
             "special about it to `call` and `compute_loss`"
@@ -50,7 +52,27 @@ def is_model(value: Any) -> bool:
 
 def feeds_itself(model: keras.Model) -> bool:
     """Whether the model can only be fed what the user handed over: row numbers in its place would go astray."""
-    return backend.replicas(model) > 1 or backend.has_custom_loop(model, ("fit", "make_train_function"))
+    own = has_own_fit(model) or backend.has_custom_loop(model, ("make_train_function",))
+    return own or backend.replicas(model) > 1
+
+
+def has_own_fit(model: keras.Model) -> bool:
+    """Whether a `fit` of the model's own stands between a trainer and Keras's."""
+    return backend.has_custom_loop(model, ("fit",)) and not is_in_fit(model)
+
+
+def is_in_fit(model: keras.Model) -> bool:
+    """Whether this was called by the model's own `fit`, which is how models come to train with a trainer by themselves.
+
+    From here on their `fit` is Keras's: it would only lead here again.
+    """
+    fit = model.fit
+    while isinstance(fit, functools.partial):
+        fit = fit.func
+    code, frame = getattr(fit, "__code__", None), sys._getframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def is_ready(model: keras.Model) -> bool:

@@ -143,6 +143,7 @@ class Trainer:
             self._state = TrainerState(self._seed)
         self._state.begin()
         prepared, reason = self._prepare(arguments, listeners)
+        fit = keras.Model.fit.__get__(self.model) if support.is_in_fit(self.model) else self.model.fit
         before = self.model.train_function
         keras_function = before or self._keras_function()
         steps = self._steps_for(keras_function, prepared)
@@ -180,7 +181,7 @@ class Trainer:
                 checkpointed(callbacks, self._state, restored),
                 reported(callbacks, Reporter(function)) as prepared.arguments["callbacks"],
             ):
-                history = self.model.fit(**given(prepared.arguments))
+                history = fit(**given(prepared.arguments))
         finally:
             self.model.train_function = before
             function.steps.release()

@@ -49,17 +49,12 @@ def run_steps(step: Callable, model: keras.Model) -> Callable:
     return lambda pools, n: one(pools) if n == 1 else many(pools, tf.constant(n))
 
 
-def is_epoch_iterator(iterator: Any) -> bool:
-    """Whether `fit` made this iterator; `train_on_batch` hands its function a Python generator instead."""
-    return isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator))
-
-
 def replicas(model: keras.Model) -> int:
     """On how many replicas the model trains."""
     return model.distribute_strategy.num_replicas_in_sync
 
 
-LOOP = ("train_step", "make_train_function", "_make_function", "fit")
+LOOP = ("train_step", "make_train_function", "_make_function")
 
 
 def has_custom_loop(model: keras.Model, names: Sequence[str] = LOOP) -> bool:
