@@ -1,4 +1,4 @@
-"""What `fit_dataset` and `fit_generator` hand to `fit`: a dataset as arrays that stay where they are, batches cut anew.
+"""`fit_generator` and `fit_dataset`: batches cut anew, a dataset as arrays that stay where they are.
 
 The two methods are those of earlier versions of the method's library, in front of the `fit` of Keras. Nothing is
 sampled here.
@@ -8,11 +8,94 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+
+from importance_sampling.datasets.base import check_dataset
+
+
+class Fronts:
+    """What has a `fit` of Keras's arguments, with two more methods in front of it."""
+
+    def fit_generator(
+        self,
+        train: Any,
+        steps_per_epoch: int | None = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: str | int = 1,
+        callbacks: Any = None,
+        validation_data: Any = None,
+        validation_steps: int | None = None,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """`fit` on batches as they come, cut anew to `batch_size`.
+
+        Args:
+            train: a `keras.utils.PyDataset`, or a generator of `(x, y)` or `(x, y, sample_weight)`.
+            steps_per_epoch: int; None: a pass over `train`, which must end.
+            batch_size: int, default 32; of a gradient step, whatever the size of the batches that come.
+            Others: as for `fit`.
+
+        Returns:
+            Keras's `History`, as `fit` does.
+        """
+        x, length = batches_of(train, batch_size)
+        return self.fit(
+            x,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            shuffle=isinstance(x, keras.utils.PyDataset),  # batches that are cut anew come in their own order
+            steps_per_epoch=steps_per_epoch or length,
+            validation_steps=validation_steps,
+            on_sample=on_sample,
+            on_scores=on_scores,
+        )
+
+    def fit_dataset(
+        self,
+        dataset: Any,
+        steps_per_epoch: int | None = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: str | int = 1,
+        callbacks: Any = None,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """`fit` on the training rows of a dataset, validated on its test rows, read as they are asked for.
+
+        Args:
+            dataset: a `datasets.BaseDataset`.
+            batch_size: int, default 32.
+            Others: as for `fit`.
+
+        Returns:
+            Keras's `History`, as `fit` does.
+
+        Raises:
+            ValueError: `dataset` is of another kind.
+        """
+        check_dataset(dataset)
+        x, y = arrays_of(dataset.train_data)
+        return self.fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_data=arrays_of(dataset.test_data) if len(dataset.test_data) else None,
+            steps_per_epoch=steps_per_epoch,
+            on_sample=on_sample,
+            on_scores=on_scores,
+        )
 
 
 def arrays_of(rows: Any) -> tuple:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from importance_sampling.datasets.base import is_real
 from importance_sampling.numerics import floats, side
 
 
@@ -47,3 +48,13 @@ def probabilities(scores: Any, alpha: float) -> Any:
     """
     scores, _ = clean_scores(scores)
     return (1.0 - alpha) * scores / side(scores).sum(scores) + alpha / scores.shape[0]
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise unless a uniform share is in (0, 1].
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not is_real(alpha) or not 0 < alpha <= 1:
+        raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")

@@ -18,6 +18,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
+from importance_sampling.datasets.base import is_int
 
 FORMAT = 1
 PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
@@ -133,3 +134,13 @@ def seed_of_python() -> int:
     copy = random.Random(0)
     copy.setstate(random.getstate())
     return copy.randrange(2**31)
+
+
+def check_seed(seed: int | None) -> None:
+    """Raise unless a seed is one, or None.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if seed is not None and (not is_int(seed) or not 0 <= seed < 2**31):
+        raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")

@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from importance_sampling import scores, support
-from importance_sampling.conditions import Condition, VarianceReductionCondition
-from importance_sampling.datasets.base import check_dataset, is_real
+from importance_sampling.conditions import Condition
+from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
-from importance_sampling.fronts import arrays_of, batches_of
+from importance_sampling.fronts import Fronts
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.pre_activations import find_layer
 from importance_sampling.reporting import Reporter, checkpointed, reported
 from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
-from importance_sampling.state import TrainerState
+from importance_sampling.state import TrainerState, check_seed
 from importance_sampling.summary import summarise
 from importance_sampling.weighted_loss import Unsupported
 
 logger = logging.getLogger("importance_sampling")
 
 
-class Trainer:
+class Trainer(Fronts):
     """Trains a compiled Keras model by the `fit` of Keras, with steps of another kind while a gate is open.
 
     Args:
@@ -69,8 +68,7 @@ class Trainer:
                 "`forward_batch_size` must be a positive int, or None to score a pool whole. "
                 f"Received: forward_batch_size={forward_batch_size!r}"
             )
-        if seed is not None and (not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**31):
-            raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")
+        check_seed(seed)
         scores.check(score)
         if layer is not None:
             find_layer(model, layer)
@@ -189,83 +187,6 @@ class Trainer:
         logger.info("%s", self._summary.splitlines()[0])
         return history
 
-    def fit_generator(
-        self,
-        train: Any,
-        steps_per_epoch: int | None = None,
-        batch_size: int = 32,
-        epochs: int = 1,
-        verbose: str | int = 1,
-        callbacks: Any = None,
-        validation_data: Any = None,
-        validation_steps: int | None = None,
-        on_sample: Callable | None = None,
-        on_scores: Callable | None = None,
-    ) -> keras.callbacks.History:
-        """`fit` on batches as they come, cut anew to `batch_size`.
-
-        Args:
-            train: a `keras.utils.PyDataset`, or a generator of `(x, y)` or `(x, y, sample_weight)`.
-            steps_per_epoch: int; None: a pass over `train`, which must end.
-            batch_size: int, default 32; of a gradient step, whatever the size of the batches that come.
-            Others: as for `fit`.
-
-        Returns:
-            Keras's `History`, as `fit` does.
-        """
-        x, length = batches_of(train, batch_size)
-        return self.fit(
-            x,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_data=validation_data,
-            shuffle=isinstance(x, keras.utils.PyDataset),  # batches that are cut anew come in their own order
-            steps_per_epoch=steps_per_epoch or length,
-            validation_steps=validation_steps,
-            on_sample=on_sample,
-            on_scores=on_scores,
-        )
-
-    def fit_dataset(
-        self,
-        dataset: Any,
-        steps_per_epoch: int | None = None,
-        batch_size: int = 32,
-        epochs: int = 1,
-        verbose: str | int = 1,
-        callbacks: Any = None,
-        on_sample: Callable | None = None,
-        on_scores: Callable | None = None,
-    ) -> keras.callbacks.History:
-        """`fit` on the training rows of a dataset, validated on its test rows, read as they are asked for.
-
-        Args:
-            dataset: a `datasets.BaseDataset`.
-            batch_size: int, default 32.
-            Others: as for `fit`.
-
-        Returns:
-            Keras's `History`, as `fit` does.
-
-        Raises:
-            ValueError: `dataset` is of another kind.
-        """
-        check_dataset(dataset)
-        x, y = arrays_of(dataset.train_data)
-        return self.fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_data=arrays_of(dataset.test_data) if len(dataset.test_data) else None,
-            steps_per_epoch=steps_per_epoch,
-            on_sample=on_sample,
-            on_scores=on_scores,
-        )
-
     def summary(self) -> str:
         """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
         return self._summary
@@ -366,27 +287,6 @@ class Trainer:
 
     def _restore_condition(self) -> None:
         self.condition.restore(bool(self._state.counters["satisfied"]))
-
-
-def gate(tau_th: float) -> VarianceReductionCondition:
-    """The published rule at a threshold.
-
-    Raises:
-        ValueError: it isn't a number.
-    """
-    if not is_real(tau_th):
-        raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
-    return VarianceReductionCondition(tau_th)
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise unless a uniform share is in (0, 1].
-
-    Raises:
-        ValueError: it isn't.
-    """
-    if not is_real(alpha) or not 0 < alpha <= 1:
-        raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")
 
 
 def given(arguments: dict) -> dict:

@@ -4,7 +4,7 @@ Nothing is timed here: decisions depend on scores alone, so that the same seed g
 """
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
-from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition
+from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
 
@@ -17,6 +17,7 @@ __all__ = [
     "TotalVariationCondition",
     "VarianceReductionCondition",
     "WarmupCondition",
+    "gate",
     "growth",
     "measured_growth",
     "moving_average",

@@ -9,6 +9,7 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.signals import Signals, tau
+from importance_sampling.datasets.base import is_real
 from importance_sampling.probabilities import clean_scores
 
 HYSTERESIS = 0.95
@@ -83,3 +84,14 @@ class VarianceReductionCondition(ScoreCondition):
     def explain(self, signals: Signals) -> str:
         """tau beside its threshold."""
         return f"tau {float(signals.tau):.2f}, threshold {self.threshold:.2f}"
+
+
+def gate(tau_th: float) -> VarianceReductionCondition:
+    """The published rule at a threshold.
+
+    Raises:
+        ValueError: it isn't a number.
+    """
+    if not is_real(tau_th):
+        raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
+    return VarianceReductionCondition(tau_th)

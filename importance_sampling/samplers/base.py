@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_int, is_real
-from importance_sampling.probabilities import probabilities
+from importance_sampling.datasets.base import is_int
+from importance_sampling.probabilities import check_alpha, probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
-from importance_sampling.state import seed_of_python
+from importance_sampling.state import check_seed, seed_of_python
 
 Smoothing = Callable[[np.ndarray], np.ndarray]
 
@@ -83,10 +83,8 @@ class BaseSampler:
                 "`reweighting` must be a policy, such as `reweighting.UNBIASED`. "
                 f"Received: reweighting={reweighting!r} (of type {type(reweighting)})"
             )
-        if not is_real(alpha) or not 0 < alpha <= 1:
-            raise ValueError(f"`alpha` must be a number in (0, 1]. Received: alpha={alpha!r}")
-        if seed is not None and (not is_int(seed) or not 0 <= seed < 2**31):
-            raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")
+        check_alpha(alpha)
+        check_seed(seed)
         self.dataset = dataset
         self.reweighting = reweighting
         self.alpha = float(alpha)

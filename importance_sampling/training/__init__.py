@@ -2,17 +2,13 @@
 
     fit -> source -> gate -> scores -> sampler -> weights -> step
 
-`pools.py` has the trainers that score candidates before they pick, `tables.py` those that know their scores
-beforehand, `variance_reduced.py` those that draw uniformly and take the noise out of the gradient. `fit` itself, the
-same for all, is in `trainer.py`.
+`pools.py` and `sized.py` have the trainers that score candidates before they pick, `tables.py` those that know their
+scores beforehand, `variance_reduced.py` those that draw uniformly and take the noise out of the gradient. `fit` itself,
+the same for all, is in `trainer.py`.
 """
 
-from importance_sampling.training.pools import (
-    BiasedImportanceTraining,
-    ConstantTimeImportanceTraining,
-    ConstantVarianceImportanceTraining,
-    ImportanceTraining,
-)
+from importance_sampling.training.pools import BiasedImportanceTraining, ImportanceTraining
+from importance_sampling.training.sized import ConstantTimeImportanceTraining, ConstantVarianceImportanceTraining
 from importance_sampling.training.tables import (
     ApproximateImportanceTraining,
     HistoryImportanceTraining,

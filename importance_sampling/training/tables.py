@@ -11,7 +11,9 @@ from typing import Any
 
 import keras
 
+from importance_sampling.conditions import gate
 from importance_sampling.open_steps import OpenSteps, RowSteps
+from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import (
     AdaptiveAdditiveSmoothingSampler,
@@ -27,7 +29,7 @@ from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.online_batch_selection import check_pressure
 from importance_sampling.samplers.smoothing import smoother
 from importance_sampling.sources import Prepared
-from importance_sampling.trainer import Trainer, check_alpha, gate
+from importance_sampling.trainer import Trainer
 
 
 class TableTrainer(Trainer):

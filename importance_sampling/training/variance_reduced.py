@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import keras
 
+from importance_sampling.conditions import gate
 from importance_sampling.datasets.base import is_real
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
 from importance_sampling.model_wrappers.variance_reduced import check_shares
 from importance_sampling.open_steps import OpenSteps, VarianceReducedSteps
 from importance_sampling.samplers.model import check_positive
 from importance_sampling.sources import Prepared
-from importance_sampling.trainer import Trainer, gate
+from importance_sampling.trainer import Trainer
 
 
 class SVRG(Trainer):
