@@ -105,7 +105,7 @@ class LSTMComparisonSampler(LSTMSampler):
         ValueError: an argument is out of its range, or targets aren't classes.
 
     Example:
-        >>> blinker.signal("is.lstm_comparison_sampler.scores").connect(lambda sampler, scores: print(scores[:3]))
+        >>> blinker.signal("is.lstm_comparison_sampler.scores").connect(lambda sampler, scores: ...)
         >>> LSTMComparisonSampler(dset, UNBIASED, model).draw(128)
     """
 
