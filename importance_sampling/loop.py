@@ -153,9 +153,14 @@ class TrainFunction:
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
         self.signals = self.state.signals
-        self.condition.observe(self.signals)
+        rate = float(np.asarray(self.model.optimizer.learning_rate))
+        largest = max(rate, self.state.counters["rate"])
+        self.condition.observe(self.signals, self.steps.terms._replace(rate=rate / largest if largest else 1.0))
         self.state.counters.update(
-            since_look=0, satisfied=int(self.condition.satisfied), tau=float(np.fmax(self.signals.tau, 1.0))
+            since_look=0,
+            satisfied=int(self.condition.satisfied),
+            tau=float(np.fmax(self.signals.tau, 1.0)),
+            rate=largest,
         )
 
     # Closed

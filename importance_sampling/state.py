@@ -32,8 +32,8 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host, and of two floats: `forwards`, forward passes of a batch, and `tau`,
-            as the gate saw it last, 1 where it was not measured.
+        counters: dict of ints, kept on the host, and of three floats: `forwards`, forward passes of a batch, `tau`, as
+            the gate saw it last, 1 where it was not measured, and `rate`, the largest learning rate that it saw.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
@@ -49,7 +49,7 @@ class TrainerState:
         self._parts: dict[str, Any] = {}
         self._restored: dict[str, dict] = {}  # of parts that are not there yet
         self.counters = dict(
-            steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0, tau=1.0
+            steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0, tau=1.0, rate=0.0
         )
 
     def keep(self, name: str, part: Any) -> None:

@@ -22,7 +22,7 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
 from importance_sampling.fronts import Fronts
 from importance_sampling.loop import TrainFunction, plain_message
-from importance_sampling.open_steps import OpenSteps
+from importance_sampling.open_steps import OpenSteps, RowSteps
 from importance_sampling.pre_activations import find_layer
 from importance_sampling.reporting import Reporter, checkpointed, reported
 from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
@@ -49,7 +49,7 @@ class Trainer(Fronts):
         ValueError: an argument is out of its range, or `layer` isn't in the model.
     """
 
-    needs_rows = False  # whether open steps ask for rows by index
+    needs_rows = False  # whether open steps always ask for rows by index
 
     def __init__(
         self,
@@ -86,9 +86,26 @@ class Trainer(Fronts):
         """The steps that are taken while the gate is open."""
         raise NotImplementedError
 
-    def _rows_needed(self, batch_size: int) -> int:
+    def _row_steps(self, keras_function: Callable, prepared: Prepared, make_sampler: Callable) -> RowSteps:
+        """Steps on rows that a sampler picks by index."""
+        return RowSteps(
+            self.model,
+            keras_function,
+            make_sampler,
+            prepared.batch_size,
+            self._state,
+            self.score,
+            self.layer,
+            self.forward_batch_size,
+        )
+
+    def _by_row(self, prepared: Prepared) -> bool:
+        """Whether open steps ask for rows of these data by index."""
+        return self.needs_rows
+
+    def _rows_needed(self, prepared: Prepared) -> int:
         """How many rows of data there must be for an open step."""
-        return batch_size
+        return prepared.batch_size
 
     def fit(
         self,
@@ -245,8 +262,9 @@ class Trainer(Fronts):
         reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
             warnings.warn(plain_message(reason), stacklevel=3)
-        elif prepared.num_batches and prepared.source.num_rows < self._rows_needed(prepared.batch_size):
-            reason = f"the data have fewer rows ({prepared.source.num_rows}) than a pool of candidates"
+        elif prepared.num_batches and prepared.source.num_rows < self._rows_needed(prepared):
+            of = "a batch" if self._by_row(prepared) else "a pool of candidates"
+            reason = f"the data have fewer rows ({prepared.source.num_rows}) than {of}"
         return prepared, reason
 
     def _keras_function(self) -> Callable:
@@ -265,7 +283,7 @@ class Trainer(Fronts):
         key = (
             prepared.batch_size,
             prepared.signature,
-            getattr(prepared.source, "num_rows", 0) if self.needs_rows else 0,
+            getattr(prepared.source, "num_rows", 0) if self._by_row(prepared) else 0,
         )
         if key not in self._steps:
             self._steps[key] = self._open_steps(keras_function, prepared)

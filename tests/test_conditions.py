@@ -12,6 +12,7 @@ from importance_sampling.conditions import (
     ExpCondition,
     GrowthCondition,
     Signals,
+    Terms,
     TotalVariationCondition,
     VarianceReductionCondition,
     WarmupCondition,
@@ -183,14 +184,14 @@ def test_averages_start_at_the_first_value_and_decay_with_every_step(steps, kept
 
 
 def test_the_default_gate_opens_above_its_cost_and_closes_a_little_below():
-    gate = GrowthCondition(3.0)
-    assert gate.cost == 2.0 and gate.probes and not gate.satisfied
-    assert not gate.observe(signals())
-    assert not gate.observe(signals(growth=2.0))
-    assert gate.observe(signals(growth=2.01)) and not gate.previously_satisfied
-    assert gate.observe(signals(growth=1.91)) and gate.previously_satisfied
-    assert not gate.observe(signals(growth=1.9)) and gate.previously_satisfied
-    assert not gate.observe(signals(growth=1.95)) and not gate.previously_satisfied
+    gate = GrowthCondition()
+    assert gate.terms == Terms() and gate.probes and not gate.satisfied
+    assert not gate.observe(signals(), Terms(2.0))
+    assert not gate.observe(signals(growth=2.0), Terms(2.0))
+    assert gate.observe(signals(growth=2.01), Terms(2.0)) and not gate.previously_satisfied
+    assert gate.observe(signals(growth=1.91), Terms(2.0)) and gate.previously_satisfied
+    assert not gate.observe(signals(growth=1.9), Terms(2.0)) and gate.previously_satisfied
+    assert not gate.observe(signals(growth=1.95), Terms(2.0)) and not gate.previously_satisfied
     assert gate.explain(signals(growth=1.954)) == "growth 1.95, cost 2.00"
 
 
@@ -198,14 +199,25 @@ def test_the_default_gate_counts_the_smaller_of_two_growths():
     assert signals(growth=2.5, discount=0.5).trusted_growth == 1.25
     assert signals(growth=2.5, discount=1.5).trusted_growth == 2.5
     assert signals(growth=2.5).trusted_growth == 2.5
-    gate = GrowthCondition(3.0)
-    assert not gate.observe(signals(growth=2.5, discount=0.5))
-    assert gate.observe(signals(growth=2.5, discount=0.9))
+    gate = GrowthCondition()
+    assert not gate.observe(signals(growth=2.5, discount=0.5), Terms(2.0))
+    assert gate.observe(signals(growth=2.5, discount=0.9), Terms(2.0))
 
 
-@pytest.mark.parametrize("presample", [1.0, 1.5])
-def test_the_default_gate_cannot_open_where_the_pool_is_too_small(presample):
-    assert not GrowthCondition(presample).observe(signals(growth=presample))
+def test_where_steps_cost_nothing_the_default_gate_asks_for_more_growth_than_that():
+    gate = GrowthCondition()
+    assert not gate.observe(signals(growth=3.0), Terms(1.0, growth=3.0))
+    assert gate.explain(signals(growth=2.5)) == "growth 2.50, cost 1.00, growth asked for 3.00"
+    assert gate.observe(signals(growth=3.1)) and gate.observe(signals(growth=2.86))
+    assert not gate.observe(signals(growth=2.85))
+
+
+def test_the_default_gate_closes_when_the_learning_rate_falls():
+    gate = GrowthCondition()
+    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.8))
+    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.79))
+    assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 79% of its peak"
+    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=1.0))  # it may rise again
 
 
 def test_the_published_gate_compares_tau_with_its_threshold():

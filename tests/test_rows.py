@@ -162,13 +162,15 @@ def test_signals_of_rows_by_hand():
     # w = (1/2, 1, 4), s = (4, 2, 1): sum w s = 2 + 2 + 4, sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24.
     signals = row_signals(ops.array([4.0, 2.0, 1.0]), ops.array([0.5, 1.0, 4.0]))
     assert float(signals.tau) == 1.0  # sqrt(16/3) / (8/3) = 0.87, which no set of scores has, is held at 1
-    assert float(signals.growth) == pytest.approx(16 / 24)
+    # q = .9 s / (8/3) + .1 = (1.45, .775, .4375), sum(w s^2 / q) = 8/1.45 + 4/.775 + 4/.4375; seen is 16/24.
+    predicted = 16 / (8 / 1.45 + 4 / 0.775 + 4 / 0.4375)
+    assert float(signals.growth) == pytest.approx(predicted, rel=1e-5)
+    assert float(signals.discount) == pytest.approx(16 / 24 / predicted, rel=1e-5)
     assert float(signals.score) == pytest.approx(8 / 3)
-    assert np.isnan(float(signals.discount))
     # s = (8, 2, 1) and weights of one: sum s^2 = 69, sum s = 11, tau = sqrt(23) / (11/3).
     signals = row_signals(ops.array([8.0, 2.0, 1.0]), ops.ones((3,)))
     assert float(signals.tau) == pytest.approx(np.sqrt(23) * 3 / 11, rel=1e-5)
-    assert float(signals.growth) == pytest.approx(1.0)
+    assert np.isnan(float(signals.discount))  # a uniform draw is no trial of another
 
 
 def test_signals_of_a_fair_sample_by_hand():

@@ -3,7 +3,7 @@
 Nothing is timed here: decisions depend on scores alone, so that the same seed gives the same weights on any machine.
 """
 
-from importance_sampling.conditions.base import Condition, ScoreCondition
+from importance_sampling.conditions.base import Condition, ScoreCondition, Terms
 from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
@@ -14,6 +14,7 @@ __all__ = [
     "GrowthCondition",
     "ScoreCondition",
     "Signals",
+    "Terms",
     "TotalVariationCondition",
     "VarianceReductionCondition",
     "WarmupCondition",

@@ -5,12 +5,20 @@ A condition is shown scores by whoever has them and says whether to sample by im
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from importance_sampling.conditions.signals import Signals, moving_average
 from importance_sampling.datasets.base import is_real
+
+
+class Terms(NamedTuple):
+    """What signals are held against."""
+
+    cost: float = 1.0  # of an importance step, in plain ones
+    growth: float = 1.0  # the least that is asked for
+    rate: float = 1.0  # the learning rate over the largest so far
 
 
 class Condition:
@@ -22,6 +30,7 @@ class Condition:
         satisfied: bool, whether it is.
         previously_satisfied: bool, what it was before the last update.
         probes: whether, as a gate, it needs to see scores while closed.
+        terms: `Terms`, as observed last.
     """
 
     probes = True
@@ -30,9 +39,11 @@ class Condition:
     def __init__(self) -> None:
         self.satisfied = False
         self.previously_satisfied = False
+        self.terms = Terms()
 
-    def observe(self, signals: Signals) -> bool:
-        """Decide anew; returns `satisfied`."""
+    def observe(self, signals: Signals, terms: Terms | None = None) -> bool:
+        """Decide anew, on the terms given or as they were; returns `satisfied`."""
+        self.terms = terms or self.terms
         return self._settle(self._decide(signals))
 
     def explain(self, signals: Signals) -> str:

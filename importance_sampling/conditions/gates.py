@@ -13,28 +13,30 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.probabilities import clean_scores
 
 HYSTERESIS = 0.95
+LEAST_RATE = 0.8
 
 
 class GrowthCondition(Condition):
-    """Open while the effective batch grows by more than an open step costs: growth > cost = 1 + presample / 3.
+    """Open while the effective batch grows by more than an open step costs, and noise is what holds training back.
 
-    The cost is arithmetic, a backward pass counted as two forwards. Once open it closes below 0.95 of the cost, so
-    that noise doesn't flip it at every look. At presample <= 1.5 growth never exceeds the cost.
-
-    Args:
-        presample: float, the pool's size in batches.
+    That is growth > cost, at a learning rate of at least 0.8 of the largest so far. The noise that a gradient leaves in
+    the weights is in proportion to the rate: a rate that decays takes away what importance sampling would, and what is
+    left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss. The cost is
+    arithmetic, a backward pass counted as two forwards. Where steps cost next to nothing the terms ask for more growth
+    than that. Once open it closes below 0.95 of what it opens at, so that noise doesn't flip it at every look.
     """
 
-    def __init__(self, presample: float):
-        super().__init__()
-        self.cost = 1.0 + presample / 3.0
-
     def _decide(self, signals: Signals) -> bool:
-        return signals.trusted_growth > self.cost * (HYSTERESIS if self.satisfied else 1.0)
+        least = max(self.terms.cost, self.terms.growth) * (HYSTERESIS if self.satisfied else 1.0)
+        return signals.trusted_growth > least and self.terms.rate >= LEAST_RATE
 
     def explain(self, signals: Signals) -> str:
-        """The growth beside the cost."""
-        return f"growth {signals.trusted_growth:.2f}, cost {self.cost:.2f}"
+        """The growth beside the cost, what more is asked for, and the rate once it has fallen."""
+        cost, growth, rate = self.terms
+        text = f"growth {signals.trusted_growth:.2f}, cost {cost:.2f}"
+        if growth > cost:
+            text += f", growth asked for {growth:.2f}"
+        return text if rate == 1.0 else f"{text}, learning rate at {rate:.0%} of its peak"
 
 
 class VarianceReductionCondition(ScoreCondition):

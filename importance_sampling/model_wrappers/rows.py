@@ -21,6 +21,7 @@ from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
+ALPHA = 0.1  # of the samplers, unless they are told otherwise
 FADE = 0.99
 MEASURED = ("gnorm", "loss")  # the scores that a training pass sees for nothing
 
@@ -89,34 +90,38 @@ class RowStep:
         self.entries.assign(FADE * self.entries.value + ops.stack([ops.stack(means), ops.ones((len(means),))]))
 
 
-def row_signals(scores: Any, weights: Any) -> Signals:
+def row_signals(scores: Any, weights: Any, alpha: float = ALPHA) -> Signals:
     """What the scores that a step measured on rows drawn with these weights say.
 
-    Weights turn sums over the batch into sums over the data: tau = sqrt(mean(w s^2)) / mean(w s). With draws
-    independent of each other the effective batch grows by sum(w s^2) / sum(w^2 s^2).
+    Weights turn sums over the batch into sums over the data: tau = sqrt(mean(w s^2)) / mean(w s). By these scores the
+    effective batch should grow by mean(w s^2) / mean(w s^2 / q), q = (1 - alpha) s / mean(w s) + alpha; it did grow by
+    sum(w s^2) / sum(w^2 s^2), with draws independent of each other. Equal weights tell nothing of the latter.
 
     Args:
         scores: float `(batch,)`.
         weights: float `(batch,)`, unbiased ones.
+        alpha: float, the uniform share.
 
     Returns:
         `Signals`, NaN where the scores are no use.
     """
     scores = ops.cast(scores, "float32")
     scaled = scores / ops.max(scores)
-    square = weights * ops.square(scaled)
+    mean, square = ops.mean(weights * scaled), weights * ops.square(scaled)
+    growth = ops.sum(square) / ops.sum(square / ((1.0 - alpha) * scaled / mean + alpha))
+    seen = ops.sum(square) / ops.sum(weights * square)
     return Signals(
-        tau=ops.maximum(ops.sqrt(ops.mean(square)) / ops.mean(weights * scaled), 1.0),
-        growth=ops.sum(square) / ops.sum(weights * square),
-        discount=ops.full((), float("nan")),
+        tau=ops.maximum(ops.sqrt(ops.mean(square)) / mean, 1.0),
+        growth=growth,
+        discount=ops.where(ops.max(weights) > ops.min(weights), seen / growth, float("nan")),
         score=ops.mean(weights * scores),
     )
 
 
-def fair_signals(scores: Any, alpha: float = 0.1) -> Signals:
+def fair_signals(scores: Any, alpha: float = ALPHA) -> Signals:
     """What the scores of a fair sample say of drawing every row of the data by its score, mixed with uniform.
 
-    growth = mean(s^2) / mean(s^2 / q), q = (1 - alpha) s / mean(s) + alpha.
+    As `row_signals` at weights of 1.
 
     Args:
         scores: float `(n,)`.
@@ -125,12 +130,6 @@ def fair_signals(scores: Any, alpha: float = 0.1) -> Signals:
     Returns:
         `Signals`.
     """
-    means = ops.mean(ops.cast(scores, "float32"))
+    mean = ops.mean(ops.cast(scores, "float32"))
     scores, _ = clean_scores(scores)
-    mean, square = ops.mean(scores), ops.square(scores)
-    return Signals(
-        tau=ops.sqrt(ops.mean(square)) / mean,
-        growth=ops.mean(square) / ops.mean(square / ((1.0 - alpha) * scores / mean + alpha)),
-        discount=ops.full((), float("nan")),
-        score=means,
-    )
+    return row_signals(scores, ops.ones_like(scores), alpha)._replace(score=mean)

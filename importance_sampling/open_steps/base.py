@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from importance_sampling import backend, support
-from importance_sampling.conditions import Signals
+from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import Probe
 from importance_sampling.pre_activations import PreActivations
@@ -39,9 +39,11 @@ class OpenSteps:
         sampler: what the listeners are told is the sender.
         batch_size: int, of the steps.
         reads_batches: bool, whether open steps take batches from Keras's own iterator.
+        terms: `Terms`, what a gate is to hold signals against.
     """
 
     reads_batches = False
+    terms = Terms()
 
     def __init__(
         self,

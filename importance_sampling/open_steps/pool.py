@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import Signals
+from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ImportanceStep, pool_signals
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.state import TrainerState
+from importance_sampling.state import PLAIN_STEP, TrainerState
 
 
 class PoolSteps(OpenSteps):
@@ -39,6 +39,7 @@ class PoolSteps(OpenSteps):
         slice_size: int | None,
     ):
         super().__init__(model, keras_function, sampler, sampler.batch_size, state, score, layer, slice_size)
+        self.terms = Terms(cost=1.0 + sampler.pool_size / (PLAIN_STEP * sampler.batch_size))
         self._steps: dict[bool, Callable] = {}
         self._pools: Any = None
 

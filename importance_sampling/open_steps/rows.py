@@ -12,13 +12,18 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import Signals
+from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import RowStep, fair_signals
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.sources import Prepared, StoreColumn
-from importance_sampling.state import TrainerState
+from importance_sampling.state import PLAIN_STEP, TrainerState
+
+# Drawing by known scores costs next to nothing, so that growth of any size would open a gate on it. It asks for more:
+# what little is gained below that is lost again where high scores are wrong labels. A tenth of them, or more, hold the
+# growth below 3 for as long as they aren't learnt by heart.
+LEAST_GROWTH = 3.0
 
 
 class RowSteps(OpenSteps):
@@ -42,6 +47,8 @@ class RowSteps(OpenSteps):
         slice_size: int | None,
     ):
         super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
+        scoring = (self.scorer.score not in MEASURED) / PLAIN_STEP
+        self.terms = Terms(cost=1.0 + scoring, growth=LEAST_GROWTH + scoring)
         self.rows = Rows(self)
         self._make_sampler = make_sampler
         self._step: Callable | None = None

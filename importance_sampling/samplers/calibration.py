@@ -12,7 +12,8 @@ import numpy as np
 
 SIZES = 80  # half octaves of the score
 AGES = 8  # octaves of the age, from an eighth of an epoch on
-SMALLEST = 2.0**-33
+UNIT = 66  # the size of a score of 1
+SMALLEST = 2.0 ** (-UNIT / 2)
 NARROW, WIDE = 1.5, 6.0  # standard deviations of the smoothing over sizes, in half octaves
 PRIOR = 5.0  # how many observations the wide average, over all ages, counts as
 MEMORY = 500  # batches, over which observations are forgotten
@@ -57,7 +58,9 @@ class Calibration:
         """The root mean square of the next score for every cell, float64 `(cells,)`; ones before any observation.
 
         A cell's own observations are averaged with its neighbours' in size, and with a few that stand for the sizes
-        around at any age. Samples not seen yet are told by those of them that were drawn.
+        around at any age. Where there are none, sqrt(s m) is taken of a score s, m being the root mean square of all:
+        half way, in logarithms, from trusting it to taking no notice. Samples not seen yet are told by those of them
+        that were drawn.
         """
         if not self.counts.any():
             return np.ones_like(self.counts)
@@ -65,7 +68,8 @@ class Calibration:
         overall = self.squares.sum() / self.counts.sum()
         wide, narrow = _kernel(WIDE), _kernel(NARROW)
         around = _over_sizes(counts.sum(axis=0), wide)
-        prior = (_over_sizes(squares.sum(axis=0), wide) + 1e-3 * overall) / (around + 1e-3)
+        guess = np.sqrt(overall) * np.exp2((np.arange(SIZES) + 0.5 - UNIT) / 2)
+        prior = (_over_sizes(squares.sum(axis=0), wide) + 1e-3 * guess) / (around + 1e-3)
         rows = [
             (_over_sizes(s, narrow) + PRIOR * prior) / (_over_sizes(c, narrow) + PRIOR)
             for s, c in zip(squares, counts, strict=True)
@@ -89,7 +93,7 @@ def cells(scores: np.ndarray, ages: np.ndarray) -> np.ndarray:
         array([306, 468, 640], dtype=int16)
     """
     unseen = np.isnan(scores)
-    size = np.log2(np.maximum(np.where(unseen, 1.0, scores), SMALLEST)) * 2 + 66
+    size = np.log2(np.maximum(np.where(unseen, 1.0, scores), SMALLEST)) * 2 + UNIT
     age = np.log2(np.maximum(ages, 0.125)) + 3
     cell = np.clip(age, 0, AGES - 1).astype("int16") * SIZES + np.clip(size, 0, SIZES - 1).astype("int16")
     return np.where(unseen, AGES * SIZES, cell).astype("int16")

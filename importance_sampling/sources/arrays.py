@@ -32,6 +32,7 @@ class ArraySource:
         num_rows: int.
         columns: list of tensors and `StoreColumn`s, the leaves of the data that aren't None.
         pack: puts a list of such leaves back in place.
+        is_resident: bool, whether all of them are in memory.
     """
 
     has_rows = True
@@ -43,6 +44,7 @@ class ArraySource:
         ]
         self.structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, data))
         self.num_rows = int(leaves[0].shape[0])
+        self.is_resident = not any(isinstance(column, StoreColumn) for column in self.columns)
 
     @property
     def signature(self) -> tuple:

@@ -32,7 +32,7 @@ class StreamSource:
         pack: puts a list of leaves back in place.
     """
 
-    has_rows = False
+    has_rows = is_resident = False
 
     def __init__(self, again: Callable | None):
         self._again = again

@@ -164,8 +164,8 @@ class ConstantTimeImportanceTraining(SizedPoolTrainer):
         super().__init__(model, tau_th, score, layer, forward_batch_size, alpha, resampling, seed)
         self.backward_time, self.ratio, self.min_a = float(backward_time), float(ratio), float(min_a)
 
-    def _rows_needed(self, batch_size: int) -> int:
-        return int((1.0 + self.backward_time) * batch_size)
+    def _rows_needed(self, prepared: Prepared) -> int:
+        return int((1.0 + self.backward_time) * prepared.batch_size)
 
     def _sizes(self, vr: float, batch_size: int) -> tuple[int, int]:
         wanted = constant_time_sizes(vr, batch_size, self.backward_time, self.ratio, self.min_a)

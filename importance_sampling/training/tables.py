@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.open_steps import OpenSteps, RowSteps
+from importance_sampling.open_steps import OpenSteps
 from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import (
@@ -70,16 +70,7 @@ class TableTrainer(Trainer):
         raise NotImplementedError
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
-        return RowSteps(
-            self.model,
-            keras_function,
-            lambda rows: self._sampler(rows, self._state.seed),
-            prepared.batch_size,
-            self._state,
-            self.score,
-            self.layer,
-            self.forward_batch_size,
-        )
+        return self._row_steps(keras_function, prepared, lambda rows: self._sampler(rows, self._state.seed))
 
 
 class ReshuffleTraining(TableTrainer):
