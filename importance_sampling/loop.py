@@ -155,7 +155,10 @@ class TrainFunction:
         self.signals = self.state.signals
         rate = float(np.asarray(self.model.optimizer.learning_rate))
         largest = max(rate, self.state.counters["rate"])
-        self.condition.observe(self.signals, self.steps.terms._replace(rate=rate / largest if largest else 1.0))
+        terms = self.steps.terms._replace(rate=rate / largest if largest else 1.0)
+        if self.prepared.num_batches:
+            terms = terms._replace(passed=self.state.counters["steps"] / self.prepared.num_batches)
+        self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,
             satisfied=int(self.condition.satisfied),

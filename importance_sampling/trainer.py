@@ -86,7 +86,9 @@ class Trainer(Fronts):
         """The steps that are taken while the gate is open."""
         raise NotImplementedError
 
-    def _row_steps(self, keras_function: Callable, prepared: Prepared, make_sampler: Callable) -> RowSteps:
+    def _row_steps(
+        self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, scored: float = 0.0
+    ) -> RowSteps:
         """Steps on rows that a sampler picks by index."""
         return RowSteps(
             self.model,
@@ -97,6 +99,7 @@ class Trainer(Fronts):
             self.score,
             self.layer,
             self.forward_batch_size,
+            scored,
         )
 
     def _by_row(self, prepared: Prepared) -> bool:

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from toys import SCORES, SIZE, VALUES, Toy
+from toys import SCORES, SIZE, VALUES, Reader, Toy
 
 from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy, BiasedReweightingPolicy
 from importance_sampling.samplers import ReshuffleSampler
@@ -42,15 +42,37 @@ def test_the_first_epoch_is_a_permutation_with_weights_of_one():
     np.testing.assert_array_equal(scores, 1)
 
 
-def test_the_second_epoch_learns_what_scores_are_worth():
+def test_the_second_epoch_trusts_scores_half_way_and_learns_what_they_are_worth():
     sampler = build()
     epoch(sampler, 12)
     indices, weights, scores, _ = joined(epoch(sampler, 12))
-    np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
-    np.testing.assert_allclose(weights, 1, rtol=1e-6)
-    np.testing.assert_allclose(scores, np.sqrt(np.mean(SCORES**2)), rtol=0.01)
-    _, weights, _, _ = joined(epoch(sampler, 12))
+    # sqrt(s m), but for the width of a cell, a half octave of the score.
+    np.testing.assert_allclose(scores, np.sqrt(SCORES[indices] * np.sqrt(np.mean(SCORES**2))), rtol=0.2)
     assert weights.max() > 1.5
+    indices, _, scores, _ = joined(epoch(sampler, 12))
+    middle = SCORES[indices] > 0.1  # the smallest were hardly drawn
+    assert (
+        np.abs(np.log(scores / SCORES[indices]))[middle].mean()
+        < 0.5 * np.abs(np.log(np.sqrt(SCORES[indices] * np.sqrt(np.mean(SCORES**2))) / SCORES[indices]))[middle].mean()
+    )
+
+
+@pytest.mark.parametrize("recompute", [1, 2])
+def test_all_are_scored_anew_every_so_many_epochs_the_first_included(recompute):
+    model = Reader()
+    sampler = build(model=model, recompute=recompute)
+    _, weights, scores, _ = joined(epoch(sampler, 12))
+    assert model.scored == SIZE and weights.max() > 1.5 and scores.max() > 2 * scores.min()
+    for number in range(1, 5):
+        epoch(sampler, 12)
+        assert model.scored == SIZE * (1 + number // recompute)
+
+
+def test_scoring_anew_needs_a_model_that_can():
+    with pytest.raises(ValueError, match=r"`model` must have `score.*Received: model=None"):
+        build(recompute=1)
+    with pytest.raises(ValueError, match=r"`recompute` must be an int of at least 0.*Received: recompute=-1"):
+        build(recompute=-1)
 
 
 def test_later_epochs_deal_out_every_sample_as_often_as_its_probability_says():
@@ -142,14 +164,18 @@ def test_cells_are_half_octaves_of_the_score_and_octaves_of_the_age():
     assert cells(scores, ages).dtype == np.int16
 
 
-def test_without_an_observation_all_are_alike():
-    np.testing.assert_array_equal(Calibration().expected(), np.ones(UNSEEN + 1))
+def test_without_an_observation_scores_are_trusted_half_way():
+    expected = Calibration().expected()
+    # A cell's scores are 2^((size - 66) / 2) up to half an octave more; their roots, at its middle.
+    sizes = np.tile(np.arange(SIZES), AGES)
+    np.testing.assert_allclose(expected[:-1], 2.0 ** ((sizes + 0.5 - 66) / 4), rtol=1e-6)
+    assert expected[UNSEEN] == pytest.approx(1.0)
 
 
 def test_what_is_observed_alike_everywhere_is_expected_everywhere():
     calibration = Calibration()
-    calibration.observe(np.array([100, 300, UNSEEN]), np.array([3.0, 3.0, 3.0]))
-    np.testing.assert_allclose(calibration.expected(), 3.0)
+    calibration.observe(np.array([*range(SIZES), UNSEEN]), np.full(SIZES + 1, 3.0))
+    np.testing.assert_allclose(calibration.expected(), 3.0, rtol=0.01)
 
 
 def test_one_cell_tells_most_of_itself_and_the_unseen_of_the_unseen():

@@ -17,8 +17,10 @@ class Terms(NamedTuple):
     """What signals are held against."""
 
     cost: float = 1.0  # of an importance step, in plain ones
-    growth: float = 1.0  # the least that is asked for
+    growth: float = 1.0  # the least that is asked for to begin
+    passes: float = 0.0  # over the data, the least that there must have been to begin
     rate: float = 1.0  # the learning rate over the largest so far
+    passed: float = float("inf")  # passes over the data so far
 
 
 class Condition:

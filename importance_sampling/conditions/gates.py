@@ -22,21 +22,29 @@ class GrowthCondition(Condition):
     That is growth > cost, at a learning rate of at least 0.8 of the largest so far. The noise that a gradient leaves in
     the weights is in proportion to the rate: a rate that decays takes away what importance sampling would, and what is
     left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss. The cost is
-    arithmetic, a backward pass counted as two forwards. Where steps cost next to nothing the terms ask for more growth
-    than that. Once open it closes below 0.95 of what it opens at, so that noise doesn't flip it at every look.
+    arithmetic, a backward pass counted as two forwards. To begin, the terms may ask for more growth than that, and for
+    some passes over the data. Once open it closes below 0.95 of the cost, so that noise doesn't flip it at every look.
     """
 
     def _decide(self, signals: Signals) -> bool:
-        least = max(self.terms.cost, self.terms.growth) * (HYSTERESIS if self.satisfied else 1.0)
-        return signals.trusted_growth > least and self.terms.rate >= LEAST_RATE
+        growth, terms = signals.trusted_growth, self.terms
+        if self.satisfied:
+            pays = growth > HYSTERESIS * terms.cost
+        else:
+            pays = growth > max(terms.cost, terms.growth) and terms.passed >= terms.passes
+        return pays and terms.rate >= LEAST_RATE
 
     def explain(self, signals: Signals) -> str:
-        """The growth beside the cost, what more is asked for, and the rate once it has fallen."""
-        cost, growth, rate = self.terms
-        text = f"growth {signals.trusted_growth:.2f}, cost {cost:.2f}"
-        if growth > cost:
-            text += f", growth asked for {growth:.2f}"
-        return text if rate == 1.0 else f"{text}, learning rate at {rate:.0%} of its peak"
+        """The growth beside the cost, and whatever else keeps it closed."""
+        terms = self.terms
+        text = f"growth {signals.trusted_growth:.2f}, cost {terms.cost:.2f}"
+        if terms.rate < 1.0:
+            text += f", learning rate at {terms.rate:.0%} of its peak"
+        if self.satisfied:
+            return text
+        if terms.growth > terms.cost:
+            text += f", growth asked for {terms.growth:.2f}"
+        return text if terms.passed >= terms.passes else f"{text}, after {terms.passes:g} pass over the data"
 
 
 class VarianceReductionCondition(ScoreCondition):

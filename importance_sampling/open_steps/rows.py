@@ -20,9 +20,9 @@ from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import PLAIN_STEP, TrainerState
 
-# Drawing by known scores costs next to nothing, so that growth of any size would open a gate on it. It asks for more:
-# what little is gained below that is lost again where high scores are wrong labels. A tenth of them, or more, hold the
-# growth below 3 for as long as they aren't learnt by heart.
+# Drawing by known scores costs so little that growth of any size would open a gate on it. It asks for more: what is
+# gained below that is lost again where high scores are wrong labels, a fifth of which hold the growth below 2 for as
+# long as they aren't learnt by heart.
 LEAST_GROWTH = 3.0
 
 
@@ -32,6 +32,7 @@ class RowSteps(OpenSteps):
     Args:
         make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the first open step is taken;
             returns a `BaseSampler`.
+        scored: float, how often the sampler has every row of an epoch scored.
         Others: as for `OpenSteps`.
     """
 
@@ -45,10 +46,11 @@ class RowSteps(OpenSteps):
         score: str | Callable,
         layer: Any,
         slice_size: int | None,
+        scored: float = 0.0,
     ):
         super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
-        scoring = (self.scorer.score not in MEASURED) / PLAIN_STEP
-        self.terms = Terms(cost=1.0 + scoring, growth=LEAST_GROWTH + scoring)
+        scored += self.scorer.score not in MEASURED
+        self.terms = Terms(cost=1.0 + scored / PLAIN_STEP, growth=LEAST_GROWTH, passes=1.0)
         self.rows = Rows(self)
         self._make_sampler = make_sampler
         self._step: Callable | None = None
@@ -139,7 +141,8 @@ class Rows:
         )
 
     def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
-        """The model's scores of rows, float32, in slices of `batch_size`; the last slice is filled up."""
+        """Scores of rows by the model, float32, in slices of `batch_size`, at most of four batches; the last is filled."""
+        batch_size = min(batch_size, max(4 * self._steps.batch_size, 128))
         if self._score is None:
             scorer = self._steps.scorer
             self._score = backend.compile_step(

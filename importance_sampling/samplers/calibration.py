@@ -55,17 +55,15 @@ class Calibration:
         np.add.at(self.counts, cells, 1.0)
 
     def expected(self) -> np.ndarray:
-        """The root mean square of the next score for every cell, float64 `(cells,)`; ones before any observation.
+        """The root mean square of the next score for every cell, float64 `(cells,)`, in no unit before any observation.
 
         A cell's own observations are averaged with its neighbours' in size, and with a few that stand for the sizes
         around at any age. Where there are none, sqrt(s m) is taken of a score s, m being the root mean square of all:
         half way, in logarithms, from trusting it to taking no notice. Samples not seen yet are told by those of them
         that were drawn.
         """
-        if not self.counts.any():
-            return np.ones_like(self.counts)
         squares, counts = (sums[:-1].reshape(AGES, SIZES) for sums in (self.squares, self.counts))
-        overall = self.squares.sum() / self.counts.sum()
+        overall = self.squares.sum() / self.counts.sum() if self.counts.any() else 1.0
         wide, narrow = _kernel(WIDE), _kernel(NARROW)
         around = _over_sizes(counts.sum(axis=0), wide)
         guess = np.sqrt(overall) * np.exp2((np.arange(SIZES) + 0.5 - UNIT) / 2)

@@ -10,17 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_int
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import BaseSampler
-from importance_sampling.samplers.model import check_model
+from importance_sampling.samplers.model import check_model, check_recompute
 from importance_sampling.samplers.table import ScoreTable, rescore
-
-
-def check_recompute(recompute: int) -> None:
-    """Raise unless it is a whole number of epochs, or 0."""
-    if not is_int(recompute) or recompute < 0:
-        raise ValueError(f"`recompute` must be an int of at least 0 (never). Received: recompute={recompute!r}")
 
 
 class TableSampler(BaseSampler):
@@ -87,7 +80,7 @@ class HistorySampler(TableSampler):
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.recompute and self._drawn >= self.recompute * self.size:
-            rescore(self.table, self.dataset, self.model)
+            rescore(self.table.put, self.dataset, self.model, self.size)
             self._drawn = 0
         self._drawn += batch_size
         return self.table.order, self.table.filled()

@@ -36,6 +36,12 @@ def score_rows(model: Any, dataset: Any, indices: np.ndarray, batch_size: int) -
     return np.asarray(scores, "float64").reshape(len(indices))
 
 
+def check_recompute(recompute: int) -> None:
+    """Raise unless it is a whole number of epochs, or 0."""
+    if not is_int(recompute) or recompute < 0:
+        raise ValueError(f"`recompute` must be an int of at least 0 (never). Received: recompute={recompute!r}")
+
+
 def check_positive(**values: Any) -> None:
     """Raise unless they are ints of at least 1."""
     for name, value in values.items():

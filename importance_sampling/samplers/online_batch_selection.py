@@ -109,7 +109,7 @@ class OnlineBatchSelectionSampler(TableSampler):
 
     def _begin(self, epoch: int) -> None:
         if self.recompute and epoch and epoch % self.recompute == 0:
-            rescore(self.table, self.dataset, self.model)
+            rescore(self.table.put, self.dataset, self.model, self.size)
         losses = np.where(self.table.seen, self.table.scores, np.inf)
         self._order = self.table.order[np.argsort(-losses, kind="stable")]
         self._p = rank_probabilities(self.size, pressure(epoch, self.s_e, self.n_epochs))

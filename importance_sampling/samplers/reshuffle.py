@@ -1,9 +1,9 @@
-"""The weighted reshuffle: a whole epoch resampled at once by what earlier steps measured, then shuffled.
+"""The weighted reshuffle: a whole epoch resampled at once by known scores, then shuffled.
 
 It keeps what makes a shuffled pass better than independent draws: over the epoch every sample is drawn as often as its
 probability says, rounded, so that the weighted gradients of an epoch add up to the full one but for rounding. No
-sample is scored to be drawn. No source; it is this library's own, from systematic resampling (Kitagawa, 1996) and a
-calibration of old scores (`calibration.py`).
+source; it is this library's own, from systematic resampling (Kitagawa, 1996) and a calibration of old scores
+(`calibration.py`). Nothing is scored between the beginnings of epochs.
 """
 
 from __future__ import annotations
@@ -16,24 +16,31 @@ from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, measurements
 from importance_sampling.samplers.calibration import Calibration, cells
+from importance_sampling.samplers.model import check_model, check_recompute
 from importance_sampling.samplers.resampling import SystematicResampling
+from importance_sampling.samplers.table import rescore
 
 
 class ReshuffleSampler(BaseSampler):
     """Draw epochs: sample i about N P_i times, in random order, P_i = (1 - alpha) e_i / sum(e) + alpha / N.
 
-    e_i is the root mean square of the score that sample i is expected to show next, by the size and age of the score it
-    showed last; samples not seen yet count as those of them that were drawn turned out. The first two epochs are plain
-    shuffled passes: nothing is known in the first, and what scores are worth is learnt in the second. Counts are N P_i
-    rounded up or down, at random, so that their mean is exact.
+    e_i is the root mean square of the score that sample i is expected to show next in training, by the size and age of
+    the score it showed last; samples not seen yet count as those of them that were drawn turned out. What scores are
+    worth is learnt as training measures them; before, e_i is the geometric mean of the sample's score and all scores'
+    root mean square. Counts are N P_i rounded up or down, at random, so that their mean is exact.
+
+    Every `recompute` epochs all samples are scored anew, without which the first epoch is a plain shuffled pass.
 
     Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
-    some passes over them in NumPy when an epoch begins, and no forward pass at all. It loses where a sample is seen
-    only once or twice (then it is a plain shuffled pass), and where high scores mean wrong labels.
+    some passes over them in NumPy when an epoch begins, and 1 / `recompute` of a forward pass over the data an epoch.
+    It loses where a sample is seen only once, and where high scores mean wrong labels; without scoring anew also under
+    dropout, where what one step measures is a poor guess at the next.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
+        model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0; may be None if `recompute` is 0.
+        recompute: int >= 0, default 0: never; in epochs.
         options: as `BaseSampler`; resampling is systematic.
 
     Raises:
@@ -46,15 +53,24 @@ class ReshuffleSampler(BaseSampler):
     """
 
     needs_scores = True
-    _saved = ("_scores", "_seen", "_drawn", "_order", "_cells", "_expected", "_p", "_at")
+    _saved = ("_scores", "_seen", "_drawn", "_rescored", "_order", "_cells", "_expected", "_p", "_at")
     _parts = ("calibration",)
 
-    def __init__(self, dataset: Any, reweighting: ReweightingPolicy, **options: Any):
+    def __init__(
+        self, dataset: Any, reweighting: ReweightingPolicy, model: Any = None, recompute: int = 0, **options: Any
+    ):
         super().__init__(dataset, reweighting, **options)
+        check_recompute(recompute)
+        self.needs_model = recompute > 0
+        if self.needs_model:
+            check_model(model)
+        self.model = model
+        self.recompute = int(recompute)
         self.calibration = Calibration()
         self._scores = np.full(self.size, np.nan, "float32")  # last measured
         self._seen = np.zeros(self.size, "float32")  # when, in epochs
         self._drawn = 0  # samples, since the beginning
+        self._rescored = -1  # what `_drawn` was when all were scored anew
         # The epoch under way, as an order of samples, with the cell and the probability of each sample.
         self._order = np.zeros(self.size, "int32")
         self._cells = np.zeros(self.size, "int16")
@@ -66,6 +82,9 @@ class ReshuffleSampler(BaseSampler):
         """Remember the scores, and what became of those remembered before."""
         indices, scores = measurements(indices, scores)
         self.calibration.observe(self._cells[indices], scores)
+        self._remember(indices, scores)
+
+    def _remember(self, indices: np.ndarray, scores: np.ndarray) -> None:
         self._scores[indices] = scores
         self._seen[indices] = self._drawn / self.size
 
@@ -93,6 +112,9 @@ class ReshuffleSampler(BaseSampler):
 
     def _plan(self, smooth: Smoothing) -> None:
         """Lay out the next epoch."""
+        if self.recompute and (self._rescored < 0 or self._drawn - self._rescored >= self.recompute * self.size):
+            rescore(lambda *scored: self._remember(*measurements(*scored)), self.dataset, self.model, self.size)
+            self._rescored = self._drawn
         self._cells = cells(self._scores, self._drawn / self.size - self._seen)
         self._expected = self.calibration.expected()
         p = probabilities(smooth(self._expected[self._cells]), self.alpha)

@@ -6,6 +6,7 @@ of equal scores, don't fall in step with an order of the data. Nothing is drawn 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from importance_sampling.samplers.base import measurements
 from importance_sampling.samplers.model import score_rows
 
 READ_AT_ONCE = 4096
-SCORED_AT_ONCE = 128
+SCORED_AT_ONCE = 512
 
 
 def scattered(size: int) -> np.ndarray:
@@ -63,9 +64,8 @@ class ScoreTable:
         return np.where(self.seen, self.scores, self.scores.sum() / count)
 
 
-def rescore(table: ScoreTable, dataset: Any, model: Any) -> None:
-    """Score every sample anew, reading the dataset in slices."""
-    size = table.order.size
+def rescore(put: Callable, dataset: Any, model: Any, size: int) -> None:
+    """Score all `size` samples anew and `put(indices, scores)` them, reading the dataset in slices."""
     for start in range(0, size, READ_AT_ONCE):
         indices = np.arange(start, min(start + READ_AT_ONCE, size))
-        table.put(indices, score_rows(model, dataset, indices, SCORED_AT_ONCE))
+        put(indices, score_rows(model, dataset, indices, SCORED_AT_ONCE))

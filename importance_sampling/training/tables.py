@@ -24,8 +24,7 @@ from importance_sampling.samplers import (
     OnlineBatchSelectionSampler,
     ReshuffleSampler,
 )
-from importance_sampling.samplers.history import check_recompute
-from importance_sampling.samplers.model import check_positive
+from importance_sampling.samplers.model import check_positive, check_recompute
 from importance_sampling.samplers.online_batch_selection import check_pressure
 from importance_sampling.samplers.smoothing import smoother
 from importance_sampling.sources import Prepared
@@ -74,21 +73,24 @@ class TableTrainer(Trainer):
 
 
 class ReshuffleTraining(TableTrainer):
-    """Epochs resampled by what earlier steps measured: hard samples several times, easy ones now and then.
+    """Epochs resampled by known scores: hard samples several times, easy ones now and then.
 
     At the start of an epoch sample i is dealt out about N P_i times, P_i = (1 - alpha) e_i / sum(e) + alpha / N, and
     all is shuffled; weights are 1 / (N P_i), at most 1 / alpha. e_i is the root mean square of the score that the
     sample is expected to show next, by size and age of the one it showed last: what a training step measures of it for
-    nothing. Unbiased given its probabilities. A step costs what a plain one does: no forward pass is made for scores
-    (but for "full_gnorm" and callables, which the training pass doesn't see).
+    nothing. Unbiased given its probabilities. At `recompute=0` a step costs what a plain one does: no forward pass is
+    made for scores (but for "full_gnorm" and callables, which the training pass doesn't see).
 
-    The first two epochs are plain shuffled passes, in which is learnt what scores are worth, and so it gains nothing
-    where data are seen once or twice. It loses where high scores mean wrong labels. There is no gate unless `tau_th` is
-    given.
+    `ImportanceTraining` does the same with `recompute=1`, behind a gate. There is none here, unless `tau_th` is given.
+
+    It gains nothing where data are seen once: the first epoch is a plain shuffled pass. It loses where high scores mean
+    wrong labels, and under dropout, where what one step measures is a poor guess at the next, it gains less than with
+    `recompute=1`.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
         score, layer, alpha, seed: as for `ImportanceTraining`.
+        recompute: int >= 0, default 0: never; every how many epochs all are scored anew, a third of an epoch.
         tau_th: float or None (default): no gate.
 
     Raises:
@@ -106,14 +108,17 @@ class ReshuffleTraining(TableTrainer):
         score: str | Callable = "gnorm",
         layer: keras.Layer | str | int | None = None,
         *,
+        recompute: int = 0,
         alpha: float = 0.1,
         tau_th: float | None = None,
         seed: int | None = None,
     ):
+        check_recompute(recompute)
         super().__init__(model, score=score, layer=layer, tau_th=tau_th, seed=seed, alpha=alpha)
+        self.recompute = int(recompute)
 
     def _sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return ReshuffleSampler(rows, UNBIASED, alpha=self.alpha, seed=seed)
+        return ReshuffleSampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=seed)
 
 
 class HistoryImportanceTraining(TableTrainer):
