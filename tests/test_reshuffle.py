@@ -49,12 +49,9 @@ def test_the_second_epoch_trusts_scores_half_way_and_learns_what_they_are_worth(
     # sqrt(s m), but for the width of a cell, a half octave of the score.
     np.testing.assert_allclose(scores, np.sqrt(SCORES[indices] * np.sqrt(np.mean(SCORES**2))), rtol=0.2)
     assert weights.max() > 1.5
-    indices, _, scores, _ = joined(epoch(sampler, 12))
-    middle = SCORES[indices] > 0.1  # the smallest were hardly drawn
-    assert (
-        np.abs(np.log(scores / SCORES[indices]))[middle].mean()
-        < 0.5 * np.abs(np.log(np.sqrt(SCORES[indices] * np.sqrt(np.mean(SCORES**2))) / SCORES[indices]))[middle].mean()
-    )
+    indices, _, learnt, _ = joined(epoch(sampler, 12, 100)[-5:])
+    drawn = SCORES[indices] > 1  # the smallest hardly are
+    assert np.median(np.abs(np.log(learnt / SCORES[indices]))[drawn]) < 0.5  # of the guesses, 0.8
 
 
 @pytest.mark.parametrize("recompute", [1, 2])
@@ -154,10 +151,10 @@ def test_scores_that_are_no_use_are_passed_over():
 
 
 def test_cells_are_half_octaves_of_the_score_and_octaves_of_the_age():
-    # 2 log2(s) + 66: 66 for 1, 68 for 2, 64 for 1/2, and 0 and 79 at the ends. log2(age) + 3: 0 for 1/8, 3 for 1.
+    # 2 log2(s) + 84: 84 for 1, 86 for 2, 82 for 1/2, and 0 and 127 at the ends. log2(age) + 3: 0 for 1/8, 3 for 1.
     scores = np.array([1.0, 2.0, 0.5, 0.0, SMALLEST / 8, 1e9, 1.0, 1.0, 1.0, np.nan])
     ages = np.array([1.0, 4.0, 0.125, 1.0, 1.0, 1.0, 0.0, 0.3, 1e9, 1.0])
-    sizes = [66, 68, 64, 0, 0, 79, 66, 66, 66]
+    sizes = [84, 86, 82, 0, 0, 127, 84, 84, 84]
     octaves = [3, 5, 0, 3, 3, 3, 0, 1, 7]
     expected = [age * SIZES + size for age, size in zip(octaves, sizes, strict=True)] + [UNSEEN]
     np.testing.assert_array_equal(cells(scores, ages), expected)
@@ -166,16 +163,17 @@ def test_cells_are_half_octaves_of_the_score_and_octaves_of_the_age():
 
 def test_without_an_observation_scores_are_trusted_half_way():
     expected = Calibration().expected()
-    # A cell's scores are 2^((size - 66) / 2) up to half an octave more; their roots, at its middle.
+    # A cell's scores are 2^((size - 84) / 2) up to half an octave more; their roots, at its middle.
     sizes = np.tile(np.arange(SIZES), AGES)
-    np.testing.assert_allclose(expected[:-1], 2.0 ** ((sizes + 0.5 - 66) / 4), rtol=1e-6)
+    np.testing.assert_allclose(expected[:-1], 2.0 ** ((sizes + 0.5 - 84) / 4), rtol=1e-6)
     assert expected[UNSEEN] == pytest.approx(1.0)
 
 
 def test_what_is_observed_alike_everywhere_is_expected_everywhere():
     calibration = Calibration()
-    calibration.observe(np.array([*range(SIZES), UNSEEN]), np.full(SIZES + 1, 3.0))
-    np.testing.assert_allclose(calibration.expected(), 3.0, rtol=0.01)
+    every = np.repeat([*range(SIZES), UNSEEN], 5000)
+    calibration.observe(every, np.full(len(every), 3.0))
+    np.testing.assert_allclose(calibration.expected(), 3.0, rtol=0.02)
 
 
 def test_one_cell_tells_most_of_itself_and_the_unseen_of_the_unseen():

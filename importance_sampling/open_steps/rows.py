@@ -141,7 +141,7 @@ class Rows:
         )
 
     def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
-        """Scores of rows by the model, float32, in slices of `batch_size`, at most of four batches; the last is filled."""
+        """The model's scores of rows, float32, in slices of up to `batch_size` rows, or up to four batches."""
         batch_size = min(batch_size, max(4 * self._steps.batch_size, 128))
         if self._score is None:
             scorer = self._steps.scorer
@@ -150,7 +150,7 @@ class Rows:
             )
         scores = np.empty(len(indices), "float32")
         for start in range(0, len(indices), batch_size):
-            rows = np.resize(indices[start : start + batch_size], batch_size)
+            rows = np.resize(indices[start : start + batch_size], batch_size)  # of one size, for one trace
             part = np.asarray(self._score(rows, *self.columns(rows)))
             scores[start : start + batch_size] = part[: len(scores) - start]
         self._steps.spend(scored=len(indices))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-SIZES = 80  # half octaves of the score
+SIZES = 128  # half octaves of the score
 AGES = 8  # octaves of the age, from an eighth of an epoch on
-UNIT = 66  # the size of a score of 1
+UNIT = 84  # the size of a score of 1
 SMALLEST = 2.0 ** (-UNIT / 2)
 NARROW, WIDE = 1.5, 6.0  # standard deviations of the smoothing over sizes, in half octaves
 PRIOR = 5.0  # how many observations the wide average, over all ages, counts as
@@ -87,8 +87,8 @@ def cells(scores: np.ndarray, ages: np.ndarray) -> np.ndarray:
         int16 `(n,)`.
 
     Example:
-        >>> cells(np.array([1.0, 2.0, np.nan]), np.array([1.0, 4.0, 0.0]))  # sizes 66 and 68, ages 3 and 5
-        array([306, 468, 640], dtype=int16)
+        >>> cells(np.array([1.0, 2.0, np.nan]), np.array([1.0, 4.0, 0.0]))  # sizes 84 and 86, ages 3 and 5
+        array([ 468,  726, 1024], dtype=int16)
     """
     unseen = np.isnan(scores)
     size = np.log2(np.maximum(np.where(unseen, 1.0, scores), SMALLEST)) * 2 + UNIT
