@@ -58,7 +58,7 @@ class ImportanceTraining(PoolTrainer):
         resampling: "systematic" (default) or "multinomial", the paper's; of pools.
         sampler: "auto" (default), "pool" or "reshuffle". "auto" reshuffles data in memory, unless one of `presample`,
             `tau_th`, `forward_batch_size` and `resampling`, which speak of pools, is set to something else than its
-            default.
+            default, or the model is compiled with several `steps_per_execution`.
         seed: int or None (default); of the library's own random stream. None follows `keras.utils.set_random_seed`.
 
     Raises:
@@ -109,8 +109,10 @@ class ImportanceTraining(PoolTrainer):
             )
 
     def _by_row(self, prepared: Prepared) -> bool:
-        source = prepared.source
-        return self.needs_rows or (self.sampler == "auto" and source is not None and source.is_resident)
+        if self.sampler != "auto":
+            return self.needs_rows
+        # Steps by row return to Python one by one, which several steps an execution are there to avoid.
+        return prepared.source is not None and prepared.source.is_resident and self.model.steps_per_execution == 1
 
     def _rows_needed(self, prepared: Prepared) -> int:
         size = prepared.batch_size
