@@ -46,6 +46,62 @@ def weights(model):
     return np.concatenate([v.value.numpy().ravel() for v in model.variables])
 
 
+# What it composes
+
+
+def few_are_hard(**compiled):
+    """A model, and data of which the first 30 of 640 rows are near the boundary."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(640, 1)).astype("float32")
+    x[:30] *= 0.02
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(0.3), "binary_crossentropy", **compiled)
+    return model, x, (x > 0).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "compiled", "sampler"),
+    [
+        ({}, {}, "ReshuffleSampler"),
+        (dict(presample=4.0), {}, "PoolSampler"),
+        (dict(tau_th=1.5), {}, "PoolSampler"),
+        (dict(sampler="pool"), {}, "PoolSampler"),
+        (dict(sampler="reshuffle", tau_th=1.5), {}, "ReshuffleSampler"),
+        ({}, dict(steps_per_execution=2), "PoolSampler"),
+    ],
+)
+def test_data_in_memory_are_reshuffled_unless_pools_are_asked_for(options, compiled, sampler):
+    model, x, y = few_are_hard(**compiled)
+    seen, drawn = set(), []
+
+    def listen(sender, indices, weights, scores):
+        seen.add(type(sender).__name__)
+        if np.isfinite(scores).all():
+            drawn.extend(indices)
+
+    history = fit(ImportanceTraining(model, **options), (x, y), epochs=3, on_sample=listen)
+    assert seen == {sampler}
+    # The first pass of a reshuffle by the default gate is plain.
+    assert (history["importance"][0] == 0) == (sampler == "ReshuffleSampler" and "tau_th" not in options)
+    assert history["importance"][-1] == 1
+    assert np.mean(np.array(drawn) < 30) > 2 * 30 / 640
+
+
+def test_the_default_gate_closes_when_the_learning_rate_falls():
+    model, *xy = few_are_hard()
+    trainer = ImportanceTraining(model)
+    falls = keras.callbacks.LearningRateScheduler(lambda epoch: 0.3 if epoch < 3 else 0.03)
+    *_, before, after = fit(trainer, xy, epochs=4, callbacks=[falls])["importance"]
+    assert before == 1 and after <= 17 / 40  # until it is looked at, at every 17th of 40 steps
+    assert "learning rate at 10% of its peak" in trainer.summary()
+
+
+def test_a_reshuffle_asks_for_rows_by_index():
+    with pytest.raises(ValueError, match="`x` must be data whose rows can be asked for by index"):
+        ImportanceTraining(build(), sampler="reshuffle").fit((batch for batch in [()]), verbose=0)
+
+
 # What it refuses
 
 
@@ -61,6 +117,7 @@ def test_fit_takes_what_keras_takes_in_the_same_order():
     [
         (dict(presample=0.5), r"`presample` must be .*at least 1.*Received: presample=0.5"),
         (dict(presample="3"), r"`presample` must be .*Received: presample='3'"),
+        (dict(sampler="table"), r"`sampler` must be one of .*'reshuffle'.*Received: sampler='table'"),
         (dict(alpha=0), r"`alpha` must be .*\(0, 1\].*Received: alpha=0"),
         (dict(alpha=1.5), r"`alpha` must be .*Received: alpha=1.5"),
         (dict(score="norm"), r"`score` must be one of .*'gnorm'.*Received: score='norm'"),

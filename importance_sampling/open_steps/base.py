@@ -65,6 +65,7 @@ class OpenSteps:
         self.scorer = Scorer(model, score, self.points, slice_size)
         self._loss_tracker = model._loss_tracker
         self.keras_traced = False  # whether Keras's function has run
+        self.prepared: Prepared | None = None
         self._checked = False
         self._probe: Callable | None = None
 

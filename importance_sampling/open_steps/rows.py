@@ -17,6 +17,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import RowStep, fair_signals
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
+from importance_sampling.samplers.base import BaseSampler
 from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import PLAIN_STEP, TrainerState
 
@@ -30,7 +31,7 @@ class RowSteps(OpenSteps):
     """Ask the sampler for rows, train on them, hand the scores that were measured back to it.
 
     Args:
-        make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the first open step is taken;
+        make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the sampler is first asked for;
             returns a `BaseSampler`.
         scored: float, how often the sampler has every row of an epoch scored.
         Others: as for `OpenSteps`.
@@ -56,19 +57,29 @@ class RowSteps(OpenSteps):
         self._step: Callable | None = None
         self._ready = False
 
+    @property
+    def sampler(self) -> BaseSampler | None:
+        """Made when it is first asked for; None where there are no rows."""
+        if self._sampler is None and self.prepared is not None:
+            self._sampler = self._make_sampler(self.rows)
+            self.state.keep(f"sampler of {len(self.rows)}", self._sampler)
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: None) -> None:
+        self._sampler = sampler
+
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`."""
         super().use(prepared)
         self._ready = False
-        if self.sampler is not None and self.sampler.size != prepared.source.num_rows:
-            self.sampler = self._step = None  # what it knows is of other rows
+        if self._sampler is not None and self._sampler.size != prepared.source.num_rows:
+            self._sampler = self._step = None  # what it knows is of other rows
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""
         if not self._ready:
             self.prepare()
-            self.sampler = self.sampler or self._make_sampler(self.rows)
-            self.state.keep(f"sampler of {len(self.rows)}", self.sampler)
             self._ready = True
         logs: dict = {}
         if self.scorer.score not in MEASURED:
