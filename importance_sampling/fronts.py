@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from importance_sampling.datasets.base import check_dataset
+from importance_sampling.scores import flat
 
 
 class Fronts:
@@ -201,4 +202,4 @@ def _cut(batches: Iterable[tuple], batch_size: int) -> Iterator[tuple]:
 
 
 def _rows(batch: tuple) -> int:
-    return len(keras.tree.flatten(batch)[0])
+    return len(flat(batch)[0][0])
