@@ -16,6 +16,7 @@ import numpy as np
 
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
+from importance_sampling.scores import flat
 
 
 class Fronts:
@@ -203,4 +204,4 @@ def _cut(batches: Iterable[tuple], batch_size: int) -> Iterator[tuple]:
 
 
 def _rows(batch: tuple) -> int:
-    return len(keras.tree.flatten(batch)[0])
+    return len(flat(batch)[0][0])

@@ -245,7 +245,7 @@ class TrainFunction:
         try:
             self._meet(batch)
             x, y, sample_weight = unpacked(batch)
-            if keras.tree.flatten(x)[0].shape[0] != self.prepared.batch_size:
+            if flat(x)[0][0].shape[0] != self.prepared.batch_size:
                 return  # a smaller last batch would be another trace; the next one will do
             self.steps.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)

@@ -110,7 +110,7 @@ class Scorer:
     def _forward(self, data: tuple, carrier: _Carrier) -> dict:
         """Scores and outputs of a slice, as a dict of tensors with a row per candidate."""
         x, y, sample_weight = data
-        rows = keras.tree.flatten(x)[0].shape[0]
+        rows = flat(x)[0][0].shape[0]
         multiplier = ops.ones((rows,), dtype="float32")
 
         def run() -> tuple:

@@ -17,7 +17,7 @@ from keras.src.trainers.trainer import Trainer as KerasTrainer
 
 from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import call
+from importance_sampling.scores import call, flat
 from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
 
 
@@ -113,7 +113,7 @@ def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
     def unweighed() -> tuple:
         with stateless(model), points.caught() as caught:
             y_pred = call(model, x, training=False)
-        nothing = ops.zeros((keras.tree.flatten(x)[0].shape[0],))
+        nothing = ops.zeros((flat(x)[0][0].shape[0],))
         loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: nothing, training=False)
         return loss.total, points.of(y_pred, caught), None
 

@@ -171,4 +171,4 @@ def _valid_entries(mask: Any, values: Any) -> Any:
 
 
 def _rows(t: Any) -> int | None:
-    return t.shape[0]
+    return keras.tree.flatten(t)[0].shape[0]  # a loss may be given a structure of outputs

@@ -1,9 +1,12 @@
 """The swap with Keras's callbacks on the user's own model: each does what it promises, whatever the gate does."""
 
+import copy
 import csv
 import importlib.util
 import json
+import pickle
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -32,10 +35,9 @@ class MadeUp(callbacks.Callback):
 class Run:
     """A `fit` with all of Keras's callbacks at once."""
 
-    def __init__(self, way, folder, posted):
+    def __init__(self, way, folder, requests):
         begin_anew()
-        posted.clear()
-        self.folder = folder
+        self.folder, self.posted, requests.posted = folder, [], []
         self.model = dense(optimizer=keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5))
         watched = dict(monitor="made_up", mode="min")
         self.stopping = callbacks.EarlyStopping(patience=2, restore_best_weights=True, **watched)
@@ -51,29 +53,38 @@ class Run:
             callbacks.ModelCheckpoint(folder / "{epoch}.keras", save_freq="epoch"),
             callbacks.CSVLogger(folder / "log.csv"),
             callbacks.TerminateOnNaN(),
-            callbacks.RemoteMonitor(root="http://127.0.0.1:9"),
+            callbacks.RemoteMonitor("http://as.form"),
+            callbacks.RemoteMonitor("http://as.json", send_as_json=True),
             callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.ended.append(epoch)),
             self.hooks,
             self.stopping,
         ]
         if importlib.util.find_spec("tensorboard"):
-            found.append(callbacks.TensorBoard(folder / "board", write_graph=False, histogram_freq=1))
-        fit = WAYS[way](self.model).fit
-        self.history = fit(
+            found.append(callbacks.TensorBoard(folder / "board", write_graph=False, histogram_freq=1, update_freq=1))
+        self.trainer = WAYS[way](self.model)
+        self.history = self.trainer.fit(
             X, Y, batch_size=32, epochs=5, verbose=0, callbacks=found, validation_data=(X[:40], Y[:40])
         ).history
-        self.posted = list(posted)
+        self.posted = requests.posted
         with open(folder / "log.csv") as file:
             self.rows = list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """The same run each way; what is sent away is written down as it would go over the wire."""
     requests = pytest.importorskip("requests")
-    posted = []
+    wire = SimpleNamespace()
+
+    def post(url, data=None, json=None, **_):
+        wire.posted.append(data["data"] if json is None else strict(json))
+
+    def strict(value):
+        return json.dumps(value, allow_nan=False)  # as `requests` does
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "post", lambda url, data=None, **_: posted.append(json.loads(data["data"])))
-        return {way: Run(way, tmp_path_factory.mktemp(way), posted) for way in WAYS}
+        patch.setattr(requests, "post", post)
+        return {way: Run(way, tmp_path_factory.mktemp(way), wire) for way in WAYS}
 
 
 def test_closed_every_callback_sees_and_does_what_it_does_in_fit(runs):
@@ -82,8 +93,7 @@ def test_closed_every_callback_sees_and_does_what_it_does_in_fit(runs):
     assert {key: closed.history[key] for key in plain.history} == plain.history
     assert closed.hooks.called == plain.hooks.called and closed.ended == plain.ended
     assert (closed.stopping.stopped_epoch, closed.stopping.best_epoch) == (3, 1)
-    assert [{key: row[key] for key in plain.rows[0]} for row in closed.rows] == plain.rows
-    assert [{key: row[key] for key in plain.posted[0]} for row in closed.posted] == plain.posted
+    assert closed.rows == plain.rows and closed.posted == plain.posted
     names = [
         sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*.[hk]*"))
         for run in (plain, closed)
@@ -93,9 +103,9 @@ def test_closed_every_callback_sees_and_does_what_it_does_in_fit(runs):
 
 @pytest.mark.parametrize("way", ["closed", "open"])
 def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
-    run = runs[way]
+    run, plain = runs[way], runs["plain"]
     assert run.history["importance"] == [float(way == "open")] * 4 and run.ended == [0, 1, 2, 3]
-    assert run.hooks.called == runs["plain"].hooks.called
+    assert set(run.history) == set(plain.history) | FIGURES
     # The rate falls by the schedule, then on the plateau.
     assert run.history["learning_rate"] == pytest.approx([0.01, 0.005, 0.005, 0.0025])
     # The best weights are back, and are those in the checkpoint of the best epoch.
@@ -106,11 +116,133 @@ def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
         second.load_weights(run.folder / file)
         for mine, saved in zip(run.model.trainable_weights, second.trainable_weights, strict=True):
             np.testing.assert_array_equal(np.asarray(mine.value), np.asarray(saved.value))
-    # Logs of every kind have the figures beside Keras's.
-    assert set(run.rows[0]) > FIGURES and len(run.rows) == 4 and set(run.posted[0]) > FIGURES
+    # Whoever writes down or sends away what it finds, finds the metrics of the model; NaN would be no JSON.
+    assert run.hooks.called == plain.hooks.called
+    assert [row.keys() for row in run.rows] == [row.keys() for row in plain.rows]
+    assert len(run.posted) == 8
+    for posted in run.posted[-2:]:
+        told = json.loads(posted, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert told == {"epoch": 3, **{key: run.history[key][-1] for key in plain.history}}
     if importlib.util.find_spec("tensorboard"):
         board = b"".join(path.read_bytes() for path in (run.folder / "board").rglob("events*"))
-        assert all(name in board for name in (b"epoch_loss", b"epoch_tau", b"epoch_importance", b"dense"))
+        assert all(name in board for name in (b"batch_loss", b"epoch_loss", b"epoch_accuracy", b"dense"))
+        assert not any(name.encode() in board for name in FIGURES)
+
+
+@pytest.mark.parametrize("way", ["closed", "open"])
+def test_compiled_anew_between_two_fits_it_goes_on(runs, way):
+    model, trainer = runs[way].model, runs[way].trainer
+    steps = trainer.open_steps
+    model.compile(
+        keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["sparse_top_k_categorical_accuracy"]
+    )
+    history = trainer.fit(X, Y, batch_size=32, verbose=0).history
+    assert set(history) == {"loss", "sparse_top_k_categorical_accuracy"} | FIGURES
+    assert int(model.optimizer.iterations) == 7
+    assert trainer.open_steps - steps == (7 if way == "open" else 0)
+
+
+STEPS = 6  # an epoch
+FEW = dict(x=X[: 16 * STEPS], y=Y[: 16 * STEPS], batch_size=16, verbose=0)
+
+
+def calling(hook, function, **options):
+    """A model, what trains it, and it trained for two epochs with a callback that calls a function in one hook."""
+
+    def train(way):
+        begin_anew()
+        model = dense(**options)
+        trainer = WAYS[way](model)
+        callback = callbacks.LambdaCallback(**{hook: lambda *_, **__: function(model)})
+        trainer.fit(**FEW, epochs=2, callbacks=[callback])
+        return model, trainer
+
+    return train
+
+
+def each_way(train):
+    """Closed it equals plain, bit for bit; open it takes the same steps, and the steps of `fit` are open."""
+    (plain, _), (closed, _), (opened, trainer) = map(train, WAYS)
+    assert_equal(plain, closed)
+    assert int(opened.optimizer.iterations) == int(plain.optimizer.iterations)
+    assert all(np.isfinite(np.asarray(weight.value)).all() for weight in opened.weights)
+    return plain, opened, trainer
+
+
+def test_a_callback_trains_the_model_by_itself_on_its_own_data():
+    x, y = data(1, 40)
+    met = []
+
+    def train(model):
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
+        model.train_on_batch(x[:16], y[:16])
+        model.fit(x, y, batch_size=16, verbose=0, callbacks=[Hooks()])
+        met.append(int(model.optimizer.iterations))
+
+    _, _, trainer = each_way(calling("on_epoch_end", train, run_eagerly=True))
+    # Of its own steps it counts its own alone: 4 of the callback's lie between two epochs.
+    assert met == [STEPS + 4, 2 * STEPS + 8] * 3
+    assert trainer.open_steps == 2 * STEPS
+
+
+@pytest.mark.parametrize("memory_mapped", [False, True])
+def test_a_callback_trains_the_model_in_the_midst_of_an_epoch(tmp_path, memory_mapped, monkeypatch):
+    if memory_mapped:  # the rows come by number, the callback's come as they are
+        mapped = np.memmap(tmp_path / "x", X.dtype, "w+", shape=FEW["x"].shape)
+        mapped[:] = FEW["x"]
+        monkeypatch.setitem(FEW, "x", mapped)
+
+    def train(model):
+        if int(model.optimizer.iterations) in (2, 3, 8):
+            model.fit(X[:20], Y[:20], batch_size=16, verbose=0)
+
+    _, _, trainer = each_way(calling("on_train_batch_begin", train, run_eagerly=memory_mapped))
+    assert trainer.open_steps == 2 * STEPS
+
+
+def test_a_callback_stops_the_training_in_the_midst_of_an_epoch():
+    def stop(model):
+        model.stop_training = int(model.optimizer.iterations) == STEPS + 2
+
+    plain, _, _ = each_way(calling("on_train_batch_end", stop, run_eagerly=True))
+    assert int(plain.optimizer.iterations) == STEPS + 2
+
+
+def test_a_learning_rate_that_a_callback_sets_holds_from_the_next_step():
+    seen = []
+
+    def freeze(model):
+        model.optimizer.learning_rate = 0.0
+        seen.append(model.get_weights())
+
+    _, opened, _ = each_way(calling("on_epoch_end", freeze, run_eagerly=True, optimizer="sgd"))
+    for first, last in zip(seen[-2], opened.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, last)
+
+
+@pytest.mark.parametrize("way", ["closed", "open"])
+def test_the_model_is_copied_saved_and_pickled_during_and_after(tmp_path, way):
+    during = []
+
+    def copies(model):
+        model.save(tmp_path / "model.keras")
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        saved = keras.models.load_model(tmp_path / "model.keras")
+        during.append((model.get_weights(), [pickle.loads(pickle.dumps(model)), saved, copy.deepcopy(model), clone]))
+
+    model, _ = calling("on_epoch_end", copies, run_eagerly=True)(way)
+    copies(model)
+    assert len(during) == 3
+    for expected, found in during:
+        for one in found:
+            assert one.train_function is None
+            for value, same in zip(expected, one.get_weights(), strict=True):
+                np.testing.assert_array_equal(value, same)
+    first = during[0][1][0]
+    first.fit(**FEW)
+    assert int(first.optimizer.iterations) == 2 * STEPS
 
 
 @pytest.mark.parametrize("way", ["plain", "open"])

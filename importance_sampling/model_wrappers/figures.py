@@ -15,6 +15,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.model_wrappers.gradient import Stepped
 from importance_sampling.samplers.resampling import SystematicResampling
+from importance_sampling.scores import flat
 from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
 
 FAIR = SystematicResampling()
@@ -33,7 +34,7 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
         The logs, as Keras's own step returns them, and the pool's loss.
     """
     x, y, sample_weight = data
-    size = keras.tree.flatten(x)[0].shape[0]
+    size = flat(x)[0][0].shape[0]
 
     def multiplier(_: int, output: OutputLoss) -> Any:
         # A loss that is summed would count every candidate.
@@ -87,7 +88,7 @@ def _counted(
                 _scale_update(variable, loss.scope.get_current_value(variable), loss_share)
     model._loss_tracker.update_state(loss.value, sample_weight=rows)
     first = (x, y, y_pred, sample_weight)
-    if rows < keras.tree.flatten(x)[0].shape[0]:
+    if rows < flat(x)[0][0].shape[0]:
         first = _take(first, ops.arange(rows))
     if type(model).compute_metrics is not keras.Model.compute_metrics:
         # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
@@ -132,7 +133,7 @@ def record(model: keras.Model, data: tuple, y_pred: Any) -> dict:
     """
     x, y, sample_weight = data
     loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-    model._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+    model._loss_tracker.update_state(loss, sample_weight=ops.shape(flat(x)[0][0])[0])
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 

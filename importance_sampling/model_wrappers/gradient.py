@@ -15,7 +15,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import call, row_norms
+from importance_sampling.scores import call, flat, row_norms
 from importance_sampling.weighted_loss import Multiplier, OutputLoss, WeightedLoss, weighted_loss
 
 
@@ -69,7 +69,7 @@ def backward(
     """
     x, y, sample_weight = batch
     weights = model.trainable_weights if trainable is None else trainable
-    rows = ops.shape(keras.tree.flatten(x)[0])[0]
+    rows = ops.shape(flat(x)[0][0])[0]
     ones = ops.ones((rows,), dtype="float32")
     with backend.recording([ones, *(trainable or ())]) as gradient:
         with contextlib.nullcontext() if points is None else points.caught() as caught:
@@ -150,6 +150,6 @@ def weighted_step(
     follow(model, taken.gradients)
     measured = taken.samples if measure == "loss" else row_norms(taken.points)
     if measured is not None:
-        rows = keras.tree.flatten(batch[0])[0].shape[0]
+        rows = flat(batch[0])[0][0].shape[0]
         measured = ops.cast(measured, "float32") * ((rows if taken.loss.is_mean else 1) / scale) / weights
     return Stepped(measured, taken.y_pred, loss)

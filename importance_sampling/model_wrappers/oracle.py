@@ -16,6 +16,7 @@ from keras import ops
 from importance_sampling.model_wrappers.base import ModelWrapper, measured_scores, trained
 from importance_sampling.model_wrappers.figures import of_batch
 from importance_sampling.model_wrappers.gradient import Measured, backward, follow, weighted
+from importance_sampling.scores import flat
 from importance_sampling.weighted_loss import Multiplier
 
 
@@ -65,7 +66,7 @@ class OracleWrapper(ModelWrapper):
             ValueError: `w` has another shape.
         """
         batch = self._ready(x, y)
-        rows, size = keras.tree.flatten(batch[0])[0].shape[0], self.reweighting.weight_size
+        rows, size = flat(batch[0])[0][0].shape[0], self.reweighting.weight_size
         w = np.asarray(w, "float32")
         if w.shape != (rows, size) and not (size == 1 and w.shape == (rows,)):
             raise ValueError(

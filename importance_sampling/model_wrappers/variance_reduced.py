@@ -21,6 +21,7 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.model_wrappers.base import ModelWrapper, trained
 from importance_sampling.model_wrappers.figures import of_batch, record
 from importance_sampling.model_wrappers.gradient import Measured, Pass, backward, follow, weighted
+from importance_sampling.scores import flat
 from importance_sampling.weighted_loss import Multiplier, Unsupported
 
 
@@ -75,7 +76,7 @@ class SVRGWrapper(ModelWrapper):
             batch = self._ready(*keras.utils.unpack_x_y_sample_weight(batch))
             if rows == 0:
                 self._begin()
-            size = keras.tree.flatten(batch[0])[0].shape[0]
+            size = flat(batch[0])[0][0].shape[0]
             rows += size
             self._compiled(self._accumulate, reduce_retracing=True)(batch, np.float32(size / rows))
         if rows == 0:
@@ -98,7 +99,7 @@ class SVRGWrapper(ModelWrapper):
             ValueError: there is no snapshot yet, or `w` has another shape.
         """
         batch = self._ready(x, y)
-        rows = keras.tree.flatten(batch[0])[0].shape[0]
+        rows = flat(batch[0])[0][0].shape[0]
         w = np.ones(rows, "float32") if w is None else np.asarray(w, "float32")
         if w.size != rows:
             raise ValueError(f"`w` must hold a weight for each of the {rows} samples. Received: w of shape {w.shape}")

@@ -61,5 +61,5 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
 
 def _unnumbered(batch: Any) -> tuple:
     batch = backend.without_optionals(batch)
-    rows = keras.tree.flatten(batch)[0].shape[0]
+    rows = flat(batch)[0][0].shape[0]
     return np.full(rows, -1, "int64"), batch
