@@ -5,12 +5,13 @@ import os
 # Ahead of TensorFlow: the models are tiny, and workers with a pool of threads each would only wait for one another.
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
-import keras
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import keras  # here, so that the process that only hands out tests to the workers starts without it
+
     keras.utils.set_random_seed(4)
 
 

@@ -45,7 +45,7 @@ def recurrent_case():
     stack = [
         keras.Input((TIME, 6)),
         layers.Masking(),
-        layers.LSTM(3, return_sequences=True),
+        layers.SimpleRNN(3, return_sequences=True),
         layers.Dense(3, "softmax"),
     ]
     return stack, x, y
