@@ -8,10 +8,10 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
 from pathlib import Path
 
 import keras
+import measured
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,10 +23,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DEFAULT = re.compile(r"^\| `(\w+)` \| `([^`]+)` \|", re.MULTILINE)
-
-sys.path.append(str(ROOT / "docs" / "hooks"))
-
-import measured
 
 
 def snippets(page):

@@ -1,6 +1,7 @@
 """Docstrings as the site needs them: examples as code, and the sources' short names as links.
 
-A griffe extension. Docstrings say `Example:`, which griffe knows as `Examples:` only, and cite papers as [KF18].
+A griffe extension. Docstrings say `Example:`, which griffe knows as `Examples:` only, describe several
+arguments at once (`x, y: the batch`), and cite papers as [KF18].
 """
 
 import re
@@ -18,6 +19,7 @@ SOURCES = {
     "LH16": "https://arxiv.org/abs/1511.06343",
     "LJ17": "https://arxiv.org/abs/1609.03261",
 }
+SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+): (.+(?:\n\1 +.+)*)$", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
@@ -27,7 +29,12 @@ class Docstrings(griffe.Extension):
         """Rewrite its docstring."""
         if obj.docstring is not None:
             text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = SEVERAL.sub(lambda several: "\n".join(_each(*several.groups())), text)
             obj.docstring.value = re.sub(r"\[(\w+)\](?!\()", _linked, text)
+
+
+def _each(indent: str, names: str, text: str) -> list[str]:
+    return [f"{indent}{name}: {text}" for name in names.split(", ")]
 
 
 def _linked(name: re.Match) -> str:
