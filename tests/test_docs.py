@@ -76,7 +76,7 @@ def test_every_trainer_has_a_card_with_all_its_defaults_and_a_row_to_choose_it_b
     page = card(trainer)
     rows = {name: ast.literal_eval(default) for name, default in DEFAULT.findall(page.read_text(encoding="utf-8"))}
     assert rows == parameters(getattr(training, trainer))
-    choosing = (PAGES / "choosing.md").read_text(encoding="utf-8")
+    choosing = (PAGES / "choosing.md").read_text(encoding="utf-8").replace("<wbr>", "")  # where names may be broken
     assert f"| [{trainer}](trainers/{page.name}) |" in choosing
 
 
