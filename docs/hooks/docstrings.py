@@ -1,0 +1,41 @@
+"""Docstrings as the site needs them: examples as code, and the sources' short names as links.
+
+A griffe extension. Docstrings say `Example:`, which griffe knows as `Examples:` only, describe several
+arguments at once (`x, y: the batch`), and cite papers as [KF18].
+"""
+
+import re
+from typing import Any
+
+import griffe
+
+SOURCES = {
+    "AZ17": "https://arxiv.org/abs/1603.05953",
+    "C16": "https://proceedings.mlr.press/v48/canevet16.html",
+    "I17": "https://arxiv.org/abs/1702.03275",
+    "JZ13": "https://papers.nips.cc/paper/2013/hash/ac1dd209cbcc5e5d1c6e28598e8cbbe8-Abstract.html",
+    "KF17": "https://arxiv.org/abs/1706.00043",
+    "KF18": "https://arxiv.org/abs/1803.00942",
+    "LH16": "https://arxiv.org/abs/1511.06343",
+    "LJ17": "https://arxiv.org/abs/1609.03261",
+}
+SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+): (.+(?:\n\1 +.+)*)$", re.MULTILINE)
+
+
+class Docstrings(griffe.Extension):
+    """Called by griffe for everything that it finds in the package."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite its docstring."""
+        if obj.docstring is not None:
+            text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = SEVERAL.sub(lambda several: "\n".join(_each(*several.groups())), text)
+            obj.docstring.value = re.sub(r"\[(\w+)\](?!\()", _linked, text)
+
+
+def _each(indent: str, names: str, text: str) -> list[str]:
+    return [f"{indent}{name}: {text}" for name in names.split(", ")]
+
+
+def _linked(name: re.Match) -> str:
+    return f"[{name[1]}]({SOURCES[name[1]]})" if name[1] in SOURCES else name[0]

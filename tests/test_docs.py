@@ -1,0 +1,116 @@
+"""The documentation says what the code does: its snippets run, its defaults are the code's, no public name is missing.
+
+That it can be built is tested by building it, strictly, in `.ci/run`.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import keras
+import measured
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import importance_sampling
+from importance_sampling import training
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "pages"
+SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DEFAULT = re.compile(r"^\| `(\w+)` \| `([^`]+)` \|", re.MULTILINE)
+
+
+def snippets(page):
+    return SNIPPET.findall(page.read_text(encoding="utf-8"))
+
+
+def card(trainer):
+    """The page whose title is the trainer's name."""
+    return next(page for page in PAGES.glob("trainers/*.md") if page.read_text("utf-8").startswith(f"# {trainer}\n"))
+
+
+def parameters(trainer):
+    """What its constructor takes, but for the model."""
+    return {name: one.default for name, one in list(inspect.signature(trainer).parameters.items())[1:]}
+
+
+@pytest.fixture
+def names():
+    """What the pages take for granted: data in the shape of MNIST's rows, and a compiled model of ten classes."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.uniform(size=(576, 784)).astype("float32"), rng.integers(10, size=576)
+    y = keras.utils.to_categorical(labels, 10)
+    model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    return dict(model=model, x_train=x[:512], y_train=y[:512], x_test=x[512:], y_test=y[512:])
+
+
+@pytest.fixture
+def eagerly():
+    """Nothing is compiled: a snippet takes a few steps, and each would wait seconds for its compiler."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`:UserWarning")
+@pytest.mark.parametrize(
+    "page",
+    [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_snippets_run(page, names, eagerly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets(page):
+        exec(compile(snippet, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("trainer", training.__all__)
+def test_every_trainer_has_a_card_with_all_its_defaults_and_a_row_to_choose_it_by(trainer):
+    page = card(trainer)
+    rows = {name: ast.literal_eval(default) for name, default in DEFAULT.findall(page.read_text(encoding="utf-8"))}
+    assert rows == parameters(getattr(training, trainer))
+    choosing = (PAGES / "choosing.md").read_text(encoding="utf-8").replace("<wbr>", "")  # where names may be broken
+    assert f"| [{trainer}](trainers/{page.name}) |" in choosing
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = "\n".join(page.read_text(encoding="utf-8") for page in PAGES.glob("api/*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", reference, re.MULTILINE))
+    mentioned = set(re.findall(r"`(?:importance_sampling\.)?(\w+)`", reference))
+    missing = [
+        module.name
+        for module in pkgutil.iter_modules(importance_sampling.__path__)
+        if f"importance_sampling.{module.name}" not in shown and module.name not in mentioned
+    ]
+    for name in shown | {"importance_sampling"}:
+        module = importlib.import_module(name) if name.count(".") < 3 else None
+        for public in getattr(module, "__all__", ()):
+            value = getattr(module, public)
+            is_ours = getattr(value, "__module__", "").startswith("importance_sampling")
+            if not (is_ours and value.__doc__) and public not in mentioned:
+                missing.append(f"{name}.{public}")
+    assert not missing, f"docs/pages/api has nothing on {missing}"
+
+
+def test_a_table_of_measurements_is_made_of_the_file_alone():
+    figure = dict(median=2.0, quartiles=[1.0, 4.0], n=3)
+    ways = [dict(way=way, train_loss=figure, steps=figure) for way in ("plain", "reshuffle", "biased")]
+    figures = [dict(task="digits", protocol="anytime", by="seconds", budget=15.0, unit="%", ways=ways)]
+    text = measured.filled("A\n\n<!-- measured: reshuffle -->\n\nB", figures)
+    assert text.startswith("A\n\n## Measured\n\nTask `digits`, 15 seconds")
+    assert "medians of 3 seeds" in text
+    assert re.search(r"^\| reshuffle \| +2 \(1 to 4\)", text, re.MULTILINE)
+    assert re.search(r"^\| plain ", text, re.MULTILINE)
+    assert "biased" not in text
+    assert "| biased" in measured.filled("<!-- measured: all -->", figures)
+
+
+def test_where_nothing_was_measured_a_page_shows_no_table():
+    assert measured.filled("A\n\n<!-- measured: svrg -->\n\nB", []) == "A\n\n\n\nB"
