@@ -22,12 +22,14 @@ after commas, and what is to be made of it after a plus:
   canevet,N=512:small_nn
   cifar10+augmented,horizontal_flip=True,width_shift_range=0.1:wide_resnet_28_2
 
+Under each name are its options, with their defaults.
+
 data sets:
 {known.described(known.DATASETS)}
 to be made of them:
-{known.described(known.VIEWS)}
+{known.described(known.VIEWS, 1)}
 models:
-{known.described(BUILDERS)}
+{known.described(BUILDERS, 2)}
 
 a WAY is a trainer, with any of its options (score=, layer=, alpha=, ...), or a sampler by itself, with its options,
 score=, layer=, tau_th= (a gate) and k= (of its weights: 1 unbiased, less leans towards hard samples, None unweighted):
@@ -36,16 +38,15 @@ score=, layer=, tau_th= (a gate) and k= (of its weights: 1 unbiased, less leans 
   history-sampler,recompute=1,score=full_gnorm+power,power=0.5
 
 trainers:
-  {known.UNIFORM:30} Keras's own `fit`.
-{known.described(known.TRAINERS)}
+  {known.UNIFORM}
+      Keras's own `fit`.
+{known.described(known.TRAINERS, 1)}
 samplers:
-{known.described(known.SAMPLERS)}
+{known.described(known.SAMPLERS, 2)}
 around a sampler, smoothed scores:
-{known.described(known.SMOOTHING)}
+{known.described(known.SMOOTHING, 1)}
 around a sampler, when to start:
 {known.described(known.CONDITIONS)}
-
-A name that is wrong, or an option, is answered by those that there are.
 """
 
 

@@ -5,6 +5,7 @@ A new trainer, sampler or data set is a line here.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import keras
 
 from importance_sampling import conditions, datasets, samplers, training
 from importance_sampling.comparison.sampled import SamplerTraining
-from importance_sampling.comparison.specs import Part, call, lookup, option_names, parse
+from importance_sampling.comparison.specs import Part, call, lookup, options_of, parse
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import BaseSampler, ConditionalStartSampler
 
@@ -32,7 +33,7 @@ def augmented(
     zoom_range: float = 0.0,
     fill_mode: str = "nearest",
 ) -> datasets.OntheflyAugmentedImages:
-    """`OntheflyAugmentedImages` with the ranges as arguments."""
+    """Augmented copies of the training images, N of them or ten of each; shifts are shares, angles degrees."""
     ranges = dict(horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, fill_mode=fill_mode)
     ranges |= dict(width_shift_range=width_shift_range, height_shift_range=height_shift_range)
     ranges |= dict(rotation_range=rotation_range, shear_range=shear_range, zoom_range=zoom_range)
@@ -99,7 +100,7 @@ def dataset(text: str, path: str | Path | None = None) -> datasets.BaseDataset:
         ValueError: a name or an option isn't known, or is out of its range.
     """
     first, *views = parse(text)
-    if path is not None and "path" in option_names(lookup(first.name, DATASETS, "data set")):
+    if path is not None and "path" in options_of(lookup(first.name, DATASETS, "data set")):
         first = Part(first.name, {"path": path} | first.options)
     made = call(first, DATASETS, "data set")
     for view in views:
@@ -152,7 +153,25 @@ def sampled(model: keras.Model, seed: int, sampler: Part, around: list[Part]) ->
     return SamplerTraining(model, make, seed=seed, **of_trainer)
 
 
-def described(known: Mapping[str, Callable]) -> str:
-    """A line a name, with what its class says of it."""
-    lines = [(name, [*(one.__doc__ or "").splitlines(), ""][0]) for name, one in known.items()]
-    return "\n".join(f"  {name:30} {line}".rstrip() for name, line in lines)
+def described(known: Mapping[str, Callable], given: int = 0) -> str:
+    """For each name what its class says of it, and its options with their defaults.
+
+    Args:
+        known: from names to classes or functions.
+        given: int, how many of the first arguments are no options.
+    """
+    return "\n".join(_described(name, one, given) for name, one in known.items())
+
+
+def _described(name: str, one: Callable, given: int) -> str:
+    lines = [*(one.__doc__ or "").splitlines(), ""]
+    options = [
+        str(option.replace(annotation=option.empty))
+        for option in options_of(one, given).values()
+        if option.name not in ("model", "seed")
+    ]
+    text = [f"  {name}", textwrap.fill(lines[0], 108, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    if options:
+        wide = textwrap.TextWrapper(108, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False)
+        text.append(wide.fill(", ".join(options)))
+    return "\n".join(text)

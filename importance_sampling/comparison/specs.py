@@ -50,7 +50,7 @@ def call(part: Part, known: Mapping[str, Callable], kind: str, *given: Any, **fi
     Raises:
         ValueError: the name or an option isn't known, or what is called raised one.
     """
-    taken = option_names(lookup(part.name, known, kind), len(given))
+    taken = options_of(lookup(part.name, known, kind), len(given))
     names = [name for name in taken if name not in fixed]
     if unknown := [name for name in part.options if name not in names]:
         raise ValueError(
@@ -71,15 +71,15 @@ def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
     return known[name]
 
 
-def option_names(function: Callable, given: int = 0) -> list[str]:
+def options_of(function: Callable, given: int = 0) -> dict[str, inspect.Parameter]:
     """The options of a function or class: its named arguments but the first few, those of a base's `**options` too."""
     arguments = list(inspect.signature(function).parameters.values())[given:]
-    names = [one.name for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    if any(one.kind is one.VAR_KEYWORD for one in arguments) and inspect.isclass(function):
+    found = {one.name: one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    if inspect.isclass(function) and any(one.kind is one.VAR_KEYWORD for one in arguments):
         for base in function.__mro__[1:-1]:
             more = inspect.signature(base).parameters.values()
-            names += [one.name for one in more if one.kind is one.KEYWORD_ONLY and one.name not in names]
-    return names
+            found = {one.name: one for one in more if one.kind is one.KEYWORD_ONLY} | found
+    return found
 
 
 def _part(part: str, text: str) -> Part:
