@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from importance_sampling.cli import positive
 from importance_sampling.comparison import Budget, Clock, Data, Evaluation, Task, compare, fit_of, report
 from importance_sampling.comparison.progress import Progress, told
 
@@ -80,8 +81,8 @@ class Example:
 def add_options(parser: argparse.ArgumentParser, default_budget: str) -> None:
     """The options that all examples have."""
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--epochs", type=int, metavar="N", help=f"how long to train; {default_budget}")
-    budget.add_argument("--seconds", type=float, metavar="S", help="the same in seconds of training")
+    budget.add_argument("--epochs", type=positive(int), metavar="N", help=f"how long to train; {default_budget}")
+    budget.add_argument("--seconds", type=positive(float), metavar="S", help="the same in seconds of training")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz file in the layout of Keras's mnist.npz")
     parser.add_argument("--seed", type=int, metavar="N", help="makes a run of N epochs repeatable")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rows, and one epoch unless told otherwise")
@@ -89,23 +90,22 @@ def add_options(parser: argparse.ArgumentParser, default_budget: str) -> None:
 
 def fit(example: Example, trainer: Any, model: keras.Model, data: Data, options: argparse.Namespace) -> None:
     """Train for the epochs, or seconds, asked for, and say what the trainer did."""
-    method, arguments = fit_of(trainer, data), dict(batch_size=BATCH)
     if options.seconds:
         clock = Clock(
-            model,
+            trainer,
             Evaluation(data, example.error),
             options.seconds,
             measurements=5,
             decay=example.decay,
             measured=lambda clock: print(told(clock, example.unit)),
         )
-        arguments |= dict(epochs=FOREVER, verbose=0, callbacks=[clock])
+        arguments = dict(epochs=FOREVER, verbose=0, callbacks=[clock])
     else:
         epochs, steps = example.length(data, options)
-        clock = Clock(model, unmeasured, steps, by="steps", measurements=1, decay=example.decay)
-        arguments |= dict(epochs=epochs, validation_data=(data.x_test, data.y_test))
-        arguments |= dict(callbacks=[clock] if example.decay else [])
-    method(data.x_train, data.y_train, **arguments)
+        clock = Clock(trainer, unmeasured, steps, by="steps", measurements=1, decay=example.decay)
+        validation = (data.x_test, data.y_test)
+        arguments = dict(epochs=epochs, validation_data=validation, callbacks=[clock] if example.decay else [])
+    fit_of(trainer, data)(data.x_train, data.y_train, batch_size=BATCH, **arguments)
     if trainer is not model:
         print(trainer.summary())
 

@@ -119,6 +119,7 @@ def test_a_comparison_writes_table_picture_and_measurements(digits, tmp_path, ca
         (["minst:lr"], "The data set must be one of mnist, "),
         (["mnist:deep"], "`name` must be one of small_nn, "),
         (["mnist:lr", "--data", "nowhere.npz"], "`path` must be an npz file"),
+        (["canevet,N=8,test_split=0:lr"], "A comparison needs test rows."),
         (["canevet,N=8:small_cnn"], "`input_shape` must be a tuple"),
         (["canevet,N=8:lr", "--ways", "fastest"], "The way to train must be one of"),
         (["canevet,N=8:lr", "--ways", "importance,alpha=2"], "`alpha` must be a number in"),

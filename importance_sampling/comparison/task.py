@@ -49,10 +49,12 @@ def check(task: Task) -> None:
     Raises:
         ValueError: an option of a way is unknown or out of its range, or model and data don't fit.
     """
+    data = task.data
+    if not len(data.x_test):
+        raise ValueError(f"A comparison needs test rows. Received: {task.name} without any")
     model = task.build()
     for make in task.ways.values():
         make(model, 0)
-    data = task.data
     model.evaluate(data.x_test[:2], data.y_test[:2], verbose=0)
 
 
