@@ -37,7 +37,7 @@ def trainer(model, options):
     return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the one line
 
 
-EXAMPLE = Example("cifar10_resnet", __doc__, load, build, trainer, epochs=1, decay=decay)
+EXAMPLE = Example("cifar10_resnet", __doc__, load, build, trainer, epochs=1, decay=decay, measurements=5)
 
 if __name__ == "__main__":
     EXAMPLE.main()

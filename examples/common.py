@@ -36,6 +36,7 @@ class Example:
         error: as for `Task`.
         unit: as for `Task`.
         decay: as for `Task`.
+        measurements: int, how many are made side by side; fewer where they take long.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Example:
     error: Callable[[dict], float] | None = None
     unit: str = "%"
     decay: Callable[[float], float] | None = None
+    measurements: int = 20
 
     def main(self) -> None:
         """Run as a script."""
@@ -144,5 +146,5 @@ def side_by_side(example: Example, data: Data, options: argparse.Namespace) -> l
         decay=example.decay,
     )
     budget = Budget(options.seconds) if options.seconds else Budget(example.length(data, options)[1], "steps")
-    compare(task, budget, [options.seed or 1], done, progress.measured)
+    compare(task, budget, [options.seed or 1], done, progress.measured, example.measurements)
     return sorted(runs, key=lambda run: list(ways).index(run["way"]))

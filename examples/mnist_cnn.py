@@ -20,7 +20,7 @@ def trainer(model, options):
     return model if options.uniform else ConstantTimeImportanceTraining(model, seed=options.seed)  # the one line
 
 
-EXAMPLE = Example("mnist_cnn", __doc__, digits, build, trainer)
+EXAMPLE = Example("mnist_cnn", __doc__, digits, build, trainer, measurements=10)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -43,7 +43,7 @@ def trainer(model, options):
     return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the one line
 
 
-EXAMPLE = Example("mnist_lstm", __doc__, load, build, trainer, add_options=add_options)
+EXAMPLE = Example("mnist_lstm", __doc__, load, build, trainer, add_options=add_options, measurements=10)
 
 if __name__ == "__main__":
     EXAMPLE.main()

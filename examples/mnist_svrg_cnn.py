@@ -26,6 +26,7 @@ EXAMPLE = Example(
     way="SVRG",
     others={"importance": lambda model, seed: ImportanceTraining(model, seed=seed)},
     epochs=1,
+    measurements=10,
 )
 
 if __name__ == "__main__":
