@@ -16,6 +16,10 @@ from importance_sampling.comparison.progress import Progress
 from importance_sampling.models import get
 from importance_sampling.models.registry import BUILDERS
 
+COMPARE = """\
+Train each task in every way, from the same weights, by turns, for the same seconds of training (evaluation and
+compilation don't count) or steps. Writes a table (Markdown), all measurements (CSV) and a picture (PNG) a task.
+"""
 EPILOG = f"""\
 a TASK is DATASET:MODEL, such as mnist:small_nn or cifar10:wide_resnet_28_2. Options of a data set follow its name
 after commas, and what is to be made of it after a plus:
@@ -77,9 +81,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     command = commands.add_parser(
         "compare",
         help="train in several ways for the same time, and see how far each gets",
-        description="Train each task in every way, from the same weights, by turns, for the same seconds of training "
-        "(evaluation and compilation don't count) or steps. Writes a table (Markdown), all measurements (CSV) and a "
-        "picture (PNG) for each task.",
+        description=COMPARE,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
