@@ -19,6 +19,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["importance_sampling", "importance_sampling.*"]),
+    entry_points={"console_scripts": ["importance-sampling = importance_sampling.cli:main"]},
     package_data={"importance_sampling": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["keras>=3.8", "tensorflow>=2.18", "numpy", "blinker", "transparent-keras"],

@@ -25,24 +25,14 @@ from pathlib import Path
 
 import keras
 import tasks
-from figures import SHARES, compared, table
 from results import Results
 from ways import WAYS, YARDSTICKS
 
-from importance_sampling.comparison import Clock, Evaluation, Panel, Point, alike, draw, forward_equivalents, train
+from importance_sampling.comparison import Clock, Evaluation, alike, forward_equivalents, report, train
+from importance_sampling.comparison.figures import SHARES, compared, table
 
 PROTOCOLS = ("anytime", "budget")
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times a task's rate, to tune among
-
-MAIN = {
-    "train_loss": ("training loss", ".3g"),
-    "test_loss": ("test loss", ".3g"),
-    "test_error": ("test error", ".2f"),
-    "steps": ("steps", ".0f"),
-    "ms/step": ("ms a step", ".2f"),
-    "cost/step": ("cost a step", ".2f"),
-    "importance": ("importance steps", ".0%"),
-}
 
 
 def main() -> None:
@@ -55,7 +45,7 @@ def main() -> None:
     wanted = list(itertools.chain.from_iterable(plan(options, name) for name in options.tasks))
     for _, runs in grouped(wanted, "task", "protocol", "budget", "seed"):
         train_missing(runs, results, options)
-        report(wanted, results, options.out)
+        write_report(wanted, results, options.out)
     print((options.out / "table.md").read_text(encoding="utf-8"))
     missing = results.missing(wanted)
     if missing:
@@ -148,14 +138,7 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
             runs.append(run)
 
     def done(number: int, clock: Clock) -> None:
-        run = dict(
-            runs[number],
-            steps=clock.steps,
-            seconds=clock.seconds,
-            cost=clock.cost,
-            open_steps=clock.open_steps,
-            points=[point._asdict() for point in clock.points],
-        )
+        run = runs[number] | clock.record()
         results.add(run)
         last = clock.points[-1]
         print(
@@ -187,16 +170,16 @@ def cosine(share: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-def report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
+def write_report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
     """Write the tables, and a picture for each task, protocol and budget."""
     texts, figures = [], []
     for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
         unit, by = tasks.get(name).unit, group[0]["by"]
         rows = compared(group, YARDSTICKS)
         figures.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
-        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, MAIN)}\n")
+        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, report.COLUMNS)}\n")
         texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
-        picture(group, unit, out / f"{name}-{protocol}-{budget:g}-{by}.png")
+        report.picture(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
     (out / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
@@ -204,7 +187,7 @@ def report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
 
 def ratios(rows: Sequence[Mapping], yardstick: str, protocol: str) -> str:
     """The table of what the ways are over a yardstick; "" where there is nothing to compare."""
-    columns = {f"{name} over {yardstick}": MAIN[name] for name in ("train_loss", "test_loss", "test_error")}
+    columns = {f"{name} over {yardstick}": report.COLUMNS[name] for name in ("train_loss", "test_loss", "test_error")}
     if protocol == "anytime":
         columns |= {f"loss over {yardstick}, {share:.0%}": (f"loss at {share:.0%}", "") for share in SHARES}
         columns |= {f"times sooner than {yardstick}, {share:.0%}": (f"sooner at {share:.0%}", "") for share in SHARES}
@@ -225,19 +208,6 @@ def title(run: Mapping) -> str:
     return f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}"
 
 
-def picture(group: Sequence[Mapping], unit: str, path: Path) -> None:
-    """Losses and error over the budget, with bands."""
-    runs = {way: [[Point(**p) for p in run["points"]] for run in ones] for (way,), ones in grouped(group, "way")}
-    panels = [
-        Panel("train_loss", "training loss (log scale)", log=True),
-        Panel("test_loss", "test loss (log scale)", log=True),
-        Panel("test_error", f"test error ({unit})"),
-    ]
-    seeds = len({run["seed"] for run in group})
-    text = title(group[0]) + (f": medians and quartiles of {seeds} seeds" if seeds > 1 else "")
-    draw(runs, panels, path, group[0]["by"], text)
-
-
 def tune(options: argparse.Namespace) -> None:
     """Find the rate of the least median test loss of plain training under a decayed rate; write it to the task."""
     results = Results(options.out / "tuning.jsonl")
@@ -250,7 +220,7 @@ def tune(options: argparse.Namespace) -> None:
         labelled = [dict(run, way=f"plain, rate {run['rate']:g}") for run in results.of(wanted)]
         for _, group in grouped(labelled, "budget"):
             rows = compared(group, ())
-            print(f"## {title(group[0])}\n\n{table(rows, MAIN)}\n")
+            print(f"## {title(group[0])}\n\n{table(rows, report.COLUMNS)}\n")
         best = min(rows, key=lambda row: row["test_loss"]["median"])["way"].rsplit(" ", 1)[1]
         edge = ", at the edge of the grid" if best in (f"{task.rate * GRID[0]:g}", f"{task.rate * GRID[-1]:g}") else ""
         print(f"{name}: the best rate for the last budget is {best}{edge}.\n")

@@ -7,8 +7,19 @@ import sys
 import equal_time
 import numpy as np
 import pytest
-from figures import cell, compared, end, loss_at, lower, reached, sooner, summarise, table
 from results import Results, key
+
+from importance_sampling.comparison.figures import (
+    cell,
+    compared,
+    end,
+    loss_at,
+    lower,
+    reached,
+    sooner,
+    summarise,
+    table,
+)
 
 
 def run(way="plain", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **changes):

@@ -8,8 +8,26 @@ import numpy as np
 import pytest
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.comparison import Clock, Data, Evaluation, Panel, Point, alike, clock, draw, train
+from importance_sampling.comparison import (
+    Budget,
+    Clock,
+    Data,
+    Evaluation,
+    Panel,
+    Point,
+    Task,
+    alike,
+    check,
+    clock,
+    compare,
+    draw,
+    train,
+)
+from importance_sampling.comparison import (
+    data as data_module,
+)
 from importance_sampling.comparison.turns import Turns, by_turns
+from importance_sampling.datasets import CanevetICML2016
 
 
 def data():
@@ -113,8 +131,8 @@ def test_a_trainer_tells_its_cost_steps_pools_and_looks():
 
 
 def test_the_unit_of_a_budget_must_be_known():
-    with pytest.raises(ValueError, match=r'`by` must be "seconds" or "cost". Received: by=\'steps\''):
-        Clock(None, None, 1.0, by="steps")
+    with pytest.raises(ValueError, match=r"`by` must be one of seconds, cost, steps\. Received: by='hours'"):
+        Clock(None, None, 1.0, by="hours")
 
 
 def test_a_picture_is_drawn_of_runs_of_unequal_length(tmp_path):
@@ -124,3 +142,70 @@ def test_a_picture_is_drawn_of_runs_of_unequal_length(tmp_path):
     panels = [Panel("train_loss", "training loss", log=True), Panel("test_error", "test error (%)")]
     draw({"plain": runs, "ours": runs[:1]}, panels, path, over="cost")
     assert path.stat().st_size > 10000
+
+
+def test_a_task_is_trained_in_all_its_ways_from_the_same_weights_and_what_finished_is_kept(monkeypatch):
+    runs, looks = [], []
+
+    class Failing:
+        def __init__(self, model):
+            self.model = model
+
+        def fit(self, *args, **kwargs):
+            raise RuntimeError("on purpose")
+
+    ways = {
+        "plain": lambda model, seed: model,
+        "failing": lambda model, seed: Failing(model),
+        "ours": lambda model, seed: ImportanceTraining(model, tau_th=0, seed=seed),
+    }
+    task = Task("toy", data(), build, ways, batch_size=16)
+    check(task)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        compare(
+            task,
+            Budget(4, "steps"),
+            [3],
+            lambda run, trainer: runs.append(run),
+            lambda way, seed, clock: looks.append((way, seed, clock.steps)),
+            measurements=2,
+        )
+    assert sorted(run["way"] for run in runs) == ["ours", "plain"]
+    assert all((run["steps"], run["seed"], run["protocol"]) == (4, 3, "anytime") for run in runs)
+    assert [steps for way, _, steps in looks if way == "plain"] == [0, 2, 4]
+    first, second = (run["points"][0] for run in runs)
+    assert first == second and first["steps"] == 0
+    assert {run["way"]: run["open_steps"] for run in runs} == {"plain": 0, "ours": 4}
+
+
+def test_what_does_not_fit_together_is_found_ahead_of_training():
+    wrong = data()._replace(y_test=np.zeros((32, 4), "float32"))
+    with pytest.raises(ValueError, match="shape"):
+        check(Task("toy", wrong, build, {}))
+
+
+def test_rows_of_a_large_data_set_are_read_as_asked_for_and_train_the_same(monkeypatch):
+    grid = CanevetICML2016(N=16)
+    whole = Data.of(grid)
+    monkeypatch.setattr(data_module, "MOST", 100)
+    asked = Data.of(grid)
+    assert whole.in_memory and not asked.in_memory
+    assert asked.shape == (2,) and asked.output_size == 2
+    np.testing.assert_array_equal(asked.resident().x_train[np.array([3, 1])], whole.x_train[[3, 1]])
+    weights = []
+    for rows in (whole, asked):
+        keras.utils.set_random_seed(2)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
+        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+        train([model], rows, Evaluation(rows), 5, by="steps", batch_size=16, measurements=1)
+        weights.append(model.get_weights()[0])
+    np.testing.assert_array_equal(*weights)
+
+
+def test_classes_are_made_rare_by_their_first_rows():
+    labels = np.array([0, 1, 1, 2, 1, 0])
+    both = Data(np.arange(6.0), np.eye(3)[labels], np.arange(6.0), np.eye(3)[labels])
+    rare = both.thinned({1: 2, 0: 1})
+    np.testing.assert_array_equal(rare.x_train, [0, 1, 2, 3])
+    assert len(rare.y_train) == 4 and len(rare.x_test) == 6
+    assert [len(part) for part in both.first(2)] == [2, 2, 2, 2]

@@ -10,13 +10,10 @@ from importance_sampling.datasets import CanevetICML2016
 from importance_sampling.models import small_nn
 from tasks.task import Task
 
-TEST_ROWS = 20000
-
 
 def load(file: Path | None) -> Data:
     """A grid of 775 x 775; of its test points the first 20,000, which are a random draw."""
-    grid = CanevetICML2016(N=775)
-    return Data(*grid.train_data[:], *grid.test_data[:TEST_ROWS])
+    return Data.of(CanevetICML2016(N=775))
 
 
 TASK = Task(load=load, build=lambda: small_nn((2,), 2), rate=0.001, tuned=0.001, seconds=20, steps=8000)

@@ -16,8 +16,7 @@ from importance_sampling.datasets import MNIST
 @functools.lru_cache(1)
 def images(file: Path | None) -> Data:
     """Pixels in [0, 1], `(rows, 28, 28, 1)`, and one-hot labels."""
-    digits = MNIST(path=file)
-    return Data(*digits.train_data[:], *digits.test_data[:])
+    return Data.of(MNIST(path=file))
 
 
 def rows(file: Path | None) -> Data:

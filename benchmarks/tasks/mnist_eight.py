@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from importance_sampling.comparison import Data
 from tasks.mnist import digits, perceptron, rows
 from tasks.task import Task
@@ -13,11 +11,10 @@ SHARE = 0.005
 
 def load(file: Path | None) -> Data:
     """All rows of other digits, and so many eights, the first ones, that their share is right; labels `(rows, 1)`."""
-    x_train, y_train, x_test, y_test = rows(file)
-    is_eight, is_eight_test = digits(y_train) == 8, digits(y_test) == 8
-    kept = ~is_eight
-    kept[np.flatnonzero(is_eight)[: round(kept.sum() * SHARE / (1 - SHARE))]] = True
-    return Data(x_train[kept], is_eight[kept, None].astype("float32"), x_test, is_eight_test[:, None].astype("float32"))
+    whole = rows(file)
+    others = int((digits(whole.y_train) != 8).sum())
+    kept = whole.thinned({8: round(others * SHARE / (1 - SHARE))})
+    return kept._replace(y_train=kept.y_train[:, [8]], y_test=kept.y_test[:, [8]])
 
 
 TASK = Task(load=load, build=lambda: perceptron(1), rate=0.001, tuned=0.001)

@@ -15,6 +15,7 @@ import keras
 from importance_sampling.comparison.data import Data
 from importance_sampling.state import PLAIN_STEP
 
+UNITS = ("seconds", "cost", "steps")  # that a budget may be of
 WARM_UP = 3  # first steps, slow for reasons of their own
 
 
@@ -60,12 +61,13 @@ class Clock(keras.callbacks.Callback):
         trainer: the model, or a trainer of it; asked for `forward_equivalents`.
         evaluation: from the model to `(train_loss, test_loss, test_error)`.
         budget: float > 0, in units of `by`.
-        by: "seconds" (default) or "cost".
+        by: "seconds" (default), "cost" or "steps".
         measurements: int >= 1, how many after the first, which is of the untrained model.
         decay: None, or from the share of the budget that is spent, in [0, 1], to what the compiled learning rate is
             multiplied by.
         turn: float, how much of the budget a turn is.
         hand_over: called at the end of a turn; the clock stands still in it.
+        measured: called with the clock after every measurement, likewise.
 
     Attributes:
         seconds, cost, steps: of training so far.
@@ -89,13 +91,14 @@ class Clock(keras.callbacks.Callback):
         decay: Callable[[float], float] | None = None,
         turn: float = float("inf"),
         hand_over: Callable[[], None] = lambda: None,
+        measured: Callable[[Clock], None] = lambda clock: None,
     ):
         super().__init__()
-        if by not in ("seconds", "cost"):
-            raise ValueError(f'`by` must be "seconds" or "cost". Received: by={by!r}')
+        if by not in UNITS:
+            raise ValueError(f"`by` must be one of {', '.join(UNITS)}. Received: by={by!r}")
         self.trainer, self.evaluation = trainer, evaluation
         self.budget, self.by, self.measurements, self.decay = budget, by, measurements, decay
-        self.turn, self.hand_over = turn, hand_over
+        self.turn, self.hand_over, self.measured = turn, hand_over, measured
         self.seconds = self.cost = 0.0
         self.steps = self.open_steps = 0
         self.points: list[Point] = []
@@ -106,7 +109,17 @@ class Clock(keras.callbacks.Callback):
     @property
     def spent(self) -> float:
         """Of the budget."""
-        return self.seconds if self.by == "seconds" else self.cost
+        return getattr(self, self.by)
+
+    def record(self) -> dict:
+        """What was counted and measured, of plain numbers."""
+        return dict(
+            steps=self.steps,
+            seconds=self.seconds,
+            cost=self.cost,
+            open_steps=self.open_steps,
+            points=[point._asdict() for point in self.points],
+        )
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Measure the untrained model, and start."""
@@ -160,6 +173,7 @@ class Clock(keras.callbacks.Callback):
 
     def _measure(self) -> None:
         self.points.append(Point(self.seconds, self.cost, self.steps, *self.evaluation(self.model)))
+        self.measured(self)
 
     def _adjust(self) -> None:
         if self.decay is not None:

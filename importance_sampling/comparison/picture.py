@@ -27,7 +27,11 @@ STYLES = [
     dict(color="#3fa0d9", linestyle=":", marker="d", markerfacecolor="white"),
     dict(color="#8c510a", linestyle="-", marker="8", markerfacecolor="white"),
 ]
-AXES = {"seconds": "training time (seconds)", "cost": "training cost (forward passes of a batch)"}
+AXES = {
+    "seconds": "training time (seconds)",
+    "cost": "training cost (forward passes of a batch)",
+    "steps": "gradient steps",
+}
 
 
 class Panel(NamedTuple):
@@ -52,7 +56,7 @@ def draw(
         runs: from the name of each way to its runs, each with its points.
         panels: what to show.
         path: of the file, with a suffix that matplotlib knows.
-        over: the field of `Point` on the horizontal axis, "seconds" (default) or "cost".
+        over: the field of `Point` on the horizontal axis, "seconds" (default), "cost" or "steps".
         title: of the figure.
     """
     from matplotlib.figure import Figure

@@ -13,8 +13,9 @@ import keras
 from importance_sampling.comparison.clock import Clock
 from importance_sampling.comparison.data import Data
 from importance_sampling.comparison.turns import Turns, by_turns
+from importance_sampling.training import ImportanceTraining
 
-TURN = {"seconds": 0.5, "cost": 300.0}
+TURN = {"seconds": 0.5, "cost": 300.0, "steps": 100.0}
 FOREVER = 10**6  # epochs
 
 
@@ -51,7 +52,7 @@ def train(
         data: `Data`.
         evaluation: `Evaluation` of the same data, or the like.
         budget: float > 0, in units of `by`.
-        by: "seconds" (default) or "cost".
+        by: "seconds" (default), "cost" or "steps".
         batch_size: int.
         done: called with the number and the clock of whoever has just finished, while the others wait.
         **options: further arguments of `Clock`.
@@ -76,10 +77,12 @@ def train(
         for number, trainer in enumerate(trainers)
     ]
 
-    def fit(number: int) -> None:
+    def work(number: int) -> None:
         clock = clocks[number]
         rows, labels = data.x_train, data.y_train
-        trainers[number].fit(rows, labels, batch_size=batch_size, epochs=FOREVER, verbose=0, callbacks=[clock])
+        fit_of(trainers[number], data)(
+            rows, labels, batch_size=batch_size, epochs=FOREVER, verbose=0, callbacks=[clock]
+        )
         if not clock.interrupted:
             done(number, clock)
 
@@ -87,5 +90,12 @@ def train(
         for clock in clocks:
             clock.interrupted = True
 
-    by_turns(turns, [lambda number=number: fit(number) for number in range(len(trainers))], interrupt)
+    by_turns(turns, [lambda number=number: work(number) for number in range(len(trainers))], interrupt)
     return clocks
+
+
+def fit_of(trainer: Any, data: Data) -> Callable:
+    """The `fit` that trains on those data: a model's own takes none that are read as rows are asked for."""
+    if isinstance(trainer, keras.Model) and not data.in_memory:
+        return ImportanceTraining(trainer, tau_th=float("inf")).fit  # Keras's steps, on rows in Keras's order
+    return trainer.fit

@@ -47,6 +47,7 @@ def wide_resnet(L: int, k: int, drop_rate: float = 0.0) -> Callable[[tuple, int]
         raise ValueError(f"`drop_rate` must be a number in [0, 1). Received: drop_rate={drop_rate!r}")
 
     def build(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
+        """A wide residual network; SGD with Nesterov momentum 0.9 at 0.1, an L2 penalty on every kernel."""
         inputs = keras.Input(check(input_shape, output_size, (3,), "(height, width, channels)"))
         x = _convolution(inputs, 16)
         for group in range(3):

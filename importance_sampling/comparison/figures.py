@@ -1,7 +1,7 @@
 """What runs come to: ends, loss levels, ratios to a yardstick, and the tables of them.
 
-A run is a dict as `results.py` keeps it; a curve is two arrays, where on the budget's axis and how high the loss.
-Nothing is trained here.
+A run is a dict of what was asked for and what `Clock.record` gives, as `task.compare` makes it; a curve is two arrays,
+where on the budget's axis and how high the loss. Nothing is trained here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,33 @@
+"""A convolutional network on handwritten digits: SVRG, uniform and importance sampling side by side.
+
+    python examples/mnist_svrg_cnn.py --data mnist.npz --seconds 20
+
+With `--uniform` it is trained by Keras alone.
+"""
+
+from common import Example
+from loading import digits
+from mnist_cnn import build
+
+from importance_sampling.training import SVRG, ImportanceTraining
+
+
+def trainer(model, options):
+    """Whose `fit` trains."""
+    return model if options.uniform else SVRG(model, seed=options.seed)  # the one line
+
+
+EXAMPLE = Example(
+    "mnist_svrg_cnn",
+    __doc__,
+    digits,
+    build,
+    trainer,
+    way="SVRG",
+    others={"importance": lambda model, seed: ImportanceTraining(model, seed=seed)},
+    epochs=1,
+    measurements=10,
+)
+
+if __name__ == "__main__":
+    EXAMPLE.main()

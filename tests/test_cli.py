@@ -1,0 +1,164 @@
+"""The command line: what is written is what is done, what is wrong is said before anything is trained."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from importance_sampling import cli
+from importance_sampling.comparison import catalogue, specs
+from importance_sampling.models import lr
+from importance_sampling.training import ImportanceTraining, ReshuffleTraining
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lr((2,), 2)
+
+
+def test_a_text_is_a_name_with_options_and_what_is_around_it():
+    assert specs.parse("a,b=1,c=None+d,e=(100, 1),f=x/y.npz,g=inf,h=1e+3") == [
+        ("a", {"b": 1, "c": None}),
+        ("d", {"e": (100, 1), "f": "x/y.npz", "g": float("inf"), "h": 1000.0}),
+    ]
+
+
+@pytest.mark.parametrize("text", ["a,b", "a,=1"])
+def test_an_option_without_a_value_is_refused(text):
+    with pytest.raises(ValueError, match="Options are written option=value"):
+        specs.parse(text)
+
+
+def test_options_are_those_of_the_class_and_what_it_hands_on():
+    assert list(specs.options_of(catalogue.SAMPLERS["cache-sampler"], 2)) == [
+        "alpha",
+        "resampling",
+        "seed",
+        "staleness",
+        "cache_prob",
+        "smooth",
+    ]
+
+
+def test_trainers_are_made_with_their_options(model):
+    assert catalogue.way("uniform")(model, 1) is model
+    trainer = catalogue.way("importance,presample=5,score=loss")(model, 7)
+    assert isinstance(trainer, ImportanceTraining)
+    assert (trainer.presample, trainer.score, trainer._seed) == (5.0, "loss", 7)
+    assert isinstance(catalogue.way("reshuffle")(model, 1), ReshuffleTraining)
+
+
+@pytest.mark.parametrize("name", catalogue.TRAINERS)
+def test_every_trainer_can_be_made(name, model):
+    assert catalogue.way(name)(model, 1).model is model
+
+
+@pytest.mark.parametrize("name", catalogue.SAMPLERS)
+@pytest.mark.parametrize("around", ["", "+power,power=0.5", "+additive,c=1.0+warmup,warmup=3"])
+def test_every_sampler_can_be_made_and_decorated(name, around, model):
+    trainer = catalogue.way(f"{name},k=0.5,score=loss{around}")(model, 1)
+    assert trainer.score == "loss"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("fastest", "The way to train must be one of uniform, importance, .* Received: 'fastest'"),
+        ("importance,presampel=5", "importance has no option `presampel`; it has presample, .* Received: presampel=5"),
+        ("importance,seed=5", "importance has no option `seed`"),
+        ("importance,presample=0", "`presample` must be .* Received: presample=0"),
+        ("uniform,alpha=1", "uniform has no option `alpha`; it has none"),
+        ("cache-sampler,staleness=0", "`staleness` must be"),
+        ("cache-sampler,k=2", "`k` must be a number of at most 1"),
+        ("cache-sampler+powr", "The decorator of a sampler must be one of additive, .* Received: 'powr'"),
+        ("cache-sampler+power,power=-1", "`power` must be"),
+        ("importance+power", "Only samplers can be decorated"),
+    ],
+)
+def test_a_way_that_cannot_be_made_says_what_can(text, error, model):
+    with pytest.raises(ValueError, match=error):
+        catalogue.way(text)(model, 1)
+
+
+def test_a_data_set_is_made_with_its_options_and_views():
+    rows = catalogue.dataset("canevet,N=8,test_split=0.25+whitened", "nowhere")
+    assert len(rows.train_data) == 48 and abs(float(rows.train_data[:][0].mean())) < 1e-5
+
+
+@pytest.fixture
+def digits(tmp_path):
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 256, (80, 6, 6), "uint8"), np.arange(80) % 3
+    np.savez(tmp_path / "digits.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    return tmp_path / "digits.npz"
+
+
+def test_a_comparison_writes_table_picture_and_measurements(digits, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    ways = ["uniform", "importance,tau_th=0,score=loss", "history-sampler+power"]
+    arguments = ["compare", "mnist+augmented,N=90,horizontal_flip=True:lr", "--ways", *ways, "--steps", "4"]
+    assert cli.main([*arguments, "--batch-size", "16", "--data", str(digits), "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    name = "mnist+augmented-N=90-horizontal_flip=True-lr"
+    assert "| importance,tau_th=0,score=loss |" in shown.out and str(out / f"{name}.png") in shown.out
+    assert shown.err.count("done, 4 steps") == 3
+    assert (out / f"{name}.md").read_text() in shown.out + "\n"
+    assert (out / f"{name}.png").stat().st_size > 10000
+    with (out / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["way"] for row in rows if row["steps"] == "4"] == ways
+    first = [row for row in rows if row["steps"] == "0"]
+    assert len({row["train_loss"] for row in first}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["mnist"], "A task must be DATASET:MODEL, such as mnist:small_nn. Received: 'mnist'"),
+        (["minst:lr"], "The data set must be one of mnist, "),
+        (["mnist:deep"], "`name` must be one of small_nn, "),
+        (["mnist:lr", "--data", "nowhere.npz"], "`path` must be an npz file"),
+        (["canevet,N=8,test_split=0:lr"], "A comparison needs test rows."),
+        (["canevet,N=8:small_cnn"], "`input_shape` must be a tuple"),
+        (["canevet,N=8:lr", "--ways", "fastest"], "The way to train must be one of"),
+        (["canevet,N=8:lr", "--ways", "importance,alpha=2"], "`alpha` must be a number in"),
+        (["canevet,N=8:lr", "--seconds", "0"], "argument --seconds: must be above 0. Received: 0"),
+        (["canevet,N=8:lr", "--steps", "1", "--seconds", "1"], "not allowed with argument"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_said_before_anything_is_trained(arguments, error, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "compare", lambda *args: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as exit_status:
+        cli.main(["compare", *arguments, "--out", str(tmp_path)])
+    assert exit_status.value.code == 2
+    assert error in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_way_that_fails_is_told_and_the_others_are_written(digits, tmp_path, capsys, monkeypatch):
+    way = catalogue.way
+
+    def failing(text):
+        def make(model, seed):
+            made = way("importance")(model, seed)
+            if text == "svrg":
+                made.fit = lambda *args, **kwargs: 1 / 0
+            return made
+
+        return make
+
+    monkeypatch.setattr(catalogue, "way", failing)
+    arguments = ["compare", "mnist:lr", "--ways", "svrg", "importance", "--steps", "2", "--data", str(digits)]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert "mnist:lr: ZeroDivisionError: division by zero" in shown.err
+    assert "| importance |" in shown.out and "svrg" not in shown.out
+
+
+def test_the_help_names_everything(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--help"])
+    shown = capsys.readouterr().out
+    for name in (*catalogue.DATASETS, *catalogue.TRAINERS, *catalogue.SAMPLERS, "wide_resnet_28_2", "presample=3.0"):
+        assert name in shown
+    assert max(map(len, shown.splitlines())) <= 120
