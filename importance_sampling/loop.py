@@ -210,7 +210,7 @@ class TrainFunction:
             logs = self.keras_function(self._feed)
         else:
             logs = self.keras_function(iter(batches))
-        if self.listeners.want_samples:
+        if self.listeners.want_rows:
             for indices, _ in read:
                 ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
                 self.listeners.sampled(self.steps.sampler, indices, ones, unknown)
