@@ -2,6 +2,6 @@
 
 from importance_sampling.plotting.draws import plot_scores, plot_weights
 from importance_sampling.plotting.histories import plot_histories
-from importance_sampling.plotting.samples import Tile, draw_tiles, plot_most_drawn
+from importance_sampling.plotting.samples import Tile, as_image, draw_tiles, plot_most_drawn
 
-__all__ = ["Tile", "draw_tiles", "plot_histories", "plot_most_drawn", "plot_scores", "plot_weights"]
+__all__ = ["Tile", "as_image", "draw_tiles", "plot_histories", "plot_most_drawn", "plot_scores", "plot_weights"]
