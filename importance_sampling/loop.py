@@ -27,6 +27,7 @@ from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
 LOOK_EVERY = 17
+DIRECT = False
 
 
 class TrainFunction:
@@ -204,7 +205,7 @@ class TrainFunction:
         batches = [batch for _, batch in read]
         if probe:
             self._probe(batches[0])
-        if len(read) == left:
+        if len(read) == left and not (DIRECT and self.steps.keras_traced and left == 1):
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.keras_function(self._feed)

@@ -39,7 +39,12 @@ def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
     for epochs in (2, 1):
         history = trainer.fit(
-            stream, epochs=epochs, verbose=0, callbacks=[callback], on_sample=lambda *args: heard.append(args[2:])
+            stream,
+            shuffle=False,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[callback],
+            on_sample=lambda *args: heard.append(args[2:]),
         ).history
         figures += list(zip(history["tau"], history["importance"], history["score"], strict=True))
     written = read(tmp_path)
@@ -59,14 +64,14 @@ def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path
 def test_what_was_not_measured_is_not_written(stream, tmp_path):
     pytest.importorskip("tensorboard")
     trainer = ImportanceTraining(build(), tau_th=float("inf"))
-    trainer.fit(stream, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
+    trainer.fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
     assert {name: values[0].item() for name, values in read(tmp_path).items()} == {"importance share": 0.0}
 
 
 def test_without_tensorboard_it_says_what_to_install(stream, monkeypatch, tmp_path):
     monkeypatch.delattr(tf.summary, "histogram")
     with pytest.raises(ImportError, match="Writing for TensorBoard needs TensorBoard: pip install tensorboard"):
-        ImportanceTraining(build()).fit(stream, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
+        ImportanceTraining(build()).fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
 
 
 def test_validation_is_no_training_time(monkeypatch):
@@ -93,5 +98,5 @@ def test_validation_is_no_training_time(monkeypatch):
 
 
 def test_history_has_the_seconds(stream):
-    history = build().fit(stream, epochs=2, verbose=0, callbacks=[TrainingSeconds()]).history
+    history = build().fit(stream, shuffle=False, epochs=2, verbose=0, callbacks=[TrainingSeconds()]).history
     assert 0 < history["seconds"][0] < history["seconds"][1]

@@ -111,7 +111,7 @@ def test_rows_of_the_validation_split_are_no_rows_of_the_training_set():
 def test_what_another_trainer_draws_meanwhile_is_not_heard():
     recorder, other = SamplingRecorder(), ImportanceTraining(build(), tau_th=float("inf"))
     meanwhile = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: other.fit(X[:8], Y[:8], verbose=0, on_sample=lambda *_: None)
+        on_train_batch_end=lambda batch, logs: other.fit(X[:8], Y[:8], verbose=0, on_sample=lambda *_: None)
     )
     fit(ImportanceTraining(build(), tau_th=float("inf")), recorder, callbacks=[[recorder, meanwhile], recorder])
     assert recorder.draws.tolist() == [1] * ROWS
@@ -139,7 +139,7 @@ def test_only_a_callback_that_needs_rows_has_plain_steps_read_for_it():
 
 
 def test_outside_of_a_trainers_fit_it_warns_also_after_a_fit_that_failed():
-    def fail(*_):
+    def fail(batch, logs):
         raise ZeroDivisionError("on purpose")
 
     recorder, model = SamplingRecorder(), build()
