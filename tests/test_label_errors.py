@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from importance_sampling.callbacks import SamplingRecorder
-
 
 @pytest.fixture
 def example(monkeypatch):

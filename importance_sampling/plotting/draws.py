@@ -29,7 +29,7 @@ def plot_scores(recorder: SamplingRecorder) -> Any:
     """
     figure = new_figure(6.5, 4.6)
     axes = figure.subplots()
-    _fan(axes, recorder.score_quantiles, "score (log scale; unit of the loss's gradient norm)")
+    _fan(axes, recorder.score_quantiles, "score of a sample (log scale)")
     return figure
 
 

@@ -69,12 +69,14 @@ def band(runs: Sequence[Sequence[Any]]) -> tuple[np.ndarray, ...]:
 
 
 def logarithmic(axes: Any) -> None:
-    """A vertical axis in powers, with plain numbers."""
+    """A vertical axis in powers, once its lines are drawn; with plain numbers, but over many powers of ten."""
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    if high < 1e4 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
 
 
