@@ -23,6 +23,7 @@ SHARE = 0.02  # of the labels that are changed
 FIRST = (100, 300, 600, 1200)
 SHOWN, COLUMNS = 60, 12
 QUICK_ROWS = 6000
+STYLE_NUMBERS = (1, 0, 2)  # the solid line for what was drawn
 
 
 def main() -> None:
@@ -42,16 +43,16 @@ def main() -> None:
 
     keras.utils.set_random_seed(options.seed)
     recorder = SamplingRecorder()
-    trainer = ImportanceTraining(mnist_mlp.build(x.shape[1]), seed=options.seed)
+    model = mnist_mlp.build(x.shape[1])
+    trainer = ImportanceTraining(model, seed=options.seed)
     labels = keras.utils.to_categorical(given, 10)
     trainer.fit(x, labels, batch_size=128, epochs=options.epochs, verbose=2, callbacks=[recorder])
     print(trainer.summary())
 
-    ranking = suspects(recorder)
-    found = precision(given != true, ranking)
+    found = {name: precision(given != true, order) for name, order in rankings(recorder, model, x, given).items()}
     print(table(found))
     options.out.mkdir(parents=True, exist_ok=True)
-    picture(x, given, true, ranking, found, options.out / "label_errors.png")
+    picture(x, given, true, most_drawn(recorder), found, options.out / "label_errors.png")
 
 
 def with_errors(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -63,9 +64,19 @@ def with_errors(labels: np.ndarray, seed: int) -> np.ndarray:
     return changed
 
 
-def suspects(recorder: SamplingRecorder) -> np.ndarray:
-    """All rows, the most suspicious first: those drawn most often, of equals the one with the higher last score."""
+def most_drawn(recorder: SamplingRecorder) -> np.ndarray:
+    """All rows, those drawn most often first; of equals, the one with the higher last score."""
     return np.lexsort((-np.nan_to_num(recorder.last_score), -recorder.draws))
+
+
+def rankings(recorder: SamplingRecorder, model: keras.Model, x: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
+    """All rows, the most suspicious first, by what was drawn and by what the trained model makes of them."""
+    probabilities = model.predict(x, batch_size=1000, verbose=0)[np.arange(len(x)), given]
+    return {
+        "times drawn": most_drawn(recorder),
+        "last score": np.argsort(-np.nan_to_num(recorder.last_score), kind="stable"),
+        "final loss": np.argsort(probabilities, kind="stable"),
+    }
 
 
 def precision(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
@@ -73,46 +84,46 @@ def precision(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     return np.cumsum(wrong[ranking]) / np.arange(1, len(ranking) + 1)
 
 
-def table(found: np.ndarray) -> str:
-    """The share of wrong labels among the first k."""
+def table(found: dict[str, np.ndarray]) -> str:
+    """The share of wrong labels among the first k, for every ranking."""
     lines = [
-        "| first k | wrong labels among them | precision (%) |",
-        "| ------- | ----------------------- | ------------- |",
+        "| wrong labels (%) among the first k by | " + " | ".join(f"{name:11}" for name in found) + " |",
+        "| ------------------------------------- | " + " | ".join("-" * 11 for _ in found) + " |",
     ]
-    for k in (k for k in FIRST if k <= len(found)):
-        lines.append(f"| {k:7} | {round(found[k - 1] * k):23} | {100 * found[k - 1]:13.1f} |")
-    lines.append(f"By chance: {100 * found[-1]:.1f} %.")
+    for k in FIRST:
+        shares = [100 * shares[k - 1] for shares in found.values() if k <= len(shares)]
+        if shares:
+            lines.append(f"| {k:37} | " + " | ".join(f"{share:11.1f}" for share in shares) + " |")
+    lines.append(f"By chance: {100 * next(iter(found.values()))[-1]:.1f} %.")
     return "\n".join(lines)
 
 
 def picture(
-    x: np.ndarray, given: np.ndarray, true: np.ndarray, ranking: np.ndarray, found: np.ndarray, path: Path
+    x: np.ndarray, given: np.ndarray, true: np.ndarray, ranking: np.ndarray, found: dict[str, np.ndarray], path: Path
 ) -> None:
-    """The first suspects, with the label given and the true one, above the precision over k."""
+    """The first suspects with the label given and the true one, above the precision of all rankings."""
     from importance_sampling.plotting import Tile, as_image, draw_tiles
-    from importance_sampling.plotting.style import STYLES, new_figure, tidy
+    from importance_sampling.plotting.style import curve, new_figure, tidy
 
     tiles = [Tile(as_image(x[row]), caption(given[row], true[row]), given[row] != true[row]) for row in ranking[:SHOWN]]
-    figure = new_figure(13, 10.5)
-    above, below = figure.subfigures(2, 1, height_ratios=(2.7, 1))
+    figure = new_figure(13, 11)
+    above, below = figure.subfigures(2, 1, height_ratios=(2.6, 1))
     draw_tiles(above, tiles, COLUMNS)
     above.suptitle(
-        f"{sum(tile.marked for tile in tiles)} of the {len(tiles)} most drawn digits have a label that is wrong "
-        f"(framed); of all {len(x)} it is {100 * found[-1]:.0f} %\n",
+        f"{sum(tile.marked for tile in tiles)} of the {len(tiles)} most drawn digits have a wrong label (framed); "
+        f"of all {len(x)} digits {100 * SHARE:.0f} % have",
         weight="bold",
     )
     axes = below.subplots()
-    k = np.arange(1, min(2 * FIRST[-1], len(found)) + 1)
-    axes.plot(k, 100 * found[: len(k)], linewidth=2, color=STYLES[1]["color"])
-    marks = [k for k in FIRST if k <= len(found)]
-    axes.plot(marks, [100 * found[k - 1] for k in marks], "o", color=STYLES[1]["color"])
-    for mark in marks:
-        axes.annotate(
-            f"{100 * found[mark - 1]:.0f} %", (mark, 100 * found[mark - 1]), (6, 6), textcoords="offset points"
-        )
-    axes.axhline(100 * found[-1], color="0.3", linestyle="--", linewidth=1.5)
-    axes.annotate("by chance", (k[-1], 100 * found[-1]), (0, 5), textcoords="offset points", ha="right")
-    axes.set(xlabel="k most drawn digits", ylabel="wrong labels among them (%)", ylim=(0, 105), xlim=(0, k[-1]))
+    k = np.arange(len(x) // 600, min(2 * FIRST[-1], len(x)) + 1, len(x) // 600)
+    for number, (name, shares) in enumerate(found.items()):
+        at_k = 100 * shares[k - 1]
+        curve(axes, STYLE_NUMBERS[number], f"by {name}", k, at_k, at_k, at_k)
+    axes.axhline(100 * SHARE, color="0.3", linestyle=":", linewidth=1.5)
+    axes.annotate("by chance", (k[-1], 100 * SHARE), (0, 4), textcoords="offset points", ha="right")
+    axes.set(xlabel="k, the digits that come first", ylabel="wrong labels among them (%)", ylim=(0, 104))
+    axes.set_xlim(0, k[-1])
+    axes.legend(frameon=False, loc="lower left")
     tidy(axes)
     figure.savefig(path, dpi=110)
 

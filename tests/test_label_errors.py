@@ -1,6 +1,7 @@
 """The example: labels are changed as said, suspects come in order, precision is counted, the picture is drawn."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,11 @@ def test_precision_is_the_share_of_the_wrong_among_the_first(example):
     assert found.tolist() == [1, 1 / 2, 2 / 3, 2 / 4]
 
 
+def test_the_most_drawn_come_first_and_of_equals_the_higher_last_score(example):
+    recorder = SimpleNamespace(draws=np.array([2, 5, 2, 2]), last_score=np.array([0.1, 0.0, np.nan, 0.7]))
+    assert example.most_drawn(recorder).tolist() == [1, 3, 0, 2]
+
+
 def test_it_runs_and_draws(example, monkeypatch, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)
@@ -37,5 +43,5 @@ def test_it_runs_and_draws(example, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["label_errors.py", *arguments])
     example.main()
     printed = capsys.readouterr().out
-    assert "|     100 |" in printed and "By chance: 2.0 %." in printed
+    assert "times drawn" in printed and "By chance: 2.0 %." in printed
     assert (tmp_path / "label_errors.png").stat().st_size > 10000
