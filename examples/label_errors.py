@@ -90,10 +90,8 @@ def table(found: dict[str, np.ndarray]) -> str:
         "| wrong labels (%) among the first k by | " + " | ".join(f"{name:11}" for name in found) + " |",
         "| ------------------------------------- | " + " | ".join("-" * 11 for _ in found) + " |",
     ]
-    for k in FIRST:
-        shares = [100 * shares[k - 1] for shares in found.values() if k <= len(shares)]
-        if shares:
-            lines.append(f"| {k:37} | " + " | ".join(f"{share:11.1f}" for share in shares) + " |")
+    for k in (k for k in FIRST if k <= min(map(len, found.values()))):
+        lines.append(f"| {k:37} | " + " | ".join(f"{100 * shares[k - 1]:11.1f}" for shares in found.values()) + " |")
     lines.append(f"By chance: {100 * next(iter(found.values()))[-1]:.1f} %.")
     return "\n".join(lines)
 
@@ -115,7 +113,7 @@ def picture(
         weight="bold",
     )
     axes = below.subplots()
-    k = np.arange(len(x) // 600, min(2 * FIRST[-1], len(x)) + 1, len(x) // 600)
+    k = np.linspace(1, min(2 * FIRST[-1], len(x)), 49).astype("int64")
     for number, (name, shares) in enumerate(found.items()):
         at_k = 100 * shares[k - 1]
         curve(axes, STYLE_NUMBERS[number], f"by {name}", k, at_k, at_k, at_k)
