@@ -27,7 +27,6 @@ from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
 LOOK_EVERY = 17
-DIRECT = False
 
 
 class TrainFunction:
@@ -205,7 +204,8 @@ class TrainFunction:
         batches = [batch for _, batch in read]
         if probe:
             self._probe(batches[0])
-        if len(read) == left and not (DIRECT and self.steps.keras_traced and left == 1):
+        # Once it was traced on an iterator, single batches cost less handed over as they are.
+        if len(read) == left and not (left == 1 and self.steps.keras_traced):
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.keras_function(self._feed)
