@@ -10,7 +10,7 @@ import tensorflow as tf
 from importance_sampling.callbacks import SamplingCallback, SamplingRecorder
 from importance_sampling.callbacks.epoch import EpochDraws, weighted_quantiles
 from importance_sampling.events import SAMPLE, SCORE
-from importance_sampling.training import SVRG, ImportanceTraining, ReshuffleTraining
+from importance_sampling.training import SVRG, BiasedImportanceTraining, ImportanceTraining, ReshuffleTraining
 
 ROWS, BATCH = 50, 8
 RNG = np.random.default_rng(5)
@@ -74,7 +74,7 @@ def test_an_epoch_keeps_what_was_drawn_by_score_and_its_mean_effective_size():
 # Trainers
 
 TRAINERS = {
-    "pool, executions of three steps": (lambda m: ImportanceTraining(m, tau_th=0, seed=1), 3),
+    "pool, executions of three steps": (lambda m: BiasedImportanceTraining(m, presample=16, seed=1), 3),
     "plain": (lambda m: ImportanceTraining(m, tau_th=float("inf"), seed=1), 1),
     "reshuffle": (lambda m: ReshuffleTraining(m, seed=1), 1),
     "variance-reduced": (lambda m: SVRG(m, B=0, B_over_b=4, seed=1), 1),
