@@ -109,11 +109,11 @@ def picture(
     draw_tiles(above, tiles, COLUMNS)
     above.suptitle(
         f"{sum(tile.marked for tile in tiles)} of the {len(tiles)} most drawn digits have a wrong label (framed); "
-        f"of all {len(x)} digits {100 * SHARE:.0f} % have",
+        f"of all {len(x)} digits {100 * SHARE:.0f} % have\nunder each digit: the label trained on, and what it is",
         weight="bold",
     )
     axes = below.subplots()
-    k = np.linspace(1, min(2 * FIRST[-1], len(x)), 49).astype("int64")
+    k = np.linspace(0, min(2 * FIRST[-1], len(x)), 49).astype("int64")[1:]
     for number, (name, shares) in enumerate(found.items()):
         at_k = 100 * shares[k - 1]
         curve(axes, STYLE_NUMBERS[number], f"by {name}", k, at_k, at_k, at_k)
