@@ -28,6 +28,7 @@ setup(
         "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]"],
         "examples": ["matplotlib", "scikit-learn"],
         "integration": ["pytest", "keras-tuner", "mlflow-skinny", "scikit-learn", "tensorboard"],
+        "plot": ["matplotlib"],
         "test": [
             "pytest",
             "pytest-xdist",

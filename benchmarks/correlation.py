@@ -27,8 +27,8 @@ import tasks
 from figures import summarise
 from stages import Stages, built, looked_at, parse, write
 
-from importance_sampling.comparison.picture import STYLES
 from importance_sampling.model_wrappers import OracleWrapper
+from importance_sampling.plotting.style import STYLES
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import LSTMSampler, UniformSampler
 from importance_sampling.samplers.table import ScoreTable

@@ -28,8 +28,8 @@ import tasks
 from figures import summarise
 from stages import Stages, built, looked_at, parse, write
 
-from importance_sampling.comparison.picture import STYLES
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
+from importance_sampling.plotting.style import STYLES
 from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import UNBIASED
 
