@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import summarise
+from importance_sampling.comparison.figures import summarise
 
 BATCH = 128
 WAYS = ("start-up", "plain", "off", "closed", "open")

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 import tasks
-from figures import table
+
+from importance_sampling.comparison.figures import table
 
 STAGES = [0, 100, 300, 1000, 3000]  # training steps
 QUICK = [0, 50, 200]

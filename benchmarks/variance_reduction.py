@@ -25,9 +25,9 @@ from typing import Any
 import keras
 import numpy as np
 import tasks
-from figures import summarise
 from stages import Stages, built, looked_at, parse, write
 
+from importance_sampling.comparison.figures import summarise
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
 from importance_sampling.plotting.style import STYLES
 from importance_sampling.probabilities import probabilities

@@ -16,6 +16,7 @@ WAYS: dict[str, Way] = {
     "plain": way("uniform"),
     "fast-uniform": FastUniform,
     "default": way("importance"),
+    "pool": way("importance,sampler=pool"),
     "presample-5": way("importance,presample=5"),
     "published": way("importance,presample=3,tau_th=2,resampling=multinomial"),
 } | {name: way(name) for name in TRAINERS if name != "importance"}
