@@ -74,7 +74,9 @@ def test_snippets_run(page, names, eagerly, tmp_path, monkeypatch):
 @pytest.mark.parametrize("trainer", training.__all__)
 def test_every_trainer_has_a_card_with_all_its_defaults_and_a_row_to_choose_it_by(trainer):
     page = card(trainer)
-    rows = {name: ast.literal_eval(default) for name, default in DEFAULT.findall(page.read_text(encoding="utf-8"))}
+    text = page.read_text(encoding="utf-8")
+    rows = {name: ast.literal_eval(default) for name, default in DEFAULT.findall(text)}
+    rows |= dict.fromkeys(re.findall(r"^\| `(\w+)` \| required \|", text, re.MULTILINE), inspect.Parameter.empty)
     assert rows == parameters(getattr(training, trainer))
     choosing = (PAGES / "choosing.md").read_text(encoding="utf-8").replace("<wbr>", "")  # where names may be broken
     assert f"| [{trainer}](trainers/{page.name}) |" in choosing

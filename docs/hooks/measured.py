@@ -6,7 +6,6 @@ Where the file isn't there, or doesn't have the way, the page shows nothing in i
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,6 @@ COLUMNS = {
     "train_loss over plain": ("loss over plain", ".2f"),
 }
 
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
-
-from figures import table  # noqa: E402  (the benchmarks are scripts, not a package)
-
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with the Markdown of a page."""
@@ -41,10 +35,12 @@ def filled(markdown: str, figures: Sequence[dict]) -> str:
     Args:
         figures: a dict for each task, protocol and budget, as `equal_time.py` writes them.
     """
-    return PLACE.sub(lambda place: "\n\n".join(_tables(place[1], figures)), markdown)
+    return PLACE.sub(lambda place: "\n\n".join(_tables(place[1], figures)) if figures else "", markdown)
 
 
 def _tables(way: str, figures: Sequence[dict]) -> list[str]:
+    from importance_sampling.comparison.figures import table  # it brings the framework: only if there is a table
+
     texts = ["## Measured"]
     for group in figures:
         rows = [row for row in group["ways"] if way in ("all", row["way"]) or row["way"] in PLAIN]
