@@ -6,10 +6,11 @@ Where the file isn't there, or doesn't have the way, the page shows nothing in i
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from importance_sampling.comparison.figures import table
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs" / "data" / "trainers.json"  # as `benchmarks/equal_time.py --trainers` writes table.json
@@ -23,11 +24,6 @@ COLUMNS = {
     "importance": ("importance steps", ".0%"),
     "train_loss over plain": ("loss over plain", ".2f"),
 }
-
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
-
-from figures import table  # noqa: E402  (the benchmarks are scripts, not a package)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
