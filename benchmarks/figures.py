@@ -129,14 +129,15 @@ def compared(runs: Sequence[Mapping[str, Any]], yardsticks: Sequence[str]) -> li
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]], first: str = "way") -> str:
     """A Markdown table, a way a row: medians, with quartiles where there are several runs.
 
     Args:
         rows: from `compared`.
         columns: from the name of a figure to its heading and the format of its numbers; rows without it show nothing.
+        first: the heading of the first column, default "way".
     """
-    cells = [["way", *(heading for heading, _ in columns.values())]]
+    cells = [[first, *(heading for heading, _ in columns.values())]]
     for row in rows:
         cells.append([row["way"], *(cell(row.get(name), spec) for name, (_, spec) in columns.items())])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

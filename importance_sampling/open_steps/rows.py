@@ -14,7 +14,7 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
-from importance_sampling.model_wrappers import RowStep, fair_signals
+from importance_sampling.model_wrappers import ModelWrapper, RowStep, fair_signals
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.base import BaseSampler
@@ -86,6 +86,7 @@ class RowSteps(OpenSteps):
             self.spend(scored=n * self.batch_size)
         for _ in range(n):
             indices, weights, scores, fair = self.sampler.draw(self.batch_size)
+            self.spend(trained=len(indices) - self.batch_size)  # a sampler may draw fewer
             logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))
             measured = np.asarray(measured)
             self.sampler.update(indices, measured)
@@ -121,6 +122,7 @@ class Rows:
     def __init__(self, steps: OpenSteps):
         self._steps = steps
         self._score: Callable | None = None
+        self._wrapper: ModelWrapper | None = None
 
     def __len__(self) -> int:
         return self._steps.prepared.source.num_rows
@@ -165,4 +167,13 @@ class Rows:
             part = np.asarray(self._score(rows, *self.columns(rows)))
             scores[start : start + batch_size] = part[: len(scores) - start]
         self._steps.spend(scored=len(indices))
+        return scores
+
+    def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
+        """The model's scores of any rows, float32; see `ModelWrapper.score`."""
+        steps = self._steps
+        if self._wrapper is None:
+            self._wrapper = ModelWrapper(steps.model, steps.scorer.score, steps.points.layer)
+        scores = self._wrapper.score(x, y, batch_size)
+        steps.spend(scored=len(scores))
         return scores

@@ -3,11 +3,13 @@
     fit -> source -> gate -> scores -> sampler -> weights -> step
 
 `importance.py` has the main one, `pools.py` and `sized.py` have those that score candidates before they pick,
-`tables.py` those that know their scores beforehand, `variance_reduced.py` those that draw uniformly and take the noise
-out of the gradient. `fit` itself, the same for all, is in `trainer.py`.
+`tables.py` those that know their scores beforehand, `own.py` the one for samplers that users bring,
+`variance_reduced.py` those that draw uniformly and take the noise out of the gradient. `fit` itself, the same for all,
+is in `trainer.py`.
 """
 
 from importance_sampling.training.importance import ImportanceTraining
+from importance_sampling.training.own import SamplerTraining
 from importance_sampling.training.pools import BiasedImportanceTraining
 from importance_sampling.training.sized import ConstantTimeImportanceTraining, ConstantVarianceImportanceTraining
 from importance_sampling.training.tables import (
@@ -29,4 +31,5 @@ __all__ = [
     "Katyusha",
     "OnlineBatchSelection",
     "ReshuffleTraining",
+    "SamplerTraining",
 ]
