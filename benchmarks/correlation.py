@@ -37,6 +37,7 @@ from importance_sampling.training import ApproximateImportanceTraining, SamplerT
 EXACT = "full_gnorm"
 SCORES = ("loss", "gnorm", "history", "lstm")
 SHOWN = 1000  # points in a scatter plot
+LIMITS = (1e-6, 200.0)  # of its axes; what is less hardly counts
 
 
 def main() -> None:
@@ -180,9 +181,8 @@ def picture(last: Mapping[str, Mapping], path: Path, seed: int) -> None:
             x, y = (values / values.mean() for values in (exact, one[score]))
             style = STYLES[number]
             axes.plot(x[:SHOWN], y[:SHOWN], linestyle="", markersize=3, marker=style["marker"], color=style["color"])
-            low, high = max(min(x.min(), y.min()), 1e-6), max(x.max(), y.max())
-            axes.plot([low, high], [low, high], color="0.3", linewidth=1)
-            axes.set(xscale="log", yscale="log", xlim=(low, 1.5 * high), ylim=(low, 1.5 * high))
+            axes.plot(LIMITS, LIMITS, color="0.3", linewidth=1)
+            axes.set(xscale="log", yscale="log", xlim=LIMITS, ylim=LIMITS)
             axes.set_title(
                 f"{name}, {score}\nrho {row[f'rho {score}']['median']:.3f}, "
                 f"error {row[f'error {score}']['median']:.3g} of uniform's",

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from importance_sampling.datasets.base import check_dataset
+from importance_sampling.datasets.generator import StreamRows
 
 
 class Fronts:
@@ -72,7 +73,7 @@ class Fronts:
         """`fit` on the training rows of a dataset, validated on its test rows, read as they are asked for.
 
         Args:
-            dataset: a `datasets.BaseDataset`.
+            dataset: a `datasets.BaseDataset`; a `GeneratorDataset` is read as `fit_generator` reads.
             batch_size: int, default 32.
             Others: as for `fit`.
 
@@ -83,11 +84,12 @@ class Fronts:
             ValueError: `dataset` is of another kind.
         """
         check_dataset(dataset)
-        x, y = arrays_of(dataset.train_data)
+        streams = isinstance(dataset.train_data, StreamRows)
+        x, y = (_cut(dataset.train_data, batch_size), None) if streams else arrays_of(dataset.train_data)
         return self.fit(
             x,
             y,
-            batch_size=batch_size,
+            batch_size=None if streams else batch_size,
             epochs=epochs,
             verbose=verbose,
             callbacks=callbacks,

@@ -20,6 +20,7 @@ from importance_sampling.reweighting import (
 )
 from importance_sampling.samplers import lstm as lstm_module
 from importance_sampling.samplers.predictor import ScorePredictor
+from importance_sampling.scores import Scorer
 
 BATCH = 16
 
@@ -169,6 +170,8 @@ def test_the_weighted_mean_over_draws_is_the_mean_of_all(name):
     means = np.array([(one.weights * VALUES[one.indices]).mean() for one in drawn])
     error = means.std() / np.sqrt(len(means))
     assert abs(means.mean() - VALUES.mean()) < 5 * error, f"{means.mean()} +- {error}, not {VALUES.mean()}"
+    sums = np.array([one.weights.mean() for one in drawn])
+    assert abs(sums.mean() - 1) <= 5 * sums.std() / np.sqrt(len(sums)) + 1e-6
     if row.by_score:  # and without the weights it is not, by more than this can overlook
         off = np.mean([VALUES[one.indices].mean() for one in drawn]) - VALUES.mean()
         assert abs(off) > 8 * error
@@ -312,18 +315,28 @@ def small_model():
 
 
 @pytest.mark.parametrize("score", SCORERS, ids=["loss", "gnorm", "full_gnorm", "callable"])
-def test_scores_drive_a_sampler(score):
+def test_scores_drive_a_sampler_and_are_traced_once(score, monkeypatch):
+    traces, run = [], Scorer.__call__
+    monkeypatch.setattr(Scorer, "__call__", lambda *args: traces.append(1) or run(*args))
     model, dataset = small_model()
     wrapper = OracleWrapper(model, UNBIASED, score=score)
     before = model.get_weights()
-    scores = wrapper.score(*dataset.train_data[:])
+    x, y = dataset.train_data[:]
+    scores = wrapper.score(x, y)
     assert scores.shape == (SIZE,) and scores.dtype == np.float32
     assert np.isfinite(scores).all() and (scores >= 0).all() and scores.std() > 0
+    # A sample's score is its own: whatever stands beside it, a NaN included.
+    x = x[::-1].copy()
+    x[-1] = np.nan
+    others = wrapper.score(x, y[::-1])[::-1]
+    np.testing.assert_allclose(others[1:], scores[1:], rtol=1e-5)
+    assert np.isnan(others[0])
     drawn = samplers.ModelSampler(dataset, UNBIASED, wrapper, large_batch=SIZE, seed=1).draw(BATCH)
     np.testing.assert_allclose(drawn.scores, scores[drawn.indices], rtol=1e-5)
     np.testing.assert_allclose(drawn.weights, 1 / (0.9 * scores / scores.mean() + 0.1)[drawn.indices], rtol=1e-4)
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    assert len(traces) == 1
 
 
 def test_weights_are_finished_by_what_the_training_step_measures():

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.models import lr
+from importance_sampling.training import SVRG
 
 FILE = Path(os.environ.get("KIS_MNIST") or Path(__file__).parents[2] / "shared" / "data" / "mnist.npz")
 
@@ -102,3 +104,18 @@ def test_rows_of_a_high_score_are_drawn_more_often(digits):
     # A row stands in 3 pools of 384 an epoch, 18 in all; expected draws of it follow 0.9 s/mean(s) + 0.1 closely.
     assert drawn.sum() == 6 * 50 * 128
     assert np.corrcoef(drawn, scores)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_svrg_on_a_logistic_regression_is_below_sgd_at_the_same_step_from_the_same_weights(digits, seed):
+    x, y = (part[:1000] for part in digits)
+    losses = {}
+    for way in ("sgd", "svrg"):
+        keras.utils.set_random_seed(seed)
+        model = lr((784,), 10)
+        model.optimizer.learning_rate = 0.3
+        trainer = model if way == "sgd" else SVRG(model, B=0, B_over_b=100)
+        trainer.fit(x, y, batch_size=10, epochs=10, verbose=0)
+        assert int(model.optimizer.iterations.value) == 1000
+        losses[way] = model.evaluate(x, y, batch_size=1000, verbose=0)[0]
+    assert losses["svrg"] < 0.97 * losses["sgd"], losses

@@ -82,7 +82,7 @@ class GeneratorDataset(BaseDataset):
     @property
     def train_data(self) -> StreamRows:
         """`StreamRows`: the next rows, however they are asked for."""
-        return StreamRows(self._train_data)
+        return StreamRows(self._stream)
 
     @property
     def test_data(self) -> Rows:
@@ -90,7 +90,7 @@ class GeneratorDataset(BaseDataset):
         return Rows(self._test_data, self._test_size)
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
-        return self._stream.take(len(idxs))
+        return self.train_data[idxs]
 
     def _train_size(self) -> int:
         return len(self.train_data)
@@ -116,10 +116,16 @@ class GeneratorDataset(BaseDataset):
 
 
 class StreamRows:
-    """The next rows of a stream, as many as an index would pick; see `GeneratorDataset`."""
+    """The next rows of a stream, as many as an index would pick; see `GeneratorDataset`.
 
-    def __init__(self, read: Any):
-        self._read = read
+    Iterated over, it gives the batches that are left, as they come.
+    """
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[tuple]:
+        return self._stream.left()
 
     def __len__(self) -> int:
         raise TypeError(
@@ -143,7 +149,7 @@ class StreamRows:
                     "The length of `train_data` is unknown, so that a slice needs an end, and nothing negative. "
                     f"Received: idxs={idxs}"
                 )
-            return self._read(np.arange(start, stop, step))
+            return self._stream.take(len(range(start, stop, step)))
         places = np.asarray(idxs)
         if places.ndim > 1 or (places.size and places.dtype.kind not in "iu"):
             raise IndexError(
@@ -151,8 +157,8 @@ class StreamRows:
                 f"Received: idxs of dtype {places.dtype} and shape {places.shape}"
             )
         if places.ndim == 0:
-            return keras.tree.map_structure(lambda rows: rows[0], self._read(places[None]))
-        return self._read(places)
+            return keras.tree.map_structure(lambda rows: rows[0], self._stream.take(1))
+        return self._stream.take(len(places))
 
 
 class Stream:
@@ -207,6 +213,14 @@ class Stream:
         x, y = self.rest
         self.rest = (x[count:], y[count:]) if found > count else None
         return x[:count], y[:count]
+
+    def left(self) -> Iterator[tuple]:
+        """The batches that are left, as they come."""
+        while True:
+            batch, self.rest = (self._next() if self.rest is None else self.rest), None
+            if batch is None:
+                return
+            yield batch
 
     def _next(self) -> tuple | None:
         """The next batch, or None at the end; the generator's own errors are raised here."""

@@ -1,0 +1,315 @@
+"""The family of trainers: what each is constructed with, what all keep, and what each does to its batches."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from importance_sampling import training
+from importance_sampling.datasets import GeneratorDataset, InMemoryDataset
+from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy
+from importance_sampling.samplers import BaseSampler, CacheSampler, ConstantTimeSampler, LSTMSampler, ModelSampler
+
+ROWS, BATCH = 112, 16
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 4)).astype("float32")
+    return x, (2 * x[:, :3] + rng.normal(size=(ROWS, 3))).argmax(1)
+
+
+X, Y = data()
+
+
+def build():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def cached(model, **options):
+    return training.SamplerTraining(
+        model, lambda dataset, model, seed: CacheSampler(dataset, UNBIASED, seed=seed), **options
+    )
+
+
+# Each of them open from the first steps on.
+TRAINERS = {
+    "importance": lambda model, **options: training.ImportanceTraining(model, tau_th=0, **options),
+    "biased": lambda model, **options: training.BiasedImportanceTraining(model, presample=48, **options),
+    "constant variance": lambda model, **options: training.ConstantVarianceImportanceTraining(
+        model, tau_th=0, **options
+    ),
+    "constant time": lambda model, **options: training.ConstantTimeImportanceTraining(model, tau_th=0, **options),
+    "history": lambda model, **options: training.HistoryImportanceTraining(model, recompute=1, **options),
+    "online batch selection": lambda model, **options: training.OnlineBatchSelection(
+        model, steps_per_epoch=7, recompute=1, s_e=(10, 1), **options
+    ),
+    "approximate": lambda model, **options: training.ApproximateImportanceTraining(
+        model, smooth=0.5, adaptive_smoothing=True, presample=48, **options
+    ),
+    "reshuffle": training.ReshuffleTraining,
+    "own": cached,
+    "svrg": lambda model, **options: training.SVRG(model, B=2, B_over_b=4, **options),
+    "katyusha": lambda model, **options: training.Katyusha(model, B=2, B_over_b=4, **options),
+}
+NO_STREAMS = ["history", "online batch selection", "approximate", "reshuffle", "own", "svrg", "katyusha"]
+
+# The arguments that scripts of version 0.10 know, in their order, with their defaults.
+KNOWN = {
+    "ImportanceTraining": dict(presample=3.0, tau_th=None, forward_batch_size=None, score="gnorm", layer=None),
+    "ConstantVarianceImportanceTraining": dict(backward_time=2.0, extra_samples=0.2, score="gnorm", layer=None),
+    "ConstantTimeImportanceTraining": dict(backward_time=2.0, score="gnorm", layer=None),
+    "BiasedImportanceTraining": dict(
+        k=0.5, smooth=0.0, adaptive_smoothing=False, presample=256, forward_batch_size=128
+    ),
+    "ApproximateImportanceTraining": dict(k=0.5, smooth=0.0, adaptive_smoothing=False, presample=2048),
+    "SVRG": dict(B=10.0, B_rate=1.0, B_over_b=128),
+    "Katyusha": dict(B=10.0, B_rate=1.0, B_over_b=128, t1=0.5, t2=0.5),
+}
+
+
+class Heard:
+    """What listeners were told."""
+
+    def __init__(self):
+        self.samples, self.scores = [], []
+
+    def sampled(self, sampler, indices, weights, scores):
+        self.samples.append((indices, weights, scores))
+
+    def scored(self, sampler, scores):
+        self.scores.append(scores)
+
+    @property
+    def arguments(self):
+        return dict(on_sample=self.sampled, on_scores=self.scored)
+
+
+def fit(trainer, **options):
+    return trainer.fit(X, Y, **{"batch_size": BATCH, "epochs": 2, "verbose": 0, **options}).history
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_old_arguments_keep_their_order_and_defaults_and_new_ones_are_by_keyword(name):
+    parameters = list(inspect.signature(getattr(training, name)).parameters.values())[1:]
+    known = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    assert list(known.items()) == list(KNOWN[name].items())
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[len(known) :])
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_trainer_takes_the_steps_of_fit_tells_of_each_and_repeats_itself(name):
+    heard, models = Heard(), [build(), build()]
+    trainer = TRAINERS[name](models[1], seed=1)
+    history = fit(TRAINERS[name](models[0], seed=1), validation_data=(X[:20], Y[:20]), **heard.arguments)
+    fit(trainer)
+    assert history["importance"] == [1.0, 1.0] and history["loss"][1] < history["loss"][0]
+    assert {"accuracy", "val_loss", "tau", "score"} <= history.keys()
+    assert int(models[0].optimizer.iterations.value) == len(heard.samples) == 2 * ROWS // BATCH
+    for indices, weights, scores in heard.samples:
+        assert len(indices) == len(weights) == len(scores) <= BATCH
+        assert (indices >= 0).all() and (indices < ROWS).all()
+        assert (weights > 0).all() and (weights <= 10 * (1 + 1e-5)).all()
+    assert len(heard.scores) >= len(heard.samples) and all(np.isfinite(scores).all() for scores in heard.scores)
+    # Whether anybody listens makes no difference.
+    for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if not name.startswith("constant"):  # whose sizes change
+        traces, call = [], models[1].call
+        models[1].call = lambda *args, **kwargs: traces.append(1) or call(*args, **kwargs)
+        fit(trainer, epochs=1)
+        assert not traces
+
+
+@pytest.mark.parametrize("name", NO_STREAMS)
+def test_a_generator_is_refused_where_rows_are_asked_for(name):
+    def batches():
+        while True:
+            yield X[:BATCH], Y[:BATCH]
+
+    with pytest.raises(ValueError, match=r"`x` must be data whose rows can be asked for.*for \w+;"):
+        TRAINERS[name](build()).fit_generator(batches(), steps_per_epoch=2, batch_size=BATCH, verbose=0)
+
+
+def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
+    def batches():
+        for start in range(0, 96, 24):
+            yield X[start : start + 24], Y[start : start + 24]
+
+    heard = Heard()
+    trainer = training.BiasedImportanceTraining(build(), presample=32)
+    trainer.fit_generator(batches(), batch_size=BATCH, verbose=0, validation_data=(X, Y), **heard.arguments)
+    # 96 rows are six batches, every step takes a pool of two.
+    assert [len(indices) for indices, _, _ in heard.samples] == [BATCH] * 3
+    assert [len(scores) for scores in heard.scores] == [32] * 3
+
+
+@pytest.mark.parametrize("name", ["importance", "history"])
+def test_a_dataset_is_trained_on_as_its_arrays_are(name):
+    models = build(), build()
+    dataset = InMemoryDataset(X, Y, X[:20], Y[:20], categorical=False)
+    trainer = TRAINERS[name](models[0], seed=1)
+    history = trainer.fit_dataset(dataset, batch_size=BATCH, epochs=2, verbose=0).history
+    fit(TRAINERS[name](models[1], seed=1))
+    assert len(history["val_loss"]) == 2
+    np.testing.assert_allclose(models[0].get_weights()[0], models[1].get_weights()[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_dataset_without_a_length_is_a_stream():
+    def batches():
+        while True:
+            yield X[:50], Y[:50]
+
+    dataset = GeneratorDataset(batches(), (X[:20], Y[:20]), cache_size=0)
+    trainer = training.ImportanceTraining(build(), tau_th=0)
+    history = trainer.fit_dataset(dataset, steps_per_epoch=3, batch_size=BATCH, epochs=2, verbose=0).history
+    assert history["importance"] == [1.0, 1.0] and len(history["val_loss"]) == 2
+    assert int(trainer.model.optimizer.iterations.value) == 6
+
+
+# What each does to its batches
+
+
+@pytest.mark.parametrize("k", [0.5, -1.0])
+def test_biased_weights_are_powers_of_those_by_smoothed_scores(k):
+    heard = Heard()
+    trainer = training.BiasedImportanceTraining(build(), k, smooth=0.5, presample=48, seed=1)
+    fit(trainer, epochs=1, **heard.arguments)
+    for (_, weights, scores), pool in zip(heard.samples, heard.scores, strict=True):
+        p = 0.9 * (scores + 0.5) / (pool + 0.5).sum() + 0.1 / 48
+        unbiased = 1 / (48 * p)
+        expected = unbiased**k * (unbiased * scores).sum() / (unbiased**k * scores).sum()
+        np.testing.assert_allclose(weights, expected, rtol=1e-4)
+
+
+def test_sizes_follow_the_variance_reduction_and_few_are_compiled():
+    heard, trainer = Heard(), training.ConstantVarianceImportanceTraining(build(), extra_samples=0.1, tau_th=0, seed=1)
+    fit(trainer, epochs=4, **heard.arguments)
+    (steps,) = trainer._steps.values()
+    vr = steps.state.counters["tau"]
+    assert len(heard.samples[-1][0]) == pytest.approx(BATCH * (1 / vr + 0.1), abs=2)
+    assert {len(scores) for scores in heard.scores} == {BATCH}
+    assert {len(indices) % 2 for indices, _, _ in heard.samples} == {0} and len(steps._made) <= 4
+
+    heard, trainer = Heard(), training.ConstantTimeImportanceTraining(build(), tau_th=0, seed=1)
+    fit(trainer, epochs=2, **heard.arguments)
+    for (indices, _, _), pool in zip(heard.samples, heard.scores[-len(heard.samples) :], strict=True):
+        assert len(pool) + 3 * len(indices) == 3 * BATCH
+    # So a step costs what a plain one does.
+    assert trainer.forward_equivalents == pytest.approx(3 * len(heard.samples), rel=0.15)
+
+
+def test_a_threshold_of_their_own_keeps_them_closed():
+    for trainer in (
+        training.ConstantTimeImportanceTraining(build(), tau_th=100.0),
+        training.HistoryImportanceTraining(build(), tau_th=100.0),
+    ):
+        assert fit(trainer)["importance"] == [0.0, 0.0]
+        assert "closed" in trainer.summary()
+
+
+def test_ranks_are_drawn_from_without_weights():
+    heard = Heard()
+    trainer = training.OnlineBatchSelection(build(), steps_per_epoch=7, recompute=1, s_e=(1e6, 1e6), seed=1)
+    fit(trainer, epochs=3, **heard.arguments)
+    assert all((weights == 1).all() for _, weights, _ in heard.samples)
+    (steps,) = trainer._steps.values()
+    losses = np.empty(ROWS)
+    losses[steps.sampler.table.order] = steps.sampler.table.scores
+    late = np.concatenate([indices for indices, _, _ in heard.samples[-7:]])
+    assert losses[late].mean() > 1.5 * losses.mean()
+
+
+def test_the_lstm_is_smoothed_and_its_weights_are_powers():
+    heard = Heard()
+    trainer = training.ApproximateImportanceTraining(build(), k=0.0, smooth=0.5, presample=48, seed=1)
+    fit(trainer, epochs=1, **heard.arguments)
+    (steps,) = trainer._steps.values()
+    assert steps.sampler.c == 0.5 and isinstance(steps.sampler.sampler, LSTMSampler)
+    assert (steps.sampler.sampler._histories[:, -1] > 0).sum() > BATCH
+    for _, weights, _ in heard.samples:
+        assert np.ptp(weights) < 1e-5  # k = 0 weighs the batch evenly
+
+
+# Samplers of one's own
+
+
+class Halves(BaseSampler):
+    """One half of the rows after the other; both count the same."""
+
+    needs_scores = True
+    _saved = ("turn",)
+
+    def __init__(self, dataset, seed):
+        super().__init__(dataset, UNBIASED, seed=seed, alpha=0.1)
+        self.turn, self.told = 0, []
+
+    def _candidates(self, batch_size):
+        self.turn = 1 - self.turn
+        indices = self._rng.permutation(self.size)
+        return indices, (indices % 2 == self.turn).astype("float64")
+
+    def update(self, indices, scores):
+        self.told.append((indices, scores))
+
+
+def test_a_sampler_of_ones_own_draws_the_batches_is_told_what_they_scored_and_goes_on(tmp_path):
+    made, models = [], [build(), build()]
+
+    def make(dataset, model, seed):
+        x, y = dataset.train_data[np.arange(3)]
+        np.testing.assert_array_equal(x, X[:3])
+        np.testing.assert_array_equal(y, Y[:3])
+        # Three ways to ask for the same scores: by row, in one slice, with a short last batch.
+        by_row = model.score_rows(np.arange(ROWS), 32)
+        np.testing.assert_allclose(model.score(X, Y, batch_size=ROWS), by_row, rtol=1e-5)
+        np.testing.assert_allclose(model.score(X[:50], Y[:50], batch_size=32), by_row[:50], rtol=1e-5)
+        made.append(Halves(dataset, seed))
+        return made[-1]
+
+    trainer = training.SamplerTraining(models[0], make, score="loss", seed=1)
+    fit(trainer, epochs=1)
+    assert len(made) == 1 and len(made[0].told) == 7
+    # Of 16 draws by 0.95 and 0.05 that take turns, nearly all are odd ones, then even ones.
+    odd = [(indices % 2).mean() for indices, _ in made[0].told]
+    assert min(odd[::2]) > 0.8 and max(odd[1::2]) < 0.2
+    assert all((scores > 0).all() and scores.shape == (BATCH,) for _, scores in made[0].told)
+    # 7 steps, and 112 + 112 + 50 rows that were scored.
+    assert trainer.forward_equivalents == pytest.approx(3 * 7 + 274 / BATCH)
+
+    trainer.save_state(tmp_path / "state.npz")
+    models[1].set_weights(models[0].get_weights())
+    models[1].optimizer.iterations.assign(7)
+    resumed = training.SamplerTraining(models[1], make, score="loss", seed=9)
+    resumed.load_state(tmp_path / "state.npz")
+    fit(trainer, epochs=1)
+    fit(resumed, epochs=1)
+    np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
+
+
+def test_the_librarys_samplers_can_be_plugged_in_and_may_draw_fewer_than_a_batch():
+    heard = Heard()
+    trainer = training.SamplerTraining(
+        build(),
+        lambda dataset, model, seed: ConstantTimeSampler(dataset, UNBIASED, model, tau_th=1.0, seed=seed),
+        seed=1,
+    )
+    fit(trainer, epochs=2, **heard.arguments)
+    sizes = [len(indices) for indices, _, _ in heard.samples]
+    assert min(sizes) < BATCH and set(sizes) <= {2, 4, 6, 8, 10, 12, 14, 16}
+    assert trainer.forward_equivalents == pytest.approx(3 * len(sizes), rel=0.1)
+
+
+def test_what_is_no_sampler_for_a_trainer_is_refused():
+    with pytest.raises(ValueError, match=r"`sampler` must be a function .*Received: sampler=None"):
+        training.SamplerTraining(build(), None)
+    with pytest.raises(ValueError, match=r"must return a `samplers.BaseSampler`. Received: 3"):
+        fit(training.SamplerTraining(build(), lambda dataset, model, seed: 3))
+    policy = AdjustedBiasedReweightingPolicy()
+    with pytest.raises(ValueError, match=r"a policy that weighs by what is known.*Received: .*Adjusted"):
+        fit(training.SamplerTraining(build(), lambda dataset, model, seed: ModelSampler(dataset, policy, model)))
