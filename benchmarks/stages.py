@@ -15,8 +15,8 @@ import numpy as np
 import tasks
 from figures import table
 
-STAGES = (0, 100, 300, 1000, 3000, 9000)  # training steps
-QUICK = (0, 50, 200)
+STAGES = [0, 100, 300, 1000, 3000]  # training steps
+QUICK = [0, 50, 200]
 
 
 class Stages(keras.callbacks.Callback):
@@ -54,10 +54,12 @@ def parse(description: str, default_out: str) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz in the layout of Keras's mnist.npz")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--rows", type=int, default=5120, metavar="N", help="how many training rows are looked at")
+    parser.add_argument(
+        "--stages", type=int, nargs="+", default=STAGES, metavar="STEPS", help="when to look, ascending"
+    )
     parser.add_argument("--quick", action="store_true", help="a minute's look: few steps, few rows, one network")
     parser.add_argument("--out", type=Path, default=Path(default_out), metavar="DIR")
     options = parser.parse_args()
-    options.stages = STAGES
     if options.quick:
         options.stages, options.rows, options.tasks = QUICK, min(options.rows, 1024), options.tasks[:1]
     return options

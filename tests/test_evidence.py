@@ -77,7 +77,7 @@ def test_a_script_makes_its_table_and_picture(script, monkeypatch, tmp_path, cap
     x = np.random.default_rng(0).normal(size=(SIZE, 2)).astype("float32")
     task = Task(lambda file: Data(x, CLASSES, x, CLASSES), small, rate=0.5, tuned=0.5, batch_size=10)
     monkeypatch.setattr(stages.tasks, "get", lambda name: task)
-    monkeypatch.setattr(stages, "QUICK", (0, 12))
+    monkeypatch.setattr(stages, "QUICK", [0, 12])
     monkeypatch.setattr(variance_reduction, "POOL", 20)
     monkeypatch.setattr("sys.argv", ["x", "--quick", "--rows", "48", "--out", str(tmp_path)])
     script.main()
