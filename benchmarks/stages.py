@@ -40,7 +40,8 @@ class Stages(keras.callbacks.Callback):
         """Count, look, stop."""
         self.steps += 1
         self._look()
-        self.model.stop_training = self.steps >= self.at[-1]
+        if self.steps >= self.at[-1]:
+            self.model.stop_training = True
 
     def _look(self) -> None:
         if self.steps in self.at:

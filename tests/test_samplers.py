@@ -135,3 +135,19 @@ def test_measurements_that_do_not_match_are_refused():
     sampler = samplers.HistorySampler(Toy(), UNWEIGHTED, recompute=0)
     with pytest.raises(ValueError, match=r"`indices` and `scores` must have one number for each.*Received: indices"):
         sampler.update([1, 2], [1.0])
+
+
+def test_candidates_of_ones_own_may_be_lists_and_need_a_score_each():
+    class Own(samplers.BaseSampler):
+        def _candidates(self, batch_size):
+            return self.indices, self.scores
+
+    sampler = Own(Toy(), UNBIASED, seed=1)
+    sampler.indices, sampler.scores = [5, 3], [0.0, 2]
+    drawn = sampler.draw(20)
+    # P = (0.05, 0.95): one draw of twenty, weights 1 / (2 P).
+    assert sorted(drawn.indices.tolist()) == [3] * 19 + [5] and drawn.indices.dtype == np.int64
+    np.testing.assert_allclose(np.unique(drawn.weights), [1 / 1.9, 10.0], rtol=1e-6)
+    for sampler.indices, sampler.scores in (([1, 2], [1.0]), ([], []), ([1], [[1.0]])):
+        with pytest.raises(ValueError, match=r"`_candidates` of Own must return .* Received: indices of shape"):
+            sampler.draw(2)

@@ -108,6 +108,7 @@ class RowSteps(OpenSteps):
             self._step = backend.compile_step(
                 lambda weights, fair, indices, *columns: step(self.rows.gathered(indices, columns), weights, fair),
                 self.model,
+                reduce_retracing=False,  # shapes are static: a sampler that draws fewer should know few sizes
             )
         return self._step
 

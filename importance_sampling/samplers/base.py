@@ -36,8 +36,9 @@ class Drawn(NamedTuple):
 class BaseSampler:
     """Draws batches from a dataset with P_i = (1 - alpha) s_i / sum(s) + alpha / B and weighs them by a policy.
 
-    To subclass, fill in `_candidates`; name in `_saved` the attributes that `state` has to keep, in `_parts` those that
-    have a `state` and `restore` of their own.
+    To subclass, fill in `_candidates`, and `update` if it learns from what is measured; name in `_saved` the attributes
+    that `state` has to keep, in `_parts` those that have a `state` and `restore` of their own. `SamplerTraining` trains
+    by it.
 
     Attributes:
         unbiased: bool, whether with an unbiased policy the weighted gradient's mean is the full gradient.
@@ -55,6 +56,19 @@ class BaseSampler:
 
     Raises:
         ValueError: an argument is out of its range.
+
+    Example:
+        >>> class LastLoss(BaseSampler):  # ones for samples not seen yet
+        ...     needs_scores, _saved = True, ("losses",)
+        ...     def __init__(self, dataset, reweighting, **options):
+        ...         super().__init__(dataset, reweighting, **options)
+        ...         self.losses = np.ones(self.size)
+        ...     def _candidates(self, batch_size):
+        ...         indices = self._rng.permutation(self.size)
+        ...         return indices, self.losses[indices]
+        ...     def update(self, indices, scores):
+        ...         self.losses[indices] = scores
+        >>> indices, (x, y), weights = LastLoss(dset, UNBIASED, seed=0).sample(128)
     """
 
     unbiased = True
@@ -147,7 +161,7 @@ class BaseSampler:
             getattr(self, part).restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices `(n,)` in random order, and their scores `(n,)`."""
+        """Indices, int `(n,)`, in random order, and their scores, float `(n,)`, >= 0; any number of them."""
         raise NotImplementedError
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
@@ -160,6 +174,12 @@ class BaseSampler:
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
         """Draw by smoothed scores; the seam for decorators."""
         indices, scores = self._candidates(batch_size)
+        indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float64")
+        if indices.ndim != 1 or scores.shape != indices.shape or not indices.size:
+            raise ValueError(
+                f"`_candidates` of {type(self).__name__} must return an index and a score for each of at least one "
+                f"candidate. Received: indices of shape {indices.shape}, scores of shape {scores.shape}"
+            )
         self.candidate_scores = scores
         p = self._probabilities(smooth(scores))
         picked = self._num_picked(batch_size, scores)
