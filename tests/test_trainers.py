@@ -40,6 +40,9 @@ def cached(model, **options):
 # Each of them open from the first steps on.
 TRAINERS = {
     "importance": lambda model, **options: training.ImportanceTraining(model, tau_th=0, **options),
+    "importance by row": lambda model, **options: training.ImportanceTraining(
+        model, tau_th=0, sampler="reshuffle", **options
+    ),
     "biased": lambda model, **options: training.BiasedImportanceTraining(model, presample=48, **options),
     "constant variance": lambda model, **options: training.ConstantVarianceImportanceTraining(
         model, tau_th=0, **options
@@ -57,7 +60,16 @@ TRAINERS = {
     "svrg": lambda model, **options: training.SVRG(model, B=2, B_over_b=4, **options),
     "katyusha": lambda model, **options: training.Katyusha(model, B=2, B_over_b=4, **options),
 }
-NO_STREAMS = ["history", "online batch selection", "approximate", "reshuffle", "own", "svrg", "katyusha"]
+NO_STREAMS = [
+    "importance by row",
+    "history",
+    "online batch selection",
+    "approximate",
+    "reshuffle",
+    "own",
+    "svrg",
+    "katyusha",
+]
 
 # The arguments that scripts of version 0.10 know, in their order, with their defaults.
 KNOWN = {

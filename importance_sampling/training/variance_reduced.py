@@ -62,7 +62,7 @@ class SVRG(Trainer):
         super().__init__(model, gate(0.0), seed=seed)
         self.B, self.B_rate, self.B_over_b = float(B), float(B_rate), int(B_over_b)
 
-    def _rows_needed(self, batch_size: int) -> int:
+    def _rows_needed(self, prepared: Prepared) -> int:
         return 1
 
     def _wrapper(self) -> SVRGWrapper:
