@@ -1,4 +1,4 @@
-"""Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, and blinker's signals.
+"""Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, callbacks, and blinker's signals.
 
 `is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
 logs; the sender is the sampler. `is.evaluate_batch` and `is.evaluation` are sent `figures`, the loss and the metrics of
@@ -9,7 +9,7 @@ computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import blinker
@@ -29,16 +29,23 @@ class Listeners:
     Args:
         on_sample: `on_sample(sampler, indices, weights, scores)` or None.
         on_scores: `on_scores(sampler, scores)` or None.
+        callbacks: `SamplingCallback`s, told beside them.
     """
 
-    def __init__(self, on_sample: Callable | None, on_scores: Callable | None):
-        self.on_sample = on_sample
-        self.on_scores = on_scores
+    def __init__(self, on_sample: Callable | None, on_scores: Callable | None, callbacks: Sequence[Any] = ()):
+        self._samples = _callables(on_sample, *(callback.on_sample for callback in callbacks))
+        self._scores = _callables(on_scores, *(callback.on_scores for callback in callbacks))
+        self._rows = on_sample is not None or any(callback.needs_rows for callback in callbacks)
+
+    @property
+    def want_rows(self) -> bool:
+        """Whether anybody wants to know which rows plain steps are on."""
+        return self._rows or bool(SAMPLE.receivers)
 
     @property
     def want_samples(self) -> bool:
         """Whether anybody wants to know what is trained on."""
-        return self.on_sample is not None or bool(SAMPLE.receivers)
+        return bool(self._samples) or bool(SAMPLE.receivers)
 
     @property
     def want_draws(self) -> bool:
@@ -48,19 +55,19 @@ class Listeners:
     @property
     def want_scores(self) -> bool:
         """Whether anybody wants the pools' scores."""
-        return self.on_scores is not None or bool(SCORE.receivers)
+        return bool(self._scores) or bool(SCORE.receivers)
 
     def sampled(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
         """A batch was picked."""
-        if self.on_sample is not None:
-            self.on_sample(sampler, indices, weights, scores)
+        for told in self._samples:
+            told(sampler, indices, weights, scores)
         if SAMPLE.receivers:
             SAMPLE.send(sampler, indices=indices, weights=weights, scores=scores)
 
     def scored(self, sampler: Any, scores: np.ndarray) -> None:
         """Candidates were scored."""
-        if self.on_scores is not None:
-            self.on_scores(sampler, scores)
+        for told in self._scores:
+            told(sampler, scores)
         if SCORE.receivers:
             SCORE.send(sampler, scores=scores)
 
@@ -80,3 +87,7 @@ def evaluated(wrapper: Any, figures: np.ndarray) -> None:
     """A model wrapper evaluated samples."""
     if EVALUATION.receivers:
         EVALUATION.send(wrapper, figures=figures)
+
+
+def _callables(*functions: Callable | None) -> list[Callable]:
+    return [function for function in functions if function is not None]

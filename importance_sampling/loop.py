@@ -204,13 +204,14 @@ class TrainFunction:
         batches = [batch for _, batch in read]
         if probe:
             self._probe(batches[0])
-        if len(read) == left:
+        # Once it was traced on an iterator, single batches cost less handed over as they are.
+        if len(read) == left and not (left == 1 and self.steps.keras_traced):
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.keras_function(self._feed)
         else:
             logs = self.keras_function(iter(batches))
-        if self.listeners.want_samples:
+        if self.listeners.want_rows:
             for indices, _ in read:
                 ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
                 self.listeners.sampled(self.steps.sampler, indices, ones, unknown)

@@ -45,16 +45,26 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the figures, read anew."""
+        self.refresh()
+        self._add(logs)
+
+    def refresh(self) -> None:
+        """Read the averages anew, off the device."""
         if self.function.condition is not None and self.function.condition.probes:
             self.function.signals = self.function.state.signals
-        self._add(logs)
+
+    def figures(self) -> dict[str, float]:
+        """The figures as they were read last."""
+        function = self.function
+        return dict(
+            score=function.signals.score,
+            tau=function.signals.tau,
+            importance=function.epoch_open_steps / max(function.epoch_steps, 1),
+        )
 
     def _add(self, logs: dict | None) -> None:
         if logs is not None:
-            function = self.function
-            logs["score"] = function.signals.score
-            logs["tau"] = function.signals.tau
-            logs["importance"] = function.epoch_open_steps / max(function.epoch_steps, 1)
+            logs.update(self.figures())
 
 
 @contextlib.contextmanager
@@ -69,9 +79,14 @@ def reported(callbacks: Any, reporter: Reporter) -> Iterator[Any]:
         finally:
             callbacks.callbacks.remove(reporter)
     else:
-        found = keras.tree.flatten(callbacks) if callbacks else []
+        found = listed(callbacks)
         place = _place(found)
         yield [*found[:place], reporter, *found[place:]]
+
+
+def listed(callbacks: Any) -> list:
+    """The callbacks of a `fit`, in whatever shape it was given them."""
+    return getattr(callbacks, "callbacks", None) or (keras.tree.flatten(callbacks) if callbacks else [])
 
 
 def _place(callbacks: list) -> int:
@@ -89,9 +104,8 @@ def checkpointed(callbacks: Any, state: TrainerState, restored: Any) -> Iterator
         state: the trainer's.
         restored: called after the state was loaded.
     """
-    found = getattr(callbacks, "callbacks", None) or (keras.tree.flatten(callbacks) if callbacks else [])
     with contextlib.ExitStack() as stack:
-        for callback in found:
+        for callback in listed(callbacks):
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 path = Path(callback.backup_dir) / "importance_sampling.npz"
                 _after(callback, "_save_model", lambda *_, path=path, **__: state.save(path), stack)

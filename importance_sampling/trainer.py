@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from importance_sampling import scores, support
+from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
@@ -24,7 +25,7 @@ from importance_sampling.fronts import Fronts
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps, RowSteps
 from importance_sampling.pre_activations import find_layer
-from importance_sampling.reporting import Reporter, checkpointed, reported
+from importance_sampling.reporting import Reporter, checkpointed, listed, reported
 from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
 from importance_sampling.state import TrainerState, check_seed
 from importance_sampling.summary import summarise
@@ -156,7 +157,8 @@ class Trainer(Fronts):
                 "`model` must be compiled: call `model.compile(...)` before `fit`. "
                 f"Received: model={self.model.name!r}, not compiled"
             )
-        listeners = Listeners(on_sample, on_scores)
+        hearing = sampling_callbacks(listed(callbacks))
+        listeners = Listeners(on_sample, on_scores, hearing)
         if self._state is None:
             self._state = TrainerState(self._seed)
         self._state.begin()
@@ -193,11 +195,13 @@ class Trainer(Fronts):
             self._state.begin()
             started.update(self._state.counters)
 
+        reporter = Reporter(function)
         self.model.train_function = function
         try:
             with (
                 checkpointed(callbacks, self._state, restored),
-                reported(callbacks, Reporter(function)) as prepared.arguments["callbacks"],
+                connected(hearing, prepared.source, reason, reporter),
+                reported(callbacks, reporter) as prepared.arguments["callbacks"],
             ):
                 history = fit(**given(prepared.arguments))
         finally:
@@ -248,7 +252,7 @@ class Trainer(Fronts):
 
     def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
-        by_row = listeners.want_samples or any(
+        by_row = listeners.want_rows or any(
             is_store(leaf) for leaf in keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])
         )
         if support.feeds_itself(self.model) or not (self.condition.probes or by_row):

@@ -44,9 +44,11 @@ from importance_sampling.backend.tensorflow_data import (
     rows,
     without_optionals,
 )
+from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 
 __all__ = [
     "Reading",
+    "SummaryWriter",
     "can_be_joined",
     "column",
     "compile_step",

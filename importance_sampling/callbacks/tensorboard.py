@@ -1,0 +1,88 @@
+"""Figures of importance sampling in TensorBoard, an epoch at a time. No source; it computes no score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.callbacks.base import SamplingCallback
+from importance_sampling.callbacks.epoch import EpochDraws
+
+DESCRIPTIONS = {
+    "tau": "How unequal the scores are, 1 when all are equal; a moving average.",
+    "importance share": "Share of the epoch's steps that were importance steps.",
+    "mean score": "Mean score of the candidates; a moving average.",
+    "effective sample size": "Of a batch, in samples, (sum w)^2 / sum w^2; mean over the epoch's importance steps.",
+    "scores": "Of the samples that importance steps drew.",
+    "weights": "Importance weights of the samples that importance steps drew.",
+}
+
+
+class SamplingTensorBoard(SamplingCallback):
+    """Writes tau, the share of importance steps, effective sample size, and histograms of scores and weights.
+
+    After every epoch, under the tags `importance/...`; what wasn't measured in an epoch isn't written. Histograms are
+    of the last 512 importance steps. The step is the number of the epoch, as for Keras's own TensorBoard callback;
+    a `fit` that begins with 0 again goes on where the one before it ended. Works with streams too.
+
+    Args:
+        log_dir: a folder, which `tensorboard --logdir` is to be given.
+
+    Raises:
+        ImportError: when training begins, TensorBoard isn't installed.
+
+    Example:
+        >>> ImportanceTraining(model).fit(x_train, y_train, callbacks=[SamplingTensorBoard("logs/run1")])
+    """
+
+    def __init__(self, log_dir: str | Path = "logs"):
+        super().__init__()
+        self.log_dir = Path(log_dir)
+        self._writer: Any = None
+        self._step = -1  # of TensorBoard's, written last
+        self._epoch = EpochDraws()
+
+    def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
+        """Open the file."""
+        self._writer = backend.SummaryWriter(self.log_dir)
+        super().connect(num_rows, figures)
+
+    def disconnect(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        super().disconnect()
+
+    def on_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
+        """Keep a batch that was drawn by score."""
+        self._epoch.add(weights, scores)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Begin anew."""
+        self._epoch.begin()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write."""
+        if self._figures is None:
+            return
+        self._step = max(epoch, self._step + 1)
+        figures = self._figures()
+        scalars = {
+            "tau": figures["tau"],
+            "importance share": figures["importance"],
+            "mean score": figures["score"],
+        }
+        histograms = {}
+        if self._epoch:
+            scalars["effective sample size"] = self._epoch.effective_size
+            histograms = {"scores": self._epoch.scores, "weights": self._epoch.weights}
+        for write, values in ((self._writer.scalar, scalars), (self._writer.histogram, histograms)):
+            for name, value in values.items():
+                if np.isfinite(value).all():
+                    write(f"importance/{name}", value, self._step, DESCRIPTIONS[name])
+        self._writer.flush()

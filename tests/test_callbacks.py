@@ -1,0 +1,102 @@
+"""TensorBoard's figures as its own reader finds them, and seconds of training in History."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.callbacks import SamplingTensorBoard, TrainingSeconds, seconds
+
+SCALARS = {"tau", "importance share", "mean score", "effective sample size"}
+
+
+@pytest.fixture(scope="module")
+def stream():
+    x = np.random.default_rng(5).normal(size=(48, 4)).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((x, x[:, :3].argmax(1))).batch(8)
+
+
+def build():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def read(folder):
+    """`{tag: {step: value}}`."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulators.EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag.removeprefix("importance/"): {e.step: tf.make_ndarray(e.tensor_proto) for e in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path):
+    pytest.importorskip("tensorboard")
+    callback, heard, figures = SamplingTensorBoard(tmp_path), [], []
+    trainer = ImportanceTraining(build(), tau_th=0, seed=1)
+    for epochs in (2, 1):
+        history = trainer.fit(
+            stream,
+            shuffle=False,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[callback],
+            on_sample=lambda *args: heard.append(args[2:]),
+        ).history
+        figures += list(zip(history["tau"], history["importance"], history["score"], strict=True))
+    written = read(tmp_path)
+    assert set(written) == {*SCALARS, "scores", "weights"}
+    assert all(list(values) == [0, 1, 2] for values in written.values())
+    for step, values in enumerate(figures):
+        assert [written[name][step] for name in ("tau", "importance share", "mean score")] == pytest.approx(values)
+    for step in range(3):
+        weights = np.stack([w for w, _ in heard[6 * step : 6 * step + 6]])
+        effective = np.mean(weights.sum(1) ** 2 / (weights**2).sum(1))
+        assert written["effective sample size"][step] == pytest.approx(effective, rel=1e-5)
+        # Rows of a histogram: from, to, how many.
+        assert written["weights"][step][:, 2].sum() == weights.size
+        assert written["weights"][step][0, 0] == pytest.approx(weights.min())
+
+
+def test_what_was_not_measured_is_not_written(stream, tmp_path):
+    pytest.importorskip("tensorboard")
+    trainer = ImportanceTraining(build(), tau_th=float("inf"))
+    trainer.fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
+    assert {name: values[0].item() for name, values in read(tmp_path).items()} == {"importance share": 0.0}
+
+
+def test_without_tensorboard_it_says_what_to_install(stream, monkeypatch, tmp_path):
+    monkeypatch.delattr(tf.summary, "histogram")
+    with pytest.raises(ImportError, match="Writing for TensorBoard needs TensorBoard: pip install tensorboard"):
+        ImportanceTraining(build()).fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
+
+
+def test_validation_is_no_training_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(seconds.time, "perf_counter", lambda: now[0])
+    callback, told = TrainingSeconds(), []
+
+    def epoch(training, validation):
+        now[0] += training
+        callback.on_test_begin()
+        now[0] += validation
+        callback.on_test_end()
+        logs = {}
+        callback.on_epoch_end(0, logs)
+        told.append(logs["seconds"])
+
+    callback.on_train_begin()
+    epoch(2.0, 50.0)
+    epoch(3.0, 70.0)
+    now[0] += 1000.0  # between two fits
+    callback.on_train_begin()
+    epoch(1.5, 0.0)
+    assert told == [2.0, 5.0, 6.5]
+
+
+def test_history_has_the_seconds(stream):
+    history = build().fit(stream, shuffle=False, epochs=2, verbose=0, callbacks=[TrainingSeconds()]).history
+    assert 0 < history["seconds"][0] < history["seconds"][1]

@@ -1,0 +1,110 @@
+"""Pictures show the numbers that they are given, with units, and say what they lack."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from importance_sampling.callbacks import SamplingRecorder
+from importance_sampling.plotting import as_image, plot_histories, plot_most_drawn, plot_scores, plot_weights
+
+pytest.importorskip("matplotlib")
+
+
+def lines(axes):
+    return {line.get_label(): [list(map(float, xy)) for xy in line.get_data()] for line in axes.get_lines()}
+
+
+@pytest.fixture
+def recorder():
+    recorder = SamplingRecorder()
+    recorder.connect(6, dict)
+    rng = np.random.default_rng(1)
+    for epoch in range(3):
+        recorder.on_epoch_begin(epoch)
+        for indices in ([0, 4, 4, 2], [4, 2, 5, 1]):
+            scores = np.full(4, np.nan) if epoch == 0 else rng.exponential(size=4)
+            recorder.on_sample(None, np.array(indices), rng.exponential(size=4).astype("float32"), scores)
+        recorder.on_epoch_end(epoch)
+    return recorder
+
+
+def test_one_run_is_a_line_and_several_are_their_median_in_a_band():
+    plain = SimpleNamespace(history={"loss": [4.0, 3.0, 2.0], "val_loss": [5.0, 4.0, 3.0]})
+    sampled = [{"loss": [3.0 * k, 1.0 * k, 0.5 * k], "val_loss": [2.0, 2.0, 2.0]} for k in (1, 2, 5)]
+    figure = plot_histories(
+        {"uniform": plain, "importance": sampled}, {"loss": "loss (nats)", "val_loss": "validation loss"}, log=["loss"]
+    )
+    left, right = figure.axes
+    assert lines(left) == {"uniform": [[1, 2, 3], [4, 3, 2]], "importance": [[1, 2, 3], [6, 2, 1]]}
+    # Quartiles of 1, 2 and 5 times the run are 1.5 and 3.5 times.
+    assert left.collections[0].get_paths()[0].get_extents().bounds == pytest.approx((1, 0.75, 2, 9.75))
+    assert (left.get_xlabel(), left.get_ylabel()) == ("epochs", "loss (nats)")
+    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
+    styles = {(line.get_linestyle(), line.get_marker()) for line in left.get_lines()}
+    assert len(styles) == 2, "lines must be told apart without colour"
+
+
+def test_over_seconds_a_history_must_have_them():
+    history = {"loss": [4.0, 3.0], "seconds": [1.5, 4.0]}
+    (axes,) = plot_histories({"a": history}, over="seconds").axes
+    assert lines(axes) == {"a": [[1.5, 4.0], [4.0, 3.0]]} and axes.get_xlabel() == "training time (seconds)"
+    with pytest.raises(
+        ValueError, match=r"with 'seconds'. Put a `TrainingSeconds\(\)` .* Received: 'b', with \['loss'"
+    ):
+        plot_histories({"b": {"loss": [1.0]}}, over="seconds")
+    with pytest.raises(ValueError, match=r"`over` must be .* Received: over='steps'"):
+        plot_histories({"b": history}, over="steps")
+
+
+def test_scores_are_a_fan_from_the_first_importance_step_on(recorder):
+    (axes,) = plot_scores(recorder).axes
+    epochs, medians = lines(axes)["median"]
+    assert epochs == [1, 2, 3] and np.isnan(medians[0])
+    np.testing.assert_array_equal(medians[1:], recorder.score_quantiles[1:, 2])
+    assert "score" in axes.get_ylabel() and axes.get_yscale() == "log"
+
+
+def test_weights_have_their_fan_and_draws_their_histogram(recorder):
+    left, right = plot_weights(recorder).axes
+    np.testing.assert_array_equal(lines(left)["median"][1][1:], recorder.weight_quantiles[1:, 2])
+    # Draws of the six rows: 3, 3, 6, 0, 9, 3.
+    assert [int(bar.get_height()) for bar in right.patches] == [1, 0, 0, 3, 0, 0, 1, 0, 0, 1]
+
+
+def test_with_the_gate_closed_there_is_nothing_to_draw():
+    recorder = SamplingRecorder()
+    recorder.on_epoch_end(0)
+    with pytest.raises(ValueError, match=r"must have recorded importance steps; .* of 1 epochs"):
+        plot_scores(recorder)
+
+
+def test_the_most_drawn_come_first_with_label_and_prediction(recorder):
+    x = np.arange(24.0).reshape(6, 4)
+    y = np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    model = SimpleNamespace(predict=lambda x, verbose: np.eye(3)[[1, 0, 0]])
+    figure = plot_most_drawn(recorder, x, y, model, count=3, names=["cat", "dog", "emu"])
+    captions = [axes.get_xlabel() for axes in figure.axes]
+    assert captions == [
+        "label dog\nprediction dog\n9 draws",
+        "label emu\nprediction cat\n6 draws",
+        "label cat\nprediction cat\n3 draws",
+    ]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), x[4].reshape(2, 2))
+    assert [axes.xaxis.label.get_weight() for axes in figure.axes] == ["normal", "bold", "normal"]
+    with pytest.raises(ValueError, match="Received: x with 5 rows, a recorder of 6 rows"):
+        plot_most_drawn(recorder, x[:5], y, model)
+
+
+def test_rows_become_images():
+    assert as_image(np.zeros((2, 3, 1))).shape == (2, 3) and as_image(np.zeros(12), (2, 2, 3)).shape == (2, 2, 3)
+    assert as_image(np.array([[[-1.0, 1.0, 3.0]]])).ravel().tolist() == [0.0, 0.5, 1.0]
+    with pytest.raises(ValueError, match=r"`shape` must be .* Received: shape=\(2, 2\), rows of shape \(5,\)"):
+        as_image(np.zeros(5))
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"the extra \[plot\]: pip install 'keras-importance-sampling\[plot\]'"):
+        plot_histories({"a": {"loss": [1.0]}})
