@@ -1,0 +1,47 @@
+"""The example: labels are changed as said, suspects come in order, precision is counted, the picture is drawn."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def example(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import label_errors
+
+    return label_errors
+
+
+def test_two_per_cent_of_the_labels_become_another_digit(example):
+    labels = np.arange(500) % 10
+    changed = example.with_errors(labels, seed=3)
+    assert np.count_nonzero(changed != labels) == 10
+    assert changed.min() >= 0 and changed.max() <= 9
+    np.testing.assert_array_equal(changed, example.with_errors(labels, seed=3))
+
+
+def test_precision_is_the_share_of_the_wrong_among_the_first(example):
+    found = example.precision(np.array([True, False, False, True]), np.array([3, 1, 0, 2]))
+    assert found.tolist() == [1, 1 / 2, 2 / 3, 2 / 4]
+
+
+def test_the_most_drawn_come_first_and_of_equals_the_higher_last_score(example):
+    recorder = SimpleNamespace(draws=np.array([2, 5, 2, 2]), last_score=np.array([0.1, 0.0, np.nan, 0.7]))
+    assert example.most_drawn(recorder).tolist() == [1, 3, 0, 2]
+
+
+def test_it_runs_and_draws(example, monkeypatch, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 300)
+    images = np.eye(16)[labels].reshape(300, 4, 4) * 200 + rng.integers(0, 20, (300, 4, 4))
+    np.savez(tmp_path / "digits.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    arguments = ["--data", str(tmp_path / "digits.npz"), "--epochs", "1", "--quick", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["label_errors.py", *arguments])
+    example.main()
+    printed = capsys.readouterr().out
+    assert "times drawn" in printed and "By chance: 2.0 %." in printed
+    assert (tmp_path / "label_errors.png").stat().st_size > 10000
