@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import mnist_mlp
 import numpy as np
+from loading import digits
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingRecorder
@@ -36,14 +37,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="where the picture goes")
     options = parser.parse_args()
 
-    x, one_hot, _, _ = mnist_mlp.load(options.data)
-    rows = QUICK_ROWS if options.quick else len(x)
-    x, true = x[:rows], one_hot[:rows].argmax(1)
+    data = digits(options)
+    data = data.first(QUICK_ROWS) if options.quick else data
+    x, true = data.x_train, data.y_train.argmax(1)
     given = with_errors(true, options.seed)
 
     keras.utils.set_random_seed(options.seed)
     recorder = SamplingRecorder()
-    model = mnist_mlp.build(x.shape[1])
+    model = mnist_mlp.build(data)
     trainer = ImportanceTraining(model, seed=options.seed)
     labels = keras.utils.to_categorical(given, 10)
     trainer.fit(x, labels, batch_size=128, epochs=options.epochs, verbose=2, callbacks=[recorder])

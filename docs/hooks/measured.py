@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from importance_sampling.comparison.figures import table
+
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs" / "data" / "trainers.json"  # as `benchmarks/equal_time.py --trainers` writes table.json
 PLACE = re.compile(r"<!-- measured: ([\w-]+) -->")

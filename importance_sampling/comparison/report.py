@@ -95,5 +95,5 @@ def write(runs: Sequence[Mapping], out: Path, ways: Sequence[str], unit: str = "
         picture(runs, files[2], unit)
     except ImportError:
         files[2:] = []
-        table += "\n\nThere is no picture: it needs matplotlib (pip install matplotlib)."
+        table += "\n\nThere is no picture: it needs matplotlib (pip install 'keras-importance-sampling[plot]')."
     return f"{table}\n\nWritten: {', '.join(map(str, files))}"
