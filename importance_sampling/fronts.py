@@ -6,6 +6,7 @@ sampled here.
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -99,6 +100,15 @@ class Fronts:
             on_sample=on_sample,
             on_scores=on_scores,
         )
+
+
+def given(arguments: dict) -> dict:
+    """The arguments of a `fit` without those at their defaults.
+
+    A `fit` of the model's own may know fewer of them, and one that wraps Keras's may tell the two apart.
+    """
+    defaults = inspect.signature(keras.Model.fit).parameters
+    return {name: value for name, value in arguments.items() if value is not defaults[name].default}
 
 
 def arrays_of(rows: Any) -> tuple:

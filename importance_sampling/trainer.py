@@ -7,7 +7,6 @@ trainer's own business (`training.py`). Nothing is computed here.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
-from importance_sampling.fronts import Fronts
+from importance_sampling.fronts import Fronts, given
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps, RowSteps
 from importance_sampling.pre_activations import find_layer
@@ -312,12 +311,3 @@ class Trainer(Fronts):
 
     def _restore_condition(self) -> None:
         self.condition.restore(bool(self._state.counters["satisfied"]))
-
-
-def given(arguments: dict) -> dict:
-    """The arguments of a `fit` without those at their defaults.
-
-    A `fit` of the model's own may know fewer of them, and one that wraps Keras's may tell the two apart.
-    """
-    defaults = inspect.signature(Trainer.fit).parameters
-    return {name: value for name, value in arguments.items() if value is not defaults[name].default}

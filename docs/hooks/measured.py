@@ -41,7 +41,6 @@ def filled(markdown: str, figures: Sequence[dict]) -> str:
 
 
 def _tables(way: str, figures: Sequence[dict]) -> list[str]:
-    from importance_sampling.comparison.figures import table  # it brings the framework: only if there is a table
 
     texts = ["## Measured"]
     for group in figures:
