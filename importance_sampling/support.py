@@ -8,7 +8,9 @@ here.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,6 +21,8 @@ from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.scores import call, flat
 from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
+
+KERAS_FIT = keras.Model.fit
 
 
 def obstacle(model: keras.Model) -> str | None:
@@ -62,17 +66,37 @@ def has_own_fit(model: keras.Model) -> bool:
 
 
 def is_in_fit(model: keras.Model) -> bool:
-    """Whether this was called by the model's own `fit`, which is how models come to train with a trainer by themselves.
+    """Whether this was called by the model's own `fit`, which is how models come to train with a trainer."""
+    return _code(model.fit) in _running()
 
-    From here on their `fit` is Keras's: it would only lead here again.
+
+def fit_of(model: keras.Model) -> Callable:
+    """The `fit` of a model that runs the loop: the first that isn't running, or it would only lead here again.
+
+    Its own comes first, then those of its classes; the last is Keras's, as this module found it.
     """
-    fit = model.fit
+    running = _running()
+    kinds = itertools.takewhile(lambda kind: kind is not KerasTrainer, type(model).__mro__)
+    above = (vars(kind)["fit"].__get__(model) for kind in kinds if "fit" in vars(kind))
+    for fit in (model.fit, *above):
+        if _code(fit) not in running or getattr(fit, "__func__", None) is KERAS_FIT:
+            return fit
+    return KERAS_FIT.__get__(model)
+
+
+def _code(fit: Any) -> Any:
     while isinstance(fit, functools.partial):
         fit = fit.func
-    code, frame = getattr(fit, "__code__", None), sys._getframe()
-    while frame is not None and frame.f_code is not code:
+    return getattr(fit, "__code__", None)
+
+
+def _running() -> set:
+    """The code of all functions under way."""
+    found, frame = set(), sys._getframe()
+    while frame is not None:
+        found.add(frame.f_code)
         frame = frame.f_back
-    return frame is not None
+    return found
 
 
 def is_ready(model: keras.Model) -> bool:

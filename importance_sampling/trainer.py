@@ -162,7 +162,7 @@ class Trainer(Fronts):
             self._state = TrainerState(self._seed)
         self._state.begin()
         prepared, reason = self._prepare(arguments, listeners)
-        fit = keras.Model.fit.__get__(self.model) if support.is_in_fit(self.model) else self.model.fit
+        fit = support.fit_of(self.model)
         before = self.model.train_function
         keras_function = before or self._keras_function()
         steps = self._steps_for(keras_function, prepared)
@@ -204,7 +204,8 @@ class Trainer(Fronts):
             ):
                 history = fit(**given(prepared.arguments))
         finally:
-            self.model.train_function = before
+            if self.model.train_function is function:  # and not what a callback put in its place
+                self.model.train_function = before
             function.steps.release()
         self._summary = summarise(self, function, reason, started)
         logger.info("%s", self._summary.splitlines()[0])

@@ -1,6 +1,7 @@
 """The swap, as a table: arrays, models and arguments, and how a case is run by `model.fit` and by the trainer."""
 
 import random
+import tempfile
 
 import keras
 import numpy as np
@@ -26,6 +27,9 @@ from drop_in_models import (
     texts,
     two_outputs,
 )
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.state import TrainerState
 
 ROWS = 203  # an odd last batch
 FIGURES = {"score", "tau", "importance"}  # what a trainer adds to the logs
@@ -242,7 +246,7 @@ class Plain:
 
     def __init__(self, name, arrays):
         self.name, self.arrays = name, arrays
-        self.model, self.history, self.called = train(name, arrays, lambda model: model)
+        self.model, self.history, self.called = train(name, arrays)
         self.world = state_of_the_world()
 
 
@@ -252,13 +256,40 @@ def begin_anew():
     keras.utils.set_random_seed(3)
 
 
-def train(name, arrays, wrap, **more):
+def train(name, arrays, tau_th=None, **more):
+    """A case by the trainer with a threshold, or by `model.fit` without one: model, History and hooks called."""
     make, _, arguments = CASES[name]
+    model, trainer = (_as_made if make is dense else _made)(make, tau_th)
+    begin_anew()
+    hooks = Hooks()
+    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": hooks, **more}
+    return model, trainer.fit(**arguments).history, hooks.called
+
+
+def _made(make, tau_th):
     begin_anew()
     model = make()
-    fit, hooks = wrap(model).fit, Hooks()
-    history = fit(**{"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": hooks, **more})
-    return model, history.history, hooks.called
+    return model, model if tau_th is None else ImportanceTraining(model, tau_th=tau_th, seed=None if tau_th else 1)
+
+
+_shared: dict = {}
+
+
+def _as_made(make, tau_th):
+    """A model that many cases have, with all that was compiled for it, as it was in the beginning."""
+    if (make, tau_th) not in _shared:
+        model, trainer = _made(make, tau_th)
+        model.optimizer.build(model.trainable_variables)
+        start = [(v, np.asarray(v.value)) for v in (*model.variables, *model.optimizer.variables)]
+        _shared[make, tau_th] = model, trainer, start
+    model, trainer, start = _shared[make, tau_th]
+    for variable, value in start:
+        variable.assign(value)
+    if tau_th == 0:
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            TrainerState(1).save(file.name)
+            trainer.load_state(file.name)
+    return model, trainer
 
 
 def state_of_the_world():
@@ -270,3 +301,19 @@ def assert_equal(plain, trained):
         np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
     for before, after in zip(plain.optimizer.variables, trained.optimizer.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
+
+
+WAYS = {
+    "plain": lambda model: model,
+    "closed": lambda model: ImportanceTraining(model, tau_th=1e9),
+    "open": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
+}
+
+
+def each_way(train):
+    """Closed it equals plain, bit for bit; open it takes as many steps, and stays finite."""
+    (plain, _), (closed, _), (opened, trainer) = map(train, WAYS)
+    assert_equal(plain, closed)
+    assert int(opened.optimizer.iterations) == int(plain.optimizer.iterations)
+    assert all(np.isfinite(np.asarray(weight.value)).all() for weight in opened.weights)
+    return plain, opened, trainer

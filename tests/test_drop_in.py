@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, assert_equal, state_of_the_world, train
 
-from importance_sampling import ImportanceTraining
-
 # Plain `fit` says so too, in the case of fewer steps an epoch than there are batches.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
@@ -17,9 +15,7 @@ def plain(request, tmp_path_factory):
 
 @pytest.mark.parametrize("plain", SWITCHED_OFF, indirect=True, scope="module")
 def test_switched_off_it_equals_fit_bit_for_bit(plain):
-    trained, history, called = train(
-        plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=float("inf"))
-    )
+    trained, history, called = train(plain.name, plain.arrays, float("inf"))
     assert state_of_the_world() == plain.world
     assert_equal(plain.model, trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
@@ -27,16 +23,14 @@ def test_switched_off_it_equals_fit_bit_for_bit(plain):
 
 
 def test_closed_but_watching_it_trains_as_fit_does(plain):
-    trained, history, called = train(plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=1e9))
+    trained, history, called = train(plain.name, plain.arrays, 1e9)
     assert_equal(plain.model, trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
 
 
 def test_open_it_takes_as_many_steps_and_learns(plain):
-    trained, history, called = train(
-        plain.name, plain.arrays, lambda model: ImportanceTraining(model, tau_th=0, seed=1)
-    )
+    trained, history, called = train(plain.name, plain.arrays, 0)
     if plain.name != "half precision":  # there an overflow skips a step, and not the same ones
         assert int(trained.optimizer.iterations) == int(plain.model.optimizer.iterations)
     assert set(history) == set(plain.history) | {"score", "tau", "importance"}
@@ -64,7 +58,7 @@ def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
     trained, history, called = train(
         plain.name,
         plain.arrays,
-        lambda model: ImportanceTraining(model, tau_th=1e9),
+        1e9,
         on_sample=lambda sampler, indices, weights, scores: told.append(indices),
     )
     assert_equal(plain.model, trained)

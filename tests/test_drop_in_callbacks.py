@@ -11,18 +11,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from drop_in_cases import FIGURES, Hooks, assert_equal, begin_anew, data
+from drop_in_cases import FIGURES, WAYS, Hooks, assert_equal, begin_anew, data, each_way
 from drop_in_models import dense
 from keras import callbacks, layers
 
-from importance_sampling import ImportanceTraining
-
 X, Y = data()
-WAYS = {
-    "plain": lambda model: model,
-    "closed": lambda model: ImportanceTraining(model, tau_th=1e9),
-    "open": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
-}
 
 
 class MadeUp(callbacks.Callback):
@@ -158,15 +151,6 @@ def calling(hook, function, **options):
         return model, trainer
 
     return train
-
-
-def each_way(train):
-    """Closed it equals plain, bit for bit; open it takes the same steps, and the steps of `fit` are open."""
-    (plain, _), (closed, _), (opened, trainer) = map(train, WAYS)
-    assert_equal(plain, closed)
-    assert int(opened.optimizer.iterations) == int(plain.optimizer.iterations)
-    assert all(np.isfinite(np.asarray(weight.value)).all() for weight in opened.weights)
-    return plain, opened, trainer
 
 
 def test_a_callback_trains_the_model_by_itself_on_its_own_data():
