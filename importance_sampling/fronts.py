@@ -18,6 +18,7 @@ import numpy as np
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
 from importance_sampling.scores import flat
+from importance_sampling.support import KERAS_FIT
 
 
 class Fronts:
@@ -107,7 +108,7 @@ def given(arguments: dict) -> dict:
 
     A `fit` of the model's own may know fewer of them, and one that wraps Keras's may tell the two apart.
     """
-    defaults = inspect.signature(keras.Model.fit).parameters
+    defaults = inspect.signature(KERAS_FIT).parameters
     return {name: value for name, value in arguments.items() if value is not defaults[name].default}
 
 
