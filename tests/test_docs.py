@@ -60,6 +60,7 @@ def eagerly():
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`:UserWarning")
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")  # of Keras, for tf.data by default
 @pytest.mark.parametrize(
     "page",
     [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
@@ -89,7 +90,7 @@ def test_every_public_name_is_in_the_reference():
     missing = [
         module.name
         for module in pkgutil.iter_modules(importance_sampling.__path__)
-        if f"importance_sampling.{module.name}" not in shown and module.name not in mentioned
+        if f"importance_sampling.{module.name}" not in shown and module.name not in {*mentioned, "__main__"}
     ]
     for name in shown | {"importance_sampling"}:
         module = importlib.import_module(name) if name.count(".") < 3 else None
