@@ -88,7 +88,7 @@ class Fronts:
         """
         check_dataset(dataset)
         streams = isinstance(dataset.train_data, StreamRows)
-        x, y = (_cut(dataset.train_data, batch_size), None) if streams else arrays_of(dataset.train_data)
+        x, y = (_cut(dataset.train_data.batches(), batch_size), None) if streams else arrays_of(dataset.train_data)
         return self.fit(
             x,
             y,
@@ -97,6 +97,7 @@ class Fronts:
             verbose=verbose,
             callbacks=callbacks,
             validation_data=arrays_of(dataset.test_data) if len(dataset.test_data) else None,
+            shuffle=not streams,
             steps_per_epoch=steps_per_epoch,
             on_sample=on_sample,
             on_scores=on_scores,

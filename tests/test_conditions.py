@@ -208,8 +208,13 @@ def test_where_steps_cost_nothing_the_default_gate_asks_for_more_growth_than_tha
     gate = GrowthCondition()
     assert not gate.observe(signals(growth=3.0), Terms(1.0, growth=3.0))
     assert gate.explain(signals(growth=2.5)) == "growth 2.50, cost 1.00, growth asked for 3.00"
-    assert gate.observe(signals(growth=3.1)) and gate.observe(signals(growth=2.86))
-    assert not gate.observe(signals(growth=2.85))
+    assert gate.observe(signals(growth=3.1)) and gate.observe(signals(growth=0.96))  # once open, the cost counts
+    assert not gate.observe(signals(growth=0.95))
+    assert not gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=0.9))
+    assert gate.explain(signals(growth=3.1)) == (
+        "growth 3.10, cost 1.00, growth asked for 3.00, after 1 pass over the data"
+    )
+    assert gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=1.0))
 
 
 def test_the_default_gate_closes_when_the_learning_rate_falls():

@@ -106,8 +106,8 @@ from importance_sampling import ImportanceTraining
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-x = np.random.default_rng(0).normal(size=(480, 1000)).astype("float32")  # 2 MB; a pool is 0.2 MB
-model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")])
+x = np.random.default_rng(0).normal(size=(480, 2000)).astype("float32")  # 4 MB; a pool is 0.4 MB
+model = keras.Sequential([keras.Input((2000,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")])
 model.compile("adam", "sparse_categorical_crossentropy")
 sizes = []
 def size(epoch, logs):
@@ -117,7 +117,7 @@ trainer = ImportanceTraining(model, tau_th=0)
 trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=20, verbose=0, callbacks=[callback])
 for _ in range(24):
     trainer.fit(x, x[:, :3].argmax(1), batch_size=16, verbose=0, callbacks=[callback])
-print(sizes[19] - sizes[9], sizes[-1] - sizes[-19])
+print(sizes[19] - sizes[9], min(sizes[-6:]) - min(sizes[-24:-18]))  # what comes and goes is no leak
 
 x = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
 results = []
@@ -148,8 +148,8 @@ def said_elsewhere():
 @on_linux
 def test_memory_is_flat_over_epochs_and_over_fits(said_elsewhere):
     over_epochs, over_fits = map(float, said_elsewhere[0].split())
-    # 300 pools would be 57 MB, 18 copies of the data 35.
-    assert over_epochs < 10 and over_fits < 20, said_elsewhere[0]
+    # 300 pools would be 115 MB, 18 copies of the data 69; a plain `fit` leaves a megabyte or two behind by itself.
+    assert over_epochs < 10 and over_fits < 45, said_elsewhere[0]
 
 
 @on_linux

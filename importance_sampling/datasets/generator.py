@@ -116,15 +116,13 @@ class GeneratorDataset(BaseDataset):
 
 
 class StreamRows:
-    """The next rows of a stream, as many as an index would pick; see `GeneratorDataset`.
-
-    Iterated over, it gives the batches that are left, as they come.
-    """
+    """The next rows of a stream, as many as an index would pick; see `GeneratorDataset`."""
 
     def __init__(self, stream: Stream):
         self._stream = stream
 
-    def __iter__(self) -> Iterator[tuple]:
+    def batches(self) -> Iterator[tuple]:
+        """The batches that are left, as they come."""
         return self._stream.left()
 
     def __len__(self) -> int:
