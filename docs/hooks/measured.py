@@ -37,11 +37,10 @@ def filled(markdown: str, figures: Sequence[dict]) -> str:
     Args:
         figures: a dict for each task, protocol and budget, as `equal_time.py` writes them.
     """
-    return PLACE.sub(lambda place: "\n\n".join(_tables(place[1], figures)) if figures else "", markdown)
+    return PLACE.sub(lambda place: "\n\n".join(_tables(place[1], figures)), markdown)
 
 
 def _tables(way: str, figures: Sequence[dict]) -> list[str]:
-
     texts = ["## Measured"]
     for group in figures:
         rows = [row for row in group["ways"] if way in ("all", row["way"]) or row["way"] in PLAIN]
