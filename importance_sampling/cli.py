@@ -69,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in tasks:
             check(one)
         options.out.mkdir(parents=True, exist_ok=True)
-    except Exception as error:  # Keras raises a plain Exception where it can't download
-        parser.error(str(error))
+    except Exception as error:
+        # Keras raises a plain Exception where it can't download.
+        remedy = "\nRead the data set from a local file by --data." if type(error) is Exception else ""
+        parser.error(f"{error}{remedy}")
     return max([run(one, options) for one in tasks])
 
 

@@ -2,6 +2,7 @@
 
 import csv
 
+import keras
 import numpy as np
 import pytest
 
@@ -133,6 +134,16 @@ def test_what_is_asked_for_wrongly_is_said_before_anything_is_trained(arguments,
         cli.main(["compare", *arguments, "--out", str(tmp_path)])
     assert exit_status.value.code == 2
     assert error in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_nothing_can_be_downloaded_the_remedy_is_told(monkeypatch, capsys):
+    def load_data():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "mnist:lr"])
+    assert "URL fetch failure\nRead the data set from a local file by --data." in capsys.readouterr().err
 
 
 def test_a_way_that_fails_is_told_and_the_others_are_written(digits, tmp_path, capsys, monkeypatch):

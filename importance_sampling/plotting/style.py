@@ -92,4 +92,5 @@ def tidy(axes: Any) -> None:
 def legend(figure: Any, axes: Any) -> None:
     """Name the lines of all panels, below them."""
     lines, names = axes.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 7), frameon=False)
+    fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # by the inches that a name takes, about
+    figure.legend(lines, names, loc="outside lower center", ncols=max(1, min(len(names), 7, fit)), frameon=False)
