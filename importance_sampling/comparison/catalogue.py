@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 from importance_sampling import conditions, datasets, samplers, training
-from importance_sampling.comparison.sampled import SamplerTraining
 from importance_sampling.comparison.specs import Part, call, lookup, options_of, parse
+from importance_sampling.comparison.two_rows import TwoRows
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import BaseSampler, ConditionalStartSampler
 
@@ -131,7 +131,7 @@ def way(text: str) -> Way:
     return lambda model, seed: call(first, TRAINERS, "trainer", model, seed=seed)
 
 
-def sampled(model: keras.Model, seed: int, sampler: Part, around: list[Part]) -> SamplerTraining:
+def sampled(model: keras.Model, seed: int, sampler: Part, around: list[Part]) -> training.SamplerTraining:
     """A trainer of a sampler; beside the sampler's options it has `k`, of its weights, and `SamplerTraining`'s.
 
     k is a float of at most 1, default 1, unbiased; None: every weight is 1.
@@ -141,7 +141,7 @@ def sampled(model: keras.Model, seed: int, sampler: Part, around: list[Part]) ->
     policy = UNWEIGHTED if k is None else UNBIASED if k == 1 else BiasedReweightingPolicy(k)
     left = Part(sampler.name, {name: v for name, v in sampler.options.items() if name not in (*of_trainer, "k")})
 
-    def make(rows: Any, seed: int) -> BaseSampler:
+    def make(rows: Any, _: Any, seed: int) -> BaseSampler:
         made = call(left, SAMPLERS, "sampler", rows, policy, model=rows, seed=seed)
         for part in around:
             if part.name in SMOOTHING:
@@ -150,7 +150,8 @@ def sampled(model: keras.Model, seed: int, sampler: Part, around: list[Part]) ->
                 made = ConditionalStartSampler(made, call(part, CONDITIONS, "condition"))
         return made
 
-    return SamplerTraining(model, make, seed=seed, **of_trainer)
+    make(TwoRows(), None, 0)
+    return training.SamplerTraining(model, make, seed=seed, **of_trainer)
 
 
 def described(known: Mapping[str, Callable], given: int = 0) -> str:
