@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from importance_sampling.comparison import Budget, Data, Task, check, compare, report
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     return command, parser.parse_args(arguments)
 
 
-def positive(kind: type) -> type:
+def positive(kind: type) -> Callable[[str], float]:
     """A type of argument: a finite number above 0."""
 
     def read(text: str) -> float:

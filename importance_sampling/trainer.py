@@ -2,7 +2,7 @@
 
 Keras's own `fit` runs the loop, on the user's own model, with the user's own callbacks: for the length of the call the
 trainer's function stands in for `model.train_function`. Which steps are taken while the gate is open is each
-trainer's own business (`training.py`). Nothing is computed here.
+trainer's own business (`training`). Nothing is computed here.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Trainer(Fronts):
     """
 
     needs_rows = False  # whether open steps always ask for rows by index
+    _asked_for_rows = ""  # by which argument, if by one
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Trainer(Fronts):
         raise NotImplementedError
 
     def _row_steps(
-        self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, scored: float = 0.0
+        self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, alpha: float, scored: float = 0.0
     ) -> RowSteps:
         """Steps on rows that a sampler picks by index."""
         return RowSteps(
@@ -100,6 +101,7 @@ class Trainer(Fronts):
             self.layer,
             self.forward_batch_size,
             scored,
+            alpha,
         )
 
     def _by_row(self, prepared: Prepared) -> bool:
@@ -161,6 +163,8 @@ class Trainer(Fronts):
         if self._state is None:
             self._state = TrainerState(self._seed)
         self._state.begin()
+        if self._steps and not any(steps.is_of(self.model) for steps in self._steps.values()):
+            self._state.counters["rate"] = 0.0  # another optimizer: the peak of the last one is none of its own
         prepared, reason = self._prepare(arguments, listeners)
         fit = support.fit_of(self.model)
         before = self.model.train_function
@@ -264,7 +268,8 @@ class Trainer(Fronts):
         if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:
             raise ValueError(
                 f"`x` must be data whose rows can be asked for by index (arrays, memory maps, a dataset) for "
-                f"{type(self).__name__}; streams are for `ImportanceTraining`. Received: x={arguments['x']!r}"
+                f"{type(self).__name__}{self._asked_for_rows}; streams are for the pools of `ImportanceTraining`. "
+                f"Received: x={arguments['x']!r}"
             )
         reason = support.obstacle(self.model) or prepared.reason
         if reason is not None:
@@ -302,6 +307,8 @@ class Trainer(Fronts):
         Raises:
             Unsupported: the samples can't be weighed.
         """
+        for other in self._steps.values():
+            other.prepared = None  # the data of an earlier `fit` are not held on to
         steps.use(prepared)
         if self.score == "loss" or callable(self.score):
             batch = prepared.source.example(prepared.batch_size)

@@ -100,3 +100,13 @@ def test_validation_is_no_training_time(monkeypatch):
 def test_history_has_the_seconds(stream):
     history = build().fit(stream, shuffle=False, epochs=2, verbose=0, callbacks=[TrainingSeconds()]).history
     assert 0 < history["seconds"][0] < history["seconds"][1]
+
+
+def test_an_evaluation_outside_a_fit_takes_no_seconds_of_training():
+    model, callback = build(), TrainingSeconds()
+    x, y = np.zeros((4, *model.input_shape[1:]), "float32"), np.zeros(4, "int32")
+    model.evaluate(x, y, verbose=0, callbacks=[callback])
+    assert callback._seconds == 0.0
+    trained = model.fit(x, y, verbose=0, callbacks=[callback]).history["seconds"][-1]
+    model.evaluate(x, y, verbose=0, callbacks=[callback])
+    assert callback._seconds == trained

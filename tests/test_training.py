@@ -97,8 +97,43 @@ def test_the_default_gate_closes_when_the_learning_rate_falls():
     assert "learning rate at 10% of its peak" in trainer.summary()
 
 
+def test_the_peak_of_the_learning_rate_is_that_of_the_optimizer_compiled_last():
+    model, *xy = few_are_hard()
+    trainer = ImportanceTraining(model)
+    fit(trainer, xy, epochs=1)
+    model.compile(keras.optimizers.Adam(0.03), "binary_crossentropy")
+    fit(trainer, xy, epochs=1)
+    assert trainer.condition.terms.rate == 1.0
+
+
+@pytest.mark.parametrize("tau_th", [None, 0])
+def test_the_gate_of_a_reshuffle_knows_the_uniform_share(tau_th):
+    model, *xy = few_are_hard()
+    trainer = ImportanceTraining(model, sampler="reshuffle", alpha=1.0, tau_th=tau_th)
+    fit(trainer, xy, epochs=3)
+    assert trainer._state.signals.growth == pytest.approx(1.0, rel=1e-4)
+    assert trainer.open_steps == (0 if tau_th is None else 120)
+
+
+def test_the_state_is_that_of_the_sampler_used_last(tmp_path):
+    model, *xy = few_are_hard()
+    trainer = ImportanceTraining(model, sampler="reshuffle", tau_th=0)
+    for batch_size in (16, 32, 16):
+        fit(trainer, xy, epochs=1, batch_size=batch_size)
+    trainer.save_state(tmp_path / "state.npz")
+    with np.load(tmp_path / "state.npz") as saved:
+        assert saved["sampler of 640/_drawn"] == 1280  # the other drew 640
+
+
+def test_data_of_an_earlier_fit_are_not_held_on_to(xy):
+    trainer = ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
+    for rows in (96, 160, 192, 96):
+        fit(trainer, [part[:rows] for part in xy], epochs=1)
+    assert [steps.prepared is not None for steps in trainer._steps.values()] == [True, False, False]
+
+
 def test_a_reshuffle_asks_for_rows_by_index():
-    with pytest.raises(ValueError, match="`x` must be data whose rows can be asked for by index"):
+    with pytest.raises(ValueError, match=r'by index .* with sampler="reshuffle"; streams are for the pools'):
         ImportanceTraining(build(), sampler="reshuffle").fit((batch for batch in [()]), verbose=0)
 
 
@@ -487,7 +522,10 @@ def test_callbacks_after_history_see_the_figures_and_the_summary_says_what_happe
 # What it remembers
 
 
-def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path):
+@pytest.mark.parametrize("sampler", ["pool", "reshuffle"])
+def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path, sampler):
+    xy = [part[:-10] for part in xy]  # not full batches: the reshuffle is in the middle of its plan as epochs end
+
     def run(trainer, folder, error=None):
         callbacks = [keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)]
         callbacks += [Interrupting(error, 1)] if error else []
@@ -496,11 +534,12 @@ def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path):
     def model(seed=3):
         return with_layer(lambda: layers.Dense(8, "relu"), seed)  # no dropout: Keras doesn't back its seed up
 
-    unbroken = ImportanceTraining(model(), tau_th=0, seed=1)
+    unbroken = ImportanceTraining(model(), tau_th=0, seed=1, sampler=sampler)
     run(unbroken, tmp_path / "unbroken")
     with pytest.raises(RuntimeError):
-        run(ImportanceTraining(model(), tau_th=0, seed=1), tmp_path / "broken", RuntimeError("power cut"))
-    resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2)
+        broken = ImportanceTraining(model(), tau_th=0, seed=1, sampler=sampler)
+        run(broken, tmp_path / "broken", RuntimeError("power cut"))
+    resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2, sampler=sampler)
     run(resumed, tmp_path / "broken")
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
     assert resumed._state.counters | {"opened_at": 0} == unbroken._state.counters

@@ -22,6 +22,7 @@ class TrainingSeconds(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._seconds = 0.0
+        self._started: float | None = None  # None outside a `fit`
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Start."""
@@ -29,11 +30,13 @@ class TrainingSeconds(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Stop for a validation."""
-        self._seconds += time.perf_counter() - self._started
+        if self._started is not None:
+            self._seconds += time.perf_counter() - self._started
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Go on."""
-        self._started = time.perf_counter()
+        if self._started is not None:
+            self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Tell."""
@@ -41,3 +44,7 @@ class TrainingSeconds(keras.callbacks.Callback):
         self._seconds, self._started = self._seconds + now - self._started, now
         if logs is not None:
             logs["seconds"] = self._seconds
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """What comes after doesn't count."""
+        self._started = None

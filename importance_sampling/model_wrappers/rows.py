@@ -16,12 +16,12 @@ from importance_sampling.conditions import Signals
 from importance_sampling.model_wrappers.figures import count
 from importance_sampling.model_wrappers.gradient import weighted_step
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.samplers.pool import clean_scores
+from importance_sampling.probabilities import clean_scores
+from importance_sampling.samplers.base import DEFAULT_ALPHA
 from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
-ALPHA = 0.1  # of the samplers, unless they are told otherwise
 FADE = 0.99
 MEASURED = ("gnorm", "loss")  # the scores that a training pass sees for nothing
 
@@ -34,19 +34,28 @@ class RowStep:
         scorer: scores the rows, where the training pass itself doesn't see the score.
         points: where the training step measures gradient norms.
         state: the trainer's variables.
+        alpha: float in (0, 1], default 0.1; the sampler's uniform share.
 
     Attributes:
         entries: float32 `(2, outputs)` variable; for every output with a mask, sums over the steps before of how many
             entries of a sample counted on average, and of steps. They fade over `1 / (1 - FADE)` steps.
     """
 
-    def __init__(self, model: keras.Model, scorer: Scorer, points: PreActivations, state: TrainerState):
+    def __init__(
+        self,
+        model: keras.Model,
+        scorer: Scorer,
+        points: PreActivations,
+        state: TrainerState,
+        alpha: float = DEFAULT_ALPHA,
+    ):
         self.model = model
         self.scorer = scorer
         self.points = points
         outputs = len(model._compile_loss._flat_losses)
         self.entries = keras.Variable(np.zeros((2, outputs), "float32"), trainable=False, name="mask_entries")
         self._state = state
+        self._alpha = alpha
 
     def state(self) -> dict[str, np.ndarray]:
         """What is to be saved."""
@@ -80,7 +89,7 @@ class RowStep:
         uniform = keras.random.uniform((1,), seed=self._state.generator)
         logs = count(self.model, data, stepped, fair, uniform)
         self._count_entries(stepped.loss.outputs, fair)
-        self._state.observe(row_signals(measured, fair), 1)
+        self._state.observe(row_signals(measured, fair, self._alpha), 1)
         self._state.count(weights, ops.all(ops.isfinite(measured)))
         return logs, measured
 
@@ -90,7 +99,7 @@ class RowStep:
         self.entries.assign(FADE * self.entries.value + ops.stack([ops.stack(means), ops.ones((len(means),))]))
 
 
-def row_signals(scores: Any, weights: Any, alpha: float = ALPHA) -> Signals:
+def row_signals(scores: Any, weights: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
     """What the scores that a step measured on rows drawn with these weights say.
 
     Weights turn sums over the batch into sums over the data: tau = sqrt(mean(w s^2)) / mean(w s). By these scores the
@@ -118,7 +127,7 @@ def row_signals(scores: Any, weights: Any, alpha: float = ALPHA) -> Signals:
     )
 
 
-def fair_signals(scores: Any, alpha: float = ALPHA) -> Signals:
+def fair_signals(scores: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
     """What the scores of a fair sample say of drawing every row of the data by its score, mixed with uniform.
 
     As `row_signals` at weights of 1.

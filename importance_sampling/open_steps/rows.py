@@ -17,7 +17,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ModelWrapper, RowStep, fair_signals
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
-from importance_sampling.samplers.base import BaseSampler
+from importance_sampling.samplers.base import DEFAULT_ALPHA, BaseSampler
 from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import PLAIN_STEP, TrainerState
 
@@ -34,6 +34,7 @@ class RowSteps(OpenSteps):
         make_sampler: called as `make_sampler(rows)` with this object's `Rows` when the sampler is first asked for;
             returns a `BaseSampler`.
         scored: float, how often the sampler has every row of an epoch scored.
+        alpha: float in (0, 1], default 0.1; the sampler's uniform share.
         Others: as for `OpenSteps`.
     """
 
@@ -48,21 +49,24 @@ class RowSteps(OpenSteps):
         layer: Any,
         slice_size: int | None,
         scored: float = 0.0,
+        alpha: float = DEFAULT_ALPHA,
     ):
         super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
         scored += self.scorer.score not in MEASURED
         self.terms = Terms(cost=1.0 + scored / PLAIN_STEP, growth=LEAST_GROWTH, passes=1.0)
         self.rows = Rows(self)
+        self.alpha = alpha
         self._make_sampler = make_sampler
         self._step: Callable | None = None
         self._ready = False
+        self._kept: dict[str, Any] = {}
 
     @property
     def sampler(self) -> BaseSampler | None:
         """Made when it is first asked for; None where there are no rows."""
         if self._sampler is None and self.prepared is not None:
             self._sampler = self._make_sampler(self.rows)
-            self.state.keep(f"sampler of {len(self.rows)}", self._sampler)
+            self._keep("sampler", self._sampler)
         return self._sampler
 
     @sampler.setter
@@ -75,6 +79,9 @@ class RowSteps(OpenSteps):
         self._ready = False
         if self._sampler is not None and self._sampler.size != prepared.source.num_rows:
             self._sampler = self._step = None  # what it knows is of other rows
+            self._kept.clear()
+        for name, part in self._kept.items():
+            self.state.keep(name, part)  # steps of another batch size may have kept theirs under that name
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""
@@ -98,13 +105,18 @@ class RowSteps(OpenSteps):
 
     def signals(self, scores: Any) -> Signals:
         """What the scores of a fair sample say of drawing rows by their scores."""
-        return fair_signals(scores)
+        return fair_signals(scores, self.alpha)
+
+    def _keep(self, what: str, part: Any) -> None:
+        name = f"{what} of {len(self.rows)}"
+        self._kept[name] = part
+        self.state.keep(name, part)
 
     def _compiled(self) -> Callable:
         """`step(weights, fair, indices, *columns) -> (logs, measured)`."""
         if self._step is None:
-            step = RowStep(self.model, self.scorer, self.points, self.state)
-            self.state.keep(f"entries of {len(self.rows)}", step)
+            step = RowStep(self.model, self.scorer, self.points, self.state, self.alpha)
+            self._keep("entries", step)
             self._step = backend.compile_step(
                 lambda weights, fair, indices, *columns: step(self.rows.gathered(indices, columns), weights, fair),
                 self.model,

@@ -44,7 +44,7 @@ class VarianceReducedSteps(RowSteps):
     ):
         def make_sampler(rows: Rows) -> SCSGSampler:
             self.wrapper = make_wrapper()
-            state.keep(f"gradients of {len(rows)}", self.wrapper)
+            self._keep("gradients", self.wrapper)
             return SCSGSampler(_SnapshotRows(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 
         super().__init__(model, keras_function, make_sampler, batch_size, state, "loss", None, None)

@@ -50,7 +50,7 @@ def plot_most_drawn(
         A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
 
     Raises:
-        ValueError: `x` has another number of rows than were recorded, or rows that aren't images.
+        ValueError: `x` has fewer rows than were recorded, or rows that aren't images.
         ImportError: matplotlib isn't installed.
 
     Example:

@@ -74,6 +74,8 @@ class ImportanceTraining(PoolTrainer):
     Source: [KF18], Algorithm 1, for pools. The published method is `tau_th=2.0, resampling="multinomial"`.
     """
 
+    _asked_for_rows = ' with sampler="reshuffle"'
+
     def __init__(
         self,
         model: keras.Model,
@@ -124,6 +126,7 @@ class ImportanceTraining(PoolTrainer):
                 keras_function,
                 prepared,
                 lambda rows: ReshuffleSampler(rows, UNBIASED, rows, 1, alpha=self.alpha, seed=self._state.seed),
+                self.alpha,
                 scored=1.0,
             )
         sampler = PoolSampler(self._rows_needed(prepared), prepared.batch_size, self.alpha, self.resampling, UNBIASED)

@@ -69,7 +69,7 @@ class TableTrainer(Trainer):
         raise NotImplementedError
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
-        return self._row_steps(keras_function, prepared, lambda rows: self._sampler(rows, self._state.seed))
+        return self._row_steps(keras_function, prepared, lambda rows: self._sampler(rows, self._state.seed), self.alpha)
 
 
 class ReshuffleTraining(TableTrainer):
