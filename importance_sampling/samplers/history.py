@@ -11,31 +11,20 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler
-from importance_sampling.samplers.model import check_model, check_recompute
-from importance_sampling.samplers.table import ScoreTable, rescore
+from importance_sampling.samplers.table import RescoringSampler, ScoreTable
 
 
-class TableSampler(BaseSampler):
+class TableSampler(RescoringSampler):
     """A sampler over a table of last seen scores, which a model fills anew now and then.
 
     Args:
-        dataset, reweighting and options: as `BaseSampler`.
-        model: has `score(x, y, batch_size=128)` -> float `(n,)`; None if it is never asked.
-        recompute: int >= 0, every how many epochs all are scored anew; 0: never.
+        As for `RescoringSampler`.
     """
 
-    needs_scores = True
     _parts = ("table",)
 
     def __init__(self, dataset: Any, reweighting: ReweightingPolicy, model: Any, recompute: int, **options: Any):
-        super().__init__(dataset, reweighting, **options)
-        check_recompute(recompute)
-        self.needs_model = recompute > 0
-        if self.needs_model:
-            check_model(model)
-        self.model = model
-        self.recompute = int(recompute)
+        super().__init__(dataset, reweighting, model, recompute, **options)
         self.table = ScoreTable(self.size)
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
@@ -80,7 +69,7 @@ class HistorySampler(TableSampler):
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.recompute and self._drawn >= self.recompute * self.size:
-            rescore(self.table.put, self.dataset, self.model, self.size)
+            self._rescore(self.table.put)
             self._drawn = 0
         self._drawn += batch_size
         return self.table.order, self.table.filled()

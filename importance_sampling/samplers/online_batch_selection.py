@@ -14,7 +14,6 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.history import TableSampler
 from importance_sampling.samplers.model import check_positive
-from importance_sampling.samplers.table import rescore
 
 
 def check_pressure(s_e: tuple[float, float]) -> None:
@@ -109,7 +108,7 @@ class OnlineBatchSelectionSampler(TableSampler):
 
     def _begin(self, epoch: int) -> None:
         if self.recompute and epoch and epoch % self.recompute == 0:
-            rescore(self.table.put, self.dataset, self.model, self.size)
+            self._rescore(self.table.put)
         losses = np.where(self.table.seen, self.table.scores, np.inf)
         self._order = self.table.order[np.argsort(-losses, kind="stable")]
         self._p = rank_probabilities(self.size, pressure(epoch, self.s_e, self.n_epochs))

@@ -14,14 +14,13 @@ import numpy as np
 
 from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, measurements
+from importance_sampling.samplers.base import Drawn, Smoothing, measurements
 from importance_sampling.samplers.calibration import Calibration, cells
-from importance_sampling.samplers.model import check_model, check_recompute
 from importance_sampling.samplers.resampling import SystematicResampling
-from importance_sampling.samplers.table import rescore
+from importance_sampling.samplers.table import RescoringSampler
 
 
-class ReshuffleSampler(BaseSampler):
+class ReshuffleSampler(RescoringSampler):
     """Draw epochs: sample i about N P_i times, in random order, P_i = (1 - alpha) e_i / sum(e) + alpha / N.
 
     e_i is the root mean square of the score that sample i is expected to show next in training, by the size and age of
@@ -52,20 +51,13 @@ class ReshuffleSampler(BaseSampler):
         >>> sampler.update(indices, scores)  # what training on them measured
     """
 
-    needs_scores = True
     _saved = ("_scores", "_seen", "_drawn", "_rescored", "_order", "_cells", "_expected", "_p", "_at")
     _parts = ("calibration",)
 
     def __init__(
         self, dataset: Any, reweighting: ReweightingPolicy, model: Any = None, recompute: int = 0, **options: Any
     ):
-        super().__init__(dataset, reweighting, **options)
-        check_recompute(recompute)
-        self.needs_model = recompute > 0
-        if self.needs_model:
-            check_model(model)
-        self.model = model
-        self.recompute = int(recompute)
+        super().__init__(dataset, reweighting, model, recompute, **options)
         self.calibration = Calibration()
         self._scores = np.full(self.size, np.nan, "float32")  # last measured
         self._seen = np.zeros(self.size, "float32")  # when, in epochs
@@ -113,7 +105,7 @@ class ReshuffleSampler(BaseSampler):
     def _plan(self, smooth: Smoothing) -> None:
         """Lay out the next epoch."""
         if self.recompute and (self._rescored < 0 or self._drawn - self._rescored >= self.recompute * self.size):
-            rescore(lambda *scored: self._remember(*measurements(*scored)), self.dataset, self.model, self.size)
+            self._rescore(lambda *scored: self._remember(*measurements(*scored)))
             self._rescored = self._drawn
         self._cells = cells(self._scores, self._drawn / self.size - self._seen)
         self._expected = self.calibration.expected()

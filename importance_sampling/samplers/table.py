@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.samplers.base import measurements
-from importance_sampling.samplers.model import score_rows
+from importance_sampling.reweighting import ReweightingPolicy
+from importance_sampling.samplers.base import BaseSampler, measurements
+from importance_sampling.samplers.model import check_model, check_recompute, score_rows
 
 READ_AT_ONCE = 4096
 SCORED_AT_ONCE = 512
@@ -62,6 +63,30 @@ class ScoreTable:
         if count in (0, self.seen.size):
             return self.scores
         return np.where(self.seen, self.scores, self.scores.sum() / count)
+
+
+class RescoringSampler(BaseSampler):
+    """A sampler that has a model score all samples anew now and then.
+
+    Args:
+        dataset, reweighting and options: as `BaseSampler`.
+        model: has `score(x, y, batch_size=128)` -> float `(n,)`; None if it is never asked.
+        recompute: int >= 0, every how many epochs all are scored anew; 0: never.
+    """
+
+    needs_scores = True
+
+    def __init__(self, dataset: Any, reweighting: ReweightingPolicy, model: Any, recompute: int, **options: Any):
+        super().__init__(dataset, reweighting, **options)
+        check_recompute(recompute)
+        self.needs_model = recompute > 0
+        if self.needs_model:
+            check_model(model)
+        self.model = model
+        self.recompute = int(recompute)
+
+    def _rescore(self, put: Callable) -> None:
+        rescore(put, self.dataset, self.model, self.size)
 
 
 def rescore(put: Callable, dataset: Any, model: Any, size: int) -> None:
