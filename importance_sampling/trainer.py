@@ -310,11 +310,7 @@ class Trainer(Fronts):
         for other in self._steps.values():
             other.prepared = None  # the data of an earlier `fit` are not held on to
         steps.use(prepared)
-        if self.score == "loss" or callable(self.score):
-            batch = prepared.source.example(prepared.batch_size)
-            steps.build(batch)
-            steps.check(batch)
-            steps.check_scores(batch)
+        steps.try_scores()
         return steps
 
     def _restore_condition(self) -> None:

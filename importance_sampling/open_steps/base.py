@@ -73,8 +73,11 @@ class OpenSteps:
         """Take the data of a `fit`; those of one structure share the compiled steps."""
         self.prepared = prepared
 
-    def prepare(self) -> None:
+    def prepare(self) -> tuple:
         """Get ready for the first open step: build the model, find out whether its samples can be weighed.
+
+        Returns:
+            The batch that it was found out on.
 
         Raises:
             Unsupported: they can't.
@@ -82,6 +85,7 @@ class OpenSteps:
         batch = self.prepared.source.example(self.batch_size)
         self.build(batch)  # a state that was restored open may come ahead of every plain step
         self.check(batch)
+        return batch
 
     def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
         """Get ready for up to n open steps; returns for how many the data suffice.
@@ -138,12 +142,16 @@ class OpenSteps:
             support.check(self.model, self.points, batch)
             self._checked = True
 
-    def check_scores(self, batch: tuple) -> None:
-        """Raise if the scores of a batch can't be importance.
+    def try_scores(self) -> None:
+        """Score a batch ahead of the first step, where the score may turn out to be no importance.
 
         Raises:
-            ValueError: one is negative, or the loss can't be told by sample.
+            Unsupported: samples can't be weighed.
+            ValueError: a score is negative.
         """
+        if self.scorer.score != "loss" and not callable(self.scorer.score):
+            return
+        batch = self.prepare()
         with contextlib.suppress(Unsupported):  # trains plainly, with its own warning, when it comes to it
             values = ops.convert_to_numpy(self.scorer(batch).scores)
             if (values < 0).any():
