@@ -86,6 +86,7 @@ class ModelWrapper:
 
     def evaluate_batch(self, x: Any, y: Any) -> np.ndarray:
         """The loss and the metrics of a batch, as `evaluate` returns them. It is sent as `is.evaluate_batch`."""
+        self.model.reset_metrics()  # Keras 3.8 goes on counting from batch to batch
         figures = np.atleast_1d(self.model.test_on_batch(x, y))
         events.evaluated_batch(self, figures)
         return figures
