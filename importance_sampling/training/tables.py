@@ -129,8 +129,8 @@ class HistoryImportanceTraining(TableTrainer):
     third of an epoch. There is no gate unless `tau_th` is given.
 
     It loses where scores go stale faster than that, and where dropout makes the score of one pass a poor guess at the
-    next: then weights are large where gradients are. On MNIST's perceptron at equal cost it lost to plain training, which
-    ended at half its training loss; `ReshuffleTraining` is the better use of the same scores.
+    next: then weights are large where gradients are. On MNIST's perceptron at equal cost it lost to plain training,
+    which ended at half its training loss; `ReshuffleTraining` is the better use of the same scores.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
