@@ -77,9 +77,6 @@ class RowSteps(OpenSteps):
         """Take the data of a `fit`."""
         super().use(prepared)
         self._ready = False
-        if self._sampler is not None and self._sampler.size != prepared.source.num_rows:
-            self._sampler = self._step = None  # what it knows is of other rows
-            self._kept.clear()
         for name, part in self._kept.items():
             self.state.keep(name, part)  # steps of another batch size may have kept theirs under that name
 
