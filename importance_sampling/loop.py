@@ -100,6 +100,8 @@ class TrainFunction:
         self._delivered += steps
         counters["steps"] += steps
         counters["since_look"] += steps
+        if self.prepared.num_batches:
+            counters["passed"] += steps / self.prepared.num_batches
         counters["open_steps"] += steps * is_open
         self.epoch_steps += steps
         self.epoch_open_steps += steps * is_open
@@ -157,7 +159,7 @@ class TrainFunction:
         largest = max(rate, self.state.counters["rate"])
         terms = self.steps.terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
-            terms = terms._replace(passed=self.state.counters["steps"] / self.prepared.num_batches)
+            terms = terms._replace(passed=self.state.counters["passed"])
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,

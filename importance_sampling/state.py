@@ -20,7 +20,7 @@ from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
 from importance_sampling.datasets.base import is_int
 
-FORMAT = 1
+FORMAT = 2
 PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
 
 
@@ -32,31 +32,46 @@ class TrainerState:
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
-        counters: dict of ints, kept on the host, and of three floats: `forwards`, forward passes of a batch, `tau`, as
-            the gate saw it last, 1 where it was not measured, and `rate`, the largest learning rate that it saw.
+        counters: dict of ints, kept on the host; of floats: `forwards`, forward passes of a batch, `tau`, as the gate
+            saw it last, 1 where it was not measured, `rate`, the largest learning rate that it saw, and `passed`,
+            passes over the data at hand; and of a str, `data`, the digest of these where steps are by row.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
         momentum: float in [0, 1), of the averages, per step.
+        kind: of the trainer; the state of another kind is refused. Empty (default): any will do.
     """
 
-    def __init__(self, seed: int | None, momentum: float = 0.9):
+    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = ""):
         self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
+        self.kind = kind
         self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self._parts: dict[str, Any] = {}
         self._restored: dict[str, dict] = {}  # of parts that are not there yet
-        self.counters = dict(
+        self.counters: dict[str, Any] = dict(
             steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0, tau=1.0, rate=0.0
         )
+        self.counters.update(passed=0.0, data="")
 
     def keep(self, name: str, part: Any) -> None:
         """Have a part (with `state() -> dict of arrays` and `restore(state)`) saved and restored with the rest."""
         self._parts[name] = part
         if name in self._restored:
             part.restore(self._restored.pop(name))
+
+    def meet(self, data: str) -> bool:
+        """Take up data by their digest; returns whether they are others than before.
+
+        Parts that are of others, and passes over them, are forgotten.
+        """
+        if data == self.counters["data"]:
+            return False
+        self.counters.update(data=data, passed=0.0, satisfied=0)
+        self._parts, self._restored = {}, {}
+        return True
 
     def begin(self) -> None:
         """Begin the totals anew, for the summary of a `fit`."""
@@ -89,7 +104,9 @@ class TrainerState:
     def save(self, path: str | Path) -> None:
         """Write everything to an npz file at `path`."""
         parts = self._restored | {name: part.state() for name, part in self._parts.items()}
-        header = json.dumps(dict(format=FORMAT, seed=self.seed, momentum=self.momentum, counters=self.counters))
+        header = json.dumps(
+            dict(format=FORMAT, kind=self.kind, seed=self.seed, momentum=self.momentum, counters=self.counters)
+        )
         with open(path, "wb") as file:
             np.savez(
                 file,
@@ -102,7 +119,7 @@ class TrainerState:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is of another kind.
+            ValueError: the file is of another kind, or of another kind of trainer.
         """
         try:
             with np.load(path, allow_pickle=False) as saved:
@@ -113,16 +130,22 @@ class TrainerState:
                     name, _, rest = key.partition("/")
                     if rest:
                         parts.setdefault(name, {})[rest] = saved[key]
-            usable = header["format"] == FORMAT
+            usable, kind = header["format"] == FORMAT, header["kind"]
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             usable = False
         if not usable:
             raise ValueError(f"`path` must be a file that `save_state` wrote. Received: path={str(path)!r}")
+        if kind and self.kind and kind != self.kind:
+            raise ValueError(
+                f"`path` must be a file that `save_state` of another {self.kind} wrote. "
+                f"Received: path={str(path)!r}, of a {kind}"
+            )
         for name, variable in self._variables():
             variable.assign(values[name])
+        mine = set(self._parts) if header["counters"]["data"] == self.counters["data"] else set()
         self.seed, self.momentum, self.counters = header["seed"], header["momentum"], header["counters"]
         self._restored = parts
-        for name in set(parts) & set(self._parts):
+        for name in mine & set(parts):
             self._parts[name].restore(self._restored.pop(name))
 
     def _variables(self) -> list[tuple[str, Any]]:

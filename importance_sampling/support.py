@@ -151,13 +151,20 @@ def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
 
 def remarks(model: keras.Model) -> list[str]:
     """What is worth a line in the summary."""
-    kinds = {kind.__name__ for layer in model._flatten_layers() for kind in type(layer).__mro__}
+    layers = list(model._flatten_layers())
+    kinds = {kind.__name__ for layer in layers for kind in type(layer).__mro__}
     lines = []
     if kinds & {"BatchNormalization", "BatchRenormalization"}:
         lines.append(
             "The model has batch normalisation: its statistics come from the picked batches, and the figures of "
             "importance steps from inference mode."
         )
-    if any("Dropout" in kind for kind in kinds):
+    if any(map(_drops, layers)):
         lines.append("The model has dropout: scores and the figures of importance steps are taken without it.")
     return lines
+
+
+def _drops(layer: keras.Layer) -> bool:
+    """Whether a layer has dropout, and not only could have it, as every recurrent one."""
+    rates = [getattr(layer, name) for name in ("rate", "dropout", "recurrent_dropout") if hasattr(layer, name)]
+    return any("Dropout" in kind.__name__ for kind in type(layer).__mro__) and (any(rates) or not rates)

@@ -91,18 +91,8 @@ class Trainer(Fronts):
         self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, alpha: float, scored: float = 0.0
     ) -> RowSteps:
         """Steps on rows that a sampler picks by index."""
-        return RowSteps(
-            self.model,
-            keras_function,
-            make_sampler,
-            prepared.batch_size,
-            self._state,
-            self.score,
-            self.layer,
-            self.forward_batch_size,
-            scored,
-            alpha,
-        )
+        own = (self._state, self.score, self.layer, self.forward_batch_size)
+        return RowSteps(self.model, keras_function, make_sampler, prepared.batch_size, *own, scored, alpha)
 
     def _by_row(self, prepared: Prepared) -> bool:
         """Whether open steps ask for rows of these data by index."""
@@ -142,7 +132,8 @@ class Trainer(Fronts):
             on_sample: called as `on_sample(sampler, indices, weights, scores)` after every gradient step, with NumPy
                 arrays of the rows trained on. In plain steps weights are 1 and scores NaN: nothing was scored. Rows
                 of streams (tf.data, `PyDataset`, loaders, generators) have no numbers: their indices are -1.
-            on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored.
+            on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored, and after
+                every step on rows by index with the scores that it measured of them.
 
         Returns:
             Keras's `History`, with the model's own metrics and beside them `score` (mean score of the candidates),
@@ -161,11 +152,12 @@ class Trainer(Fronts):
         hearing = sampling_callbacks(listed(callbacks))
         listeners = Listeners(on_sample, on_scores, hearing)
         if self._state is None:
-            self._state = TrainerState(self._seed)
+            self._state = TrainerState(self._seed, kind=type(self).__name__)
         self._state.begin()
         if self._steps and not any(steps.is_of(self.model) for steps in self._steps.values()):
             self._state.counters["rate"] = 0.0  # another optimizer: the peak of the last one is none of its own
         prepared, reason = self._prepare(arguments, listeners)
+        self._meet(prepared)
         fit = support.fit_of(self.model)
         before = self.model.train_function
         keras_function = before or self._keras_function()
@@ -193,6 +185,7 @@ class Trainer(Fronts):
 
         def restored() -> None:
             self._restore_condition()
+            self._meet(prepared)
             function.steps.release()
             function.signals = self._state.signals
             self._state.begin()
@@ -247,10 +240,10 @@ class Trainer(Fronts):
         """Go on from a state that `save_state` wrote.
 
         Raises:
-            ValueError: the file is of another kind.
+            ValueError: the file is of another kind, or of another kind of trainer.
         """
         if self._state is None:
-            self._state = TrainerState(0)
+            self._state = TrainerState(0, kind=type(self).__name__)
         self._state.load(path)
         self._restore_condition()
 
@@ -278,6 +271,13 @@ class Trainer(Fronts):
             of = "a batch" if self._by_row(prepared) else "a pool of candidates"
             reason = f"the data have fewer rows ({prepared.source.num_rows}) than {of}"
         return prepared, reason
+
+    def _meet(self, prepared: Prepared) -> None:
+        """Have what was learnt of other rows forgotten: a pass over these comes first."""
+        if prepared.source is None or not self._by_row(prepared):
+            return
+        if self._state.meet(prepared.source.digest) and self._state.counters["steps"]:
+            self._restore_condition()
 
     def _keras_function(self) -> Callable:
         """Keras's own training function, made once for a model as compiled."""

@@ -27,6 +27,7 @@ from importance_sampling.backend.tensorflow import (
 )
 from importance_sampling.backend.tensorflow_data import (
     Reading,
+    as_bytes,
     can_be_joined,
     column,
     concatenate,
@@ -49,6 +50,7 @@ from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 __all__ = [
     "Reading",
     "SummaryWriter",
+    "as_bytes",
     "can_be_joined",
     "column",
     "compile_step",

@@ -75,6 +75,11 @@ def kind(column: Any) -> str:
     return f"{type(column).__name__} {column.dtype} {tuple(column.shape[1:])}"
 
 
+def as_bytes(tensor: Any) -> bytes:
+    """All that a tensor holds, of whatever kind it is."""
+    return b"".join(tf.io.serialize_tensor(part).numpy() for part in tf.nest.flatten(tensor, expand_composites=True))
+
+
 def gather(tensor: Any, positions: Any) -> Any:
     """Rows of a tensor, or of a column."""
     positions = tf.convert_to_tensor(positions)

@@ -154,8 +154,9 @@ class Clock(keras.callbacks.Callback):
         self._start()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Leave the model as it was."""
-        del self.model.call
+        """Leave the model as it was; Keras doesn't call this where an exception ends the training."""
+        if "call" in vars(self.model):
+            del self.model.call
 
     def _start(self) -> None:
         self._traced = False

@@ -79,10 +79,12 @@ def train(
 
     def work(number: int) -> None:
         clock = clocks[number]
-        rows, labels = data.x_train, data.y_train
-        fit_of(trainers[number], data)(
-            rows, labels, batch_size=batch_size, epochs=FOREVER, verbose=0, callbacks=[clock]
-        )
+        fit = fit_of(trainers[number], data)
+        try:
+            fit(data.x_train, data.y_train, batch_size=batch_size, epochs=FOREVER, verbose=0, callbacks=[clock])
+        finally:
+            if clock.model is not None:
+                clock.on_train_end()
         if not clock.interrupted:
             done(number, clock)
 

@@ -60,6 +60,7 @@ class RowSteps(OpenSteps):
         self._step: Callable | None = None
         self._ready = False
         self._kept: dict[str, Any] = {}
+        self._data = ""  # the digest of the data that the sampler has learnt of
 
     @property
     def sampler(self) -> BaseSampler | None:
@@ -77,6 +78,9 @@ class RowSteps(OpenSteps):
         """Take the data of a `fit`."""
         super().use(prepared)
         self._ready = False
+        if self._data != prepared.source.digest:
+            self._data, self.sampler = prepared.source.digest, None
+            self._kept.pop("sampler", None)
         for name, part in self._kept.items():
             self.state.keep(name, part)  # steps of another batch size may have kept theirs under that name
 
@@ -105,9 +109,8 @@ class RowSteps(OpenSteps):
         return fair_signals(scores, self.alpha)
 
     def _keep(self, what: str, part: Any) -> None:
-        name = f"{what} of {len(self.rows)}"
-        self._kept[name] = part
-        self.state.keep(name, part)
+        self._kept[what] = part
+        self.state.keep(what, part)
 
     def _compiled(self) -> Callable:
         """`step(weights, fair, indices, *columns) -> (logs, measured)`."""

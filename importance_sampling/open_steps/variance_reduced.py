@@ -43,7 +43,7 @@ class VarianceReducedSteps(RowSteps):
         state: TrainerState,
     ):
         def make_sampler(rows: Rows) -> SCSGSampler:
-            self.wrapper = make_wrapper()
+            self.wrapper, self._step = make_wrapper(), None
             self._keep("gradients", self.wrapper)
             return SCSGSampler(_SnapshotRows(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 

@@ -14,16 +14,16 @@ AXES = {"epochs": "epochs", "seconds": "training time (seconds)"}
 
 def plot_histories(
     runs: Mapping[str, Any],
-    metrics: Sequence[str] | Mapping[str, str] = ("loss",),
+    metrics: str | Sequence[str] | Mapping[str, str] = ("loss",),
     over: str = "epochs",
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
 ) -> Any:
     """Draw metrics of several runs, a panel a metric.
 
     Args:
         runs: from the name of each way to train to its Keras `History` (or the dict in it), or to a sequence of them:
             several runs of one way are drawn as their median, in a band from the lower to the upper quartile.
-        metrics: names of metrics, or a mapping from them to what the axis is to say, with the unit.
+        metrics: the name of a metric, names of several, or a mapping from them to what the axis is to say, with the unit.
         over: "epochs" (default) or "seconds"; the latter needs histories of fits with the callback `TrainingSeconds`.
         log: metrics to draw on a logarithmic axis.
 
@@ -41,6 +41,7 @@ def plot_histories(
     """
     if over not in AXES:
         raise ValueError(f'`over` must be "epochs" or "seconds". Received: over={over!r}')
+    metrics, log = ([given] if isinstance(given, str) else given for given in (metrics, log))
     labels = metrics if isinstance(metrics, Mapping) else {name: name.replace("_", " ") for name in metrics}
     histories = {
         name: _dicts(name, given, [*labels, *(["seconds"] * (over == "seconds"))]) for name, given in runs.items()

@@ -69,25 +69,31 @@ class ReshuffleSampler(RescoringSampler):
         self._expected = self.calibration.expected()  # by cell
         self._p = np.zeros(self.size, "float32")
         self._at = self.size  # how many of it are gone
+        self._last: tuple = (None, None)  # samples drawn last, and their cells when they were: plans may have changed
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Remember the scores, and what became of those remembered before."""
-        indices, scores = measurements(indices, scores)
-        self.calibration.observe(self._cells[indices], scores)
-        self._remember(indices, scores)
+        drawn, seen = self._last
+        if not np.array_equal(indices, drawn):
+            seen = self._cells[np.asarray(indices, "int64")]
+        self.calibration.observe(*measurements(seen, scores))
+        self._remember(*measurements(indices, scores))
 
     def _remember(self, indices: np.ndarray, scores: np.ndarray) -> None:
         self._scores[indices] = scores
         self._seen[indices] = self._drawn / self.size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        parts = []
+        parts, seen = [], []
         while batch_size > 0:
             if self._at == self.size:
                 self._plan(smooth)
             parts.append(self._next(batch_size))
-            batch_size -= len(parts[-1].indices)
-        return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+            seen.append(self._cells[parts[-1].indices])
+            batch_size -= len(seen[-1])
+        drawn = parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+        self._last = drawn.indices, np.concatenate(seen)
+        return drawn
 
     def _next(self, n: int) -> Drawn:
         """Up to n samples of the epoch under way, weighed by its probabilities."""
