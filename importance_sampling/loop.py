@@ -159,7 +159,7 @@ class TrainFunction:
         largest = max(rate, self.state.counters["rate"])
         terms = self.steps.terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
-            terms = terms._replace(passed=self.state.counters["passed"])
+            terms = terms._replace(passed=round(self.state.counters["passed"], 6))  # a sum of parts
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,

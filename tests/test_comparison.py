@@ -122,6 +122,18 @@ def test_a_budget_of_cost_ends_each_way_when_it_is_spent_and_leaves_the_model_as
     assert all("call" not in vars(model) for model in both)
 
 
+def test_a_run_that_fails_leaves_the_model_as_it_was():
+    model = build()
+
+    def fail(clock):
+        if clock.steps:
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train([model], data().resident(), lambda model: (0.0,) * 3, budget=4, by="steps", batch_size=16, measured=fail)
+    assert "call" not in vars(model)
+
+
 def test_a_trainer_tells_its_cost_steps_pools_and_looks():
     x, y, _, _ = data()
     scored = []

@@ -58,6 +58,11 @@ def test_over_seconds_a_history_must_have_them():
         plot_histories({"b": history}, over="steps")
 
 
+def test_one_metric_needs_no_list():
+    (axes,) = plot_histories({"a": {"val_loss": [4.0, 3.0]}}, "val_loss", log="val_loss").axes
+    assert lines(axes) == {"a": [[1, 2], [4, 3]]} and axes.get_yscale() == "log"
+
+
 def test_scores_are_a_fan_from_the_first_importance_step_on(recorder):
     (axes,) = plot_scores(recorder).axes
     epochs, medians = lines(axes)["median"]

@@ -111,6 +111,22 @@ def test_a_batch_across_two_epochs_has_each_part_weighed_by_its_own_probabilitie
     np.testing.assert_allclose(drawn.fair, weights, rtol=1e-5)
 
 
+def test_a_batch_across_two_epochs_is_observed_by_what_was_known_when_it_was_planned(monkeypatch):
+    sampler, seen = build(), []
+    epoch(sampler, 12, 4)
+    monkeypatch.setattr(sampler.calibration, "observe", lambda *observed: seen.append(observed))
+    sampler._cells[:] = 7
+    drawn = sampler.draw(16)  # 12 are left
+    scores = np.append(np.full(15, 2.0), np.nan)
+    sampler.update(drawn.indices, scores)
+    sampler.update(drawn.indices[:2], scores[:2])  # no batch as it was drawn
+    (cells, observed), (others, _) = seen
+    np.testing.assert_array_equal(cells[:12], 7)
+    np.testing.assert_array_equal(cells[12:], sampler._cells[drawn.indices[12:15]])
+    np.testing.assert_array_equal(others, sampler._cells[drawn.indices[:2]])
+    assert (sampler._cells != 7).all() and (observed == 2.0).all()
+
+
 @pytest.mark.parametrize("policy", [BiasedReweightingPolicy(0.3), AdjustedBiasedReweightingPolicy(0.5)])
 def test_figures_stay_fair_whatever_the_policy(policy):
     sampler, other = build(policy=policy), build()

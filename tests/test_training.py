@@ -13,8 +13,9 @@ import pytest
 from keras import layers
 
 import importance_sampling
-from importance_sampling import ImportanceTraining
+from importance_sampling import HistoryImportanceTraining, ImportanceTraining, ReshuffleTraining
 from importance_sampling.events import SAMPLE, SCORE, TRAINING
+from importance_sampling.support import remarks
 
 ROWS = 192
 
@@ -122,7 +123,7 @@ def test_the_state_is_that_of_the_sampler_used_last(tmp_path):
         fit(trainer, xy, epochs=1, batch_size=batch_size)
     trainer.save_state(tmp_path / "state.npz")
     with np.load(tmp_path / "state.npz") as saved:
-        assert saved["sampler of 640/_drawn"] == 1280  # the other drew 640
+        assert saved["sampler/_drawn"] == 1280  # the other drew 640
 
 
 def test_data_of_an_earlier_fit_are_not_held_on_to(xy):
@@ -619,6 +620,71 @@ def test_a_state_saved_closed_does_not_close_a_gate_that_is_always_open(xy, tmp_
     trainer = ImportanceTraining(build(), tau_th=0)
     trainer.load_state(tmp_path / "state.npz")
     assert fit(trainer, xy)["importance"] == [1.0, 1.0]
+
+
+def reshuffled(trainer):
+    """How many samples its sampler has drawn."""
+    (steps,) = trainer._steps.values()
+    return steps.sampler._drawn
+
+
+def test_a_second_fit_goes_on_on_equal_rows_and_begins_anew_on_others(xy, tmp_path):
+    x, y = (part[:96] for part in xy)
+    trainer = ReshuffleTraining(build())
+    fit(trainer, (x, y))
+    fit(trainer, (x.copy(), list(y)), epochs=1)
+    assert reshuffled(trainer) == 3 * 96
+    trainer.save_state(tmp_path / "state.npz")
+    for other in ((x[::-1], y), (x, y[::-1])):
+        fit(trainer, other, epochs=1)
+        assert reshuffled(trainer) == 96
+    assert len(trainer._state._parts) == 2  # of the data at hand alone
+    # A state that is of other rows than the last ones waits for its own, and makes room for others.
+    trainer.load_state(tmp_path / "state.npz")
+    fit(trainer, (x, y), epochs=1)
+    assert reshuffled(trainer) == 4 * 96
+    trainer.load_state(tmp_path / "state.npz")
+    fit(trainer, other, epochs=1)
+    assert reshuffled(trainer) == 96
+
+
+def test_a_backup_of_other_rows_is_not_their_table(xy, tmp_path):
+    def run(rows, epochs):
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        trainer = ReshuffleTraining(with_layer(lambda: layers.Dense(8, "relu")))
+        fit(trainer, rows, epochs=epochs, callbacks=[backup])
+        return reshuffled(trainer)
+
+    x, y = (part[:96] for part in xy)
+    assert run((x, y), epochs=1) == 96
+    assert run((x[::-1], y), epochs=2) == 96  # one of them is done
+    assert run((x[::-1], y), epochs=3) == 2 * 96
+
+
+def test_a_pass_over_other_rows_is_plain_again():
+    model, *xy = few_are_hard()
+    trainer = ImportanceTraining(model)
+    other = [part[::-1] for part in xy]
+    shares = [fit(trainer, rows, epochs=1)["importance"][0] for rows in (xy, xy, other, other)]
+    assert shares[0] == shares[2] == 0 and shares[1] > 0 and shares[3] > 0
+
+
+def test_a_state_of_another_kind_of_trainer_is_refused(xy, tmp_path):
+    trainer = ReshuffleTraining(build())
+    fit(trainer, xy, epochs=1)
+    trainer.save_state(tmp_path / "state.npz")
+    with pytest.raises(
+        ValueError, match=r"another HistoryImportanceTraining wrote.*state.npz', of a ReshuffleTraining"
+    ):
+        HistoryImportanceTraining(build()).load_state(tmp_path / "state.npz")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_summary_speaks_of_dropout_where_there_is_some(dropout):
+    inputs = keras.Input((4, 2))
+    hidden = layers.GRU(2, dropout=dropout)(layers.LSTM(2, return_sequences=True)(inputs))
+    model = keras.Model(inputs, layers.Dropout(0.0)(hidden))
+    assert [line.startswith("The model has dropout") for line in remarks(model)] == [True] * bool(dropout)
 
 
 # The house

@@ -23,7 +23,7 @@ def plot_histories(
     Args:
         runs: from the name of each way to train to its Keras `History` (or the dict in it), or to a sequence of them:
             several runs of one way are drawn as their median, in a band from the lower to the upper quartile.
-        metrics: the name of a metric, names of several, or a mapping from them to what the axis is to say, with the unit.
+        metrics: the name of a metric, names of several, or a mapping from them to what the axes are to say, with units.
         over: "epochs" (default) or "seconds"; the latter needs histories of fits with the callback `TrainingSeconds`.
         log: metrics to draw on a logarithmic axis.
 
