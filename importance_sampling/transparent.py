@@ -43,7 +43,14 @@ class TransparentModel(transparent_keras.TransparentModel):
 
     def __init__(self, inputs: Any, outputs: Any, observed_tensors: Any = None, **kwargs: Any):
         super().__init__(inputs, outputs, observed_tensors, **kwargs)
-        self._observer = keras.Model(inputs, [*keras.tree.flatten(outputs), *self._observed_tensors])
+        try:
+            self._observer = keras.Model(inputs, [*keras.tree.flatten(outputs), *self._observed_tensors])
+            self._observer.compute_output_spec(inputs)  # Keras 3.8 would only stumble over it in a step
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                "`observed_tensors` must be tensors that can be computed from `inputs`. "
+                f"Received: observed_tensors={observed_tensors!r}"
+            ) from error
         # A list of one output is that output to Keras.
         self._structure = keras.tree.map_structure(lambda _: 0, outputs)
         self._is_single = isinstance(outputs, (list, tuple)) and len(outputs) == 1

@@ -13,9 +13,10 @@ import pytest
 from keras import layers
 
 import importance_sampling
-from importance_sampling import HistoryImportanceTraining, ImportanceTraining, ReshuffleTraining
+from importance_sampling import ImportanceTraining
 from importance_sampling.events import SAMPLE, SCORE, TRAINING
 from importance_sampling.support import remarks
+from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining
 
 ROWS = 192
 
