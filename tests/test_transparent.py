@@ -96,8 +96,5 @@ def test_the_model_stays_as_it_was_also_when_a_step_fails():
     with pytest.raises(ValueError, match="incompatible with the layer"):
         model.train_on_batch(np.ones((2, 3)), Y[:2])
     assert held.train_function is None and "call" not in vars(held)
-    with pytest.raises(
-        ValueError,
-        match=r"`observed_tensors` must be .* computed from `inputs`. Received: observed_tensors=<KerasTensor",
-    ):
+    with pytest.raises(ValueError, match=r"computed from `inputs`\. Received: observed_tensors=<Keras"):
         TransparentModel(inputs, outputs, keras.Input((2,)) + 1)
