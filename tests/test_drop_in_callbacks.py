@@ -118,7 +118,7 @@ def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
         assert told == {"epoch": 3, **{key: run.history[key][-1] for key in plain.history}}
     if importlib.util.find_spec("tensorboard"):
         board = b"".join(path.read_bytes() for path in (run.folder / "board").rglob("events*"))
-        assert all(name in board for name in (b"batch_loss", b"epoch_loss", b"epoch_accuracy", b"dense"))
+        assert all(name in board for name in (b"batch_loss", b"epoch_loss", b"epoch_accuracy", b"kernel"))
         assert not any(name.encode() in board for name in FIGURES)
 
 
