@@ -1,8 +1,11 @@
 """What a step costs: closed and open, over plain `model.fit` and over the fastest uniform step of our own pipeline.
 
-One model a way, all warmed up, take turns of a few hundred steps; the figures are medians and quartiles of the ratios
-within a turn, so that a machine that drifts hurts all alike. Memory and the time to the first step are measured in
-processes of their own, and by what Linux says of them. It measures no accuracy.
+Open steps are of two kinds: pools, and reshuffled epochs (by what steps measured, so that no scoring is among them).
+What a `SamplingRecorder` costs is measured by itself: with `--recorder`, the same steps with one and without.
+
+One model a way, all warmed up, take turns of a few hundred steps, every other round in the opposite order; the figures
+are medians and quartiles of the ratios within a round, so that a machine that drifts hurts all alike. Memory and the
+time to the first step are measured in processes of their own, and by what Linux says of them. It measures no accuracy.
 """
 
 from __future__ import annotations
@@ -19,7 +22,17 @@ from pathlib import Path
 from importance_sampling.comparison.figures import summarise
 
 BATCH = 128
-WAYS = ("start-up", "plain", "off", "closed", "open")
+WAYS = ("start-up", "plain", "off", "closed", "open")  # measured in processes of their own
+RATIOS = {
+    "off over plain": ("off", "plain"),
+    "closed over plain": ("closed", "plain"),
+    "open over closed": ("open", "closed"),
+    "open over plain": ("open", "plain"),
+    "open over fast uniform": ("open", "fast uniform"),
+    "reshuffled over plain": ("reshuffled", "plain"),
+    "plain over fast uniform": ("plain", "fast uniform"),
+}
+RECORDED = ("closed", "open", "reshuffled")
 
 
 def load(file: str | None) -> tuple:
@@ -57,10 +70,13 @@ def build() -> object:
 def trainer(way: str) -> object:
     """A model, or a trainer of one, by the name of the way."""
     from importance_sampling import ImportanceTraining
+    from importance_sampling.training import ReshuffleTraining
 
     model = build()
     if way == "plain":
         return model
+    if way == "reshuffled":
+        return ReshuffleTraining(model, seed=0)
     return ImportanceTraining(model, tau_th={"off": float("inf"), "closed": 1e9, "open": 0.0}[way], seed=0)
 
 
@@ -81,9 +97,11 @@ def fast_uniform(x: object, y: object) -> Callable[[int], float]:
     return measure
 
 
-def timed_fit(way: str, x: object, y: object) -> Callable[[int], float]:
+def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callable[[int], float]:
     """Seconds of n steps of `fit`, from the sixth on."""
     import keras
+
+    from importance_sampling.callbacks import SamplingRecorder
 
     trained = trainer(way)
 
@@ -97,10 +115,13 @@ def timed_fit(way: str, x: object, y: object) -> Callable[[int], float]:
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
             self.seconds = time.perf_counter() - self.started
 
+    recorders = [SamplingRecorder()] if recorded else []
+
     def measure(steps: int) -> float:
         clock = Clock()
         rows = (steps + 5) * BATCH
-        trained.fit(x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[clock])
+        # The clock comes last: the recorder's work at the end of an epoch is within it.
+        trained.fit(x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[*recorders, clock])
         return clock.seconds
 
     return measure
@@ -109,22 +130,30 @@ def timed_fit(way: str, x: object, y: object) -> Callable[[int], float]:
 def steps(file: str | None, rounds: int, steps: int) -> dict:
     """Milliseconds a step, and the ratios of interest, over interleaved turns."""
     x, y = load(file)
-    ways = {way: timed_fit(way, x, y) for way in ("plain", "off", "closed", "open")}
+    ways = {way: timed_fit(way, x, y) for way in ("plain", "off", "closed", "open", "reshuffled")}
     ways["fast uniform"] = fast_uniform(x, y)
+    return interleaved(ways, RATIOS, rounds, steps)
+
+
+def recorder(file: str | None, rounds: int, steps: int) -> dict:
+    """The same steps with a recorder and without, in neighbouring turns."""
+    x, y = load(file)
+    ways, ratios = {}, {}
+    for way in RECORDED:
+        ways[way] = timed_fit(way, x, y)
+        ways[f"{way}, recorded"] = timed_fit(way, x, y, recorded=True)
+        ratios[f"recorder over none, {way}"] = (f"{way}, recorded", way)
+    return interleaved(ways, ratios, rounds, steps)
+
+
+def interleaved(ways: dict[str, Callable[[int], float]], ratios: dict, rounds: int, steps: int) -> dict:
+    """Milliseconds a step of all ways by turns, and their ratios."""
     for measure in ways.values():
-        measure(min(steps, 60))
+        measure(steps)  # as many as later: it is for these rows that a reshuffle knows what was measured
     times: dict[str, list] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, measure in ways.items():
+    for number in range(rounds):
+        for way, measure in list(ways.items())[:: 1 if number % 2 == 0 else -1]:
             times[way].append(1000 * measure(steps) / steps)
-    ratios = {
-        "off over plain": ("off", "plain"),
-        "closed over plain": ("closed", "plain"),
-        "open over closed": ("open", "closed"),
-        "open over plain": ("open", "plain"),
-        "open over fast uniform": ("open", "fast uniform"),
-        "plain over fast uniform": ("plain", "fast uniform"),
-    }
     figures = {f"ms/step, {way}": summarise(values) for way, values in times.items()}
     for name, (above, below) in ratios.items():
         figures[name] = summarise([a / b for a, b in zip(times[above], times[below], strict=True)])
@@ -176,6 +205,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=200, help="a turn")
     parser.add_argument("--quick", action="store_true", help="a minute's look")
+    parser.add_argument("--recorder", action="store_true", help="only what a SamplingRecorder costs")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--process", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -183,7 +213,10 @@ def main() -> None:
         process(options.process, options.data)
         return
     rounds = 3 if options.quick else options.rounds
-    figures = steps(options.data, rounds, options.steps) | processes(options.data, 1 if options.quick else 3)
+    if options.recorder:
+        figures = recorder(options.data, rounds, options.steps)
+    else:
+        figures = steps(options.data, rounds, options.steps) | processes(options.data, 1 if options.quick else 3)
     for name, figure in figures.items():
         low, high = figure["quartiles"]
         print(f"{name:36}{figure['median']:10.3f}   ({low:.3f} to {high:.3f}, {figure['n']} turns)")

@@ -34,14 +34,16 @@ def test_the_most_drawn_come_first_and_of_equals_the_higher_last_score(example):
     assert example.most_drawn(recorder).tolist() == [1, 3, 0, 2]
 
 
-def test_it_runs_and_draws(example, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("uniform", [[], ["--uniform"]], ids=["importance", "uniform"])
+def test_it_runs_and_draws(uniform, example, monkeypatch, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)
     images = (np.eye(16)[labels].reshape(300, 4, 4) * 200 + rng.integers(0, 20, (300, 4, 4))).astype("uint8")
     np.savez(tmp_path / "digits.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
     arguments = ["--data", str(tmp_path / "digits.npz"), "--epochs", "1", "--quick", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["label_errors.py", *arguments])
+    monkeypatch.setattr("sys.argv", ["label_errors.py", *arguments, *uniform])
     example.main()
     printed = capsys.readouterr().out
-    assert "times drawn" in printed and "By chance: 2.0 %." in printed
+    assert ("times drawn" not in printed) if uniform else ("times drawn | last score" in printed)
+    assert "| 6  " in printed and "By chance: 2.0 %." in printed  # 2 % of 300
     assert (tmp_path / "label_errors.png").stat().st_size > 10000

@@ -1,58 +1,114 @@
-"""Tables of measurements, from the file that the benchmark wrote: no figure on a page was typed.
+"""Tables of measurements, from the files in `docs/data` that benchmarks wrote: no figure on a page was typed.
 
-`<!-- measured: WAY -->` becomes the table of that way beside plain training, `<!-- measured: all -->` that of all ways.
-Where the file isn't there, or doesn't have the way, the page shows nothing in its place.
+Files are as `benchmarks/equal_time.py` writes table.json, and are called by their names without the suffix. Where a
+file isn't there, or doesn't have what a place asks for, the page shows nothing.
+
+    <!-- measured: WAY -->        the way beside plain training, from trainers.json, below a heading; `all`: all ways
+    <!-- tables: FILE -->         all ways, a heading and a table for each task
+    <!-- gains: WAY in FILE -->   what the way makes of each task, over plain training: a row a task
+    <!-- if FILE --> ... <!-- end -->   shown only where there is the file
 """
 
+import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from importance_sampling.comparison.figures import table
 
 ROOT = Path(__file__).parents[2]
-FIGURES = ROOT / "docs" / "data" / "trainers.json"  # as `benchmarks/equal_time.py --trainers` writes table.json
-PLACE = re.compile(r"<!-- measured: ([\w-]+) -->")
+DATA = ROOT / "docs" / "data"
+TASKS = ROOT / "benchmarks" / "tasks"
+PLACE = re.compile(r"<!-- (measured|tables|gains): ([\w-]+)(?: in ([\w-]+))? -->")
+BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 PLAIN = ("plain", "fast-uniform")
+UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counted as two)"}
+RATES = {"anytime": "held constant", "budget": "tuned for plain training and decayed to zero"}
 COLUMNS = {
     "train_loss": ("training loss", ".3g"),
+    "test_loss": ("test loss", ".3g"),
     "test_error": ("test error", ".2f"),
     "steps": ("steps", ".0f"),
     "ms/step": ("ms a step", ".2f"),
     "importance": ("importance steps", ".0%"),
-    "train_loss over plain": ("loss over plain", ".2f"),
+    "train_loss over plain": ("training loss over plain", ".2g"),
 }
+GAINS = {
+    "train_loss over plain": ("training loss", ".2g"),
+    "test_loss over plain": ("test loss", ".2g"),
+    "test_error over plain": ("test error", ".2g"),
+    "times sooner than plain, 100%": ("times sooner", ".2g"),
+    "importance": ("importance steps", ".0%"),
+}
+
+Group = Mapping[str, Any]  # a task, a protocol and a budget, with the figures of all ways
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with the Markdown of a page."""
-    return filled(markdown, json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else [])
+    return filled(markdown, {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in DATA.glob("*.json")})
 
 
-def filled(markdown: str, figures: Sequence[dict]) -> str:
-    """A page with its tables in place.
+def filled(markdown: str, files: Mapping[str, Sequence[Group]]) -> str:
+    """A page with its tables in place."""
 
-    Args:
-        figures: a dict for each task, protocol and budget, as `equal_time.py` writes them.
-    """
-    return PLACE.sub(lambda place: "\n\n".join(_tables(place[1], figures)), markdown)
+    def place(found: re.Match) -> str:
+        kind, name, file = found.groups()
+        if kind == "tables":
+            return _tables(files.get(name, ()))
+        return _gains(name, files.get(file, ())) if kind == "gains" else _card(name, files.get("trainers", ()))
+
+    return PLACE.sub(place, BLOCK.sub(lambda block: block[2] if block[1] in files else "", markdown))
 
 
-def _tables(way: str, figures: Sequence[dict]) -> list[str]:
-    texts = ["## Measured"]
-    for group in figures:
+def _card(way: str, groups: Sequence[Group]) -> str:
+    texts = []
+    for group in groups:
         rows = [row for row in group["ways"] if way in ("all", row["way"]) or row["way"] in PLAIN]
-        if way != "all" and not any(row["way"] == way for row in rows):
-            continue
-        seeds = max(row["steps"]["n"] for row in rows)
-        texts.append(
-            f"Task `{group['task']}`, {group['budget']:g} {group['by']} of training each, the learning rate "
-            f"{'held constant' if group['protocol'] == 'anytime' else 'tuned for plain training and decayed to zero'}; "
-            f"medians of {seeds} seeds, with quartiles; test error in {group['unit']}. `plain` is `model.fit`, "
-            "the fastest uniform training that can be built on the library's input pipeline is `fast-uniform`. Made by "
-            "`benchmarks/equal_time.py --trainers`."
-        )
-        texts.append(table(rows, COLUMNS))
-    return texts if len(texts) > 1 else []
+        if way == "all" or any(row["way"] == way for row in rows):
+            texts.append(f"Task `{group['task']}`, {_conditions(group)} Made by `benchmarks/equal_time.py --trainers`.")
+            texts.append(_table(rows, COLUMNS))
+    return "\n\n".join(["## Measured", *texts]) if texts else ""
+
+
+def _tables(groups: Sequence[Group]) -> str:
+    texts = []
+    for group in groups:
+        about = f"{_about(group['task'])} {_conditions(group)}".strip()
+        texts += [f"### {group['task']}", about, _table(group["ways"], COLUMNS)]
+    return "\n\n".join(texts)
+
+
+def _gains(way: str, groups: Sequence[Group]) -> str:
+    several = len({group["task"] for group in groups}) < len(groups)
+    rows = []
+    for group in groups:
+        name = f"{group['task']}, {group['budget']:g} {group['by']}" if several else group["task"]
+        rows += [dict(row, way=f"`{name}`") for row in group["ways"] if row["way"] == way]
+    return _table(rows, GAINS, "task") if rows else ""
+
+
+def _conditions(group: Group) -> str:
+    """Budget, learning rate, and how to read the figures."""
+    seeds = max(row["steps"]["n"] for row in group["ways"])
+    spread = f"medians of {seeds} seeds, with quartiles" if seeds > 1 else "one seed"
+    return (
+        f"{group['budget']:g} {UNITS[group['by']]} each, the learning rate {RATES[group['protocol']]}; {spread}; test "
+        f"error in {group['unit']}. `plain` is `model.fit`, `fast-uniform` the fastest uniform training that can be "
+        "built on the library's input pipeline."
+    )
+
+
+def _about(task: str) -> str:
+    """The first sentence of its module, "" where there is none."""
+    path = TASKS / f"{task}.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _table(rows: Sequence[Group], columns: Mapping[str, tuple[str, str]], first: str = "way") -> str:
+    """Columns that nobody has are left out, and quartiles stand small below their median."""
+    columns = {name: column for name, column in columns.items() if any(name in row for row in rows)}
+    return re.sub(r" \(([^()|]+ to [^()|]+)\)", r"<br><small>\1</small>", table(rows, columns, first))
