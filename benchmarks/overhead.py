@@ -1,6 +1,6 @@
 """What a step costs: closed and open, over plain `model.fit` and over the fastest uniform step of our own pipeline.
 
-Open steps are of two kinds: pools, and reshuffled epochs (by what steps measured, so that no scoring is among them).
+Open steps are of two kinds: pools, and reshuffled epochs, the scoring pass at the beginning of each counted in.
 What a `SamplingRecorder` costs is measured by itself: with `--recorder`, the same steps with one and without.
 
 One model a way, all warmed up, take turns of a few hundred steps, every other round in the opposite order; the figures
@@ -22,7 +22,7 @@ from pathlib import Path
 from importance_sampling.comparison.figures import summarise
 
 BATCH = 128
-WAYS = ("start-up", "plain", "off", "closed", "open")  # measured in processes of their own
+WAYS = ("start-up", "plain", "off", "closed", "open", "reshuffled")  # measured in processes of their own
 RATIOS = {
     "off over plain": ("off", "plain"),
     "closed over plain": ("closed", "plain"),
@@ -30,6 +30,7 @@ RATIOS = {
     "open over plain": ("open", "plain"),
     "open over fast uniform": ("open", "fast uniform"),
     "reshuffled over plain": ("reshuffled", "plain"),
+    "reshuffled over fast uniform": ("reshuffled", "fast uniform"),
     "plain over fast uniform": ("plain", "fast uniform"),
 }
 RECORDED = ("closed", "open", "reshuffled")
@@ -70,13 +71,12 @@ def build() -> object:
 def trainer(way: str) -> object:
     """A model, or a trainer of one, by the name of the way."""
     from importance_sampling import ImportanceTraining
-    from importance_sampling.training import ReshuffleTraining
 
     model = build()
     if way == "plain":
         return model
     if way == "reshuffled":
-        return ReshuffleTraining(model, seed=0)
+        return ImportanceTraining(model, tau_th=0.0, sampler="reshuffle", seed=0)
     return ImportanceTraining(model, tau_th={"off": float("inf"), "closed": 1e9, "open": 0.0}[way], seed=0)
 
 
@@ -98,18 +98,19 @@ def fast_uniform(x: object, y: object) -> Callable[[int], float]:
 
 
 def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callable[[int], float]:
-    """Seconds of n steps of `fit`, from the sixth on."""
+    """Seconds of n steps of `fit`, from the sixth on; of a reshuffle from the first, before which it scores."""
     import keras
 
     from importance_sampling.callbacks import SamplingRecorder
 
     trained = trainer(way)
+    skipped = 0 if way == "reshuffled" else 5
 
     class Clock(keras.callbacks.Callback):
         async_safe = True
 
         def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-            if batch == 5:
+            if batch == skipped:
                 self.started = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -122,7 +123,7 @@ def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callabl
         rows = (steps + 5) * BATCH
         # The clock comes last: the recorder's work at the end of an epoch is within it.
         trained.fit(x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[*recorders, clock])
-        return clock.seconds
+        return clock.seconds * steps / (steps + 5 - skipped)
 
     return measure
 
@@ -149,7 +150,7 @@ def recorder(file: str | None, rounds: int, steps: int) -> dict:
 def interleaved(ways: dict[str, Callable[[int], float]], ratios: dict, rounds: int, steps: int) -> dict:
     """Milliseconds a step of all ways by turns, and their ratios."""
     for measure in ways.values():
-        measure(steps)  # as many as later: it is for these rows that a reshuffle knows what was measured
+        measure(steps)  # as many as later: a reshuffle lays out an epoch of these rows
     times: dict[str, list] = {way: [] for way in ways}
     for number in range(rounds):
         for way, measure in list(ways.items())[:: 1 if number % 2 == 0 else -1]:
@@ -193,7 +194,7 @@ def processes(file: str | None, times: int) -> dict:
     for way in WAYS[1:]:
         figures[f"seconds to the first step, {way}"] = summarise([one["first"] for one in measured[way]])
         figures[f"MB beyond start-up, {way}"] = summarise(beyond[way])
-    for way in ("closed", "open"):
+    for way in ("closed", "open", "reshuffled"):
         ratios = [a / b for a, b in zip(beyond[way], beyond["plain"], strict=True)]
         figures[f"memory, {way} over plain"] = summarise(ratios)
     return figures
