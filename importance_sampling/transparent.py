@@ -45,8 +45,9 @@ class TransparentModel(transparent_keras.TransparentModel):
         super().__init__(inputs, outputs, observed_tensors, **kwargs)
         try:
             self._observer = keras.Model(inputs, [*keras.tree.flatten(outputs), *self._observed_tensors])
-            self._observer.compute_output_spec(inputs)  # Keras 3.8 would only stumble over it in a step
-        except (ValueError, KeyError) as error:
+            if _has_other_inputs(self._observer):  # Keras 3.8 would only stumble over it in a step
+                raise ValueError("there are tensors that are not connected to `inputs`")
+        except ValueError as error:
             raise ValueError(
                 "`observed_tensors` must be tensors that can be computed from `inputs`. "
                 f"Received: observed_tensors={observed_tensors!r}"
@@ -116,3 +117,10 @@ class TransparentModel(transparent_keras.TransparentModel):
         values.extend(ops.convert_to_numpy(one) for one in self._seen)
         self._seen = []
         return values[0] if len(values) == 1 else values
+
+
+def _has_other_inputs(model: keras.Model) -> bool:
+    """Whether a functional model's outputs depend on inputs that it wasn't given."""
+    given = {id(tensor) for tensor in model._inputs}
+    nodes = (node for depth in model._nodes_by_depth.values() for node in depth)
+    return any(node.is_input and id(node.outputs[0]) not in given for node in nodes)
