@@ -45,5 +45,5 @@ def test_it_runs_and_draws(uniform, example, monkeypatch, tmp_path, capsys):
     example.main()
     printed = capsys.readouterr().out
     assert ("times drawn" not in printed) if uniform else ("times drawn | last score" in printed)
-    assert "| 6  " in printed and "By chance: 2.0 %." in printed  # 2 % of 300
+    assert " 6 |" in printed and "By chance: 2.0 %." in printed  # 2 % of 300
     assert (tmp_path / "label_errors.png").stat().st_size > 10000

@@ -633,7 +633,7 @@ def test_a_second_fit_goes_on_on_equal_rows_and_begins_anew_on_others(xy, tmp_pa
     x, y = (part[:96] for part in xy)
     trainer = ReshuffleTraining(build())
     fit(trainer, (x, y))
-    fit(trainer, (x.copy(), list(y)), epochs=1)
+    fit(trainer, (x.copy(), y.copy()), epochs=1)
     assert reshuffled(trainer) == 3 * 96
     trainer.save_state(tmp_path / "state.npz")
     for other in ((x[::-1], y), (x, y[::-1])):
