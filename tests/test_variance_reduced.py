@@ -278,8 +278,9 @@ def test_growing_snapshots_and_the_rest_of_a_set_are_few_traces(monkeypatch):
     assert "over 60 of 60" in trainer.summary()
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["new", "after other rows"])
 @pytest.mark.parametrize("trainer", [SVRG, Katyusha])
-def test_a_trainer_goes_on_from_a_saved_state(trainer, tmp_path):
+def test_a_trainer_goes_on_from_a_saved_state(trainer, elsewhere, tmp_path):
     x, y = data()
     arguments = dict(batch_size=10, verbose=0)
     whole = logistic()
@@ -289,6 +290,10 @@ def test_a_trainer_goes_on_from_a_saved_state(trainer, tmp_path):
     first.fit(x, y, **arguments)
     first.save_state(tmp_path / "state.npz")
     second = trainer(half, B=2, B_over_b=4, seed=5)
+    if elsewhere:
+        weights = half.get_weights()
+        second.fit(x[::-1], y, **arguments)
+        half.set_weights(weights)
     second.load_state(tmp_path / "state.npz")
     second.fit(x, y, **arguments)
     for a, b in zip(whole.get_weights(), half.get_weights(), strict=True):

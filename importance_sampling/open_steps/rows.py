@@ -80,7 +80,8 @@ class RowSteps(OpenSteps):
         self._ready = False
         if self._data != prepared.source.digest:
             self._data, self.sampler = prepared.source.digest, None
-            self._kept.pop("sampler", None)
+            # What came with the sampler goes with it: a state that was loaded is for the next one.
+            self._kept = {what: part for what, part in self._kept.items() if what == "entries"}
         for name, part in self._kept.items():
             self.state.keep(name, part)  # steps of another batch size may have kept theirs under that name
 
