@@ -22,7 +22,15 @@ from pathlib import Path
 from importance_sampling.comparison.figures import summarise
 
 BATCH = 128
-WAYS = ("start-up", "plain", "off", "closed", "open", "reshuffled")  # measured in processes of their own
+TRAINERS = {
+    "off": dict(tau_th=float("inf")),
+    "closed": dict(tau_th=1e9),
+    "open": dict(tau_th=0.0),
+    "reshuffled": dict(tau_th=0.0, sampler="reshuffle"),
+}
+SAMPLING = ("closed", "open", "reshuffled")  # those that score
+WAYS = ("plain", *TRAINERS)
+PROCESSES = ("start-up", *WAYS)
 RATIOS = {
     "off over plain": ("off", "plain"),
     "closed over plain": ("closed", "plain"),
@@ -33,7 +41,6 @@ RATIOS = {
     "reshuffled over fast uniform": ("reshuffled", "fast uniform"),
     "plain over fast uniform": ("plain", "fast uniform"),
 }
-RECORDED = ("closed", "open", "reshuffled")
 
 
 def load(file: str | None) -> tuple:
@@ -75,9 +82,7 @@ def trainer(way: str) -> object:
     model = build()
     if way == "plain":
         return model
-    if way == "reshuffled":
-        return ImportanceTraining(model, tau_th=0.0, sampler="reshuffle", seed=0)
-    return ImportanceTraining(model, tau_th={"off": float("inf"), "closed": 1e9, "open": 0.0}[way], seed=0)
+    return ImportanceTraining(model, **TRAINERS[way], seed=0)
 
 
 def fast_uniform(x: object, y: object) -> Callable[[int], float]:
@@ -131,7 +136,7 @@ def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callabl
 def steps(file: str | None, rounds: int, steps: int) -> dict:
     """Milliseconds a step, and the ratios of interest, over interleaved turns."""
     x, y = load(file)
-    ways = {way: timed_fit(way, x, y) for way in ("plain", "off", "closed", "open", "reshuffled")}
+    ways = {way: timed_fit(way, x, y) for way in WAYS}
     ways["fast uniform"] = fast_uniform(x, y)
     return interleaved(ways, RATIOS, rounds, steps)
 
@@ -140,7 +145,7 @@ def recorder(file: str | None, rounds: int, steps: int) -> dict:
     """The same steps with a recorder and without, in neighbouring turns."""
     x, y = load(file)
     ways, ratios = {}, {}
-    for way in RECORDED:
+    for way in SAMPLING:
         ways[way] = timed_fit(way, x, y)
         ways[f"{way}, recorded"] = timed_fit(way, x, y, recorded=True)
         ratios[f"recorder over none, {way}"] = (f"{way}, recorded", way)
@@ -182,19 +187,19 @@ def process(way: str, file: str | None) -> None:
 
 def processes(file: str | None, times: int) -> dict:
     """Peak memory beyond start-up and time to the first step, a process each."""
-    measured: dict[str, list] = {way: [] for way in WAYS}
+    measured: dict[str, list] = {way: [] for way in PROCESSES}
     for _ in range(times):
-        for way in WAYS:
+        for way in PROCESSES:
             command = [sys.executable, __file__, "--process", way, *(["--data", file] if file else [])]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             measured[way].append(json.loads(said.splitlines()[-1]))
     base = statistics.median(one["peak"] for one in measured["start-up"])
     figures = {}
     beyond = {way: [one["peak"] - base for one in ones] for way, ones in measured.items() if way != "start-up"}
-    for way in WAYS[1:]:
+    for way in WAYS:
         figures[f"seconds to the first step, {way}"] = summarise([one["first"] for one in measured[way]])
         figures[f"MB beyond start-up, {way}"] = summarise(beyond[way])
-    for way in ("closed", "open", "reshuffled"):
+    for way in SAMPLING:
         ratios = [a / b for a, b in zip(beyond[way], beyond["plain"], strict=True)]
         figures[f"memory, {way} over plain"] = summarise(ratios)
     return figures
@@ -208,7 +213,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute's look")
     parser.add_argument("--recorder", action="store_true", help="only what a SamplingRecorder costs")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--process", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--process", choices=PROCESSES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.process:
         process(options.process, options.data)

@@ -10,6 +10,7 @@ ranking is by the loss at the end.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import keras
@@ -44,7 +45,7 @@ def main() -> None:
     picture(data.x_train, given, true, name, order, found, options.out / "label_errors.png")
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Where the picture goes; and there is a seed always, since labels are changed by it."""
     parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="of the picture; default: here")
     parser.set_defaults(seed=1)

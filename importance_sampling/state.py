@@ -52,9 +52,18 @@ class TrainerState:
         self._parts: dict[str, Any] = {}
         self._restored: dict[str, dict] = {}  # of parts that are not there yet
         self.counters: dict[str, Any] = dict(
-            steps=0, open_steps=0, pools=0, since_look=0, opened_at=-1, satisfied=0, forwards=0.0, tau=1.0, rate=0.0
+            steps=0,
+            open_steps=0,
+            pools=0,
+            since_look=0,
+            opened_at=-1,
+            satisfied=0,
+            forwards=0.0,
+            tau=1.0,
+            rate=0.0,
+            passed=0.0,
+            data="",
         )
-        self.counters.update(passed=0.0, data="")
 
     def keep(self, name: str, part: Any) -> None:
         """Have a part (with `state() -> dict of arrays` and `restore(state)`) saved and restored with the rest."""

@@ -238,9 +238,8 @@ class ApproximateImportanceTraining(TableTrainer):
     unless `tau_th` is given.
 
     It loses where a forward pass over the pool is no dearer than the LSTM's, which is so for small models, and in the
-    first epochs, when there is no history to predict from. Its predictions are poor where a sample is seen a few
-    times in all: on MNIST they hardly rank samples by their true scores (`benchmarks/correlation.py`). Targets must be
-    classes.
+    first epochs, when there is no history to predict from. On MNIST its predictions hardly rank samples by
+    their true scores (`benchmarks/correlation.py`). Targets must be classes.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
