@@ -29,7 +29,7 @@ from stages import Stages, built, looked_at, parse, write
 
 from importance_sampling.comparison.figures import summarise
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
-from importance_sampling.plotting.style import STYLES
+from importance_sampling.plotting.style import STYLES, logarithmic
 from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import UNBIASED
 
@@ -117,8 +117,9 @@ def picture(found: dict[str, Sequence[dict]], path: Path, seed: int) -> None:
             low, high = zip(*(one["quartiles"] for one in ones), strict=True)
             axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
         axes.set_xticks(places, [f"{row['step']}\n{row['loss now']['median']:.2g}" for row in rows])
-        axes.set(title=name, xlabel="training steps, and mean loss then", ylabel="variance of the gradient / uniform's")
-        axes.set_ylim(0, None)
+        axes.set(title=name, xlabel="training steps, and mean loss then")
+        axes.set_ylabel("variance of the gradient / uniform's (log scale)")
+        logarithmic(axes)
         axes.grid(True, color="0.88")
         axes.spines[["top", "right"]].set_visible(False)
     lines, names = axes.get_legend_handles_labels()

@@ -157,5 +157,5 @@ def side_by_side(example: Example, data: Data, options: argparse.Namespace) -> l
         decay=example.decay,
     )
     budget = Budget(options.seconds) if options.seconds else Budget(example.length(data, options)[1], "steps")
-    compare(task, budget, [options.seed or 1], done, progress.measured, example.measurements)
+    compare(task, budget, [1 if options.seed is None else options.seed], done, progress.measured, example.measurements)
     return sorted(runs, key=lambda run: list(ways).index(run["way"]))

@@ -17,12 +17,12 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import Condition
+from importance_sampling.conditions import PLAIN_STEP, Condition, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared, unpacked
-from importance_sampling.state import PLAIN_STEP, TrainerState
+from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
 # A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
@@ -63,8 +63,8 @@ class TrainFunction:
         self.listeners = listeners
         self.steps_for = steps_for
         self.unsupported: str | None = None
-        self.signals = state.signals
         self.is_due = False  # whether the next call is that of the `fit` that this was made for
+        self.epoch = 0  # the one under way
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         self._iterator: Any = None
@@ -73,6 +73,7 @@ class TrainFunction:
         self._feed: Any = None  # the iterator that hands them over
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self._taken = 0  # of those, how many were taken from Keras's iterator
+        self.read()
 
     def __call__(self, iterator: Any) -> dict:
         """One execution: `model.steps_per_execution` steps, or what is left of the pass."""
@@ -85,7 +86,8 @@ class TrainFunction:
             self._held.clear()
             self._queue.clear()
             self._feed = None
-        logs, steps = None, self._count()
+            self.steps.cost.pause()
+        logs, steps, spent = None, self._count(), counters["forwards"]
         if steps <= 0 and self._taken < self.prepared.num_batches:
             raise StopIteration  # the pass has had its steps, whoever's batches they took
         if self.condition is not None and self.condition.satisfied:
@@ -96,6 +98,8 @@ class TrainFunction:
         is_open = logs is not None
         if not is_open:
             logs, steps = self._closed(steps)
+        if steps:
+            self.steps.cost.lap(is_open, steps, counters["forwards"] - spent)
         counters["forwards"] += PLAIN_STEP * steps
         self._delivered += steps
         counters["steps"] += steps
@@ -109,6 +113,11 @@ class TrainFunction:
             self._look()
         self.listeners.trained(self.steps.sampler, logs)
         return logs
+
+    def read(self) -> Terms:
+        """Read the averages anew, off the device; returns the terms of the steps that they speak of."""
+        self.signals, terms = self.steps.offer(self.state.signals)
+        return terms
 
     def _count(self) -> int:
         """How many steps Keras would take in this execution; at most that many where only its iterator knows."""
@@ -154,12 +163,16 @@ class TrainFunction:
 
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
-        self.signals = self.state.signals
+        terms = self.read()
         rate = float(np.asarray(self.model.optimizer.learning_rate))
         largest = max(rate, self.state.counters["rate"])
-        terms = self.steps.terms._replace(rate=rate / largest if largest else 1.0)
+        terms = terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
-            terms = terms._replace(passed=round(self.state.counters["passed"], 6))  # a sum of parts
+            of_this = self._delivered / self.prepared.num_batches
+            terms = terms._replace(
+                passed=round(self.state.counters["passed"], 6),  # a sum of parts
+                left=self.prepared.arguments["epochs"] - self.epoch - of_this,
+            )
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,

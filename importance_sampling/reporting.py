@@ -33,6 +33,7 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Count anew."""
+        self.function.epoch = epoch
         self.function.epoch_steps = self.function.epoch_open_steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -51,7 +52,7 @@ class Reporter(keras.callbacks.Callback):
     def refresh(self) -> None:
         """Read the averages anew, off the device."""
         if self.function.condition is not None and self.function.condition.probes:
-            self.function.signals = self.function.state.signals
+            self.function.read()
 
     def figures(self) -> dict[str, float]:
         """The figures as they were read last."""

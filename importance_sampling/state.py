@@ -20,33 +20,34 @@ from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
 from importance_sampling.datasets.base import is_int
 
-FORMAT = 2
-PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
+FORMAT = 3
 
 
 class TrainerState:
     """A trainer's variables and counters.
 
     Attributes:
-        averages: float32 `(4,)` variable, the moving averages of `Signals`, NaN where nothing was measured.
+        averages: float32 `(3 + sizes,)` variable, the moving averages of `Signals`, NaN where nothing was measured.
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             whose scores were no use.
         generator: `keras.random.SeedGenerator`, drawn from once an importance step.
         counters: dict of ints, kept on the host; of floats: `forwards`, forward passes of a batch, `tau`, as the gate
-            saw it last, 1 where it was not measured, `rate`, the largest learning rate that it saw, and `passed`,
-            passes over the data at hand; and of a str, `data`, the digest of these where steps are by row.
+            saw it last, 1 where it was not measured, `rate`, the largest learning rate that it saw, `passed`, passes
+            over the data at hand, and `presample`, the size of pools where there are several, 0 before one is chosen;
+            and of a str, `data`, the digest of these data where steps are by row.
 
     Args:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which is read and not moved.
         momentum: float in [0, 1), of the averages, per step.
         kind: of the trainer; the state of another kind is refused. Empty (default): any will do.
+        sizes: int, default 1; of how many sizes of pools the growth is averaged.
     """
 
-    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = ""):
+    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = "", sizes: int = 1):
         self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
         self.kind = kind
-        self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
+        self.averages = keras.Variable(np.full(3 + sizes, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self._parts: dict[str, Any] = {}
@@ -62,6 +63,7 @@ class TrainerState:
             tau=1.0,
             rate=0.0,
             passed=0.0,
+            presample=0.0,
             data="",
         )
 
@@ -89,7 +91,7 @@ class TrainerState:
 
     def observe(self, signals: Signals, steps: Any) -> None:
         """Take signals into the averages; `steps` is how many steps ago the last ones were taken."""
-        values = ops.stack([ops.cast(value, "float32") for value in signals])
+        values = ops.concatenate([ops.reshape(ops.cast(value, "float32"), (-1,)) for value in signals])
         self.averages.assign(moving_average(self.averages.value, values, self.momentum, steps))
 
     def count(self, weights: Any, usable: Any) -> None:
@@ -103,12 +105,13 @@ class TrainerState:
     @property
     def mean_score(self) -> Any:
         """The moving average of the mean score, on the device."""
-        return self.averages.value[Signals._fields.index("score")]
+        return self.averages.value[-1]
 
     @property
     def signals(self) -> Signals:
         """The averages, read to the host."""
-        return Signals(*(float(value) for value in backend.host(self.averages)))
+        tau, *growths, discount, score = backend.host(self.averages).tolist()
+        return Signals(tau, growths[0] if len(growths) == 1 else growths, discount, score)
 
     def save(self, path: str | Path) -> None:
         """Write everything to an npz file at `path`."""

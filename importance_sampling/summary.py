@@ -35,7 +35,7 @@ def summarise(trainer: Any, function: Any, reason: str | None, started: dict) ->
         ]
         if unusable:
             lines.append(f"In {unusable:.0f} steps scores were NaN, negative or all zero, and of no use.")
-        return "\n".join(lines + remarks(trainer.model))
+        return "\n".join(lines + function.steps.notes() + remarks(trainer.model))
     if reason is not None:
         return f"Importance sampling stayed off for all {steps} steps: {reason}."
     if not trainer.condition.probes:

@@ -87,6 +87,10 @@ class Trainer(Fronts):
         """The steps that are taken while the gate is open."""
         raise NotImplementedError
 
+    def _new_state(self, seed: int | None) -> TrainerState:
+        """A state of this kind of trainer, in which nothing was remembered yet."""
+        return TrainerState(seed, kind=type(self).__name__)
+
     def _row_steps(
         self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, alpha: float, scored: float = 0.0
     ) -> RowSteps:
@@ -152,7 +156,7 @@ class Trainer(Fronts):
         hearing = sampling_callbacks(listed(callbacks))
         listeners = Listeners(on_sample, on_scores, hearing)
         if self._state is None:
-            self._state = TrainerState(self._seed, kind=type(self).__name__)
+            self._state = self._new_state(self._seed)
         self._state.begin()
         if self._steps and not any(steps.is_of(self.model) for steps in self._steps.values()):
             self._state.counters["rate"] = 0.0  # another optimizer: the peak of the last one is none of its own
@@ -179,7 +183,6 @@ class Trainer(Fronts):
             listeners,
             lambda prepared: self._ready(self._steps_for(keras_function, prepared), prepared),
         )
-
         self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
         started = dict(self._state.counters)
 
@@ -187,7 +190,7 @@ class Trainer(Fronts):
             self._restore_condition()
             self._meet(prepared)
             function.steps.release()
-            function.signals = self._state.signals
+            function.read()
             self._state.begin()
             started.update(self._state.counters)
 
@@ -243,7 +246,7 @@ class Trainer(Fronts):
             ValueError: the file is of another kind, or of another kind of trainer.
         """
         if self._state is None:
-            self._state = TrainerState(0, kind=type(self).__name__)
+            self._state = self._new_state(0)
         self._state.load(path)
         self._restore_condition()
 

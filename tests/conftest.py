@@ -15,6 +15,15 @@ def seeded():
     keras.utils.set_random_seed(4)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def untuned():
+    """Nobody waits for the threads that tune what feeds a model."""
+    from importance_sampling import backend
+
+    with backend.untuned():
+        yield
+
+
 @pytest.fixture(params=["host", "device"])
 def either_side(request, monkeypatch):
     """Formulas that run in NumPy for arrays: once so, and once as they run on tensors."""

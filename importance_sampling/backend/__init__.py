@@ -43,6 +43,7 @@ from importance_sampling.backend.tensorflow_data import (
     pools,
     resident,
     rows,
+    untuned,
     without_optionals,
 )
 from importance_sampling.backend.tensorflow_summaries import SummaryWriter
@@ -77,5 +78,6 @@ __all__ = [
     "rows",
     "run_steps",
     "searchsorted",
+    "untuned",
     "without_optionals",
 ]

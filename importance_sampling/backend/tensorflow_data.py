@@ -6,9 +6,10 @@ train on. Nothing is drawn here but the order of passes.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -200,9 +201,35 @@ def _spec(leaf: Any, static: bool) -> Any:
     return (tf.SparseTensorSpec if isinstance(leaf, tf.SparseTensor) else tf.TensorSpec)(shape, leaf.dtype)
 
 
-def _unoptimised() -> tf.data.Options:
-    """Options that leave a pipeline as it was written: rewriting it costs more than it saves."""
+@contextlib.contextmanager
+def untuned() -> Iterator[None]:
+    """Pipelines that are made in here, Keras's own among them, do without TensorFlow's tuning of them.
+
+    For each iterator a thread sleeps between looks, for up to a minute once it has run for long, and now and then it
+    isn't woken when the iterator goes: whoever lets go of it waits, at the end of an epoch. Where several fits take
+    turns their iterators run for long. What Keras feeds a model with is no slower without.
+    """
+    with_options = tf.data.Dataset.with_options
+
+    def without(dataset: tf.data.Dataset, options: tf.data.Options, name: str | None = None) -> tf.data.Dataset:
+        return with_options(with_options(dataset, options, name), _without_tuning())
+
+    tf.data.Dataset.with_options = without
+    try:
+        yield
+    finally:
+        tf.data.Dataset.with_options = with_options
+
+
+def _without_tuning() -> tf.data.Options:
     options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
+def _unoptimised() -> tf.data.Options:
+    """Options that leave a pipeline as it was written: rewriting and tuning it costs more than it saves."""
+    options = _without_tuning()
     options.experimental_optimization.apply_default_optimizations = False
     return options
 

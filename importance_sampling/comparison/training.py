@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from importance_sampling import backend
 from importance_sampling.comparison.clock import Clock
 from importance_sampling.comparison.data import Data
 from importance_sampling.comparison.turns import Turns, by_turns
@@ -92,7 +93,8 @@ def train(
         for clock in clocks:
             clock.interrupted = True
 
-    by_turns(turns, [lambda number=number: work(number) for number in range(len(trainers))], interrupt)
+    with backend.untuned():
+        by_turns(turns, [lambda number=number: work(number) for number in range(len(trainers))], interrupt)
     return clocks
 
 

@@ -1,17 +1,23 @@
 """Conditions: is importance sampling worth its price yet?
 
-Nothing is timed here: decisions depend on scores alone, so that the same seed gives the same weights on any machine.
+Unless a cost is to be measured, nothing is timed here: decisions depend on scores alone, so that the same seed gives
+the same weights on any machine.
 """
 
 from importance_sampling.conditions.base import Condition, ScoreCondition, Terms
+from importance_sampling.conditions.cost import COSTS, PLAIN_STEP, Cost, MeasuredCost
 from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
 
 __all__ = [
+    "COSTS",
+    "PLAIN_STEP",
     "Condition",
+    "Cost",
     "ExpCondition",
     "GrowthCondition",
+    "MeasuredCost",
     "ScoreCondition",
     "Signals",
     "Terms",

@@ -21,6 +21,15 @@ class Terms(NamedTuple):
     passes: float = 0.0  # over the data, the least that there must have been to begin
     rate: float = 1.0  # the learning rate over the largest so far
     passed: float = float("inf")  # passes over the data so far
+    left: float = float("inf")  # passes that are left of `fit`
+    ahead: bool = False  # whether what a pass costs more is spent as it begins
+
+    @property
+    def opening_cost(self) -> float:
+        """What a step costs if importance sampling begins now: what is spent ahead has less than a pass to pay."""
+        if not self.ahead or self.left >= 1.0:
+            return self.cost
+        return 1.0 + (self.cost - 1.0) / self.left if self.left > 0 else float("inf")
 
 
 class Condition:

@@ -22,7 +22,7 @@ class Signals(NamedTuple):
     """What the scores say; every field a float, NaN where it was not measured."""
 
     tau: Any  # >= 1
-    growth: Any  # by how much the effective batch grows, by the scores at hand
+    growth: Any  # by how much the effective batch grows, by the scores at hand; one for each size, if of several pools
     discount: Any  # what is left of it by what the training step saw, as a factor; measured only while open
     score: Any  # mean of the scores
 

@@ -54,6 +54,7 @@ class ImportanceStep:
         sampler: picks the batch.
         state: the trainer's variables.
         listening: whether to return what was drawn.
+        presamples: tuple of float, as for `pool_signals`; the sampler's own among them.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ImportanceStep:
         sampler: PoolSampler,
         state: TrainerState,
         listening: bool,
+        presamples: tuple[float, ...] = (),
     ):
         self.model = model
         self.scorer = scorer
@@ -71,6 +73,7 @@ class ImportanceStep:
         self.sampler = sampler
         self.state = state
         self.listening = listening
+        self.presamples = presamples
 
     def __call__(self, indices: Any, data: tuple) -> tuple[dict, tuple]:
         """Take the step.
@@ -94,22 +97,31 @@ class ImportanceStep:
         ]
         norms = weighted_step(self.model, self.points, batch, picked.weights, expected).measured
 
-        presample = self.sampler.pool_size / self.sampler.batch_size
-        signals = pool_signals(scores, self.sampler)
+        signals = pool_signals(scores, self.sampler, self.presamples)
         if norms is not None:
+            presample = self.sampler.presample
             seen = measured_growth(picked.weights, norms, presample, self.sampler.resampling)
-            signals = signals._replace(discount=ops.where(ops.isfinite(seen), seen / signals.growth, float("nan")))
+            expected = signals.growth[self.presamples.index(presample)] if self.presamples else signals.growth
+            signals = signals._replace(discount=ops.where(ops.isfinite(seen), seen / expected, float("nan")))
         self.state.observe(signals, 1)
         self.state.count(picked.weights, clean_scores(scores)[1])
         drawn = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
         return logs, drawn if self.listening else ()
 
 
-def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:
-    """What the scores of a pool, or of any fair sample, say of drawing from pools."""
+def pool_signals(scores: Any, sampler: PoolSampler, presamples: tuple[float, ...] = ()) -> Signals:
+    """What the scores of a pool, or of any fair sample, say of drawing from pools.
+
+    Args:
+        scores: float `(n,)`.
+        sampler: whose pools they are.
+        presamples: tuple of float, sizes of pools in batches, for each of which the growth is wanted; empty (default):
+            for the sampler's own.
+    """
+    growths = [growth(scores, size, sampler.alpha, sampler.resampling) for size in presamples or (sampler.presample,)]
     return Signals(
         tau=tau(scores),
-        growth=growth(scores, sampler.pool_size / sampler.batch_size, sampler.alpha, sampler.resampling),
+        growth=ops.stack(growths) if presamples else growths[0],
         discount=ops.full((), float("nan")),
         score=ops.mean(scores),
     )

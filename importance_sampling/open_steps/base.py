@@ -14,13 +14,13 @@ import keras
 from keras import ops
 
 from importance_sampling import backend, support
-from importance_sampling.conditions import Signals, Terms
+from importance_sampling.conditions import PLAIN_STEP, Cost, Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import Probe
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.scores import Scorer
 from importance_sampling.sources import Prepared
-from importance_sampling.state import PLAIN_STEP, TrainerState
+from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
 
@@ -39,11 +39,10 @@ class OpenSteps:
         sampler: what the listeners are told is the sender.
         batch_size: int, of the steps.
         reads_batches: bool, whether open steps take batches from Keras's own iterator.
-        terms: `Terms`, what a gate is to hold signals against.
+        cost: `Cost`, of a step by how much is scored for it.
     """
 
     reads_batches = False
-    terms = Terms()
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class OpenSteps:
         self.state = state
         self.points = PreActivations(model, layer)
         self.scorer = Scorer(model, score, self.points, slice_size)
+        self.cost = Cost()
         self._loss_tracker = model._loss_tracker
         self.keras_traced = False  # whether Keras's function has run
         self.prepared: Prepared | None = None
@@ -108,6 +108,14 @@ class OpenSteps:
         """What the scores of a fair sample say of the steps of this kind."""
         raise NotImplementedError
 
+    def offer(self, signals: Signals) -> tuple[Signals, Terms]:
+        """What these steps promise a gate, and on which terms.
+
+        Args:
+            signals: the averages.
+        """
+        return signals, Terms()
+
     def summary(self, name: str, open_steps: int, steps: int) -> str | None:
         """What was done in a `fit`, in words of this kind of step; None: what `summary.py` says.
 
@@ -116,6 +124,10 @@ class OpenSteps:
             open_steps: int > 0, of all `steps`.
         """
         return None
+
+    def notes(self) -> list[str]:
+        """Lines for the summary of a `fit` in which such steps were taken."""
+        return []
 
     def release(self) -> None:
         """Let go of what reads the data, after a `fit` and before a state is restored."""

@@ -17,7 +17,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ImportanceStep, pool_signals
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.state import PLAIN_STEP, TrainerState
+from importance_sampling.state import TrainerState
 
 
 class PoolSteps(OpenSteps):
@@ -25,6 +25,7 @@ class PoolSteps(OpenSteps):
 
     Args:
         sampler: a `PoolSampler`.
+        presamples: as for `pool_signals`.
         Others: as for `OpenSteps`.
     """
 
@@ -37,9 +38,10 @@ class PoolSteps(OpenSteps):
         score: str | Callable,
         layer: Any,
         slice_size: int | None,
+        presamples: tuple[float, ...] = (),
     ):
         super().__init__(model, keras_function, sampler, sampler.batch_size, state, score, layer, slice_size)
-        self.terms = Terms(cost=1.0 + sampler.pool_size / (PLAIN_STEP * sampler.batch_size))
+        self.presamples = presamples
         self._steps: dict[bool, Callable] = {}
         self._pools: Any = None
 
@@ -63,9 +65,13 @@ class PoolSteps(OpenSteps):
                 listeners.sampled(self.sampler, indices, weights, scores)
         return logs
 
+    def offer(self, signals: Signals) -> tuple[Signals, Terms]:
+        """What these steps promise a gate, and on which terms."""
+        return signals, Terms(cost=self.cost(self.scorer.passes * self.sampler.presample))
+
     def signals(self, scores: Any) -> Signals:
         """What the scores say of drawing from pools."""
-        return pool_signals(scores, self.sampler)
+        return pool_signals(scores, self.sampler, self.presamples)
 
     def release(self) -> None:
         """Stop reading ahead: a reader that goes on while Python shuts down would hang it."""
@@ -76,7 +82,7 @@ class PoolSteps(OpenSteps):
     def _compiled(self, listening: bool) -> Callable:
         """`steps(pools, n) -> (logs, drawn)`."""
         if listening not in self._steps:
-            step = ImportanceStep(self.model, self.scorer, self.points, self.sampler, self.state, listening)
+            step = ImportanceStep(self.model, self.scorer, self.points, self.sampler, self.state, listening, self.presamples)
             pack = self.prepared.source.pack
             self._steps[listening] = backend.run_steps(
                 lambda indices, *columns: step(indices, pack(columns)), self.model

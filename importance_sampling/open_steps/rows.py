@@ -19,7 +19,7 @@ from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.base import DEFAULT_ALPHA, BaseSampler
 from importance_sampling.sources import Prepared, StoreColumn
-from importance_sampling.state import PLAIN_STEP, TrainerState
+from importance_sampling.state import TrainerState
 
 # Drawing by known scores costs so little that growth of any size would open a gate on it. It asks for more: what is
 # gained below that is lost again where high scores are wrong labels, a fifth of which hold the growth below 2 for as
@@ -52,8 +52,7 @@ class RowSteps(OpenSteps):
         alpha: float = DEFAULT_ALPHA,
     ):
         super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
-        scored += self.scorer.score not in MEASURED
-        self.terms = Terms(cost=1.0 + scored / PLAIN_STEP, growth=LEAST_GROWTH, passes=1.0)
+        self.scored = self.scorer.passes * (scored + (self.scorer.score not in MEASURED))
         self.rows = Rows(self)
         self.alpha = alpha
         self._make_sampler = make_sampler
@@ -104,6 +103,10 @@ class RowSteps(OpenSteps):
             if listeners.want_samples:
                 listeners.sampled(self.sampler, indices, weights, scores)
         return logs
+
+    def offer(self, signals: Signals) -> tuple[Signals, Terms]:
+        """What these steps promise a gate, and on which terms."""
+        return signals, Terms(cost=self.cost(self.scored), growth=LEAST_GROWTH, passes=1.0, ahead=True)
 
     def signals(self, scores: Any) -> Signals:
         """What the scores of a fair sample say of drawing rows by their scores."""

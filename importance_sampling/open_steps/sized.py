@@ -1,4 +1,4 @@
-"""Open steps whose pools and batches change in size: compiled for a few fixed sizes, chosen when the gate looks.
+"""Open steps whose pools and batches change in size: compiled for a few fixed sizes, chosen as the gate looks.
 
 Which sizes suit a variance reduction is the samplers' arithmetic, not done here.
 """
@@ -10,29 +10,28 @@ from typing import Any
 
 from importance_sampling.conditions import Signals
 from importance_sampling.events import Listeners
-from importance_sampling.model_wrappers import pool_signals
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.open_steps.pool import PoolSteps
 from importance_sampling.sources import Prepared
 
 
 class SizedPoolSteps(OpenSteps):
-    """Pool steps of the sizes that the variance reduction at hand asks for.
+    """Pool steps of the sizes that suit what the gate saw last.
 
     Args:
-        sizes: `sizes(vr) -> (pool_size, batch_size)`, one of a few pairs.
+        sizes: `sizes() -> (pool_size, batch_size)` as of now, one of a few pairs.
         make: `make(pool_size, batch_size) -> PoolSteps`, called once a pair.
         batch_size: int, of plain steps.
     """
 
     def __init__(
-        self, sizes: Callable[[float], tuple[int, int]], make: Callable[[int, int], PoolSteps], batch_size: int
+        self, sizes: Callable[[], tuple[int, int]], make: Callable[[int, int], PoolSteps], batch_size: int
     ):
         self.batch_size = batch_size
         self._sizes = sizes
         self._make = make
         self._made: dict[tuple[int, int], PoolSteps] = {}
-        self._current = self._of(1.0)
+        self._current = self._of(sizes())
         first = self._current
         super().__init__(
             first.model,
@@ -52,7 +51,7 @@ class SizedPoolSteps(OpenSteps):
 
     def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
         """Choose the size, and have up to n pools of it ready."""
-        chosen = self._of(self.state.counters["tau"])
+        chosen = self._of(self._sizes())
         if chosen is not self._current:
             self._current.release()
             chosen.use(self.prepared)
@@ -66,15 +65,14 @@ class SizedPoolSteps(OpenSteps):
 
     def signals(self, scores: Any) -> Signals:
         """What the scores say of drawing from pools."""
-        return pool_signals(scores, self.sampler)
+        return self._current.signals(scores)
 
     def release(self) -> None:
         """Stop reading ahead."""
         self._current.release()
 
-    def _of(self, vr: float) -> PoolSteps:
-        """The steps for a variance reduction."""
-        pair = self._sizes(vr)
+    def _of(self, pair: tuple[int, int]) -> PoolSteps:
+        """The steps of a pool size and a batch size."""
         if pair not in self._made:
             self._made[pair] = self._make(*pair)
             self._made[pair].batch_size = self.batch_size  # what is spent is counted in plain batches

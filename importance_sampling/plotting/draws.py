@@ -78,4 +78,5 @@ def _fan(axes: Any, quantiles: np.ndarray, label: str) -> None:
     logarithmic(axes)
     axes.set(xlabel="epochs", ylabel=label)
     tidy(axes)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)

@@ -64,6 +64,11 @@ class PoolSampler:
         self.smooth = smooth
 
     @property
+    def presample(self) -> float:
+        """The pool's size in batches."""
+        return self.pool_size / self.batch_size
+
+    @property
     def num_uniforms(self) -> int:
         """How many random numbers in [0, 1) a pick takes."""
         return self.resampling.num_uniforms(self.batch_size)

@@ -11,15 +11,16 @@ from collections.abc import Callable
 
 import keras
 
-from importance_sampling.conditions import GrowthCondition, gate
+from importance_sampling.conditions import COSTS, Cost, GrowthCondition, MeasuredCost, gate
 from importance_sampling.datasets.base import is_real
-from importance_sampling.open_steps import OpenSteps
+from importance_sampling.open_steps import PRESAMPLES, ChosenPoolSteps, OpenSteps, PoolSteps
 from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.sources import Prepared
+from importance_sampling.state import TrainerState
 from importance_sampling.training.pools import PoolTrainer
 
 SAMPLERS = ("auto", "pool", "reshuffle")
@@ -47,7 +48,8 @@ class ImportanceTraining(PoolTrainer):
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
         presample: float >= 1, default 3; candidates per picked sample, of pools. At 1.5 or less the default gate never
-            opens for them.
+            opens for them. "auto": 2, 3, 5 or 8, whichever makes the effective batch grow most for what it costs, as
+            training goes on.
         tau_th: None (default) opens while the effective batch grows by more than a step costs; a float t opens while
             tau > t, the published rule ((presample + 3) / 3 in the paper); t <= 1 from the first step,
             `float("inf")` never: then training equals `model.fit` bit for bit.
@@ -59,6 +61,8 @@ class ImportanceTraining(PoolTrainer):
         sampler: "auto" (default), "pool" or "reshuffle". "auto" reshuffles data in memory, unless one of `presample`,
             `tau_th`, `forward_batch_size` and `resampling`, which speak of pools, is set to something else than its
             default, or the model is compiled with several `steps_per_execution`.
+        cost: "arithmetic" (default) or "measured"; how the default gate knows what a step costs. Measured it is by the
+            time that steps of both kinds take on this machine, and the same seed may give other weights.
         seed: int or None (default); of the library's own random stream. None follows `keras.utils.set_random_seed`.
 
     Raises:
@@ -79,7 +83,7 @@ class ImportanceTraining(PoolTrainer):
     def __init__(
         self,
         model: keras.Model,
-        presample: float = 3.0,
+        presample: float | str = 3.0,
         tau_th: float | None = None,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
@@ -88,22 +92,34 @@ class ImportanceTraining(PoolTrainer):
         alpha: float = 0.1,
         resampling: str = "systematic",
         sampler: str = "auto",
+        cost: str = "arithmetic",
         seed: int | None = None,
     ):
-        if not is_real(presample) or not 1 <= presample < float("inf"):
-            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+        if presample != "auto" and (not is_real(presample) or not 1 <= presample < float("inf")):
+            raise ValueError(
+                f'`presample` must be a finite number of at least 1, or "auto". Received: presample={presample!r}'
+            )
         check_alpha(alpha)
         if sampler not in SAMPLERS:
             raise ValueError(f"`sampler` must be one of {SAMPLERS}. Received: sampler={sampler!r}")
+        if cost not in COSTS:
+            raise ValueError(f"`cost` must be one of {COSTS}. Received: cost={cost!r}")
         condition = GrowthCondition() if tau_th is None else gate(tau_th)
         super().__init__(model, condition, forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)
-        self.presample = float(presample)
+        self.presample = presample if presample == "auto" else float(presample)
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)
         of_pools = (presample, tau_th, forward_batch_size, resampling) != (3.0, None, None, "systematic")
         self.sampler = "pool" if sampler == "auto" and of_pools else sampler
         self.needs_rows = sampler == "reshuffle"
-        if self.sampler == "pool" and tau_th is None and self.presample <= 1.5:
+        self.cost = cost
+        if cost == "measured" and tau_th is not None:
+            warnings.warn(
+                "With `tau_th` the gate knows nothing of costs, and `cost` has no effect. Leave one of them out. "
+                f"Received: cost={cost!r}, with tau_th={tau_th}",
+                stacklevel=2,
+            )
+        if self.sampler == "pool" and tau_th is None and presample != "auto" and presample <= 1.5:
             warnings.warn(
                 f"With presample={presample} the default gate never opens: the effective batch can't grow by more than "
                 "a step costs. Use a `presample` above 1.5, or a number for `tau_th`.",
@@ -118,16 +134,36 @@ class ImportanceTraining(PoolTrainer):
 
     def _rows_needed(self, prepared: Prepared) -> int:
         size = prepared.batch_size
-        return size if self._by_row(prepared) else round(self.presample * size)
+        least = PRESAMPLES[0] if self.presample == "auto" else self.presample
+        return size if self._by_row(prepared) else round(least * size)
+
+    def _new_state(self, seed: int | None) -> TrainerState:
+        if self.presample != "auto":
+            return super()._new_state(seed)
+        kind = f'{type(self).__name__} with presample="auto"'
+        return TrainerState(seed, kind=kind, sizes=len(PRESAMPLES))
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
         if self._by_row(prepared):
-            return self._row_steps(
+            steps: OpenSteps = self._row_steps(
                 keras_function,
                 prepared,
                 lambda rows: ReshuffleSampler(rows, UNBIASED, rows, 1, alpha=self.alpha, seed=self._state.seed),
                 self.alpha,
                 scored=1.0,
             )
-        sampler = PoolSampler(self._rows_needed(prepared), prepared.batch_size, self.alpha, self.resampling, UNBIASED)
-        return self._pool_steps(keras_function, sampler)
+        elif self.presample == "auto":
+            steps = self._chosen_steps(keras_function, prepared)
+        else:
+            pool_size = self._rows_needed(prepared)
+            sampler = PoolSampler(pool_size, prepared.batch_size, self.alpha, self.resampling, UNBIASED)
+            steps = self._pool_steps(keras_function, sampler)
+        steps.cost = MeasuredCost() if self.cost == "measured" else Cost()
+        return steps
+
+    def _chosen_steps(self, keras_function: Callable, prepared: Prepared) -> ChosenPoolSteps:
+        def make(pool_size: int, picked: int) -> PoolSteps:
+            sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
+            return self._pool_steps(keras_function, sampler, PRESAMPLES)
+
+        return ChosenPoolSteps(make, prepared.batch_size, self._state)

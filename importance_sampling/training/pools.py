@@ -25,10 +25,11 @@ from importance_sampling.trainer import Trainer
 class PoolTrainer(Trainer):
     """What trainers whose steps score pools have in common."""
 
-    def _pool_steps(self, keras_function: Callable, sampler: PoolSampler) -> PoolSteps:
-        return PoolSteps(
-            self.model, keras_function, sampler, self._state, self.score, self.layer, self.forward_batch_size
-        )
+    def _pool_steps(
+        self, keras_function: Callable, sampler: PoolSampler, presamples: tuple[float, ...] = ()
+    ) -> PoolSteps:
+        own = (self._state, self.score, self.layer, self.forward_batch_size)
+        return PoolSteps(self.model, keras_function, sampler, *own, presamples)
 
 
 class BiasedImportanceTraining(PoolTrainer):

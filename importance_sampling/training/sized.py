@@ -64,7 +64,7 @@ class SizedPoolTrainer(PoolTrainer):
             sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
             return self._pool_steps(keras_function, sampler)
 
-        return SizedPoolSteps(lambda vr: self._sizes(vr, size), make, size)
+        return SizedPoolSteps(lambda: self._sizes(self._state.counters["tau"], size), make, size)
 
 
 class ConstantVarianceImportanceTraining(SizedPoolTrainer):

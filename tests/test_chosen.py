@@ -1,0 +1,131 @@
+"""Pools of the size that gains most: growth over cost, of a few sizes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from importance_sampling import conditions
+from importance_sampling.model_wrappers import pool_signals
+from importance_sampling.open_steps import PRESAMPLES
+from importance_sampling.open_steps.chosen import chosen
+from importance_sampling.reweighting import UNBIASED
+from importance_sampling.samplers import PoolSampler, resampling
+from importance_sampling.training import ImportanceTraining
+
+COSTS = [1 + size / 3 for size in PRESAMPLES]
+
+
+def hard_few(rows=1280, hard=20):
+    """A few rows are hard, and a model that soon knows the others, which are far from the border."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((rows, 4)).astype("float32")
+    x[:, 0] += 2 * np.sign(x[:, 0])
+    y = (x[:, 0] > 0).astype("float32")
+    y[:hard] = 1 - y[:hard]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(0.3), "binary_crossentropy")
+    return model, x, y
+
+
+def fit(trainer, *data, **options):
+    return trainer.fit(*data, **{"batch_size": 16, "verbose": 0, **options}).history
+
+
+def test_the_size_is_that_of_the_largest_growth_over_cost():
+    # Gains: 1.2 1.5 1.875 2.18; 1.14 1.2 1.16 0.95.
+    assert chosen([2.0, 3.0, 5.0, 8.0], COSTS, now=1) == 3
+    assert chosen([1.9, 2.4, 3.1, 3.5], COSTS, now=3) == 1
+    assert chosen([2.0], COSTS[:1], now=0) == 0
+
+
+def test_the_size_is_kept_until_another_gains_five_per_cent_more():
+    # Gains 1.2, 1.25: 4 % more; 1.2, 1.275: 6 % more.
+    assert chosen([2.0, 2.5], COSTS[:2], now=0) == 0
+    assert chosen([2.0, 2.55], COSTS[:2], now=0) == 1
+    assert chosen([np.nan] * 4, COSTS, now=1) == 1
+
+
+def test_signals_tell_the_growth_of_every_size():
+    scores = np.array([0.1, 0.2, 0.1, 9.0, 0.3, 0.1, 2.0, 0.2], "float32")
+    sampler = PoolSampler(6, 2, 0.1, resampling.get("systematic"), UNBIASED)
+    growths = keras.ops.convert_to_numpy(pool_signals(scores, sampler, PRESAMPLES).growth)
+    expected = [conditions.growth(scores, size, 0.1, sampler.resampling) for size in PRESAMPLES]
+    np.testing.assert_allclose(growths, expected, rtol=1e-5)
+    assert float(pool_signals(scores, sampler).growth) == pytest.approx(float(expected[1]), rel=1e-5)
+
+
+def test_rare_hard_samples_ask_for_the_largest_pools_and_the_summary_says_so():
+    model, *xy = hard_few()
+    trainer, pools = ImportanceTraining(model, presample="auto", seed=1), []
+    listen = dict(on_scores=lambda _, scores: pools.append(len(scores)))
+    history = fit(trainer, *xy, epochs=5, **listen)
+    assert history["importance"][-1] == 1
+    assert pools[-1] == 8 * 16 and set(pools) <= {16, *(int(size * 16) for size in PRESAMPLES)}
+    assert "Pools were of 8 batches at the end." in trainer.summary()
+    assert "cost 3.67" in trainer.summary()
+    # The growth shown is that of the size in use.
+    assert 3.67 * 0.95 < trainer._steps[next(iter(trainer._steps))].offer(trainer._state.signals)[0].growth <= 8
+
+
+def test_an_open_step_learns_the_discount_of_the_size_in_use():
+    model, *xy = hard_few()
+    trainer = ImportanceTraining(model, presample="auto", seed=1)
+    fit(trainer, *xy, epochs=5)
+    # Without dropout training measures what was predicted.
+    assert trainer._state.signals.discount == pytest.approx(1.0, abs=0.15)
+
+
+def test_sizes_that_the_data_have_no_rows_for_are_left_out():
+    model, x, y = hard_few(rows=100, hard=4)
+    trainer, pools = ImportanceTraining(model, presample="auto", tau_th=0), []
+    fit(trainer, x, y, epochs=6, on_scores=lambda _, scores: pools.append(len(scores)))
+    assert pools[-1] == 80 == max(pools)  # 8 * 16 exceeds 100
+    model, x, y = hard_few(rows=40, hard=4)
+    trainer, pools = ImportanceTraining(model, presample="auto", tau_th=0), []
+    fit(trainer, x, y, epochs=2, on_scores=lambda _, scores: pools.append(len(scores)))
+    assert set(pools) == {32}
+    model, x, y = hard_few(rows=24, hard=4)
+    trainer = ImportanceTraining(model, presample="auto", tau_th=0)
+    assert set(fit(trainer, x, y, epochs=2)["importance"]) == {0}
+    assert "fewer rows" in trainer.summary()
+
+
+def test_streams_are_cut_to_the_size_chosen():
+    model, x, y = hard_few()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(1280, seed=1).batch(16).repeat()
+    trainer, pools = ImportanceTraining(model, presample="auto", seed=1), []
+    history = fit(
+        trainer,
+        data,
+        batch_size=None,
+        shuffle=False,
+        steps_per_epoch=80,
+        epochs=5,
+        on_scores=lambda _, scores: pools.append(len(scores)),
+    )
+    assert history["importance"][-1] == 1 and pools[-1] == 8 * 16
+
+
+def test_a_run_that_is_broken_off_goes_on_with_the_size_it_had(tmp_path):
+    model, *xy = hard_few()
+    trainer = ImportanceTraining(model, presample="auto", seed=1)
+    fit(trainer, *xy, epochs=3)
+    trainer.save_state(tmp_path / "state.npz")
+    other = ImportanceTraining(model, presample="auto", seed=2)
+    other.load_state(tmp_path / "state.npz")
+    pools = []
+    fit(other, *xy, epochs=1, on_scores=lambda _, scores: pools.append(len(scores)))
+    assert set(pools) == {8 * 16}
+    with pytest.raises(ValueError, match="`save_state` of another ImportanceTraining wrote.*presample=\"auto\""):
+        ImportanceTraining(model, presample=5).load_state(tmp_path / "state.npz")
+
+
+def test_one_trace_a_size(tmp_path):
+    model, *xy = hard_few()
+    trainer = ImportanceTraining(model, presample="auto", seed=1)
+    fit(trainer, *xy, epochs=5)
+    fit(trainer, *xy, epochs=2)
+    (steps,) = trainer._steps.values()
+    assert 1 <= len(steps._made) <= len(PRESAMPLES)
+    assert all(len(one._steps) <= 1 for one in steps._made.values())

@@ -1,0 +1,169 @@
+"""What a step costs, by arithmetic and by a clock that the tests wind."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from importance_sampling.conditions import Cost, GrowthCondition, MeasuredCost, Signals, Terms
+from importance_sampling.training import ImportanceTraining
+
+
+class Wound:
+    """A clock that shows what it is told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def timed():
+    clock = Wound()
+    cost = MeasuredCost(clock)
+
+    def call(seconds, is_open=False, steps=1, scored=0.0, times=1):
+        for _ in range(times):
+            clock.now += seconds
+            cost.lap(is_open, steps, scored)
+
+    call(99.0)  # nobody knows when the first call began
+    call(50.0)  # the next was traced
+    return cost, call
+
+
+def test_by_arithmetic_a_batch_that_is_scored_costs_a_third_of_a_step():
+    assert Cost()(0.0) == 1.0
+    assert Cost()(1.0) == pytest.approx(4 / 3)
+    assert Cost()(5.0) == pytest.approx(8 / 3)
+
+
+def test_nothing_is_measured_until_there_are_five_plain_steps(timed):
+    cost, call = timed
+    call(2.0, times=4)
+    assert cost(3.0) == 2.0
+    call(2.0, is_open=True, times=9)
+    assert cost(3.0) == 2.0  # over what?
+    call(2.0)
+    assert cost(3.0) == 1.0 + 3 / 3 and cost(0.0) == 1.0  # open steps took as long
+
+
+def test_open_steps_that_score_nothing_are_held_against_plain_ones(timed):
+    cost, call = timed
+    call(2.0, times=7)
+    call(40.0, is_open=True)  # traced
+    call(3.0, is_open=True, times=5)
+    assert cost(0.0) == 1.5
+    assert cost(3.0) == 1.5 + 1  # what scoring takes isn't known
+
+
+def test_a_pool_costs_what_its_call_took_beyond_the_step(timed):
+    cost, call = timed
+    call(2.0, times=7)
+    call(40.0, is_open=True, scored=3.0)
+    call(5.0, is_open=True, scored=3.0, times=5)  # 3 s for 3 batches, half a step each
+    assert cost(3.0) == 2.5 and cost(5.0) == 3.5
+
+
+def test_before_the_first_pool_a_probe_tells_what_scoring_takes(timed):
+    cost, call = timed
+    call(2.0, times=7)
+    call(30.0, scored=1.0)
+    call(2.5, scored=1.0, times=2)
+    assert cost(4.0) == 1.0 + 4 * 0.25
+    call(40.0, is_open=True, scored=4.0)
+    call(4.0, is_open=True, scored=4.0)
+    assert cost(4.0) == 2.0  # the pool's own word counts for more
+
+
+def test_a_pass_that_is_scored_ahead_is_told_from_the_step_it_came_with(timed):
+    cost, call = timed
+    call(2.0, times=7)
+    call(90.0, is_open=True, scored=10.0)
+    call(3.0, is_open=True, times=6)
+    call(3.0 + 10.0, is_open=True, scored=10.0)
+    assert cost(1.0) == 1.5 + 0.5
+
+
+def test_executions_of_several_steps_are_divided_among_them(timed):
+    cost, call = timed
+    call(8.0, steps=4, times=7)
+    call(9.0, is_open=True, steps=4, times=1)
+    call(12.0, is_open=True, steps=4, times=6)
+    assert cost(0.0) == 1.5
+
+
+def test_a_pause_counts_for_nothing_and_one_slow_call_for_little(timed):
+    cost, call = timed
+    call(2.0, times=7)
+    cost.pause()
+    call(1000.0)
+    call(100.0, times=2)
+    call(30.0, is_open=True)
+    call(2.0, is_open=True, times=5)
+    assert cost(0.0) == 1.0
+
+
+def test_what_is_spent_ahead_of_a_pass_must_pay_in_what_is_left_of_it():
+    ahead = Terms(cost=1.5, ahead=True)
+    assert ahead.opening_cost == ahead._replace(left=1.0).opening_cost == 1.5
+    assert ahead._replace(left=0.25).opening_cost == 3.0
+    assert ahead._replace(left=0.0).opening_cost == float("inf")
+    assert Terms(cost=1.5, left=0.25).opening_cost == 1.5  # of pools, step by step
+    gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
+    assert not gate.observe(signals, ahead._replace(left=0.25))
+    assert gate.explain(signals) == "growth 2.90, cost 3.00"
+    assert gate.observe(signals, ahead._replace(left=0.5))
+    assert gate.observe(signals, ahead._replace(left=0.1))  # once open, it is paid
+
+
+def hard_few():
+    """30 of 640 rows are hard, and a model that soon knows the others."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((640, 4)).astype("float32")
+    y = (x[:, 0] > 0).astype("float32")
+    y[:30] = 1 - y[:30]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(0.3), "binary_crossentropy")
+    return model, x, y
+
+
+@pytest.mark.parametrize(("slow", "opens"), [("scoring", False), ("nothing", True)])
+def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
+    model, x, y = hard_few()
+    ticks = MeasuredCost.lap
+
+    def lap(self, is_open, steps, scored):
+        clock.now += steps + (20.0 if slow == "scoring" else 0.01) * scored
+        ticks(self, is_open, steps, scored)
+
+    clock = Wound()
+    monkeypatch.setattr(MeasuredCost, "__init__", lambda self, real=MeasuredCost.__init__: real(self, clock))
+    monkeypatch.setattr(MeasuredCost, "lap", lap)
+    trainer = ImportanceTraining(model, sampler="pool", cost="measured")
+    trainer.fit(x, y, batch_size=16, epochs=4, verbose=0)
+    assert (trainer.open_steps > 0) == opens
+    assert trainer.condition.terms.cost == pytest.approx(61.0 if slow == "scoring" else 1.03, rel=1e-3)
+
+
+def test_by_default_the_cost_is_arithmetic_and_measured_it_needs_no_more_than_the_clock():
+    model, x, y = hard_few()
+    assert ImportanceTraining(model).cost == "arithmetic"
+    for sampler in ("pool", "reshuffle"):
+        trainer = ImportanceTraining(model, sampler=sampler, cost="measured")
+        trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
+        assert trainer.condition.terms.cost not in (4 / 3, 2.0)
+
+
+def test_a_cost_that_nobody_asks_for_warns_and_one_that_is_none_is_refused():
+    model, *_ = hard_few()
+    with pytest.raises(ValueError, match=r"`cost` must be one of .*arithmetic.*measured.* Received: cost='mine'"):
+        ImportanceTraining(model, cost="mine")
+    with pytest.warns(UserWarning, match="With `tau_th` the gate knows nothing of costs"):
+        ImportanceTraining(model, cost="measured", tau_th=2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImportanceTraining(model, cost="measured")
