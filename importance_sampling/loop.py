@@ -164,7 +164,7 @@ class TrainFunction:
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
         terms = self.read()
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
+        rate = learning_rate(self.model.optimizer)
         largest = max(rate, self.state.counters["rate"])
         terms = terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
@@ -293,6 +293,13 @@ class _Counted:
         taken = next(self.iterator)
         self.count += 1
         return taken
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The rate as it stands; of several optimizers in one, which has none to be asked for, the sum of theirs."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    several = [one for one in getattr(optimizer, "optimizers", [optimizer]) if one.built]
+    return float(sum(np.asarray(one.learning_rate) for one in several))
 
 
 def plain_message(reason: str) -> str:

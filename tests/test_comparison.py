@@ -6,6 +6,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.comparison import (
@@ -132,6 +133,18 @@ def test_a_run_that_fails_leaves_the_model_as_it_was():
     with pytest.raises(RuntimeError, match="on purpose"):
         train([model], data().resident(), lambda model: (0.0,) * 3, budget=4, by="steps", batch_size=16, measured=fail)
     assert "call" not in vars(model)
+
+
+def test_nobody_waits_for_a_thread_that_tunes_what_feeds_a_model():
+    class Untrained:
+        def fit(self, *data, **options):
+            self.with_options = tf.data.Dataset.with_options
+            self.tuned = tf.data.Dataset.range(3).with_options(tf.data.Options()).options().autotune.enabled
+
+    ways, before = [Untrained(), Untrained()], tf.data.Dataset.with_options
+    train(ways, data(), lambda model: (0.0, 0.0, 0.0), budget=1.0)
+    assert all(way.tuned is False and way.with_options is not before for way in ways)
+    assert tf.data.Dataset.with_options is before
 
 
 def test_a_trainer_tells_its_cost_steps_pools_and_looks():

@@ -108,6 +108,25 @@ def test_the_peak_of_the_learning_rate_is_that_of_the_optimizer_compiled_last():
     assert trainer.condition.terms.rate == 1.0
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="needs a later Keras")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_optimizers_that_are_several_in_one_have_a_rate_for_the_gate(scaled):
+    model, *xy = few_are_hard()
+    of_most, of_biases, of_none = (keras.optimizers.Adam(rate) for rate in (0.3, 0.2, 9.0))
+    rates = keras.optimizers.OptimizerMap(of_most, {".*bias": of_biases, "none": of_none})
+    several = keras.optimizers.MultiOptimizer(rates)
+    model.compile(keras.optimizers.LossScaleOptimizer(several) if scaled else several, "binary_crossentropy")
+
+    def fall(epoch, logs):
+        if epoch == 3:
+            of_most.learning_rate = of_biases.learning_rate = 0.02
+
+    trainer = ImportanceTraining(model)
+    *_, before, after = fit(trainer, xy, epochs=4, callbacks=[keras.callbacks.LambdaCallback(fall)])["importance"]
+    assert before == 1 and after <= 17 / 40
+    assert trainer.condition.terms.rate == pytest.approx(0.08)
+
+
 @pytest.mark.parametrize("tau_th", [None, 0])
 def test_the_gate_of_a_reshuffle_knows_the_uniform_share(tau_th):
     model, *xy = few_are_hard()

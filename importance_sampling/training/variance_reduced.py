@@ -31,7 +31,8 @@ class SVRG(Trainer):
     Memory: two more copies of the weights. It gains where plain SGD at a constant learning rate stalls in its own noise
     near the optimum, as on convex losses. It loses elsewhere: early on; with deep networks, dropout or batch
     normalisation, where the gradient at a snapshot soon has little to do with the one at hand; and where B is small and
-    B_over_b large, for then the steps between two snapshots all chase the samples of the first.
+    B_over_b large, for then the steps between two snapshots all chase the samples of the first. On MNIST's perceptron
+    plain Adam ends at a tenth of its training loss in the same time, and of Katyusha's at less than that.
 
     Args:
         model: a compiled `keras.Model` whose loss is a mean over the batch; it stays the user's own.
