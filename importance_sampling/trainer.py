@@ -42,6 +42,7 @@ class Trainer(Fronts):
         forward_batch_size: int or None (default); how many candidates are scored at once, to bound memory.
         score: "gnorm" (default), "loss", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`, >= 0.
         layer: a layer, its name or index: take the gradient of "gnorm" there, not at the model's outputs.
+        score_dtype: None (default), the model's own, or "bfloat16": what layers compute in as samples are scored.
         seed: int in [0, 2**31) or None; of the library's own random stream. None follows Python's `random` as it
             stands at the first `fit`, which `keras.utils.set_random_seed` sets.
 
@@ -60,6 +61,7 @@ class Trainer(Fronts):
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
         layer: keras.Layer | str | int | None = None,
+        score_dtype: str | None = None,
         seed: int | None = None,
     ):
         if not support.is_model(model):
@@ -70,14 +72,14 @@ class Trainer(Fronts):
                 f"Received: forward_batch_size={forward_batch_size!r}"
             )
         check_seed(seed)
-        scores.check(score)
+        scores.check(score, score_dtype)
         if layer is not None:
             find_layer(model, layer)
         self.model = model
         self.condition = condition
-        self.forward_batch_size = None if forward_batch_size is None else int(forward_batch_size)
+        slice_size = None if forward_batch_size is None else int(forward_batch_size)
         self.score = score
-        self.layer = layer
+        self.scoring = scores.Scoring(score, layer, slice_size, score_dtype)
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._steps: dict[tuple, OpenSteps] = {}
@@ -95,8 +97,8 @@ class Trainer(Fronts):
         self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, alpha: float, scored: float = 0.0
     ) -> RowSteps:
         """Steps on rows that a sampler picks by index."""
-        own = (self._state, self.score, self.layer, self.forward_batch_size)
-        return RowSteps(self.model, keras_function, make_sampler, prepared.batch_size, *own, scored, alpha)
+        of_this = (prepared.batch_size, self._state, self.scoring)
+        return RowSteps(self.model, keras_function, make_sampler, *of_this, scored, alpha)
 
     def _by_row(self, prepared: Prepared) -> bool:
         """Whether open steps ask for rows of these data by index."""
@@ -155,8 +157,7 @@ class Trainer(Fronts):
             )
         hearing = sampling_callbacks(listed(callbacks))
         listeners = Listeners(on_sample, on_scores, hearing)
-        if self._state is None:
-            self._state = self._new_state(self._seed)
+        self._state = self._state or self._new_state(self._seed)
         self._state.begin()
         if self._steps and not any(steps.is_of(self.model) for steps in self._steps.values()):
             self._state.counters["rate"] = 0.0  # another optimizer: the peak of the last one is none of its own
@@ -245,8 +246,7 @@ class Trainer(Fronts):
         Raises:
             ValueError: the file is of another kind, or of another kind of trainer.
         """
-        if self._state is None:
-            self._state = self._new_state(0)
+        self._state = self._state or self._new_state(0)
         self._state.load(path)
         self._restore_condition()
 

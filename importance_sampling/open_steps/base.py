@@ -18,7 +18,7 @@ from importance_sampling.conditions import PLAIN_STEP, Cost, Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import Probe
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import Scorer
+from importance_sampling.scores import Scorer, Scoring
 from importance_sampling.sources import Prepared
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
@@ -33,7 +33,7 @@ class OpenSteps:
         model: compiled; built by the time anything is asked for.
         keras_function: Keras's own training function for the model.
         state: the trainer's.
-        score, layer, slice_size: what the trainer was constructed with.
+        scoring: `Scoring`, how samples are scored.
 
     Attributes:
         sampler: what the listeners are told is the sender.
@@ -51,17 +51,16 @@ class OpenSteps:
         sampler: Any,
         batch_size: int,
         state: TrainerState,
-        score: str | Callable = "gnorm",
-        layer: Any = None,
-        slice_size: int | None = None,
+        scoring: Scoring,
     ):
         self.model = model
         self.keras_function = keras_function
         self.sampler = sampler
         self.batch_size = batch_size
         self.state = state
-        self.points = PreActivations(model, layer)
-        self.scorer = Scorer(model, score, self.points, slice_size)
+        self.scoring = scoring
+        self.points = PreActivations(model, scoring.layer)
+        self.scorer = Scorer(model, scoring.score, self.points, scoring.slice_size, scoring.dtype)
         self.cost = Cost()
         self._loss_tracker = model._loss_tracker
         self.keras_traced = False  # whether Keras's function has run

@@ -17,6 +17,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ImportanceStep, pool_signals
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.scores import Scoring
 from importance_sampling.state import TrainerState
 
 
@@ -35,12 +36,10 @@ class PoolSteps(OpenSteps):
         keras_function: Callable,
         sampler: PoolSampler,
         state: TrainerState,
-        score: str | Callable,
-        layer: Any,
-        slice_size: int | None,
+        scoring: Scoring,
         presamples: tuple[float, ...] = (),
     ):
-        super().__init__(model, keras_function, sampler, sampler.batch_size, state, score, layer, slice_size)
+        super().__init__(model, keras_function, sampler, sampler.batch_size, state, scoring)
         self.presamples = presamples
         self._steps: dict[bool, Callable] = {}
         self._pools: Any = None

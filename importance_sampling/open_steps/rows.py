@@ -18,6 +18,7 @@ from importance_sampling.model_wrappers import ModelWrapper, RowStep, fair_signa
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.base import DEFAULT_ALPHA, BaseSampler
+from importance_sampling.scores import Scoring
 from importance_sampling.sources import Prepared, StoreColumn
 from importance_sampling.state import TrainerState
 
@@ -45,13 +46,11 @@ class RowSteps(OpenSteps):
         make_sampler: Callable,
         batch_size: int,
         state: TrainerState,
-        score: str | Callable,
-        layer: Any,
-        slice_size: int | None,
+        scoring: Scoring,
         scored: float = 0.0,
         alpha: float = DEFAULT_ALPHA,
     ):
-        super().__init__(model, keras_function, None, batch_size, state, score, layer, slice_size)
+        super().__init__(model, keras_function, None, batch_size, state, scoring)
         self.scored = self.scorer.passes * (scored + (self.scorer.score not in MEASURED))
         self.rows = Rows(self)
         self.alpha = alpha

@@ -33,16 +33,7 @@ class SizedPoolSteps(OpenSteps):
         self._made: dict[tuple[int, int], PoolSteps] = {}
         self._current = self._of(sizes())
         first = self._current
-        super().__init__(
-            first.model,
-            first.keras_function,
-            first.sampler,
-            batch_size,
-            first.state,
-            first.scorer.score,
-            first.points.layer,
-            first.scorer.slice_size,
-        )
+        super().__init__(first.model, first.keras_function, first.sampler, batch_size, first.state, first.scoring)
 
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`."""

@@ -19,6 +19,7 @@ from importance_sampling.model_wrappers import SVRGWrapper, row_signals
 from importance_sampling.open_steps.rows import Rows, RowSteps
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import SCSGSampler
+from importance_sampling.scores import Scoring
 from importance_sampling.state import TrainerState
 
 
@@ -47,7 +48,7 @@ class VarianceReducedSteps(RowSteps):
             self._keep("gradients", self.wrapper)
             return SCSGSampler(_SnapshotRows(self), UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 
-        super().__init__(model, keras_function, make_sampler, batch_size, state, "loss", None, None)
+        super().__init__(model, keras_function, make_sampler, batch_size, state, Scoring("loss"))
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""

@@ -63,6 +63,8 @@ class ImportanceTraining(PoolTrainer):
             default, or the model is compiled with several `steps_per_execution`.
         cost: "arithmetic" (default) or "measured"; how the default gate knows what a step costs. Measured it is by the
             time that steps of both kinds take on this machine, and the same seed may give other weights.
+        score_dtype: None (default), the model's own, or "bfloat16": what layers compute in as samples are scored. On a
+            processor that has it a forward pass takes 0.6 of the time; else more.
         seed: int or None (default); of the library's own random stream. None follows `keras.utils.set_random_seed`.
 
     Raises:
@@ -93,6 +95,7 @@ class ImportanceTraining(PoolTrainer):
         resampling: str = "systematic",
         sampler: str = "auto",
         cost: str = "arithmetic",
+        score_dtype: str | None = None,
         seed: int | None = None,
     ):
         if presample != "auto" and (not is_real(presample) or not 1 <= presample < float("inf")):
@@ -105,7 +108,8 @@ class ImportanceTraining(PoolTrainer):
         if cost not in COSTS:
             raise ValueError(f"`cost` must be one of {COSTS}. Received: cost={cost!r}")
         condition = GrowthCondition() if tau_th is None else gate(tau_th)
-        super().__init__(model, condition, forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)
+        scoring = dict(forward_batch_size=forward_batch_size, score=score, layer=layer, score_dtype=score_dtype)
+        super().__init__(model, condition, seed=seed, **scoring)
         self.presample = presample if presample == "auto" else float(presample)
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)

@@ -28,8 +28,7 @@ class PoolTrainer(Trainer):
     def _pool_steps(
         self, keras_function: Callable, sampler: PoolSampler, presamples: tuple[float, ...] = ()
     ) -> PoolSteps:
-        own = (self._state, self.score, self.layer, self.forward_batch_size)
-        return PoolSteps(self.model, keras_function, sampler, *own, presamples)
+        return PoolSteps(self.model, keras_function, sampler, self._state, self.scoring, presamples)
 
 
 class BiasedImportanceTraining(PoolTrainer):
