@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src.trainers.trainer import Trainer as KerasTrainer
 
@@ -147,6 +148,27 @@ def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
             "`compute_loss` of the model adds to the compiled loss something of the data that has no sample weights. "
             "Make it part of the compiled loss"
         )
+
+
+def takes(model: keras.Model, batch: tuple, rows: int) -> bool:
+    """Whether a built model can be called on so many rows; one whose inputs have a fixed size may take no other.
+
+    It needn't: a model that was built on a batch has that one's size in its inputs. So it is called, once.
+    """
+    try:
+        inputs = keras.tree.flatten(model.inputs) or []
+    except (AttributeError, ValueError):  # subclassed
+        inputs = []
+    if all(tensor is None or tensor.shape[0] in (None, rows) for tensor in inputs):
+        return True
+    leaves, pack = flat((batch[0],))
+    (x,) = pack(backend.gather(leaf, np.arange(rows) % leaf.shape[0]) for leaf in leaves)
+    try:
+        with stateless(model):
+            call(model, x, training=False)
+    except Exception:  # whatever its layers and operations raise; a batch of the user's own has just gone well
+        return False
+    return True
 
 
 def remarks(model: keras.Model) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend
+from importance_sampling import backend, support
 from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ImportanceStep, pool_signals
@@ -19,6 +19,7 @@ from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.scores import Scoring
 from importance_sampling.state import TrainerState
+from importance_sampling.weighted_loss import Unsupported
 
 
 class PoolSteps(OpenSteps):
@@ -43,6 +44,17 @@ class PoolSteps(OpenSteps):
         self.presamples = presamples
         self._steps: dict[bool, Callable] = {}
         self._pools: Any = None
+
+    def check(self, batch: tuple) -> None:
+        """Find out once, on a batch, whether samples can be weighed and the model takes as many as are scored."""
+        if not self._checked:
+            size = min(self.scoring.slice_size or self.sampler.pool_size, self.sampler.pool_size)
+            if not support.takes(self.model, batch, size):
+                raise Unsupported(
+                    f"it can't be called on {size} rows, as many as are scored at once. Leave the size of batches open "
+                    "in its inputs, and in what it does with them"
+                )
+        super().check(batch)
 
     def ready(self, n: int, draw: Callable, give_back: Callable) -> int:
         """Have n pools ready, or as many as the data give."""
@@ -81,7 +93,9 @@ class PoolSteps(OpenSteps):
     def _compiled(self, listening: bool) -> Callable:
         """`steps(pools, n) -> (logs, drawn)`."""
         if listening not in self._steps:
-            step = ImportanceStep(self.model, self.scorer, self.points, self.sampler, self.state, listening, self.presamples)
+            step = ImportanceStep(
+                self.model, self.scorer, self.points, self.sampler, self.state, listening, self.presamples
+            )
             pack = self.prepared.source.pack
             self._steps[listening] = backend.run_steps(
                 lambda indices, *columns: step(indices, pack(columns)), self.model

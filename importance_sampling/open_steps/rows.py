@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend
+from importance_sampling import backend, support
 from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import ModelWrapper, RowStep, fair_signals
@@ -138,6 +138,7 @@ class Rows:
     def __init__(self, steps: OpenSteps):
         self._steps = steps
         self._score: Callable | None = None
+        self._only_batches: bool | None = None  # whether the model takes no other number of rows
         self._wrapper: ModelWrapper | None = None
 
     def __len__(self) -> int:
@@ -172,6 +173,11 @@ class Rows:
     def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
         """The model's scores of rows, float32, in slices of up to `batch_size` rows, or up to four batches."""
         batch_size = min(batch_size, max(4 * self._steps.batch_size, 128))
+        if self._only_batches is None:
+            example = self._steps.prepared.source.example(self._steps.batch_size)
+            self._only_batches = not support.takes(self._steps.model, example, batch_size)
+        if self._only_batches:
+            batch_size = self._steps.batch_size
         if self._score is None:
             scorer = self._steps.scorer
             self._score = backend.compile_step(

@@ -1,0 +1,54 @@
+"""Models that take batches of one size alone: what is scored beside batches is scored in such ones, or not at all."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from importance_sampling import ImportanceTraining
+
+ROWS, BATCH = 64, 8
+
+
+def data():
+    x = np.random.default_rng(0).normal(size=(ROWS, 6)).astype("float32")
+    return x, x[:, :3].argmax(1)
+
+
+def build(size=BATCH):
+    """A model that reshapes what it sees to `size` rows; None: to as many as there are."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(batch_shape=(size, 6))
+    hidden = ops.reshape(layers.Dense(12, "relu")(inputs), (size or -1, 12))
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(hidden))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def fitted(model, **options):
+    trainer = ImportanceTraining(model, seed=5, **options)
+    trainer.fit(*data(), batch_size=BATCH, epochs=3, verbose=0)
+    return trainer, np.concatenate([v.value.numpy().ravel() for v in model.variables])
+
+
+@pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH)])
+def test_what_is_scored_in_batches_is_sampled(options):
+    trainer, weights = fitted(build(), tau_th=0, **options)
+    assert trainer.open_steps == 3 * ROWS // BATCH
+    np.testing.assert_allclose(weights, fitted(build(None), tau_th=0, **options)[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau_th", [0, 1e9])
+def test_pools_that_it_does_not_take_are_left_for_plain_steps_with_a_warning(tau_th):
+    with pytest.warns(UserWarning, match="stays off .* can't be called on 24 rows"):
+        trainer, weights = fitted(build(), tau_th=tau_th)
+    assert trainer.open_steps == 0 and "24 rows" in trainer.summary()
+    np.testing.assert_array_equal(weights, fitted(build(), tau_th=float("inf"))[1])
+
+
+def test_a_model_that_was_built_on_a_batch_takes_pools_all_the_same():
+    model = keras.Sequential([layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.build((BATCH, 6))
+    trainer, _ = fitted(model, tau_th=0)
+    assert trainer.open_steps == 3 * ROWS // BATCH
