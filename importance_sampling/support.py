@@ -121,8 +121,11 @@ def check(model: keras.Model, points: PreActivations, batch: tuple) -> None:
     """Find out, on a batch, whether all of a built model's loss that depends on the data is weighed by sample.
 
     Raises:
-        Unsupported: it isn't.
+        Unsupported: it isn't, or there is an obstacle that building the model brought to light.
     """
+    reason = obstacle(model)
+    if reason is not None:
+        raise Unsupported(reason)
     x, y, sample_weight = batch
     regularised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
     with keras.StatelessScope(state_mapping=regularised, collect_losses=True) as scope:
