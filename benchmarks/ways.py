@@ -20,6 +20,5 @@ WAYS: dict[str, Way] = {
     "presample-5": way("importance,presample=5"),
     "presample-auto": way("importance,presample=auto"),
     "cost-measured": way("importance,cost=measured"),
-    "bfloat16": way("importance,score_dtype=bfloat16"),
     "published": way("importance,presample=3,tau_th=2,resampling=multinomial"),
 } | {name: way(name) for name in TRAINERS if name != "importance"}

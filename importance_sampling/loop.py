@@ -87,6 +87,7 @@ class TrainFunction:
             self._queue.clear()
             self._feed = None
             self.steps.cost.pause()
+        self.steps.cost.begin()
         logs, steps, spent = None, self._count(), counters["forwards"]
         if steps <= 0 and self._taken < self.prepared.num_batches:
             raise StopIteration  # the pass has had its steps, whoever's batches they took
@@ -163,16 +164,13 @@ class TrainFunction:
 
     def _look(self) -> None:
         """Read the averages and let the gate decide."""
+        self.steps.choose(self.state.signals)
         terms = self.read()
         rate = learning_rate(self.model.optimizer)
         largest = max(rate, self.state.counters["rate"])
         terms = terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
-            of_this = self._delivered / self.prepared.num_batches
-            terms = terms._replace(
-                passed=round(self.state.counters["passed"], 6),  # a sum of parts
-                left=self.prepared.arguments["epochs"] - self.epoch - of_this,
-            )
+            terms = terms._replace(passed=round(self.state.counters["passed"], 6), left=self._left())  # a sum of parts
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,
@@ -180,6 +178,12 @@ class TrainFunction:
             tau=float(np.fmax(self.signals.tau, 1.0)),
             rate=largest,
         )
+
+    def _left(self) -> float:
+        """Passes over the data that are left of `fit`."""
+        arguments, batches = self.prepared.arguments, self.prepared.num_batches
+        steps = (arguments["epochs"] - self.epoch) * (arguments["steps_per_epoch"] or batches) - self.epoch_steps
+        return steps / batches
 
     # Closed
 

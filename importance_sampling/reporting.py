@@ -34,6 +34,7 @@ class Reporter(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Count anew."""
         self.function.epoch = epoch
+        self.function.steps.cost.pause()
         self.function.epoch_steps = self.function.epoch_open_steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:

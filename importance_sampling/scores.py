@@ -15,7 +15,6 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.precision import DTYPES, HALF_COST, computing_in
 from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
 
 NAMES = ("gnorm", "loss", "full_gnorm")
@@ -35,19 +34,14 @@ class Scoring(NamedTuple):
     score: str | Callable = "gnorm"
     layer: Any = None
     slice_size: int | None = None
-    dtype: str | None = None
 
 
-def check(score: str | Callable, dtype: str | None = None) -> None:
-    """Raise unless `score` is a name of a score or a callable, and `dtype` one that scores can be computed in.
+def check(score: str | Callable) -> None:
+    """Raise unless `score` is a name of a score or a callable.
 
     Raises:
-        ValueError: they aren't.
+        ValueError: it is neither.
     """
-    if dtype not in DTYPES:
-        raise ValueError(
-            f'`score_dtype` must be "bfloat16", or None for the model\'s own. Received: score_dtype={dtype!r}'
-        )
     if not callable(score) and score not in NAMES:
         raise ValueError(
             f"`score` must be one of {list(NAMES)} or a callable `score(model, x, y)` that returns one number per "
@@ -67,7 +61,6 @@ class Scorer:
         points: where `gnorm` takes its gradient.
         slice_size: int, how many candidates are scored at once; None: all, or 32 for `full_gnorm`, whose slices hold
             slice * parameters floats.
-        dtype: None, or what float32 layers compute in; losses and gradients at the pre-activations stay in float32.
 
     Example:
         >>> scorer = Scorer(model, "gnorm", PreActivations(model))
@@ -75,22 +68,14 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        score: str | Callable,
-        points: PreActivations,
-        slice_size: int | None = None,
-        dtype: str | None = None,
+        self, model: keras.Model, score: str | Callable, points: PreActivations, slice_size: int | None = None
     ):
         self.model = model
         self.score = score
         self.points = points
         self.slice_size = slice_size
-        self.dtype = dtype
         # Besides the outputs that every score comes with, the exact norm needs a forward and a backward pass.
-        self.passes = HALF_COST if dtype else 1.0
-        if score == "full_gnorm":
-            self.passes += 3.0
+        self.passes = 4.0 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.
@@ -137,11 +122,7 @@ class Scorer:
         multiplier = ops.ones((rows,), dtype="float32")
 
         def run() -> tuple:
-            with (
-                stateless(self.model),
-                computing_in(self.model, self.dtype),
-                self.points.caught("float32") as caught,
-            ):
+            with stateless(self.model), self.points.caught("float32") as caught:
                 y_pred = call(self.model, x, training=False)
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
             at = [multiplier] if self.score == "loss" else self.points.of(y_pred, caught)

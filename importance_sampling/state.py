@@ -47,7 +47,9 @@ class TrainerState:
         self.seed = seed if seed is not None else seed_of_python()
         self.momentum = momentum
         self.kind = kind
-        self.averages = keras.Variable(np.full(3 + sizes, np.nan, "float32"), trainable=False, name="importance_averages")
+        self.averages = keras.Variable(
+            np.full(3 + sizes, np.nan, "float32"), trainable=False, name="importance_averages"
+        )
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self._parts: dict[str, Any] = {}
@@ -146,7 +148,9 @@ class TrainerState:
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             usable = False
         if not usable:
-            raise ValueError(f"`path` must be a file that `save_state` wrote. Received: path={str(path)!r}")
+            raise ValueError(
+                f"`path` must be a file that `save_state` of this version wrote. Received: path={str(path)!r}"
+            )
         if kind and self.kind and kind != self.kind:
             raise ValueError(
                 f"`path` must be a file that `save_state` of another {self.kind} wrote. "

@@ -42,7 +42,6 @@ class Trainer(Fronts):
         forward_batch_size: int or None (default); how many candidates are scored at once, to bound memory.
         score: "gnorm" (default), "loss", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`, >= 0.
         layer: a layer, its name or index: take the gradient of "gnorm" there, not at the model's outputs.
-        score_dtype: None (default), the model's own, or "bfloat16": what layers compute in as samples are scored.
         seed: int in [0, 2**31) or None; of the library's own random stream. None follows Python's `random` as it
             stands at the first `fit`, which `keras.utils.set_random_seed` sets.
 
@@ -61,7 +60,6 @@ class Trainer(Fronts):
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
         layer: keras.Layer | str | int | None = None,
-        score_dtype: str | None = None,
         seed: int | None = None,
     ):
         if not support.is_model(model):
@@ -72,14 +70,15 @@ class Trainer(Fronts):
                 f"Received: forward_batch_size={forward_batch_size!r}"
             )
         check_seed(seed)
-        scores.check(score, score_dtype)
+        scores.check(score)
         if layer is not None:
             find_layer(model, layer)
         self.model = model
         self.condition = condition
-        slice_size = None if forward_batch_size is None else int(forward_batch_size)
+        self.forward_batch_size = None if forward_batch_size is None else int(forward_batch_size)
         self.score = score
-        self.scoring = scores.Scoring(score, layer, slice_size, score_dtype)
+        self.layer = layer
+        self._scoring = scores.Scoring(score, layer, self.forward_batch_size)
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._steps: dict[tuple, OpenSteps] = {}
@@ -97,7 +96,7 @@ class Trainer(Fronts):
         self, keras_function: Callable, prepared: Prepared, make_sampler: Callable, alpha: float, scored: float = 0.0
     ) -> RowSteps:
         """Steps on rows that a sampler picks by index."""
-        of_this = (prepared.batch_size, self._state, self.scoring)
+        of_this = (prepared.batch_size, self._state, self._scoring)
         return RowSteps(self.model, keras_function, make_sampler, *of_this, scored, alpha)
 
     def _by_row(self, prepared: Prepared) -> bool:

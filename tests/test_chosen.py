@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from importance_sampling import conditions
+from importance_sampling.callbacks import SamplingCallback
 from importance_sampling.model_wrappers import pool_signals
-from importance_sampling.open_steps import PRESAMPLES
-from importance_sampling.open_steps.chosen import chosen
+from importance_sampling.open_steps import PRESAMPLES, ChosenPoolSteps
+from importance_sampling.open_steps.chosen import most_gaining
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import PoolSampler, resampling
 from importance_sampling.training import ImportanceTraining
@@ -34,16 +35,16 @@ def fit(trainer, *data, **options):
 
 def test_the_size_is_that_of_the_largest_growth_over_cost():
     # Gains: 1.2 1.5 1.875 2.18; 1.14 1.2 1.16 0.95.
-    assert chosen([2.0, 3.0, 5.0, 8.0], COSTS, now=1) == 3
-    assert chosen([1.9, 2.4, 3.1, 3.5], COSTS, now=3) == 1
-    assert chosen([2.0], COSTS[:1], now=0) == 0
+    assert most_gaining([2.0, 3.0, 5.0, 8.0], COSTS, now=1) == 3
+    assert most_gaining([1.9, 2.4, 3.1, 3.5], COSTS, now=3) == 1
+    assert most_gaining([2.0], COSTS[:1], now=0) == 0
 
 
 def test_the_size_is_kept_until_another_gains_five_per_cent_more():
     # Gains 1.2, 1.25: 4 % more; 1.2, 1.275: 6 % more.
-    assert chosen([2.0, 2.5], COSTS[:2], now=0) == 0
-    assert chosen([2.0, 2.55], COSTS[:2], now=0) == 1
-    assert chosen([np.nan] * 4, COSTS, now=1) == 1
+    assert most_gaining([2.0, 2.5], COSTS[:2], now=0) == 0
+    assert most_gaining([2.0, 2.55], COSTS[:2], now=0) == 1
+    assert most_gaining([np.nan] * 4, COSTS, now=1) == 1
 
 
 def test_signals_tell_the_growth_of_every_size():
@@ -117,15 +118,58 @@ def test_a_run_that_is_broken_off_goes_on_with_the_size_it_had(tmp_path):
     pools = []
     fit(other, *xy, epochs=1, on_scores=lambda _, scores: pools.append(len(scores)))
     assert set(pools) == {8 * 16}
-    with pytest.raises(ValueError, match="`save_state` of another ImportanceTraining wrote.*presample=\"auto\""):
+    with pytest.raises(ValueError, match='`save_state` of another ImportanceTraining wrote.*presample="auto"'):
         ImportanceTraining(model, presample=5).load_state(tmp_path / "state.npz")
 
 
-def test_one_trace_a_size(tmp_path):
+def test_a_size_is_traced_once_and_whoever_asks_for_figures_changes_nothing():
+    weights = []
+    for asks in (False, True):
+        keras.utils.set_random_seed(3)
+        model, *xy = hard_few()
+        traces, call = [], model.call
+        model.call = lambda *args, call=call, traces=traces, **more: traces.append(1) or call(*args, **more)
+        trainer = ImportanceTraining(model, presample="auto", seed=1)
+        recorder = Asking() if asks else keras.callbacks.Callback()
+        fit(trainer, *xy, epochs=5, callbacks=[recorder])
+        (steps,) = trainer._steps.values()
+        before, sizes = len(traces), len(steps._made)
+        fit(trainer, *xy, epochs=2, callbacks=[recorder])
+        assert len(steps._made) > sizes or len(traces) == before
+        weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+    np.testing.assert_array_equal(*weights)
+
+
+class Asking(SamplingCallback):
+    """Reads the figures anew after every step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._figures()
+
+
+def test_a_stream_is_read_on_where_pools_of_another_size_had_read_to(monkeypatch):
+    model, x, y = hard_few(rows=480)
+    x[:, 3] = np.arange(len(x))
+    sizes = iter([2.0, 3.0, 2.0, 3.0] * 50)
+    monkeypatch.setattr(ChosenPoolSteps, "choose", lambda self, _: self.state.counters.update(presample=next(sizes)))
+    data, seen = tf.data.Dataset.from_tensor_slices((x, y)).batch(16), []
+
+    def score(model, x, y):
+        seen.append(x[:, 3])
+        return keras.ops.abs(x[:, 0])
+
+    model.compile("adam", "binary_crossentropy", run_eagerly=True)
+    trainer = ImportanceTraining(model, presample="auto", tau_th=0, score=score)
+    fit(trainer, data, batch_size=None, shuffle=False, epochs=3)
+    assert len(set(map(len, seen))) == 2
+    candidates = np.concatenate([np.asarray(rows)[16:] for rows in seen if len(rows) > 16]).astype(int)
+    # Behind Keras's own 16 come those of the second reading: in order, round and round, none twice in a round.
+    assert len(candidates) > 3 * 480  # of 60 steps; the size changed at each 17th
+    np.testing.assert_array_equal(candidates, np.arange(len(candidates)) % 480)
+
+
+def test_presample_has_no_effect_on_a_reshuffle_and_says_so():
     model, *xy = hard_few()
-    trainer = ImportanceTraining(model, presample="auto", seed=1)
-    fit(trainer, *xy, epochs=5)
-    fit(trainer, *xy, epochs=2)
-    (steps,) = trainer._steps.values()
-    assert 1 <= len(steps._made) <= len(PRESAMPLES)
-    assert all(len(one._steps) <= 1 for one in steps._made.values())
+    with pytest.warns(UserWarning, match="`presample` and `resampling` are of pools.*Received: presample=auto"):
+        trainer = ImportanceTraining(model, presample="auto", sampler="reshuffle", tau_th=0)
+    assert fit(trainer, *xy, epochs=2)["importance"] == [1.0, 1.0]

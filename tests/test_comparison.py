@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, backend
+from importance_sampling.backend import tensorflow_data
 from importance_sampling.comparison import (
     Budget,
     Clock,
@@ -135,16 +136,37 @@ def test_a_run_that_fails_leaves_the_model_as_it_was():
     assert "call" not in vars(model)
 
 
-def test_nobody_waits_for_a_thread_that_tunes_what_feeds_a_model():
+def test_nobody_waits_for_a_thread_that_tunes_what_feeds_a_model(monkeypatch):
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_data._iterate)  # as it is outside of tests
+    given, with_options = [], tf.data.Dataset.with_options
+
+    def spy(dataset, options):
+        given.append(options.autotune.enabled)
+        return with_options(dataset, options)
+
+    def tuned(dataset=None):
+        """Whether an iterator's pipeline is; None: as TensorFlow likes."""
+        dataset = dataset or tf.data.Dataset.range(3)
+        given[:] = [dataset.options().autotune.enabled]
+        assert [int(row) for row in dataset] == [0, 1, 2]
+        return given[-1]
+
     class Untrained:
         def fit(self, *data, **options):
-            self.with_options = tf.data.Dataset.with_options
-            self.tuned = tf.data.Dataset.range(3).with_options(tf.data.Options()).options().autotune.enabled
+            self.tuned = tuned()
 
-    ways, before = [Untrained(), Untrained()], tf.data.Dataset.with_options
+    monkeypatch.setattr(tf.data.Dataset, "with_options", spy)
+    ways = [Untrained(), Untrained()]
     train(ways, data(), lambda model: (0.0, 0.0, 0.0), budget=1.0)
-    assert all(way.tuned is False and way.with_options is not before for way in ways)
-    assert tf.data.Dataset.with_options is before
+    assert all(way.tuned is False for way in ways) and tuned() is None
+    with pytest.raises(RuntimeError, match="on purpose"), backend.untuned():
+        with backend.untuned():
+            pass
+        wanted = tf.data.Options()
+        wanted.autotune.enabled = True
+        assert tuned() is False and tuned(tf.data.Dataset.range(3).with_options(wanted)) is True
+        raise RuntimeError("on purpose")
+    assert tuned() is None
 
 
 def test_a_trainer_tells_its_cost_steps_pools_and_looks():

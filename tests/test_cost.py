@@ -107,6 +107,35 @@ def test_a_pause_counts_for_nothing_and_one_slow_call_for_little(timed):
     assert cost(0.0) == 1.0
 
 
+def test_a_call_that_follows_a_pause_counts_from_its_own_beginning():
+    clock = Wound()
+    cost = MeasuredCost(clock)
+    for _ in range(7):  # as where a pass is one call
+        cost.pause()
+        clock.now += 1000.0
+        cost.begin()
+        clock.now += 2.0
+        cost.lap(False, 1, 0.0)
+    clock.now += 1.0
+    cost.begin()
+    clock.now += 3.0
+    cost.lap(True, 1, 0.0)
+    for _ in range(5):  # what lies between calls is the next one's
+        clock.now += 1.0
+        cost.begin()
+        clock.now += 3.0
+        cost.lap(True, 1, 0.0)
+    assert cost(0.0) == 2.0
+
+
+def test_a_gate_waits_for_a_cost_that_is_to_be_measured():
+    gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
+    assert not gate.observe(signals, Terms(2.0, known=False))
+    assert gate.explain(signals) == "growth 2.90, cost 2.00 (not measured yet)"
+    assert gate.observe(signals, Terms(2.0))
+    assert not gate.observe(signals, Terms(2.0, known=False))  # of a state that was restored open
+
+
 def test_what_is_spent_ahead_of_a_pass_must_pay_in_what_is_left_of_it():
     ahead = Terms(cost=1.5, ahead=True)
     assert ahead.opening_cost == ahead._replace(left=1.0).opening_cost == 1.5
@@ -115,7 +144,7 @@ def test_what_is_spent_ahead_of_a_pass_must_pay_in_what_is_left_of_it():
     assert Terms(cost=1.5, left=0.25).opening_cost == 1.5  # of pools, step by step
     gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, ahead._replace(left=0.25))
-    assert gate.explain(signals) == "growth 2.90, cost 3.00"
+    assert gate.explain(signals) == "growth 2.90, cost 1.50, 0.25 of a pass left to earn it back"
     assert gate.observe(signals, ahead._replace(left=0.5))
     assert gate.observe(signals, ahead._replace(left=0.1))  # once open, it is paid
 
@@ -147,6 +176,35 @@ def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
     trainer.fit(x, y, batch_size=16, epochs=4, verbose=0)
     assert (trainer.open_steps > 0) == opens
     assert trainer.condition.terms.cost == pytest.approx(61.0 if slow == "scoring" else 1.03, rel=1e-3)
+
+
+def test_a_gate_that_was_restored_open_measures_before_it_goes_on(tmp_path):
+    model, x, y = hard_few()
+    trainer = ImportanceTraining(model, sampler="pool", cost="measured")
+    trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    trainer.condition.restore(True)
+    trainer.fit(x, y, batch_size=20, epochs=3, verbose=0)
+    (steps,) = (steps for steps in trainer._steps.values() if steps.batch_size == 20)
+    assert steps.cost.is_known
+
+
+@pytest.mark.parametrize("steps_per_epoch", [None, 8])
+def test_the_gate_knows_how_many_passes_are_left(steps_per_epoch):
+    model, x, y = hard_few()
+    trainer, seen = ImportanceTraining(model), []
+    observe = trainer.condition.observe
+
+    def watch(signals, terms=None):
+        seen.append((trainer._state.counters["steps"], terms.left))
+        return observe(signals, terms)
+
+    trainer.condition.observe = watch
+    epochs = 6 if steps_per_epoch is None else 15
+    trainer.fit(x, y, batch_size=16, epochs=epochs, initial_epoch=2, steps_per_epoch=steps_per_epoch, verbose=0)
+    # A pass is 40 batches, and there are 160 or 104 steps; while open it looks once a step is taken, not yet counted.
+    total = (epochs - 2) * (steps_per_epoch or 40)
+    assert len(seen) > 4
+    assert all(left == pytest.approx((total - steps) / 40, abs=1e-6) for steps, left in seen)
 
 
 def test_by_default_the_cost_is_arithmetic_and_measured_it_needs_no_more_than_the_clock():

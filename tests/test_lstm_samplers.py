@@ -156,14 +156,38 @@ def test_predictions_are_bounded_and_unusable_scores_teach_nothing():
         np.testing.assert_array_equal(mine, theirs)
 
     def predicting(value):
-        """With nothing but its last bias, on the logarithm and not."""
+        """With nothing but its last bias."""
         predictor.model.set_weights([*[np.zeros_like(weight) for weight in before[:-1]], np.array([value])])
-        for predictor.log in (True, False):
-            yield predictor.predict(histories, classes)
+        return predictor.predict(histories, classes)
 
-    np.testing.assert_allclose(list(predicting(2.0)), [[np.exp(2)] * 2, [2, 2]], rtol=1e-6)
-    np.testing.assert_array_equal(list(predicting(-50.0)), np.full((2, 2), 1e-6))
-    assert np.isfinite(list(predicting(1e30))).all()
+    np.testing.assert_allclose(predicting(2.0), [np.exp(2)] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(predicting(-50.0), [1e-6, 1e-6])
+    assert np.isfinite(predicting(1e30)).all()
+
+
+@pytest.mark.parametrize(("log", "expected"), [(False, 2.08), (True, 0.4)])
+def test_it_learns_the_mean_or_the_geometric_mean_however_far_scores_are_apart(log, expected):
+    # .04 and 4.12 by turns, of a mean of 2.08; .04 and 4, of a geometric one of .4.
+    scores = np.array([0.04, 4.0 if log else 4.12] * 8)
+    predictor = ScorePredictor(2, 1, log, 1)
+    predictor.model.optimizer.learning_rate = 0.02
+    histories, classes = np.ones((16, 2), "float32"), np.zeros(16, "int32")
+    for _ in range(150):
+        predictor.train(histories, classes, scores)
+    np.testing.assert_allclose(predictor.predict(histories, classes), expected, rtol=0.02)
+
+
+def test_it_tells_small_scores_from_smaller_ones_beside_a_large_one():
+    # A square error would be the large one's.
+    scores = np.array([1e-4, 1e-3, 1e-2, 8.0] * 4)
+    predictor = ScorePredictor(2, 4, False, 1)
+    predictor.model.optimizer.learning_rate = 0.02
+    histories = np.repeat(scores[:, None], 2, axis=1).astype("float32")
+    for _ in range(300):
+        predictor.train(histories, np.arange(16) % 4, scores)
+    predicted = predictor.predict(histories, np.arange(16) % 4)[:4]
+    np.testing.assert_allclose(predicted[3], 8.0, rtol=0.05)
+    assert (np.diff(predicted) > 0).all() and predicted[2] < 0.1
 
 
 def test_the_seed_is_the_networks_too():

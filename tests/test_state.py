@@ -80,7 +80,7 @@ def test_files_of_another_kind_are_refused_and_change_nothing(tmp_path, kind):
     WRONG[kind](path)
     state = TrainerState(5)
     state.observe(signals(2, 3, 1, 0), 1)
-    with pytest.raises(ValueError, match=r"`path` must be a file that `save_state` wrote.*wrong\.npz"):
+    with pytest.raises(ValueError, match=r"`path` must be a file that `save_state` of this version wrote.*wrong\.npz"):
         state.load(path)
     assert state.seed == 5
     np.testing.assert_array_equal(state.signals, [2, 3, 1, 0])

@@ -578,7 +578,7 @@ def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
         assert other._state.signals == trainer._state.signals
         assert other._state.counters == trainer._state.counters
     np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(ValueError, match="must be a file that `save_state` wrote"):
+    with pytest.raises(ValueError, match="must be a file that `save_state` of this version wrote"):
         trainer.load_state(tmp_path / "other.npz")
 
 

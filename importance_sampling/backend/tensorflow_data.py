@@ -18,6 +18,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 
 PREFETCHED_POOLS = 2
+_iterate = tf.data.Dataset.__iter__
 
 
 def is_resident(value: Any) -> bool:
@@ -203,22 +204,28 @@ def _spec(leaf: Any, static: bool) -> Any:
 
 @contextlib.contextmanager
 def untuned() -> Iterator[None]:
-    """Pipelines that are made in here, Keras's own among them, do without TensorFlow's tuning of them.
+    """Iterators that are made in here, Keras's own among them, do without TensorFlow's tuning of their pipelines.
 
-    For each iterator a thread sleeps between looks, for up to a minute once it has run for long, and now and then it
+    For each of them a thread sleeps between looks, for up to a minute once it has run for long, and now and then it
     isn't woken when the iterator goes: whoever lets go of it waits, at the end of an epoch. Where several fits take
-    turns their iterators run for long. What Keras feeds a model with is no slower without.
+    turns their iterators run for long. What Keras feeds a model with is no slower without. A pipeline whose options
+    ask for tuning has it.
     """
-    with_options = tf.data.Dataset.with_options
+    iterate = tf.data.Dataset.__iter__
+    first = iterate is _iterate  # those that come while one is there add nothing, and take nothing away
 
-    def without(dataset: tf.data.Dataset, options: tf.data.Options, name: str | None = None) -> tf.data.Dataset:
-        return with_options(with_options(dataset, options, name), _without_tuning())
+    def without(dataset: tf.data.Dataset) -> Any:
+        if dataset.options().autotune.enabled is None:
+            dataset = dataset.with_options(_without_tuning())
+        return iterate(dataset)
 
-    tf.data.Dataset.with_options = without
+    if first:
+        tf.data.Dataset.__iter__ = without
     try:
         yield
     finally:
-        tf.data.Dataset.with_options = with_options
+        if first:
+            tf.data.Dataset.__iter__ = iterate
 
 
 def _without_tuning() -> tf.data.Options:

@@ -23,6 +23,7 @@ class Terms(NamedTuple):
     passed: float = float("inf")  # passes over the data so far
     left: float = float("inf")  # passes that are left of `fit`
     ahead: bool = False  # whether what a pass costs more is spent as it begins
+    known: bool = True  # whether the cost is, if it is to be measured
 
     @property
     def opening_cost(self) -> float:

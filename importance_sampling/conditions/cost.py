@@ -28,12 +28,17 @@ class Cost:
         2.0
     """
 
+    is_known = True
+
     def __call__(self, scored: float) -> float:
         """The cost of a step for which `scored` batches are scored, in plain steps."""
         return 1.0 + scored / PLAIN_STEP
 
+    def begin(self) -> None:
+        """A call begins."""
+
     def lap(self, is_open: bool, steps: int, scored: float) -> None:
-        """Take note of a call that is over."""
+        """A call is over."""
 
     def pause(self) -> None:
         """What comes before the next call is none of the last one's time."""
@@ -43,8 +48,9 @@ class MeasuredCost(Cost):
     """By the clock: open + scored * scoring, medians of what calls took from end to end, over that of plain steps.
 
     `open` is what a step takes in which nothing was scored, and `scoring` what a batch that was scored added to its
-    call. Until there are five calls of a kind, what isn't known is as by arithmetic; a probe tells what scoring takes
-    before the first open step does. The first call of each kind is left out: it was compiled.
+    call. It isn't known until there are five plain calls, and a gate waits for them, if it was open already too. What
+    else isn't known is as by arithmetic; a probe tells what scoring takes before the first open step does. The first
+    call of each kind is left out: it was compiled.
 
     Args:
         clock: returns seconds.
@@ -61,6 +67,11 @@ class MeasuredCost(Cost):
         self._plain, self._open = Durations(), Durations()  # of a step
         self._probes, self._pools = Durations(), Durations()  # of a batch that was scored
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a plain step to hold others against."""
+        return self._plain.are_enough
+
     def __call__(self, scored: float) -> float:
         """The cost of a step for which `scored` batches are scored, in plain steps."""
         if not self._plain.are_enough:
@@ -71,8 +82,13 @@ class MeasuredCost(Cost):
         scoring = known.median / plain if known else 1.0 / PLAIN_STEP
         return step + scored * scoring
 
+    def begin(self) -> None:
+        """A call begins: what came since the last one is its own, unless there was a pause."""
+        if self._since is None:
+            self._since = self._clock()
+
     def lap(self, is_open: bool, steps: int, scored: float) -> None:
-        """Take note of a call that is over.
+        """A call is over: take note of what it took.
 
         Args:
             is_open: bool, whether its steps were importance steps.

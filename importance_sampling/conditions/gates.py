@@ -21,10 +21,11 @@ class GrowthCondition(Condition):
 
     That is growth > cost, at a learning rate of at least 0.8 of the largest so far. The noise that a gradient leaves in
     the weights is in proportion to the rate: a rate that decays takes away what importance sampling would, and what is
-    left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss. To begin, the
-    terms may ask for more growth than that, and for some passes over the data; and what is spent ahead of a pass must
-    be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, so that noise doesn't flip it at
-    every look.
+    left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss.
+
+    To begin, the terms may ask for more growth than that, and for some passes over the data; and what is spent ahead of
+    a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, so that noise doesn't
+    flip it at every look.
     """
 
     def _decide(self, signals: Signals) -> bool:
@@ -33,19 +34,22 @@ class GrowthCondition(Condition):
             pays = growth > HYSTERESIS * terms.cost
         else:
             pays = growth > max(terms.opening_cost, terms.growth) and terms.passed >= terms.passes
-        return pays and terms.rate >= LEAST_RATE
+        return pays and terms.known and terms.rate >= LEAST_RATE
 
     def explain(self, signals: Signals) -> str:
         """The growth beside the cost, and whatever else keeps it closed."""
         terms = self.terms
-        cost = terms.cost if self.satisfied else terms.opening_cost
-        text = f"growth {signals.trusted_growth:.2f}, cost {cost:.2f}"
+        text = f"growth {signals.trusted_growth:.2f}, cost {terms.cost:.2f}"
+        if not terms.known:
+            text += " (not measured yet)"
         if terms.rate < 1.0:
             text += f", learning rate at {terms.rate:.0%} of its peak"
         if self.satisfied:
             return text
-        if terms.growth > cost:
+        if terms.growth > terms.cost:
             text += f", growth asked for {terms.growth:.2f}"
+        if terms.opening_cost > terms.cost:
+            text += f", {terms.left:.2f} of a pass left to earn it back"
         return text if terms.passed >= terms.passes else f"{text}, after {terms.passes:g} pass over the data"
 
 

@@ -60,7 +60,7 @@ class OpenSteps:
         self.state = state
         self.scoring = scoring
         self.points = PreActivations(model, scoring.layer)
-        self.scorer = Scorer(model, scoring.score, self.points, scoring.slice_size, scoring.dtype)
+        self.scorer = Scorer(model, scoring.score, self.points, scoring.slice_size)
         self.cost = Cost()
         self._loss_tracker = model._loss_tracker
         self.keras_traced = False  # whether Keras's function has run
@@ -106,6 +106,9 @@ class OpenSteps:
     def signals(self, scores: Any) -> Signals:
         """What the scores of a fair sample say of the steps of this kind."""
         raise NotImplementedError
+
+    def choose(self, signals: Signals) -> None:
+        """Choose between kinds of steps, where there are several, as the gate looks at the averages."""
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms.

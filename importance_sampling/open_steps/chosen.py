@@ -29,20 +29,29 @@ class ChosenPoolSteps(SizedPoolSteps):
     """
 
     def __init__(self, make: Callable[[int, int], PoolSteps], batch_size: int, state: TrainerState):
-        self.state, self.prepared = state, None
+        self.state, self.prepared = state, None  # the sizes depend on them, which are asked for in `super()`
         super().__init__(lambda: (round(self._presample() * batch_size), batch_size), make, batch_size)
 
-    def offer(self, signals: Signals) -> tuple[Signals, Terms]:
-        """Choose the size that gains most; what it promises a gate, and on which terms."""
+    def choose(self, signals: Signals) -> None:
+        """Take the size that gains most."""
         fitting = self._fitting()
-        costs = [self.cost(self.scorer.passes * presample) for presample in fitting]
-        best = chosen(signals.growth[: len(fitting)], costs, fitting.index(self._presample()))
+        best = most_gaining(signals.growth[: len(fitting)], list(map(self._cost, fitting)), self._at())
         self.state.counters["presample"] = fitting[best]
-        return signals._replace(growth=signals.growth[best]), Terms(cost=costs[best])
+
+    def offer(self, signals: Signals) -> tuple[Signals, Terms]:
+        """What pools of the size chosen promise a gate, and on which terms."""
+        terms = Terms(cost=self._cost(self._presample()), known=self.cost.is_known)
+        return signals._replace(growth=signals.growth[self._at()]), terms
 
     def notes(self) -> list[str]:
         """Which size the pools had."""
-        return [f"Pools were of {self._presample():g} batches at the end."]
+        return [f"Pools were of {self.sampler.presample:g} batches at the end."]
+
+    def _cost(self, presample: float) -> float:
+        return self.cost(self.scorer.passes * presample)
+
+    def _at(self) -> int:
+        return self._fitting().index(self._presample())
 
     def _presample(self) -> float:
         """The size chosen last, or what comes closest to it among those that the data have rows for."""
@@ -55,7 +64,7 @@ class ChosenPoolSteps(SizedPoolSteps):
         return tuple(p for p in PRESAMPLES if p * self.batch_size <= rows) or PRESAMPLES[:1]
 
 
-def chosen(growths: list[float], costs: list[float], now: int) -> int:
+def most_gaining(growths: list[float], costs: list[float], now: int) -> int:
     """Which size gains most, growth over cost; the one at hand unless that is 5 % more.
 
     Args:

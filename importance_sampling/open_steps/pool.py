@@ -65,6 +65,12 @@ class PoolSteps(OpenSteps):
             )
         return self._pools.fill(n)
 
+    def follow(self, other: PoolSteps) -> None:
+        """Go on where steps of another size have read to."""
+        if other._pools is not None:
+            self.prepare()
+            self._pools, other._pools = other._pools.resized(self.sampler.pool_size), None
+
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""
         logs, drawn = self._compiled(listeners.want_draws)(self._pools.iterator, n)
@@ -78,7 +84,7 @@ class PoolSteps(OpenSteps):
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms."""
-        return signals, Terms(cost=self.cost(self.scorer.passes * self.sampler.presample))
+        return signals, Terms(cost=self.cost(self.scorer.passes * self.sampler.presample), known=self.cost.is_known)
 
     def signals(self, scores: Any) -> Signals:
         """What the scores say of drawing from pools."""

@@ -24,9 +24,7 @@ class SizedPoolSteps(OpenSteps):
         batch_size: int, of plain steps.
     """
 
-    def __init__(
-        self, sizes: Callable[[], tuple[int, int]], make: Callable[[int, int], PoolSteps], batch_size: int
-    ):
+    def __init__(self, sizes: Callable[[], tuple[int, int]], make: Callable[[int, int], PoolSteps], batch_size: int):
         self.batch_size = batch_size
         self._sizes = sizes
         self._make = make
@@ -44,8 +42,8 @@ class SizedPoolSteps(OpenSteps):
         """Choose the size, and have up to n pools of it ready."""
         chosen = self._of(self._sizes())
         if chosen is not self._current:
-            self._current.release()
             chosen.use(self.prepared)
+            chosen.follow(self._current)
             self._current, self.sampler = chosen, chosen.sampler
         return self._current.ready(n, draw, give_back)
 

@@ -35,7 +35,7 @@ class LSTMSampler(ShufflingSampler):
         reweighting: a `ReweightingPolicy`.
         presample: int >= 1, default 2048; the pool's size, at most all rows.
         history: int >= 1, default 10; how many last scores it looks at.
-        log: bool, default False; predict the logarithm of the score, for scores that span magnitudes.
+        log: bool, default False: predict the mean of the score to be expected; True: its geometric mean.
         options: as `BaseSampler`.
 
     Raises:

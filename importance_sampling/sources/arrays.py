@@ -95,6 +95,10 @@ class ArrayPools:
         """Have n pools ready."""
         return n
 
+    def resized(self, pool_size: int) -> None:
+        """Pools of another size are cut of passes anew."""
+        self.close()
+
     def close(self) -> None:
         """Stop reading ahead."""
         self.iterator = None

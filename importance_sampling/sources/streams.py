@@ -85,15 +85,20 @@ class JoinedPools:
     """
 
     def __init__(self, pool_size: int, again: Callable | None, draw: Callable, give_back: Callable):
-        self.pool_size = pool_size
         self._draw = draw
         self._give_back = give_back
         self._again = again
         self._second: Any = None
         self._rest: list | None = None  # leaves of rows that were read and wait for the next pool
         self._queue: deque = deque()
+        self.resized(pool_size)
+
+    def resized(self, pool_size: int) -> JoinedPools:
+        """Itself, with pools of another size from here on, once those that were ready are gone."""
+        self.pool_size = pool_size
         self._feed: Any = None
         self._unknown = backend.resident(np.full(pool_size, -1, "int64"))
+        return self
 
     def fill(self, n: int) -> int:
         """Have up to n pools ready; fewer where the pass ends. Returns how many.

@@ -39,7 +39,7 @@ class ImportanceTraining(PoolTrainer):
 
     Steps of this kind are only taken while a gate finds that they are worth it: while the effective batch grows by more
     than they cost, and the learning rate hasn't fallen. A reshuffle needs a pass over the data first, and a growth of
-    3. Until then every step is Keras's own.
+    5. Until then every step is Keras's own.
 
     It is an optimiser's gain: training gets further in the same time, to a lower loss, and to where it overfits. It
     gains nothing where data are seen once, or the learning rate decays over the run. It loses with wrong labels, if
@@ -63,8 +63,6 @@ class ImportanceTraining(PoolTrainer):
             default, or the model is compiled with several `steps_per_execution`.
         cost: "arithmetic" (default) or "measured"; how the default gate knows what a step costs. Measured it is by the
             time that steps of both kinds take on this machine, and the same seed may give other weights.
-        score_dtype: None (default), the model's own, or "bfloat16": what layers compute in as samples are scored. On a
-            processor that has it a forward pass takes 0.6 of the time; else more.
         seed: int or None (default); of the library's own random stream. None follows `keras.utils.set_random_seed`.
 
     Raises:
@@ -95,7 +93,6 @@ class ImportanceTraining(PoolTrainer):
         resampling: str = "systematic",
         sampler: str = "auto",
         cost: str = "arithmetic",
-        score_dtype: str | None = None,
         seed: int | None = None,
     ):
         if presample != "auto" and (not is_real(presample) or not 1 <= presample < float("inf")):
@@ -108,8 +105,7 @@ class ImportanceTraining(PoolTrainer):
         if cost not in COSTS:
             raise ValueError(f"`cost` must be one of {COSTS}. Received: cost={cost!r}")
         condition = GrowthCondition() if tau_th is None else gate(tau_th)
-        scoring = dict(forward_batch_size=forward_batch_size, score=score, layer=layer, score_dtype=score_dtype)
-        super().__init__(model, condition, seed=seed, **scoring)
+        super().__init__(model, condition, forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)
         self.presample = presample if presample == "auto" else float(presample)
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)
@@ -117,7 +113,13 @@ class ImportanceTraining(PoolTrainer):
         self.sampler = "pool" if sampler == "auto" and of_pools else sampler
         self.needs_rows = sampler == "reshuffle"
         self.cost = cost
-        if cost == "measured" and tau_th is not None:
+        if sampler == "reshuffle" and (presample, resampling) != (3.0, "systematic"):
+            warnings.warn(
+                '`presample` and `resampling` are of pools, and have no effect with sampler="reshuffle". Leave them out. '
+                f"Received: presample={presample}, resampling={resampling!r}",
+                stacklevel=2,
+            )
+        if cost == "measured" and tau_th is not None and presample != "auto":
             warnings.warn(
                 "With `tau_th` the gate knows nothing of costs, and `cost` has no effect. Leave one of them out. "
                 f"Received: cost={cost!r}, with tau_th={tau_th}",
@@ -142,7 +144,7 @@ class ImportanceTraining(PoolTrainer):
         return size if self._by_row(prepared) else round(least * size)
 
     def _new_state(self, seed: int | None) -> TrainerState:
-        if self.presample != "auto":
+        if self.presample != "auto" or self.sampler != "pool":
             return super()._new_state(seed)
         kind = f'{type(self).__name__} with presample="auto"'
         return TrainerState(seed, kind=kind, sizes=len(PRESAMPLES))

@@ -28,7 +28,7 @@ class PoolTrainer(Trainer):
     def _pool_steps(
         self, keras_function: Callable, sampler: PoolSampler, presamples: tuple[float, ...] = ()
     ) -> PoolSteps:
-        return PoolSteps(self.model, keras_function, sampler, self._state, self.scoring, presamples)
+        return PoolSteps(self.model, keras_function, sampler, self._state, self._scoring, presamples)
 
 
 class BiasedImportanceTraining(PoolTrainer):
