@@ -115,8 +115,8 @@ class ImportanceTraining(PoolTrainer):
         self.cost = cost
         if sampler == "reshuffle" and (presample, resampling) != (3.0, "systematic"):
             warnings.warn(
-                '`presample` and `resampling` are of pools, and have no effect with sampler="reshuffle". Leave them out. '
-                f"Received: presample={presample}, resampling={resampling!r}",
+                '`presample` and `resampling` are of pools, and have no effect with sampler="reshuffle". Leave them '
+                f"out. Received: presample={presample}, resampling={resampling!r}",
                 stacklevel=2,
             )
         if cost == "measured" and tau_th is not None and presample != "auto":
