@@ -1,7 +1,7 @@
 """The function that stands in for `model.train_function` while a trainer's `fit` runs: plain step or importance step?
 
 Keras's own `fit` calls it once per execution. Closed, it calls the function that Keras built, on the batch that Keras
-drew; open, it takes importance steps. It looks at the gate every `LOOK_EVERY` steps. It counts, and it tells the
+drew; open, it takes importance steps. Every so many steps (`looks`) it has the gate look. It counts, and it tells the
 listeners; it computes nothing.
 """
 
@@ -19,14 +19,12 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.conditions import PLAIN_STEP, Condition, Terms
 from importance_sampling.events import Listeners
+from importance_sampling.looks import LOOK_EVERY, interval
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared, unpacked
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
-
-# A look scores a batch, a third of a step by arithmetic: every 17th step keeps it under 2 %.
-LOOK_EVERY = 17
 
 
 class TrainFunction:
@@ -174,6 +172,7 @@ class TrainFunction:
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,
+            closed_looks=0 if self.condition.satisfied else self.state.counters["closed_looks"] + 1,
             satisfied=int(self.condition.satisfied),
             tau=float(np.fmax(self.signals.tau, 1.0)),
             rate=largest,
@@ -250,14 +249,18 @@ class TrainFunction:
         # losses of single outputs.
         if not self.steps.keras_traced:
             return False
-        # With many steps an execution, leave most executions to Keras's own compiled loop.
-        every = (
-            LOOK_EVERY if self.model.steps_per_execution == 1 else max(LOOK_EVERY, 4 * self.model.steps_per_execution)
+        counters, terms, every = (
+            self.state.counters,
+            self.condition.terms,
+            interval(self.state.counters["closed_looks"]),
         )
+        if self.model.steps_per_execution > 1:  # leave most executions to Keras's own compiled loop
+            every = max(every, 4 * self.model.steps_per_execution)
         return (
-            self.state.counters["steps"] == 0
-            or self.state.counters["since_look"] >= every
+            counters["steps"] == 0
+            or counters["since_look"] >= every
             or np.isnan(self.signals.tau)
+            or terms.passed < terms.passes <= round(counters["passed"], 6)  # what it waited for is there
         )
 
     def _probe(self, batch: Any) -> None:

@@ -59,6 +59,7 @@ class TrainerState:
             open_steps=0,
             pools=0,
             since_look=0,
+            closed_looks=0,
             opened_at=-1,
             satisfied=0,
             forwards=0.0,

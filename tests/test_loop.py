@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, looks
 from importance_sampling.conditions import Condition
 
 ROWS = 203
@@ -158,3 +158,32 @@ def test_several_replicas_train_plainly_and_say_so(said_elsewhere):
     assert equal == "equal True"
     assert "trains on 2 replicas. Train on one" in warned
     assert summary.startswith("Importance sampling stayed off for all 12 steps: it trains on 2 replicas")
+
+
+def test_looks_grow_rarer_while_the_gate_stays_closed():
+    assert [looks.interval(closed) for closed in (0, 3, 4, 7, 8, 12, 15, 16, 99)] == [
+        *(17, 17, 34, 34, 68, 136, 136, 272, 272)
+    ]
+
+
+def test_a_closed_gate_is_looked_at_by_those_intervals_and_at_the_end_of_the_pass_it_waits_for():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(1600, 3)).astype("float32"), rng.normal(size=1600).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    trainer, at = ImportanceTraining(model), []
+    observe = trainer.condition.observe
+
+    def watch(signals, terms):
+        at.append(trainer._state.counters["steps"])
+        return observe(signals, terms)
+
+    trainer.condition.observe = watch
+    trainer.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    assert trainer.open_steps == 0
+    # Of 400 steps the first two are looked at (the first is traced without), then every 17th, then every 34th; a pass
+    # ends after 200.
+    gaps = np.diff(at)
+    assert 200 in at and at[0] <= 1
+    ordinary = [gap for gap, step in zip(gaps, at[1:], strict=True) if step != 200]
+    assert ordinary == sorted(ordinary) and set(ordinary) <= {17, 34, 68} and {17, 34} <= set(ordinary)
