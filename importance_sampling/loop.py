@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import PLAIN_STEP, Condition, Terms
+from importance_sampling.conditions import Condition, Terms
+from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.events import Listeners
 from importance_sampling.looks import LOOK_EVERY, interval
 from importance_sampling.open_steps import OpenSteps

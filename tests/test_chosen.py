@@ -8,8 +8,8 @@ import tensorflow as tf
 from importance_sampling import conditions
 from importance_sampling.callbacks import SamplingCallback
 from importance_sampling.model_wrappers import pool_signals
-from importance_sampling.open_steps import PRESAMPLES, ChosenPoolSteps
-from importance_sampling.open_steps.chosen import most_gaining
+from importance_sampling.open_steps import ChosenPoolSteps
+from importance_sampling.open_steps.chosen import PRESAMPLES, most_gaining
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import PoolSampler, resampling
 from importance_sampling.training import ImportanceTraining

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 
 from importance_sampling.comparison.data import Data
-from importance_sampling.conditions import PLAIN_STEP
+from importance_sampling.conditions.cost import PLAIN_STEP
 
 UNITS = ("seconds", "cost", "steps")  # that a budget may be of
 WARM_UP = 3  # first steps, slow for reasons of their own

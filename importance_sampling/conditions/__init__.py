@@ -5,14 +5,12 @@ the same weights on any machine.
 """
 
 from importance_sampling.conditions.base import Condition, ScoreCondition, Terms
-from importance_sampling.conditions.cost import COSTS, PLAIN_STEP, Cost, MeasuredCost
+from importance_sampling.conditions.cost import Cost, MeasuredCost
 from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
 
 __all__ = [
-    "COSTS",
-    "PLAIN_STEP",
     "Condition",
     "Cost",
     "ExpCondition",

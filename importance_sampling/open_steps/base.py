@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from importance_sampling import backend, support
-from importance_sampling.conditions import PLAIN_STEP, Cost, Signals, Terms
+from importance_sampling.conditions import Cost, Signals, Terms
+from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.events import Listeners
 from importance_sampling.model_wrappers import Probe
 from importance_sampling.pre_activations import PreActivations

@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import keras
 
-from importance_sampling.conditions import COSTS, Cost, GrowthCondition, MeasuredCost, gate
+from importance_sampling.conditions import Cost, GrowthCondition, MeasuredCost, gate
+from importance_sampling.conditions.cost import COSTS
 from importance_sampling.datasets.base import is_real
-from importance_sampling.open_steps import PRESAMPLES, ChosenPoolSteps, OpenSteps, PoolSteps
+from importance_sampling.open_steps import ChosenPoolSteps, OpenSteps, PoolSteps
+from importance_sampling.open_steps.chosen import PRESAMPLES
 from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
