@@ -8,6 +8,7 @@ listeners; it computes nothing.
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -244,25 +245,24 @@ class TrainFunction:
         return int(backend.host(optimizer._iterations))
 
     def _probe_is_due(self) -> bool:
-        if self.condition is None or not self.condition.probes or not self.steps.is_ready():
+        if self.condition is None or not self.condition.probes:
             return False
-        # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
-        # losses of single outputs.
-        if not self.steps.keras_traced:
-            return False
-        counters, terms, every = (
-            self.state.counters,
-            self.condition.terms,
-            interval(self.state.counters["closed_looks"]),
-        )
-        if self.model.steps_per_execution > 1:  # leave most executions to Keras's own compiled loop
-            every = max(every, 4 * self.model.steps_per_execution)
-        return (
-            counters["steps"] == 0
-            or counters["since_look"] >= every
-            or np.isnan(self.signals.tau)
+        counters, terms = self.state.counters, self.condition.terms
+        is_due = (
+            (counters["since_look"] >= LOOK_EVERY and counters["since_look"] >= self._interval())
+            or counters["steps"] == 0
+            or math.isnan(self.signals.tau)
             or terms.passed < terms.passes <= round(counters["passed"], 6)  # what it waited for is there
         )
+        # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
+        # losses of single outputs.
+        return is_due and self.steps.keras_traced and self.steps.is_ready()
+
+    def _interval(self) -> int:
+        every = interval(self.state.counters["closed_looks"])
+        if self.model.steps_per_execution > 1:  # leave most executions to Keras's own compiled loop
+            every = max(every, 4 * self.model.steps_per_execution)
+        return every
 
     def _probe(self, batch: Any) -> None:
         """Score a batch for the gate, and let it decide."""
