@@ -240,7 +240,7 @@ class ApproximateImportanceTraining(TableTrainer):
 
     It loses where a forward pass over the pool is no dearer than the LSTM's, which is so for small models, and in the
     first epochs, when there is no history to predict from. On MNIST's perceptron its steps take five times as long as
-    plain ones, and gets no further in the same time. Targets must be classes.
+    plain ones, and it gets no further in the same time. Targets must be classes.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
