@@ -37,8 +37,8 @@ COLUMNS = {
 }
 GAINS = {
     "train_loss over plain": ("training loss", ".2g"),
-    "test_loss over plain": ("test loss", ".2g"),
-    "test_error over plain": ("test error", ".2g"),
+    "test_loss over plain": ("test loss", ".2f"),
+    "test_error over plain": ("test error", ".2f"),
     "times sooner than plain, 100%": ("times sooner", ".2g"),
     "importance": ("importance steps", ".0%"),
 }
