@@ -67,13 +67,7 @@ def test_rare_hard_samples_ask_for_the_largest_pools_and_the_summary_says_so():
     assert "cost 3.67" in trainer.summary()
     # The growth shown is that of the size in use.
     assert 3.67 * 0.95 < trainer._steps[next(iter(trainer._steps))].offer(trainer._state.signals)[0].growth <= 8
-
-
-def test_an_open_step_learns_the_discount_of_the_size_in_use():
-    model, *xy = hard_few()
-    trainer = ImportanceTraining(model, presample="auto", seed=1)
-    fit(trainer, *xy, epochs=5)
-    # Without dropout training measures what was predicted.
+    # The discount is that of the size in use: without dropout training measures what was predicted.
     assert trainer._state.signals.discount == pytest.approx(1.0, abs=0.15)
 
 
@@ -131,10 +125,10 @@ def test_a_size_is_traced_once_and_whoever_asks_for_figures_changes_nothing():
         model.call = lambda *args, call=call, traces=traces, **more: traces.append(1) or call(*args, **more)
         trainer = ImportanceTraining(model, presample="auto", seed=1)
         recorder = Asking() if asks else keras.callbacks.Callback()
-        fit(trainer, *xy, epochs=5, callbacks=[recorder])
+        fit(trainer, *xy, epochs=3, callbacks=[recorder])
         (steps,) = trainer._steps.values()
         before, sizes = len(traces), len(steps._made)
-        fit(trainer, *xy, epochs=2, callbacks=[recorder])
+        fit(trainer, *xy, epochs=1, callbacks=[recorder])
         assert len(steps._made) > sizes or len(traces) == before
         weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
     np.testing.assert_array_equal(*weights)
