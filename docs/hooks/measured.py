@@ -25,7 +25,7 @@ PLACE = re.compile(r"<!-- (measured|tables|gains): ([\w-]+)(?: in ([\w-]+))? -->
 BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 PLAIN = ("plain", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counted as two)"}
-RATES = {"anytime": "held constant", "budget": "tuned for plain training and decayed to zero"}
+RATES = {"anytime": "held constant", "budget": "decayed to zero by a cosine"}
 COLUMNS = {
     "train_loss": ("training loss", ".3g"),
     "test_loss": ("test loss", ".3g"),
