@@ -86,7 +86,6 @@ class TrainFunction:
             self._held.clear()
             self._queue.clear()
             self._feed = None
-            self.steps.cost.pause()
         self.steps.cost.begin()
         logs, steps, spent = None, self._count(), counters["forwards"]
         if steps <= 0 and self._taken < self.prepared.num_batches:

@@ -6,21 +6,21 @@ weighted reshuffle and the default gate are this library's. Nothing is computed 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
 import keras
 
-from importance_sampling.conditions import Cost, GrowthCondition, MeasuredCost, gate
+from importance_sampling.conditions import GrowthCondition, MeasuredCost, gate
 from importance_sampling.conditions.cost import COSTS
 from importance_sampling.datasets.base import is_real
-from importance_sampling.open_steps import ChosenPoolSteps, OpenSteps, PoolSteps
+from importance_sampling.open_steps import ChosenPoolSteps, OpenSteps
 from importance_sampling.open_steps.chosen import PRESAMPLES
 from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
-from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.sources import Prepared
 from importance_sampling.state import TrainerState
 from importance_sampling.training.pools import PoolTrainer
@@ -161,17 +161,10 @@ class ImportanceTraining(PoolTrainer):
                 scored=1.0,
             )
         elif self.presample == "auto":
-            steps = self._chosen_steps(keras_function, prepared)
+            make = functools.partial(self._unbiased_steps, keras_function, presamples=PRESAMPLES)
+            steps = ChosenPoolSteps(make, prepared.batch_size, self._state)
         else:
-            pool_size = self._rows_needed(prepared)
-            sampler = PoolSampler(pool_size, prepared.batch_size, self.alpha, self.resampling, UNBIASED)
-            steps = self._pool_steps(keras_function, sampler)
-        steps.cost = MeasuredCost() if self.cost == "measured" else Cost()
+            steps = self._unbiased_steps(keras_function, self._rows_needed(prepared), prepared.batch_size)
+        if self.cost == "measured":
+            steps.cost = MeasuredCost()
         return steps
-
-    def _chosen_steps(self, keras_function: Callable, prepared: Prepared) -> ChosenPoolSteps:
-        def make(pool_size: int, picked: int) -> PoolSteps:
-            sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
-            return self._pool_steps(keras_function, sampler, PRESAMPLES)
-
-        return ChosenPoolSteps(make, prepared.batch_size, self._state)

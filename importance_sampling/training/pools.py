@@ -13,7 +13,7 @@ import keras
 from importance_sampling.conditions import gate
 from importance_sampling.open_steps import OpenSteps, PoolSteps
 from importance_sampling.probabilities import check_alpha
-from importance_sampling.reweighting import BiasedReweightingPolicy
+from importance_sampling.reweighting import UNBIASED, BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.pool import PoolSampler
@@ -29,6 +29,13 @@ class PoolTrainer(Trainer):
         self, keras_function: Callable, sampler: PoolSampler, presamples: tuple[float, ...] = ()
     ) -> PoolSteps:
         return PoolSteps(self.model, keras_function, sampler, self._state, self._scoring, presamples)
+
+    def _unbiased_steps(
+        self, keras_function: Callable, pool_size: int, picked: int, presamples: tuple[float, ...] = ()
+    ) -> PoolSteps:
+        """For trainers that have an alpha and a resampling."""
+        sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
+        return self._pool_steps(keras_function, sampler, presamples)
 
 
 class BiasedImportanceTraining(PoolTrainer):

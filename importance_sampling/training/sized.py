@@ -5,16 +5,15 @@ Source: the classes of these names of earlier versions of the method's library. 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.open_steps import OpenSteps, PoolSteps, SizedPoolSteps
+from importance_sampling.open_steps import OpenSteps, SizedPoolSteps
 from importance_sampling.probabilities import check_alpha
-from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import resampling as resampling_schemes
-from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.samplers.sizes import (
     check_time_options,
     constant_time_sizes,
@@ -58,12 +57,7 @@ class SizedPoolTrainer(PoolTrainer):
         raise NotImplementedError
 
     def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
-        size = prepared.batch_size
-
-        def make(pool_size: int, picked: int) -> PoolSteps:
-            sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
-            return self._pool_steps(keras_function, sampler)
-
+        size, make = prepared.batch_size, functools.partial(self._unbiased_steps, keras_function)
         return SizedPoolSteps(lambda: self._sizes(self._state.counters["tau"], size), make, size)
 
 
