@@ -154,6 +154,7 @@ class TrainFunction:
         steps = self.steps.ready(steps, self._draw, lambda batches: self._held.extendleft(reversed(batches)))
         if not steps:
             return None, self._count()  # what is left of the pass doesn't fill a pool
+        self.steps.left = self._left()
         logs = self.steps.take(self._iterator, steps, self.listeners)
         if self.steps.reads_batches:
             self._taken += steps
@@ -169,7 +170,8 @@ class TrainFunction:
         largest = max(rate, self.state.counters["rate"])
         terms = terms._replace(rate=rate / largest if largest else 1.0)
         if self.prepared.num_batches:
-            terms = terms._replace(passed=round(self.state.counters["passed"], 6), left=self._left())  # a sum of parts
+            passed = round(self.state.counters["passed"], 6)  # a sum of parts
+            terms = terms._replace(passed=passed, left=self._left() / self.prepared.num_batches)
         self.condition.observe(self.signals, terms)
         self.state.counters.update(
             since_look=0,
@@ -180,10 +182,9 @@ class TrainFunction:
         )
 
     def _left(self) -> float:
-        """Passes over the data that are left of `fit`."""
-        arguments, batches = self.prepared.arguments, self.prepared.num_batches
-        steps = (arguments["epochs"] - self.epoch) * (arguments["steps_per_epoch"] or batches) - self.epoch_steps
-        return steps / batches
+        """Steps that are left of `fit`."""
+        each = self.prepared.arguments["steps_per_epoch"] or self.prepared.num_batches or math.inf
+        return (self.prepared.arguments["epochs"] - self.epoch) * each - self.epoch_steps
 
     # Closed
 

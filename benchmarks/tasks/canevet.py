@@ -16,4 +16,4 @@ def load(file: Path | None) -> Data:
     return Data.of(CanevetICML2016(N=775))
 
 
-TASK = Task(load=load, build=lambda: small_nn((2,), 2), rate=0.001, tuned=0.001, seconds=20, steps=8000)
+TASK = Task(load=load, build=lambda: small_nn((2,), 2), rate=0.001, tuned=0.004, seconds=10, steps=8000)

@@ -25,4 +25,4 @@ def build() -> keras.Model:
     return model
 
 
-TASK = Task(load=images, build=build, rate=0.001, tuned=0.001, seconds=60, steps=3200)
+TASK = Task(load=images, build=build, rate=0.001, tuned=0.004, seconds=45, steps=3200)

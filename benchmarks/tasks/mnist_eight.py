@@ -17,4 +17,4 @@ def load(file: Path | None) -> Data:
     return kept._replace(y_train=kept.y_train[:, [8]], y_test=kept.y_test[:, [8]])
 
 
-TASK = Task(load=load, build=lambda: perceptron(1), rate=0.001, tuned=0.001)
+TASK = Task(load=load, build=lambda: perceptron(1), rate=0.001, tuned=0.001, seconds=16)

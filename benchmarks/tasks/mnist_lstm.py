@@ -23,4 +23,4 @@ def build() -> keras.Model:
     return model
 
 
-TASK = Task(load=load, build=build, rate=0.001, tuned=0.001, seconds=60, steps=4000)
+TASK = Task(load=load, build=build, rate=0.001, tuned=0.008, seconds=45, steps=4000)

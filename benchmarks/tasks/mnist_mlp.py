@@ -3,4 +3,4 @@
 from tasks.mnist import perceptron, rows
 from tasks.task import Task
 
-TASK = Task(load=rows, build=perceptron, rate=0.001, tuned=0.001, steps=4000)
+TASK = Task(load=rows, build=perceptron, rate=0.001, tuned=0.001, seconds=30, steps=4000)

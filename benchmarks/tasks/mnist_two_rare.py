@@ -14,4 +14,4 @@ def load(file: Path | None) -> Data:
     return rows(file).thinned({digit: KEPT for digit in RARE})
 
 
-TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.001)
+TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16)

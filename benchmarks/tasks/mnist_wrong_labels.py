@@ -24,4 +24,4 @@ def load(file: Path | None) -> Data:
     return Data(x_train, np.eye(10, dtype="float32")[labels], x_test, y_test)
 
 
-TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.001)
+TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16)

@@ -41,6 +41,7 @@ class OpenSteps:
         batch_size: int, of the steps.
         reads_batches: bool, whether open steps take batches from Keras's own iterator.
         cost: `Cost`, of a step by how much is scored for it.
+        left: float, how many steps of `fit` are still to come.
     """
 
     reads_batches = False
@@ -63,6 +64,7 @@ class OpenSteps:
         self.points = PreActivations(model, scoring.layer)
         self.scorer = Scorer(model, scoring.score, self.points, scoring.slice_size)
         self.cost = Cost()
+        self.left = float("inf")
         self._loss_tracker = model._loss_tracker
         self.keras_traced = False  # whether Keras's function has run
         self.prepared: Prepared | None = None

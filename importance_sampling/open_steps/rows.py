@@ -93,7 +93,8 @@ class RowSteps(OpenSteps):
         logs: dict = {}
         if self.scorer.score not in MEASURED:
             self.spend(scored=n * self.batch_size)
-        for _ in range(n):
+        for step in range(n):
+            self.sampler.left = (self.left - step) * self.batch_size
             indices, weights, scores, fair = self.sampler.draw(self.batch_size)
             self.spend(trained=len(indices) - self.batch_size)  # a sampler may draw fewer
             logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))

@@ -46,6 +46,7 @@ class BaseSampler:
         needs_model: bool, whether it scores with a model.
         candidate_scores: float64 `(n,)`, of the candidates of the last draw, before any smoothing; None where the batch
             was drawn without.
+        left: float, how many draws are still to come, infinity where nobody said; whoever trains may keep it.
 
     Args:
         dataset: has `train_data`, by which `train_data[idxs]` is `(x, y)` and `len(train_data)` the number of rows.
@@ -75,6 +76,7 @@ class BaseSampler:
     needs_scores = False
     needs_model = False
     candidate_scores: np.ndarray | None = None
+    left = float("inf")
     _saved: tuple[str, ...] = ()
     _parts: tuple[str, ...] = ()
 
