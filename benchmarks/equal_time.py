@@ -30,7 +30,7 @@ from results import Results
 from ways import WAYS, YARDSTICKS
 
 from importance_sampling.comparison import Clock, Evaluation, alike, forward_equivalents, report, train
-from importance_sampling.comparison.figures import SHARES, compared, table
+from importance_sampling.comparison.figures import SHARES, compared, promise, table
 
 PROTOCOLS = {  # shares of a task's budget, and how many measurements on the way
     "anytime": ((1.0,), 10),
@@ -186,6 +186,7 @@ def write_report(wanted: Sequence[Mapping], results: Results, out: Path) -> None
         texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, report.COLUMNS)}\n")
         texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
         report.picture(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
+    texts.append(promise(figures) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
     (out / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

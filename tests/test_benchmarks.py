@@ -15,6 +15,7 @@ from importance_sampling.comparison.figures import (
     end,
     loss_at,
     lower,
+    promise,
     reached,
     sooner,
     summarise,
@@ -96,6 +97,17 @@ def test_ways_are_compared_seed_by_seed():
     assert ours["train_loss over plain"]["n"] == 2 and ours["train_loss"]["n"] == 3
     assert ours["ms/step"]["median"] == pytest.approx(200.0) and ours["importance"]["median"] == 0.5
     assert ours["cost/step"]["median"] == 3.0
+
+
+def test_the_promise_names_every_comparison_in_which_a_test_loss_is_more_than_2_per_cent_above():
+    def group(task, over):
+        rows = [dict(way="plain"), dict(way="default", **{"test_loss over plain": summarise(over)})]
+        return dict(task=task, protocol="budget", by="seconds", budget=7.5, ways=rows)
+
+    groups = [group("a", [0.9, 1.019, 4.0]), group("b", [1.0, 1.0, 1.021]), group("c", [1.021, 1.021, 0.1])]
+    assert promise(groups).endswith("in 2 of 3 comparisons; above it in `c`, 7.5 seconds, budget (1.02).")
+    assert promise(groups[:2]).endswith("at most 2% above that of `plain` in 2 of 2 comparisons.")
+    assert promise(groups, "biased") == promise([]) == ""
 
 
 def test_a_table_has_a_way_a_row_and_leaves_out_what_is_not_there():

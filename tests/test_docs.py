@@ -127,6 +127,9 @@ def test_tables_of_a_file_have_a_heading_for_each_task():
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits", "mnist_mlp"]
     assert text.count("| biased") == 2
     assert "Digits by a perceptron" in text  # what the task's module says of it
+    longer = dict(group(), budget=60.0)
+    text = measured.filled("<!-- tables: budget -->", {"budget": [group(), longer]})
+    assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits, 15 seconds", "digits, 60 seconds"]
 
 
 def test_gains_have_a_row_for_each_task():
@@ -138,7 +141,7 @@ def test_gains_have_a_row_for_each_task():
 
 
 def test_where_nothing_was_measured_a_page_shows_no_table():
-    for place in ("measured: svrg", "tables: anytime", "gains: default in anytime"):
+    for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "promise: default in anytime"):
         assert measured.filled(f"A\n\n<!-- {place} -->\n\nB", {}) == "A\n\n\n\nB"
     page = "A\n<!-- if anytime -->\nfound\n<!-- end -->\nB\n<!-- if budget -->\nnot\n<!-- end -->\n"
     assert measured.filled(page, {"anytime": [group()]}) == "A\nfound\n\nB\n\n"

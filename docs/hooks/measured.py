@@ -6,6 +6,7 @@ file isn't there, or doesn't have what a place asks for, the page shows nothing.
     <!-- measured: WAY -->        the way beside plain training, from trainers.json, below a heading; `all`: all ways
     <!-- tables: FILE -->         all ways, a heading and a table for each task
     <!-- gains: WAY in FILE -->   what the way makes of each task, over plain training: a row a task
+    <!-- promise: WAY in FILE --> where its test loss is within 2 % of plain training's, and where it isn't
     <!-- if FILE --> ... <!-- end -->   shown only where there is the file
 """
 
@@ -16,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from importance_sampling.comparison.figures import table
+from importance_sampling.comparison.figures import promise, table
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "data"
 TASKS = ROOT / "benchmarks" / "tasks"
-PLACE = re.compile(r"<!-- (measured|tables|gains): ([\w-]+)(?: in ([\w-]+))? -->")
+PLACE = re.compile(r"<!-- (measured|tables|gains|promise): ([\w-]+)(?: in ([\w-]+))? -->")
 BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 PLAIN = ("plain", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counted as two)"}
@@ -58,6 +59,8 @@ def filled(markdown: str, files: Mapping[str, Sequence[Group]]) -> str:
         kind, name, file = found.groups()
         if kind == "tables":
             return _tables(files.get(name, ()))
+        if kind == "promise":
+            return promise(files.get(file, ()), name)
         return _gains(name, files.get(file, ())) if kind == "gains" else _card(name, files.get("trainers", ()))
 
     return PLACE.sub(place, BLOCK.sub(lambda block: block[2] if block[1] in files else "", markdown))
@@ -75,19 +78,23 @@ def _card(way: str, groups: Sequence[Group]) -> str:
 
 def _tables(groups: Sequence[Group]) -> str:
     texts = []
-    for group in groups:
+    for name, group in zip(_names(groups), groups, strict=True):
         about = f"{_about(group['task'])} {_conditions(group)}".strip()
-        texts += [f"### {group['task']}", about, _table(group["ways"], COLUMNS)]
+        texts += [f"### {name}", about, _table(group["ways"], COLUMNS)]
     return "\n\n".join(texts)
 
 
 def _gains(way: str, groups: Sequence[Group]) -> str:
-    several = len({group["task"] for group in groups}) < len(groups)
     rows = []
-    for group in groups:
-        name = f"{group['task']}, {group['budget']:g} {group['by']}" if several else group["task"]
+    for name, group in zip(_names(groups), groups, strict=True):
         rows += [dict(row, way=f"`{name}`") for row in group["ways"] if row["way"] == way]
     return _table(rows, GAINS, "task") if rows else ""
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    """What to call each: by the task, and by the budget too if tasks have several."""
+    several = len({group["task"] for group in groups}) < len(groups)
+    return [f"{group['task']}, {group['budget']:g} {group['by']}" if several else group["task"] for group in groups]
 
 
 def _conditions(group: Group) -> str:

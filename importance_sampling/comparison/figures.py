@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 LAST = 5  # measurements in the mean over the end, where a constant learning rate leaves single moments noisy
+SLACK = 0.02  # by how much a test loss may be above the yardstick's
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the budget
 END = ("train_loss", "test_loss", "test_error")
 
@@ -127,6 +128,30 @@ def compared(runs: Sequence[Mapping[str, Any]], yardsticks: Sequence[str]) -> li
                     row[f"loss over {yardstick}, {share:.0%}"] = summarise([lower(run, by, share) for run, by in pairs])
         rows.append(row)
     return rows
+
+
+def promise(groups: Sequence[Mapping[str, Any]], way: str = "default", yardstick: str = "plain") -> str:
+    """In a sentence, whether nobody lost by trying: where the way's test loss is within 2 % of the yardstick's.
+
+    Args:
+        groups: dicts of `task`, `protocol`, `by`, `budget`, and `ways`, which are rows from `compared`.
+        way: the way's name.
+        yardstick: the yardstick's name.
+
+    Returns:
+        The sentence; "" where there is nothing to compare.
+    """
+    ratio = f"test_loss over {yardstick}"
+    rows = [(group, row) for group in groups for row in group["ways"] if row["way"] == way and ratio in row]
+    if not rows:
+        return ""
+    above = [
+        f"`{group['task']}`, {group['budget']:g} {group['by']}, {group['protocol']} ({row[ratio]['median']:.2f})"
+        for group, row in rows
+        if row[ratio]["median"] > 1.0 + SLACK
+    ]
+    text = f"The test loss of `{way}` is at most {SLACK:.0%} above that of `{yardstick}` in {len(rows) - len(above)}"
+    return f"{text} of {len(rows)} comparisons{'; above it in ' if above else ''}{'; '.join(above)}."
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]], first: str = "way") -> str:
