@@ -53,7 +53,7 @@ def test_all_are_scored_anew_every_so_many_epochs():
 def test_a_table_is_filled_slice_by_slice(monkeypatch):
     monkeypatch.setattr("importance_sampling.samplers.table.READ_AT_ONCE", 7)
     table, model = ScoreTable(SIZE), Reader()
-    rescore(table.put, Toy(), model, np.arange(SIZE))
+    rescore(table.put, Toy(), model, SIZE)
     found = np.empty(SIZE)
     found[table.order] = table.scores
     np.testing.assert_allclose(found, SCORES, rtol=1e-6)

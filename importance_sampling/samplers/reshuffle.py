@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing, measurements
 from importance_sampling.samplers.calibration import Calibration, cells
 from importance_sampling.samplers.resampling import SystematicResampling
-from importance_sampling.samplers.table import RescoringSampler, scattered
+from importance_sampling.samplers.table import RescoringSampler
 
-YOUNG = 0.25  # epochs; a score seen since isn't measured anew
+SHORT = 0.1  # of an epoch: too little to score all samples for
 
 
 class ReshuffleSampler(RescoringSampler):
@@ -31,16 +30,13 @@ class ReshuffleSampler(RescoringSampler):
     worth is learnt as training measures them; before, e_i is the geometric mean of the sample's score and all scores'
     root mean square. Counts are N P_i rounded up or down, at random, so that their mean is exact.
 
-    Every `recompute` epochs samples are scored anew, without which the first epoch is a plain shuffled pass: the first
-    time all, later those whose scores are old or matter. Those seen in the last quarter of an epoch are left, and of
-    those that are expected to show less than the mean every other one is, in turn, so that no score is older than two
-    such times. Where `left` says that less than an epoch is to come, only that is laid out, by the scores at hand if it
-    is less than a third of one: scoring would cost more than the steps that it is for.
+    Every `recompute` epochs all samples are scored anew, without which the first epoch is a plain shuffled pass. All:
+    with half of the easy ones left for the next time, the training loss of one run in four jumped. Where `left` says
+    that less than an epoch is to come, only that is laid out, and by the scores at hand if it is less than a tenth of
+    one: scoring would cost several times what it is for.
 
     Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
-    some passes over them in NumPy when an epoch begins, and every `recompute` epochs about half a forward pass over the
-    data (the first time a whole one, and more than half while scores are nearly equal).
-
+    some passes over them in NumPy when an epoch begins, and 1 / `recompute` of a forward pass over the data an epoch.
     It loses where a sample is seen only once, and where high scores mean wrong labels; without scoring anew also under
     dropout, where what one step measures is a poor guess at the next.
 
@@ -120,10 +116,10 @@ class ReshuffleSampler(RescoringSampler):
     def _plan(self, smooth: Smoothing, left: float) -> None:
         """Lay out the next epoch, or what is left."""
         if self._is_due(left):
-            self._rescore(lambda *scored: self._remember(*measurements(*scored)), self._old_or_uncertain())
+            self._rescore(lambda *scored: self._remember(*measurements(*scored)))
             self._rescored = self._drawn
+        self._cells = cells(self._scores, self._drawn / self.size - self._seen)
         self._expected = self.calibration.expected()
-        self._cells = self._cells_now()
         p = probabilities(smooth(self._expected[self._cells]), self.alpha)
         order = self._rng.permutation(self.size)  # or equal samples would be taken in step with their order
         self._at = self.size - int(min(left, self.size))
@@ -131,20 +127,8 @@ class ReshuffleSampler(RescoringSampler):
         self._order[self._at :] = self._rng.permutation(order[drawn])
         self._p = p.astype("float32")
 
-    def _cells_now(self) -> np.ndarray:
-        return cells(self._scores, self._drawn / self.size - self._seen)
-
-    def _old_or_uncertain(self) -> np.ndarray:
-        """Which samples to score anew."""
-        if self._rescored < 0:
-            return np.arange(self.size)
-        expected = self.calibration.expected()[self._cells_now()]
-        turn = self._drawn // (self.recompute * self.size)
-        is_due = (expected >= expected.mean()) | (scattered(self.size) % 2 == turn % 2) | np.isnan(self._scores)
-        return np.flatnonzero(is_due & ~(self._drawn / self.size - self._seen < YOUNG))
-
     def _is_due(self, left: float) -> bool:
         """Whether all samples are to be scored anew; with scores at hand only if enough is left to earn it back."""
         if not self.recompute or self._rescored < 0:
             return self.recompute > 0
-        return self._drawn - self._rescored >= self.recompute * self.size and PLAIN_STEP * left >= self.size
+        return self._drawn - self._rescored >= self.recompute * self.size and left >= SHORT * self.size

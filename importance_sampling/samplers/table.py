@@ -85,13 +85,12 @@ class RescoringSampler(BaseSampler):
         self.model = model
         self.recompute = int(recompute)
 
-    def _rescore(self, put: Callable, indices: np.ndarray | None = None) -> None:
-        """Score samples anew, all unless told which."""
-        rescore(put, self.dataset, self.model, np.arange(self.size) if indices is None else indices)
+    def _rescore(self, put: Callable) -> None:
+        rescore(put, self.dataset, self.model, self.size)
 
 
-def rescore(put: Callable, dataset: Any, model: Any, indices: np.ndarray) -> None:
-    """Score samples anew and `put(indices, scores)` them, reading the dataset in slices."""
-    for start in range(0, len(indices), READ_AT_ONCE):
-        part = indices[start : start + READ_AT_ONCE]
-        put(part, score_rows(model, dataset, part, SCORED_AT_ONCE))
+def rescore(put: Callable, dataset: Any, model: Any, size: int) -> None:
+    """Score all `size` samples anew and `put(indices, scores)` them, reading the dataset in slices."""
+    for start in range(0, size, READ_AT_ONCE):
+        indices = np.arange(start, min(start + READ_AT_ONCE, size))
+        put(indices, score_rows(model, dataset, indices, SCORED_AT_ONCE))

@@ -34,9 +34,8 @@ class ImportanceTraining(PoolTrainer):
     Samples are drawn with P_i = (1 - alpha) s_i / sum(s) + alpha / B out of B, and weighed by 1 / (B P_i), so that the
     expected gradient is that of uniform batches. Unbiased. That is done in one of two ways:
 
-    - `"reshuffle"`, for data in memory: as an epoch begins samples are scored, and the whole epoch is resampled by what
-      training is expected to measure of each (`samplers.ReshuffleSampler`). A step costs 4/3 of a plain one to begin
-      with, when all are scored, and about 7/6 later, when those are whose scores are old or matter.
+    - `"reshuffle"`, for data in memory: as an epoch begins every sample is scored, and the whole epoch is resampled by
+      what training is expected to measure of each (`samplers.ReshuffleSampler`). A step costs 4/3 of a plain one.
     - `"pool"`, for whatever comes batch by batch or is read from a disk: every step scores a pool of
       `presample * batch_size` uniform candidates, and costs about 1 + presample/3 plain ones.
 

@@ -91,8 +91,7 @@ class ReshuffleTraining(TableTrainer):
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
         score, layer, alpha, seed: as for `ImportanceTraining`.
-        recompute: int >= 0, default 0: never; every how many epochs samples are scored anew: all the first time, which
-            takes a third of an epoch, then those whose scores are old or matter.
+        recompute: int >= 0, default 0: never; every how many epochs all are scored anew, a third of an epoch.
         tau_th: float or None (default): no gate.
 
     Raises:
