@@ -79,6 +79,15 @@ def test_before_the_first_pool_a_probe_tells_what_scoring_takes(timed):
     assert cost(4.0) == 2.0  # the pool's own word counts for more
 
 
+def test_a_probe_before_there_are_plain_steps_was_the_first_all_the_same(timed):
+    cost, call = timed
+    call(30.0, scored=1.0)
+    call(2.0, times=7)
+    assert cost(3.0) == 2.0
+    call(2.5, scored=1.0)
+    assert cost(4.0) == 1.0 + 4 * 0.25
+
+
 def test_a_pass_that_is_scored_ahead_is_told_from_the_step_it_came_with(timed):
     cost, call = timed
     call(2.0, times=7)
@@ -199,9 +208,9 @@ def test_the_gate_knows_how_many_passes_are_left(steps_per_epoch):
         return observe(signals, terms)
 
     trainer.condition.observe = watch
-    epochs = 6 if steps_per_epoch is None else 15
+    epochs = 6 if steps_per_epoch is None else 20
     trainer.fit(x, y, batch_size=16, epochs=epochs, initial_epoch=2, steps_per_epoch=steps_per_epoch, verbose=0)
-    # A pass is 40 batches, and there are 160 or 104 steps; while open it looks once a step is taken, not yet counted.
+    # A pass is 40 batches, and there are 160 or 144 steps; while open it looks once a step is taken, not yet counted.
     total = (epochs - 2) * (steps_per_epoch or 40)
     assert len(seen) > 4
     assert all(left == pytest.approx((total - steps) / 40, abs=1e-6) for steps, left in seen)

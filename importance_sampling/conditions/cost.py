@@ -105,6 +105,8 @@ class MeasuredCost(Cost):
         elif self._plain.are_enough:
             step = self._open if is_open and self._open.are_enough else self._plain
             (self._pools if is_open else self._probes).add(max(took - steps * step.median, 0.0) / scored)
+        else:
+            (self._pools if is_open else self._probes).skip()
 
     def pause(self) -> None:
         """What comes before the next call is none of the last one's time."""
@@ -122,6 +124,10 @@ class Durations:
         """Take one in."""
         if not self._is_first:
             self._last.append(seconds)
+        self._is_first = False
+
+    def skip(self) -> None:
+        """One went by that can't be told; it may have been the first."""
         self._is_first = False
 
     def __bool__(self) -> bool:
