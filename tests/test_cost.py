@@ -141,6 +141,8 @@ def test_a_gate_waits_for_a_cost_that_is_to_be_measured():
     gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, Terms(2.0, known=False))
     assert gate.explain(signals) == "growth 2.90, cost 2.00 (not measured yet)"
+    gate.observe(signals, Terms(2.0, measured=True))
+    assert gate.explain(signals) == "growth 2.90, cost 2.00 (measured)"
     assert gate.observe(signals, Terms(2.0))
     assert not gate.observe(signals, Terms(2.0, known=False))  # of a state that was restored open
 
@@ -185,6 +187,7 @@ def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
     trainer.fit(x, y, batch_size=16, epochs=4, verbose=0)
     assert (trainer.open_steps > 0) == opens
     assert trainer.condition.terms.cost == pytest.approx(61.0 if slow == "scoring" else 1.03, rel=1e-3)
+    assert f"cost {trainer.condition.terms.cost:.2f} (measured)" in trainer.summary()
 
 
 def test_a_gate_that_was_restored_open_measures_before_it_goes_on(tmp_path):

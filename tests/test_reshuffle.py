@@ -290,9 +290,9 @@ def test_a_million_samples_take_little_time_to_draw_from():
         drawn = sampler.draw(batch)
         sampler.update(drawn.indices, scores[drawn.indices])
         spent.append(time.process_time() - start)
-    assert np.median(spent) < 0.002  # 0.1 ms on one core at 3 GHz
+    assert np.median(spent) < 0.0002  # 0.02 ms on one core at 3 GHz: half a per cent of a step of 4 ms
     sampler._scores[:] = scores
     start = time.process_time()
     sampler._plan(lambda scores: scores, np.inf)
-    # Once an epoch of 7812 batches.
-    assert (time.process_time() - start) / (size / batch) < 0.002
+    # 0.1 s once an epoch of 7812 batches, so 0.02 ms a step.
+    assert (time.process_time() - start) / (size / batch) < 0.0002

@@ -24,6 +24,7 @@ class Terms(NamedTuple):
     left: float = float("inf")  # passes that are left of `fit`
     ahead: bool = False  # whether what a pass costs more is spent as it begins
     known: bool = True  # whether the cost is, if it is to be measured
+    measured: bool = False  # whether the cost was measured
 
     @property
     def opening_cost(self) -> float:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+from importance_sampling.conditions.base import Terms
 
 PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
 
@@ -29,10 +32,20 @@ class Cost:
     """
 
     is_known = True
+    is_measured = False
 
     def __call__(self, scored: float) -> float:
         """The cost of a step for which `scored` batches are scored, in plain steps."""
         return 1.0 + scored / PLAIN_STEP
+
+    def terms(self, scored: float, **others: Any) -> Terms:
+        """What the signals of such steps are held against.
+
+        Args:
+            scored: float, how many batches are scored for a step.
+            others: further fields of `Terms`.
+        """
+        return Terms(self(scored), known=self.is_known, measured=self.is_measured, **others)
 
     def begin(self) -> None:
         """A call begins."""
@@ -71,6 +84,8 @@ class MeasuredCost(Cost):
     def is_known(self) -> bool:
         """Whether there is a plain step to hold others against."""
         return self._plain.are_enough
+
+    is_measured = is_known
 
     def __call__(self, scored: float) -> float:
         """The cost of a step for which `scored` batches are scored, in plain steps."""

@@ -42,6 +42,8 @@ class GrowthCondition(Condition):
         text = f"growth {signals.trusted_growth:.2f}, cost {terms.cost:.2f}"
         if not terms.known:
             text += " (not measured yet)"
+        elif terms.measured:
+            text += " (measured)"
         if terms.rate < 1.0:
             text += f", learning rate at {terms.rate:.0%} of its peak"
         if self.satisfied:

@@ -35,20 +35,20 @@ class ChosenPoolSteps(SizedPoolSteps):
     def choose(self, signals: Signals) -> None:
         """Take the size that gains most."""
         fitting = self._fitting()
-        best = most_gaining(signals.growth[: len(fitting)], list(map(self._cost, fitting)), self._at())
+        costs = [self._terms(presample).cost for presample in fitting]
+        best = most_gaining(signals.growth[: len(fitting)], costs, self._at())
         self.state.counters["presample"] = fitting[best]
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What pools of the size chosen promise a gate, and on which terms."""
-        terms = Terms(cost=self._cost(self._presample()), known=self.cost.is_known)
-        return signals._replace(growth=signals.growth[self._at()]), terms
+        return signals._replace(growth=signals.growth[self._at()]), self._terms(self._presample())
 
     def notes(self) -> list[str]:
         """Which size the pools had."""
         return [f"Pools were of {self.sampler.presample:g} batches at the end."]
 
-    def _cost(self, presample: float) -> float:
-        return self.cost(self.scorer.passes * presample)
+    def _terms(self, presample: float) -> Terms:
+        return self.cost.terms(self.scorer.passes * presample)
 
     def _at(self) -> int:
         return self._fitting().index(self._presample())

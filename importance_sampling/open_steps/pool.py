@@ -84,7 +84,7 @@ class PoolSteps(OpenSteps):
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms."""
-        return signals, Terms(cost=self.cost(self.scorer.passes * self.sampler.presample), known=self.cost.is_known)
+        return signals, self.cost.terms(self.scorer.passes * self.sampler.presample)
 
     def signals(self, scores: Any) -> Signals:
         """What the scores say of drawing from pools."""

@@ -108,8 +108,7 @@ class RowSteps(OpenSteps):
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms."""
-        cost = self.cost(self.scored)
-        return signals, Terms(cost, growth=LEAST_GROWTH, passes=1.0, ahead=True, known=self.cost.is_known)
+        return signals, self.cost.terms(self.scored, growth=LEAST_GROWTH, passes=1.0, ahead=True)
 
     def signals(self, scores: Any) -> Signals:
         """What the scores of a fair sample say of drawing rows by their scores."""
