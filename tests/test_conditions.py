@@ -219,6 +219,8 @@ def test_where_steps_cost_nothing_the_default_gate_asks_for_more_growth_than_tha
 
 def test_the_default_gate_closes_when_the_learning_rate_falls():
     gate = GrowthCondition()
+    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.94))  # to begin, it must not be on its way down
+    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.95))
     assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.8))
     assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.79))
     assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 79% of its peak"

@@ -13,7 +13,8 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.probabilities import clean_scores
 
 HYSTERESIS = 0.95
-LEAST_RATE = 0.8
+LEAST_RATE = 0.8  # over the peak, to stay open
+OPENING_RATE = 0.95
 
 
 class GrowthCondition(Condition):
@@ -23,18 +24,19 @@ class GrowthCondition(Condition):
     the weights is in proportion to the rate: a rate that decays takes away what importance sampling would, and what is
     left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss.
 
-    To begin, the terms may ask for more growth than that, and for some passes over the data; and what is spent ahead of
-    a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, so that noise doesn't
-    flip it at every look.
+    To begin, the rate must be at least 0.95 of the largest: one that is on its way down would close the gate before
+    what opening costs is earned back. The terms may ask for more growth than the cost, and for some passes over the
+    data; and what is spent ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of
+    the cost, so that noise doesn't flip it at every look.
     """
 
     def _decide(self, signals: Signals) -> bool:
         growth, terms = signals.trusted_growth, self.terms
         if self.satisfied:
-            pays = growth > HYSTERESIS * terms.cost
+            pays = growth > HYSTERESIS * terms.cost and terms.rate >= LEAST_RATE
         else:
-            pays = growth > max(terms.opening_cost, terms.growth) and terms.passed >= terms.passes
-        return pays and terms.known and terms.rate >= LEAST_RATE
+            pays = growth > max(terms.opening_cost, terms.growth) and terms.rate >= OPENING_RATE
+        return pays and terms.known and (self.satisfied or terms.passed >= terms.passes)
 
     def explain(self, signals: Signals) -> str:
         """The growth beside the cost, and whatever else keeps it closed."""
