@@ -219,12 +219,22 @@ def test_where_steps_cost_nothing_the_default_gate_asks_for_more_growth_than_tha
 
 def test_the_default_gate_closes_when_the_learning_rate_falls():
     gate = GrowthCondition()
-    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.94))  # to begin, it must not be on its way down
+    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.98))  # to begin, it must not be on its way down
+    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.99))
     assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.95))
-    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.8))
-    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.79))
-    assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 79% of its peak"
+    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.94))
+    assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 94% of its peak"
     assert gate.observe(signals(growth=3.0), Terms(2.0, rate=1.0))  # it may rise again
+
+
+def test_few_samples_that_have_all_of_the_gradient_are_worth_it_at_a_rate_that_falls():
+    gate = GrowthCondition()
+    assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.8))
+    assert gate.observe(signals(growth=25.0), Terms(2.0, rate=0.8))
+    assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.9))
+    assert gate.observe(signals(growth=99.0), Terms(2.0, rate=0.9))
+    assert not gate.observe(signals(growth=99.0, discount=0.2), Terms(2.0, rate=0.9))  # 19.8
+    assert not gate.observe(signals(growth=99.0), Terms(2.0, rate=0.79))
 
 
 def test_the_published_gate_compares_tau_with_its_threshold():

@@ -13,30 +13,35 @@ from importance_sampling.datasets.base import is_real
 from importance_sampling.probabilities import clean_scores
 
 HYSTERESIS = 0.95
-LEAST_RATE = 0.8  # over the peak, to stay open
-OPENING_RATE = 0.95
+# Learning rates, over the largest so far. A cosine is below the first after a sixteenth of the run.
+STEADY = 0.99  # to open: one that is on its way down closes the gate before what opening costs is earned back
+STILL_STEADY = 0.95  # to stay open
+LEAST_RATE = 0.8
+RARE_GROWTH = 25.0
 
 
 class GrowthCondition(Condition):
     """Open while the effective batch grows by more than an open step costs, and noise is what holds training back.
 
-    That is growth > cost, at a learning rate of at least 0.8 of the largest so far. The noise that a gradient leaves in
-    the weights is in proportion to the rate: a rate that decays takes away what importance sampling would, and what is
-    left to it then is to fit the hardest samples, which lowers the training loss and raises the test loss.
+    That is growth > cost, at a learning rate that isn't falling. The noise that a gradient leaves in the weights is in
+    proportion to the rate: a rate that decays takes away what importance sampling would, and what is left to it then is
+    to fit the hardest samples, which lowers the training loss and raises the test loss. So the rate must be at least
+    0.99 of the largest so far to open, and 0.95 to stay open. Where few samples have nearly all of the gradient, as
+    where a class is rare, uniform batches have too few of them at any rate: a growth of 25 is enough down to 0.8.
 
-    To begin, the rate must be at least 0.95 of the largest: one that is on its way down would close the gate before
-    what opening costs is earned back. The terms may ask for more growth than the cost, and for some passes over the
-    data; and what is spent ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of
-    the cost, so that noise doesn't flip it at every look.
+    To begin, the terms may ask for more growth than the cost, and for some passes over the data; and what is spent
+    ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, so that noise
+    doesn't flip it at every look.
     """
 
     def _decide(self, signals: Signals) -> bool:
         growth, terms = signals.trusted_growth, self.terms
         if self.satisfied:
-            pays = growth > HYSTERESIS * terms.cost and terms.rate >= LEAST_RATE
+            pays, steady = growth > HYSTERESIS * terms.cost, STILL_STEADY
         else:
-            pays = growth > max(terms.opening_cost, terms.growth) and terms.rate >= OPENING_RATE
-        return pays and terms.known and (self.satisfied or terms.passed >= terms.passes)
+            pays, steady = growth > max(terms.opening_cost, terms.growth) and terms.passed >= terms.passes, STEADY
+        matters = terms.rate >= (LEAST_RATE if growth >= RARE_GROWTH else steady)
+        return pays and matters and terms.known
 
     def explain(self, signals: Signals) -> str:
         """The growth beside the cost, and whatever else keeps it closed."""
