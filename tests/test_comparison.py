@@ -175,8 +175,8 @@ def test_a_trainer_tells_its_cost_steps_pools_and_looks():
     trainer = ImportanceTraining(build(), tau_th=1e9, seed=1)
     assert trainer.forward_equivalents == 0.0
     trainer.fit(x, y, batch_size=16, epochs=5, verbose=0, on_scores=lambda sampler, scores: scored.append(len(scores)))
-    assert scored == [16, 16, 16]  # after 1 step, and every 17 from there on
-    assert trainer.forward_equivalents == 3 * 40 + 3
+    assert scored == [16, 16]  # after 1 step and 17 more; the next look would be the 52nd step's
+    assert trainer.forward_equivalents == 3 * 40 + 2
 
 
 def test_the_unit_of_a_budget_must_be_known():

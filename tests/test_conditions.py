@@ -231,7 +231,8 @@ def test_few_samples_that_have_all_of_the_gradient_are_worth_it_at_a_rate_that_f
     gate = GrowthCondition()
     assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.8))
     assert gate.observe(signals(growth=25.0), Terms(2.0, rate=0.8))
-    assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.9))
+    assert gate.observe(signals(growth=23.8), Terms(2.0, rate=0.9))  # 0.95 of it are enough now
+    assert not gate.observe(signals(growth=23.7), Terms(2.0, rate=0.9))
     assert gate.observe(signals(growth=99.0), Terms(2.0, rate=0.9))
     assert not gate.observe(signals(growth=99.0, discount=0.2), Terms(2.0, rate=0.9))  # 19.8
     assert not gate.observe(signals(growth=99.0), Terms(2.0, rate=0.79))

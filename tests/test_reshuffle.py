@@ -7,7 +7,7 @@ import pytest
 from toys import SCORES, SIZE, VALUES, Reader, Toy
 
 from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy, BiasedReweightingPolicy
-from importance_sampling.samplers import ReshuffleSampler
+from importance_sampling.samplers import PowerSmoothingSampler, ReshuffleSampler
 from importance_sampling.samplers.calibration import AGES, MEMORY, SIZES, SMALLEST, Calibration, cells
 
 UNSEEN = AGES * SIZES
@@ -65,22 +65,25 @@ def test_all_are_scored_anew_every_so_many_epochs_the_first_included(recompute):
         assert model.scored == SIZE * (1 + number // recompute)
 
 
-@pytest.mark.parametrize(("left", "times"), [(60, 2), (20, 2), (6, 2), (5, 1)])
-def test_what_is_left_is_laid_out_by_itself_and_scored_if_it_is_a_tenth_of_an_epoch(left, times):
+def in_fits(sampler, *fits, batch_size=6):
+    """Draw and measure as trainers do that know how many samples each `fit` draws."""
+    drawn = []
+    for samples in fits:
+        for left in range(samples, 0, -batch_size):
+            sampler.left = left
+            drawn += epoch(sampler, min(batch_size, left), 1)
+    return drawn
+
+
+@pytest.mark.parametrize(("left", "times"), [(60, 2), (20, 2), (7, 2), (6, 1)])
+def test_what_is_left_is_laid_out_by_itself_and_scored_if_it_is_more_than_a_tenth_of_an_epoch(left, times):
     model = Reader()
     sampler = build(model=model, recompute=1)
-    sampler.left = SIZE + left  # draws
-    epoch(sampler, 10, 6)
-    sampler.left = left
-    steps = [min(7, left - at) for at in range(0, left, 7)]
-    drawn = []
-    for n in steps:
-        drawn.append(sampler.draw(n))
-        sampler.left -= n
-    indices, weights, *_ = joined(drawn)
+    drawn = in_fits(sampler, SIZE + left)
     assert model.scored == times * SIZE
     assert sampler._at == SIZE  # nothing was laid out that isn't drawn
     # Every sample left P_i times, up or down.
+    indices, weights, *_ = joined(drawn[10:])
     count, exact = np.bincount(indices, minlength=SIZE), left * sampler._p.astype("float64")
     assert (count >= np.floor(exact - 1e-4)).all() and (count <= np.ceil(exact + 1e-4)).all()
     np.testing.assert_allclose(weights, 1 / (SIZE * sampler._p[indices]), rtol=1e-5)
@@ -88,11 +91,36 @@ def test_what_is_left_is_laid_out_by_itself_and_scored_if_it_is_a_tenth_of_an_ep
 
 def test_a_batch_that_ends_one_plan_and_begins_another_counts_what_it_has_drawn():
     sampler = build(model=Reader(), recompute=1)
-    sampler.left = SIZE + 4
-    epoch(sampler, 11, 5)  # 55 of 64; without what the batch has drawn by then, 9 are a tenth
-    sampler.left = 9
-    assert len(sampler.draw(9).indices) == 9
+    in_fits(sampler, SIZE + 4, batch_size=8)  # the last batch but one begins four samples before the plan's end
     assert sampler._at == SIZE and sampler.model.scored == SIZE
+
+
+def test_a_whole_epoch_is_scored_also_after_one_that_was_cut_short():
+    sampler = build(model=Reader(), recompute=1)
+    in_fits(sampler, 36)
+    in_fits(sampler, SIZE)
+    assert sampler.model.scored == 2 * SIZE
+
+
+def test_however_short_a_fit_is_scores_serve_little_more_than_an_epoch():
+    sampler = build(model=Reader(), recompute=1)
+    in_fits(sampler, *[6] * 11)  # 66 of 60 samples
+    assert sampler.model.scored == SIZE
+    in_fits(sampler, 6)
+    assert sampler.model.scored == 2 * SIZE
+
+
+def test_in_short_fits_too_the_first_epoch_is_a_plain_one():
+    indices, weights, *_ = joined(in_fits(build(), *[12] * 5))
+    np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
+    np.testing.assert_allclose(weights, 1, rtol=1e-6)
+
+
+def test_a_decorator_hands_on_how_much_is_left():
+    inner = build(model=Reader(), recompute=1)
+    outer = PowerSmoothingSampler(inner, 0.5)
+    in_fits(outer, SIZE + 4)
+    assert outer.left == inner.left == 4 and inner.model.scored == SIZE
 
 
 def test_scoring_anew_needs_a_model_that_can():

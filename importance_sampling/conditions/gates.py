@@ -27,11 +27,12 @@ class GrowthCondition(Condition):
     proportion to the rate: a rate that decays takes away what importance sampling would, and what is left to it then is
     to fit the hardest samples, which lowers the training loss and raises the test loss. So the rate must be at least
     0.99 of the largest so far to open, and 0.95 to stay open. Where few samples have nearly all of the gradient, as
-    where a class is rare, uniform batches have too few of them at any rate: a growth of 25 is enough down to 0.8.
+    where a class is rare, uniform batches have too few of them at any rate: a growth of 25, which draws from all of the
+    data may have and pools never do, is enough down to 0.8.
 
     To begin, the terms may ask for more growth than the cost, and for some passes over the data; and what is spent
-    ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, so that noise
-    doesn't flip it at every look.
+    ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, or of
+    that growth, so that noise doesn't flip it at every look.
     """
 
     def _decide(self, signals: Signals) -> bool:
@@ -40,7 +41,8 @@ class GrowthCondition(Condition):
             pays, steady = growth > HYSTERESIS * terms.cost, STILL_STEADY
         else:
             pays, steady = growth > max(terms.opening_cost, terms.growth) and terms.passed >= terms.passes, STEADY
-        matters = terms.rate >= (LEAST_RATE if growth >= RARE_GROWTH else steady)
+        rare = RARE_GROWTH * (HYSTERESIS if self.satisfied else 1.0)
+        matters = terms.rate >= (LEAST_RATE if growth >= rare else steady)
         return pays and matters and terms.known
 
     def explain(self, signals: Signals) -> str:

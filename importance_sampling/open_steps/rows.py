@@ -106,6 +106,11 @@ class RowSteps(OpenSteps):
                 listeners.sampled(self.sampler, indices, weights, scores)
         return logs
 
+    def release(self) -> None:
+        """Let the sampler be drawn from by hand."""
+        if self._sampler is not None:
+            self._sampler.left = float("inf")
+
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms."""
         return signals, self.cost.terms(self.scored, growth=LEAST_GROWTH, passes=1.0, ahead=True)

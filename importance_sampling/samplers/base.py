@@ -46,7 +46,7 @@ class BaseSampler:
         needs_model: bool, whether it scores with a model.
         candidate_scores: float64 `(n,)`, of the candidates of the last draw, before any smoothing; None where the batch
             was drawn without.
-        left: float, how many draws are still to come, infinity where nobody said; whoever trains may keep it.
+        left: float, how many samples are still to be drawn, infinity where nobody said; a trainer's `fit` sets it.
 
     Args:
         dataset: has `train_data`, by which `train_data[idxs]` is `(x, y)` and `len(train_data)` the number of rows.

@@ -45,6 +45,15 @@ class SamplerDecorator(BaseSampler):
         return getattr(self.sampler, "model", None)
 
     @property
+    def left(self) -> float:
+        """The sampler's."""
+        return self.sampler.left
+
+    @left.setter
+    def left(self, left: float) -> None:
+        self.sampler.left = left
+
+    @property
     def candidate_scores(self) -> np.ndarray | None:
         """The sampler's."""
         return self.sampler.candidate_scores

@@ -19,7 +19,7 @@ from importance_sampling.samplers.calibration import Calibration, cells
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
 
-SHORT = 0.1  # of an epoch: too little to score all samples for
+LONGER = 0.1  # epochs that scores may serve beyond `recompute`
 
 
 class ReshuffleSampler(RescoringSampler):
@@ -32,8 +32,8 @@ class ReshuffleSampler(RescoringSampler):
 
     Every `recompute` epochs all samples are scored anew, without which the first epoch is a plain shuffled pass. All:
     with half of the easy ones left for the next time, the training loss of one run in four jumped. Where `left` says
-    that less than an epoch is to come, only that is laid out, and by the scores at hand if it is less than a tenth of
-    one: scoring would cost several times what it is for.
+    that less than an epoch is to come, only that is laid out, once all were seen. Scores serve a tenth of an epoch
+    longer than that, so that they aren't made anew for the few samples that a `fit` draws beyond whole epochs.
 
     Unbiased with an unbiased policy, given its probabilities; no weight exceeds 1 / alpha. It costs 18 bytes a sample,
     some passes over them in NumPy when an epoch begins, and 1 / `recompute` of a forward pass over the data an epoch.
@@ -115,20 +115,21 @@ class ReshuffleSampler(RescoringSampler):
 
     def _plan(self, smooth: Smoothing, left: float) -> None:
         """Lay out the next epoch, or what is left."""
-        if self._is_due(left):
+        n = self.size if np.isnan(self._scores).any() else int(min(left, self.size))
+        if self._is_due(n):
             self._rescore(lambda *scored: self._remember(*measurements(*scored)))
             self._rescored = self._drawn
         self._cells = cells(self._scores, self._drawn / self.size - self._seen)
         self._expected = self.calibration.expected()
         p = probabilities(smooth(self._expected[self._cells]), self.alpha)
         order = self._rng.permutation(self.size)  # or equal samples would be taken in step with their order
-        self._at = self.size - int(min(left, self.size))
-        drawn = SystematicResampling().positions(p[order], self._rng.random(1), self.size - self._at)
+        self._at = self.size - n
+        drawn = SystematicResampling().positions(p[order], self._rng.random(1), n)
         self._order[self._at :] = self._rng.permutation(order[drawn])
         self._p = p.astype("float32")
 
-    def _is_due(self, left: float) -> bool:
-        """Whether all samples are to be scored anew; with scores at hand only if enough is left to earn it back."""
+    def _is_due(self, n: int) -> bool:
+        """Whether all samples are to be scored anew before n more are drawn."""
         if not self.recompute or self._rescored < 0:
             return self.recompute > 0
-        return self._drawn - self._rescored >= self.recompute * self.size and left >= SHORT * self.size
+        return self._drawn + n - self._rescored > (self.recompute + LONGER) * self.size
