@@ -216,14 +216,13 @@ def title(run: Mapping) -> str:
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Find the rate of the least median test error of plain training under a decayed rate; write it to the task.
-
-    Not of the least test loss: where that rises as training goes on, it is least at a rate that never gets there.
-    """
+    """Find the rate at which plain training ends best, decayed over the whole budget; write it to the task."""
     results = Results(options.out / "tuning.jsonl")
     for name in options.tasks:
         task = tasks.get(name)
-        plain = argparse.Namespace(**vars(options) | dict(protocols=["budget"], ways=["plain"]))
+        seconds, cost = options.seconds or [task.seconds], options.cost or [forward_equivalents(None, task.steps)]
+        changes = dict(protocols=["budget"], ways=["plain"], seconds=seconds, cost=cost)
+        plain = argparse.Namespace(**vars(options) | changes)
         wanted = [dict(run, rate=task.rate * factor) for run in plan(plain, name) for factor in GRID]
         for _, runs in grouped(wanted, "budget", "seed"):
             train_missing(runs, results, options)
@@ -231,12 +230,19 @@ def tune(options: argparse.Namespace) -> None:
         for _, group in grouped(labelled, "budget"):
             rows = compared(group, ())
             print(f"## {title(group[0])}\n\n{table(rows, report.COLUMNS)}\n")
-        best = min(rows, key=lambda row: [row[name]["median"] for name in ("test_error", "test_loss")])
-        best = best["way"].rsplit(" ", 1)[1]
+        best = best_of(rows)["way"].rsplit(" ", 1)[1]
         edge = ", at the edge of the grid" if best in (f"{task.rate * GRID[0]:g}", f"{task.rate * GRID[-1]:g}") else ""
         print(f"{name}: the best rate for the last budget is {best}{edge}.\n")
         path = Path(tasks.__file__).with_name(f"{name}.py")
         path.write_text(re.sub(r"\btuned=[0-9.e-]+", f"tuned={best}", path.read_text(encoding="utf-8")), "utf-8")
+
+
+def best_of(rows: Sequence[Mapping]) -> Mapping:
+    """The row of the least median test error, or test loss if several have that.
+
+    Not of the least test loss: where that rises as training goes on, it is least at a rate that never gets there.
+    """
+    return min(rows, key=lambda row: [row[name]["median"] for name in ("test_error", "test_loss")])
 
 
 if __name__ == "__main__":

@@ -156,5 +156,27 @@ def test_the_plan_has_every_run_once_with_the_rate_of_its_protocol(monkeypatch):
     assert {run["budget"] for run in runs} == {900.0, 1800.0} and {run["by"] for run in runs} == {"cost"}
 
 
+def test_budgets_are_the_tasks_own_and_at_a_rate_that_decays_a_quarter_of_them_too(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--tasks", "mnist_mlp", "--ways", "plain", "--seeds", "1"])
+    task = equal_time.tasks.get("mnist_mlp")._replace(seconds=40.0, steps=100)
+    monkeypatch.setattr(equal_time.tasks, "get", lambda name: task)
+    options = equal_time.parse()
+
+    def budgets():
+        return [(run["protocol"], run["budget"]) for run in equal_time.plan(options, "mnist_mlp")]
+
+    assert budgets() == [("anytime", 40.0), ("budget", 10.0), ("budget", 40.0)]
+    options.by = "cost"
+    assert budgets() == [("anytime", 300.0), ("budget", 75.0), ("budget", 300.0)]
+
+
+def test_the_best_rate_is_that_of_the_least_test_error_and_then_of_the_least_test_loss():
+    rows = [
+        dict(way=way, test_error=summarise([error]), test_loss=summarise([loss]))
+        for way, error, loss in (("a", 1.5, 0.1), ("b", 1.2, 0.4), ("c", 1.2, 0.3), ("d", 1.3, 0.2))
+    ]
+    assert equal_time.best_of(rows)["way"] == "c"
+
+
 def test_the_rate_falls_from_all_to_nothing():
     assert [equal_time.cosine(share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])

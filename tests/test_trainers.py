@@ -338,13 +338,14 @@ def test_what_is_no_sampler_for_a_trainer_is_refused():
 def test_a_reshuffle_knows_what_is_left_of_a_fit_and_scores_nothing_for_a_rest():
     trainer = training.ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
     passes = []
-    for options in (dict(epochs=1), dict(epochs=3), dict(epochs=3, initial_epoch=2), dict(epochs=15, steps_per_epoch=1)):
+    fits = dict(epochs=1), dict(epochs=3), dict(epochs=3, initial_epoch=2), dict(epochs=15, steps_per_epoch=1)
+    for options in fits:
         before = trainer.forward_equivalents
         steps = options.get("steps_per_epoch", 8) * (options["epochs"] - options.get("initial_epoch", 0))
         fit(trainer, batch_size=15, **options)
         passes.append((trainer.forward_equivalents - before - 3 * steps) * 15 / ROWS)
         (kind,) = trainer._steps.values()
         assert kind.sampler.left == float("inf")
-    # Eight steps draw 120 of 112 rows: a rest of 8. 24 steps are three epochs and a rest of 24, more than a tenth of one;
-    # 15 steps one and a rest of 113, of which all but one are another.
+    # Eight steps draw 120 of 112 rows: a rest of 8. 24 steps are three epochs and a rest of 24, more than a tenth of
+    # one; 15 steps one and a rest of 113, of which all but one are another.
     assert passes == pytest.approx([1, 4, 1, 2])

@@ -132,7 +132,8 @@ class HistoryImportanceTraining(TableTrainer):
 
     It loses where scores go stale faster than that, and where dropout makes the score of one pass a poor guess at the
     next: then weights are large where gradients are. On MNIST's perceptron it gets further than plain training in the
-    same time, and is thrown back by a factor of ten on the way; `ReshuffleTraining` is the better use of such scores.
+    same time, and is thrown back by a factor of ten on the way; on a convolutional network `ReshuffleTraining` got
+    further by such scores.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
@@ -242,7 +243,8 @@ class ApproximateImportanceTraining(TableTrainer):
 
     It loses where a forward pass over the pool is no dearer than the LSTM's, which is so for small models, and in the
     first epochs, when there is no history to predict from. On MNIST's perceptron its steps take five times as long as
-    plain ones, and it gets no further in the same time. Targets must be classes.
+    plain ones, and it gets no further in the same time; where one class of two was rare it did. Targets must be
+    classes.
 
     Args:
         model: a compiled `keras.Model`; it stays the user's own.
