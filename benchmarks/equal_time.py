@@ -47,9 +47,10 @@ def main() -> None:
         return
     results = Results(options.out / "results.jsonl")
     wanted = list(itertools.chain.from_iterable(plan(options, name) for name in options.tasks))
-    for _, runs in grouped(wanted, "task", "protocol", "budget", "seed"):
-        train_missing(runs, results, options)
-        write_report(wanted, results, options.out)
+    for (*of, _), runs in grouped(wanted, "task", "protocol", "budget", "seed"):
+        if train_missing(runs, results, options):
+            write_report(wanted, results, options.out, of)
+    write_report(wanted, results, options.out)
     print((options.out / "table.md").read_text(encoding="utf-8"))
     missing = results.missing(wanted)
     if missing:
@@ -125,12 +126,18 @@ def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapp
     return list(groups.items())
 
 
-def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.Namespace) -> None:
-    """Train by turns whichever of the runs, all of one task, protocol, budget and seed, are not there yet."""
+def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.Namespace) -> bool:
+    """Train by turns whichever of the runs, all of one task, protocol, budget and seed, are not there yet.
+
+    Returns:
+        Whether there were any.
+    """
     missing = results.missing(runs)
     if not missing:
-        return
+        return False
     one = missing[0]
+    turn = one["seed"] % len(missing)
+    missing = [*missing[turn:], *missing[:turn]]  # so that nobody always comes first
     task = tasks.get(one["task"])
     data = task.load(options.data).resident()
     trainers, runs = [], []
@@ -169,6 +176,7 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
     except Exception:
         traceback.print_exc()  # the others go on
     keras.utils.clear_session()
+    return True
 
 
 def cosine(share: float) -> float:
@@ -176,8 +184,8 @@ def cosine(share: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-def write_report(wanted: Sequence[Mapping], results: Results, out: Path) -> None:
-    """Write the tables, and a picture for each task, protocol and budget."""
+def write_report(wanted: Sequence[Mapping], results: Results, out: Path, of: Sequence | None = None) -> None:
+    """Write the tables, and a picture for each task, protocol and budget, or for the one given."""
     texts, figures = [], []
     for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
         unit, by = tasks.get(name).unit, group[0]["by"]
@@ -185,7 +193,8 @@ def write_report(wanted: Sequence[Mapping], results: Results, out: Path) -> None
         figures.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
         texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, report.COLUMNS)}\n")
         texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
-        report.picture(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
+        if of is None or of == [name, protocol, budget]:
+            report.picture(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
     texts.append(promise(figures) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
