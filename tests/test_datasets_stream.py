@@ -55,10 +55,10 @@ def test_no_more_batches_are_read_ahead_than_the_cache_holds():
 
 
 def test_without_a_cache_nothing_is_read_ahead_and_no_thread_is_started():
-    before, source = threading.active_count(), Counted()
+    before, source = set(threading.enumerate()), Counted()
     dset = GeneratorDataset(source, cache_size=0)
     dset.train_data[:4]
-    assert source.batches == 2 and threading.active_count() == before
+    assert source.batches == 2 and set(threading.enumerate()) <= before  # others may end
 
 
 @pytest.mark.parametrize("cache_size", [0, 5])
