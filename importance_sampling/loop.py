@@ -7,17 +7,16 @@ listeners; it computes nothing.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from importance_sampling import backend
+from importance_sampling.closed_steps import ClosedSteps
 from importance_sampling.conditions import Condition, Terms
 from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.events import Listeners
@@ -67,12 +66,10 @@ class TrainFunction:
         self.epoch = 0  # the one under way
         self.epoch_steps = 0
         self.epoch_open_steps = 0
-        self._iterator: Any = None
-        self._held: deque = deque()  # batches that were drawn and not yet used, where data have no row numbers
-        self._queue: deque = deque()  # where rows of plain steps are told: batches on their way to Keras's function
-        self._feed: Any = None  # the iterator that hands them over
+        tell = self._tell if listeners.want_rows else None
+        plain = steps.noting(prepared.batch_size) if prepared.is_numbered else keras_function
+        self.closed = ClosedSteps(model, plain, prepared, tell)
         self._delivered = 0  # batches of the pass under way, as Keras counts them
-        self._taken = 0  # of those, how many were taken from Keras's iterator
         self.read()
 
     def __call__(self, iterator: Any) -> dict:
@@ -81,14 +78,12 @@ class TrainFunction:
             return self.keras_function(iterator)  # of a callback that trains the model by itself
         self.is_due = False
         counters = self.state.counters
-        if iterator is not self._iterator:
-            self._iterator, self._delivered, self._taken = iterator, 0, 0
-            self._held.clear()
-            self._queue.clear()
-            self._feed = None
+        if iterator is not self.closed.iterator:
+            self.closed.begin(iterator)
+            self._delivered = 0
         self.steps.cost.begin()
         logs, steps, spent = None, self._count(), counters["forwards"]
-        if steps <= 0 and self._taken < self.prepared.num_batches:
+        if steps <= 0 and self.closed.taken < self.prepared.num_batches:
             raise StopIteration  # the pass has had its steps, whoever's batches they took
         if self.condition is not None and self.condition.satisfied:
             try:
@@ -125,39 +120,28 @@ class TrainFunction:
             return self.model.steps_per_execution
         return min(self.model.steps_per_execution, self.prepared.num_batches - self._delivered)
 
-    def _draw(self) -> Any:
-        """The batch that Keras would train on next; raises StopIteration at the end of a pass, as Keras expects it."""
-        return self._held.popleft() if self._held else next(self._iterator)
-
-    def _drawn(self, n: int) -> Iterator[Any]:
-        """Up to n batches."""
-        for _ in range(n):
-            try:
-                yield self._draw()
-            except StopIteration:
-                return
-
     def _meet(self, batch: Any) -> None:
         """Let the first batch tell what isn't known of the data yet."""
         if self.prepared.batch_size is None:
-            self.prepared.batch_size = self.prepared.source.meet(batch, self._iterator)
-            traced = self.steps.keras_traced
+            self.prepared.batch_size = self.prepared.source.meet(batch, self.closed.iterator)
+            traced = self.steps.traced
             self.steps = self.steps_for(self.prepared)
-            self.steps.keras_traced |= traced
+            self.steps.traced |= traced
 
     # Open
 
     def _open(self, steps: int) -> tuple[dict | None, int]:
         if self.prepared.batch_size is None:
-            self._held.append(self._draw())
-            self._meet(self._held[0])
-        steps = self.steps.ready(steps, self._draw, lambda batches: self._held.extendleft(reversed(batches)))
+            first = self.closed.draw()
+            self.closed.give_back([first])
+            self._meet(first)
+        steps = self.steps.ready(steps, self.closed.draw, self.closed.give_back)
         if not steps:
             return None, self._count()  # what is left of the pass doesn't fill a pool
         self.steps.left = self._left()
-        logs = self.steps.take(self._iterator, steps, self.listeners)
+        logs = self.steps.take(self.closed.iterator, steps, self.listeners)
         if self.steps.reads_batches:
-            self._taken += steps
+            self.closed.taken += steps
         if self.state.counters["opened_at"] < 0:
             self.state.counters["opened_at"] = self.state.counters["steps"]
         return logs, steps
@@ -189,60 +173,14 @@ class TrainFunction:
     # Closed
 
     def _closed(self, steps: int) -> tuple[dict, int]:
-        probe = self._probe_is_due()
-        # What Keras's function would take of its iterator, were it handed over.
-        left = self.model.steps_per_execution
-        if self.prepared.num_batches:
-            left = min(left, self.prepared.num_batches - self._taken)
-        if self.prepared.batch is not None:
-            logs, steps = self._closed_by_row(steps, probe, left)
-        elif probe or left != steps or self._held:
-            # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
-            batches = _Counted(self._drawn(steps))
-            first = next(batches, None)
-            if first is None:
-                return self.keras_function(self._iterator), 0  # it is exhausted, and says so as Keras expects
-            if probe:
-                self._probe(first)
-            logs, steps = self.keras_function(itertools.chain([first], batches)), batches.count
-        else:
-            before = self._updates()
-            logs = self.keras_function(self._iterator)
-            if not self.prepared.num_batches and steps > 1:
-                steps = max(self._updates() - before, 1)
-        self._taken += steps
-        self.steps.keras_traced = True
-        return logs, steps
+        probe = self._probe if self._probe_is_due() else None
+        taken = self.closed.take(steps, self.closed.function in self.steps.traced, probe)
+        self.steps.traced.add(self.closed.function)
+        return taken
 
-    def _closed_by_row(self, steps: int, probe: bool, left: int) -> tuple[dict, int]:
-        """Read the rows that plain steps train on, to be told, and hand them to Keras's function in the same order."""
-        read = [self.prepared.batch(drawn) for drawn in self._drawn(steps)]
-        if not read and not self.prepared.num_batches:
-            return self.keras_function(self._iterator), 0
-        if not read:
-            raise StopIteration
-        batches = [batch for _, batch in read]
-        if probe:
-            self._probe(batches[0])
-        # Once it was traced on an iterator, single batches cost less handed over as they are.
-        if len(read) == left and not (left == 1 and self.steps.keras_traced):
-            self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
-            self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
-            logs = self.keras_function(self._feed)
-        else:
-            logs = self.keras_function(iter(batches))
-        if self.listeners.want_rows:
-            for indices, _ in read:
-                ones, unknown = np.ones(len(indices), "float32"), np.full(len(indices), np.nan, "float32")
-                self.listeners.sampled(self.steps.sampler, indices, ones, unknown)
-        return logs, len(read)
-
-    def _updates(self) -> int:
-        """How many updates the optimizer has made, where an execution may have fewer steps than it was to have."""
-        if self.prepared.num_batches or self.model.steps_per_execution == 1 or self.model.optimizer is None:
-            return 0
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        return int(backend.host(optimizer._iterations))
+    def _tell(self, rows: np.ndarray) -> None:
+        """Tell the rows of a plain step."""
+        self.listeners.sampled(self.steps.sampler, rows, *_of_plain_steps(len(rows)))
 
     def _probe_is_due(self) -> bool:
         if self.condition is None or not self.condition.probes:
@@ -256,7 +194,7 @@ class TrainFunction:
         )
         # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
         # losses of single outputs.
-        return is_due and self.steps.keras_traced and self.steps.is_ready()
+        return is_due and self.closed.function in self.steps.traced and self.steps.is_ready()
 
     def _interval(self) -> int:
         every = interval(self.state.counters["closed_looks"])
@@ -287,20 +225,13 @@ class TrainFunction:
         warnings.warn(plain_message(self.unsupported), stacklevel=2)
 
 
-class _Counted:
-    """An iterator that counts what was taken of it."""
-
-    def __init__(self, iterator: Iterator):
-        self.iterator = iterator
-        self.count = 0
-
-    def __iter__(self) -> Iterator:
-        return self
-
-    def __next__(self) -> Any:
-        taken = next(self.iterator)
-        self.count += 1
-        return taken
+@functools.lru_cache
+def _of_plain_steps(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weights and the scores that are told of plain steps: ones, and no numbers; nobody can write to them."""
+    of_all = np.ones(rows, "float32"), np.full(rows, np.nan, "float32")
+    for array in of_all:
+        array.flags.writeable = False
+    return of_all
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

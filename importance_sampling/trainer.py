@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from importance_sampling import scores, support
+from importance_sampling import backend, scores, support
 from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.datasets.base import is_real
@@ -257,7 +257,7 @@ class Trainer(Fronts):
         if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
             prepared = Prepared(with_stores_unread(arguments))
         else:
-            prepared = prepare(arguments, by_row)
+            prepared = prepare(arguments, by_row, backend.can_note(self.model))
         if not self.condition.probes:
             return prepared, None
         if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:

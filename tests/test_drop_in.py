@@ -48,7 +48,13 @@ TOLD = [
     "class weights, split",
     "several steps",
     "xla",
+    "xla, several steps",
     "eager",
+    "more steps than batches",
+    "weights by output",
+    "sparse tensors",
+    "ragged",
+    "texts",
 ]
 
 

@@ -66,10 +66,17 @@ class OpenSteps:
         self.cost = Cost()
         self.left = float("inf")
         self._loss_tracker = model._loss_tracker
-        self.keras_traced = False  # whether Keras's function has run
+        self.traced: set[Callable] = set()  # Keras's function and what notes rows in its place, those that have run
+        self._noting: backend.NotingFunction | None = None
         self.prepared: Prepared | None = None
         self._checked = False
         self._probe: Callable | None = None
+
+    def noting(self, batch_size: int) -> backend.NotingFunction:
+        """Keras's function for batches that carry the numbers of their rows, made once."""
+        if self._noting is None or self._noting.steps_per_execution != self.model.steps_per_execution:
+            self._noting = backend.NotingFunction(self.model, batch_size)
+        return self._noting
 
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`; those of one structure share the compiled steps."""
