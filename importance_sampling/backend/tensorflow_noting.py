@@ -1,7 +1,8 @@
 """TensorFlow's side of the rim, Keras's own training function on batches that carry the numbers of their rows.
 
 The compiled function notes the numbers and hands Keras's step the batch without them, so that nobody has to read
-batches by hand to know what a step is on. Source: `keras.src.backend.tensorflow.trainer.TensorFlowTrainer._make_function`.
+batches by hand to know what a step is on. What is done with the numbers is decided elsewhere. Source:
+`keras.src.backend.tensorflow.trainer.TensorFlowTrainer._make_function`.
 """
 
 from __future__ import annotations
