@@ -67,7 +67,7 @@ class TrainFunction:
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         tell = self._tell if listeners.want_rows else None
-        plain = steps.noting(prepared.batch_size) if prepared.is_numbered else keras_function
+        plain = steps.noting(keras_function, prepared.batch_size) if prepared.is_numbered else keras_function
         self.closed = ClosedSteps(model, plain, prepared, tell)
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self.read()

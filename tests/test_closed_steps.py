@@ -94,6 +94,18 @@ def test_a_longer_execution_is_noted_whole():
     assert told == model.trained_on and len(told) == 16
 
 
+def test_a_step_of_the_model_that_was_put_in_place_later_is_taken():
+    model, told = build(), []
+    trainer = ImportanceTraining(model, tau_th=float("inf"))
+    listen = {"on_sample": lambda sampler, rows, *_: told.append(rows.tolist())}
+    trainer.fit(X, Y, batch_size=BATCH, verbose=0, **listen)
+    before, calls = model.train_step, []
+    model.train_step = lambda data: calls.append(1) or before(data)
+    model.make_train_function(force=True)
+    trainer.fit(X, Y, batch_size=BATCH, verbose=0, **listen)
+    assert len(calls) == 8 and told == model.trained_on
+
+
 def test_with_a_gate_that_turns_plain_steps_are_told_as_keras_draws_them():
     class Turning(Condition):
         def _decide(self, signals):

@@ -71,6 +71,27 @@ def test_an_epoch_keeps_what_was_drawn_by_score_and_its_mean_effective_size():
     assert not epoch
 
 
+def test_what_an_epoch_left_that_was_broken_off_is_none_of_the_next_ones():
+    recorder = SamplingRecorder()
+    recorder.connect(4, dict)
+    recorder.on_epoch_begin(0)
+    told(recorder, [0, 1], [1.0, 1.0], [100.0, 100.0])
+    recorder.on_epoch_begin(0)  # of another `fit`
+    told(recorder, [2, 3], [1.0, 1.0], [2.0, 2.0])
+    recorder.on_epoch_end(0)
+    assert recorder.draws.tolist() == [1, 1, 1, 1] and recorder.score_quantiles.tolist() == [[2.0] * 5]
+
+
+def test_many_batches_are_counted_at_a_time_and_none_is_lost():
+    recorder = SamplingRecorder()
+    recorder.connect(3, dict)
+    for batch in range(100):
+        told(recorder, [0, batch % 2 + 1], [0.5, 2.0], [float(batch), 1.0])
+    assert len(recorder._uncounted) == 36
+    assert recorder.draws.tolist() == [100, 50, 50] and recorder.last_score.tolist() == [99, 1, 1]
+    assert recorder.weights.tolist() == [50.0, 100.0, 100.0] and not recorder._uncounted
+
+
 # Trainers
 
 TRAINERS = {

@@ -77,6 +77,7 @@ class SamplingRecorder(SamplingCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Begin an epoch's quantiles."""
+        self._count()  # what an epoch left that was broken off
         self._epoch.begin()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
