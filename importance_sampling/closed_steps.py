@@ -1,7 +1,7 @@
 """Plain steps while a trainer's `fit` runs: Keras's own step, on the batches that Keras draws, in their order.
 
-Where somebody wants to know which rows they are on, either the compiled function notes them on the way, or batches are
-read by row number and handed to Keras's function. When a step is plain, and what a probe does, is decided elsewhere.
+Where somebody wants to know which rows they are on, batches are drawn with the numbers of their rows, or read by those,
+and handed to Keras's function without them. When a step is plain, and what a probe does, is decided elsewhere.
 Source: `keras.src.backend.tensorflow.trainer` for what Keras's function takes.
 """
 
@@ -24,7 +24,7 @@ class ClosedSteps:
 
     Args:
         model: the user's.
-        function: Keras's training function, or a `backend.NotingFunction` where `prepared.is_numbered`.
+        function: Keras's training function.
         prepared: the data.
         tell: None, or told the rows of every plain step, an int64 array.
 
@@ -67,7 +67,7 @@ class ClosedSteps:
         left = self.model.steps_per_execution
         if self.prepared.num_batches:
             left = min(left, self.prepared.num_batches - self.taken)
-        if self.prepared.batch is not None and not self.prepared.is_numbered:
+        if self.prepared.batch is not None:
             logs, steps = self._take_by_row(steps, probe, is_traced, left)
         elif probe or left != steps or self._held:
             # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
@@ -76,21 +76,18 @@ class ClosedSteps:
             if first is None:
                 return self.function(self.iterator), 0  # it is exhausted, and says so as Keras expects
             if probe:
-                probe(first if self.prepared.batch is None else self.prepared.batch(first)[1])
+                probe(first)
             logs, steps = self.function(itertools.chain([first], batches)), batches.count
         else:
             before = self._updates()
             logs = self.function(self.iterator)
             if not self.prepared.num_batches and steps > 1:
                 steps = max(self._updates() - before, 1)
-        if self.prepared.is_numbered and self.tell:
-            for rows in self.function.noted(steps):
-                self.tell(rows)
         self.taken += steps
         return logs, steps
 
     def _take_by_row(self, steps: int, probe: Callable | None, is_traced: bool, left: int) -> tuple[dict, int]:
-        """Read the rows that plain steps train on, and hand them to Keras's function in the same order."""
+        """Find out the rows that plain steps train on, and hand them to Keras's function in the same order."""
         read = [self.prepared.batch(drawn) for drawn in self._drawn(steps)]
         if not read and not self.prepared.num_batches:
             return self.function(self.iterator), 0
@@ -101,6 +98,7 @@ class ClosedSteps:
             probe(batches[0])
         # Once it was traced on an iterator, single batches cost less handed over as they are.
         if len(read) == left and not (left == 1 and is_traced):
+            batches = [backend.without_optionals(batch) for batch in batches]
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.function(self._feed)

@@ -67,8 +67,7 @@ class TrainFunction:
         self.epoch_steps = 0
         self.epoch_open_steps = 0
         tell = self._tell if listeners.want_rows else None
-        plain = steps.noting(keras_function, prepared.batch_size) if prepared.is_numbered else keras_function
-        self.closed = ClosedSteps(model, plain, prepared, tell)
+        self.closed = ClosedSteps(model, keras_function, prepared, tell)
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self.read()
 
@@ -124,9 +123,9 @@ class TrainFunction:
         """Let the first batch tell what isn't known of the data yet."""
         if self.prepared.batch_size is None:
             self.prepared.batch_size = self.prepared.source.meet(batch, self.closed.iterator)
-            traced = self.steps.traced
+            traced = self.steps.keras_traced
             self.steps = self.steps_for(self.prepared)
-            self.steps.traced |= traced
+            self.steps.keras_traced |= traced
 
     # Open
 
@@ -174,8 +173,8 @@ class TrainFunction:
 
     def _closed(self, steps: int) -> tuple[dict, int]:
         probe = self._probe if self._probe_is_due() else None
-        taken = self.closed.take(steps, self.closed.function in self.steps.traced, probe)
-        self.steps.traced.add(self.closed.function)
+        taken = self.closed.take(steps, self.steps.keras_traced, probe)
+        self.steps.keras_traced = True
         return taken
 
     def _tell(self, rows: np.ndarray) -> None:
@@ -194,7 +193,7 @@ class TrainFunction:
         )
         # Traced on a batch out of its iterator, Keras's step would take the batch size for fixed, and say so in the
         # losses of single outputs.
-        return is_due and self.closed.function in self.steps.traced and self.steps.is_ready()
+        return is_due and self.steps.keras_traced and self.steps.is_ready()
 
     def _interval(self) -> int:
         every = interval(self.state.counters["closed_looks"])

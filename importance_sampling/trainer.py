@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from importance_sampling import backend, scores, support
+from importance_sampling import scores, support
 from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.datasets.base import is_real
@@ -135,8 +135,9 @@ class Trainer(Fronts):
 
         Args:
             on_sample: called as `on_sample(sampler, indices, weights, scores)` after every gradient step, with NumPy
-                arrays of the rows trained on. In plain steps weights are 1 and scores NaN: nothing was scored. Rows
-                of streams (tf.data, `PyDataset`, loaders, generators) have no numbers: their indices are -1.
+                arrays, to be read only, of the rows trained on. In plain steps weights are 1 and scores NaN: nothing
+                was scored. Rows of streams (tf.data, `PyDataset`, loaders, generators) have no numbers: their indices
+                are -1.
             on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored, and after
                 every step on rows by index with the scores that it measured of them.
 
@@ -257,7 +258,7 @@ class Trainer(Fronts):
         if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
             prepared = Prepared(with_stores_unread(arguments))
         else:
-            prepared = prepare(arguments, by_row, backend.can_note(self.model))
+            prepared = prepare(arguments, by_row)
         if not self.condition.probes:
             return prepared, None
         if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:

@@ -1,10 +1,10 @@
-"""Plain steps whose rows are told: noted by the compiled function or read by row, they are the rows trained on."""
+"""Plain steps whose rows are told: they are the rows trained on, and the steps are those of Keras's own function."""
 
 import keras
 import numpy as np
 import pytest
 
-from importance_sampling import ImportanceTraining, backend
+from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Condition
 
 ROWS, BATCH = 29, 4  # 8 batches a pass, the last of one row; three executions of 3 steps, the last of two
@@ -39,18 +39,17 @@ def fit(model, told, **options):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_hand):
+@pytest.mark.parametrize("by_own", [False, True])
+def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_own):
     model, told = build(steps), []
     calls = []
-    if by_hand:  # what stands in the place of Keras's function is the user's, and is what is called
+    if by_own:  # a training function of the user's own is what is called
         model.make_train_function()
         keras_function = model.train_function
         model.train_function = lambda batches: calls.append(1) or keras_function(batches)
-    assert backend.can_note(model) != by_hand
     fit(model, told, epochs=2)
     assert told == model.trained_on and [len(rows) for rows in told] == 2 * ([4] * 7 + [1])
-    assert len(calls) == (2 * -(-8 // steps) if by_hand else 0)
+    assert len(calls) == (2 * -(-8 // steps) if by_own else 0)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -84,7 +83,7 @@ def test_a_callback_that_trains_the_model_by_itself_hands_over_batches_without_n
     assert model.trained_on == [*told, [0, 1]] and len(told) == 8
 
 
-def test_a_longer_execution_is_noted_whole():
+def test_a_longer_execution_is_told_whole():
     model, told = build(), []
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     for steps in (1, 3):
@@ -129,9 +128,47 @@ def test_with_a_gate_that_turns_plain_steps_are_told_as_keras_draws_them():
         assert closed == batches[: len(closed)]
 
 
-def test_with_xla_rows_are_read_by_hand():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
-    model.compile("sgd", "binary_crossentropy", jit_compile=True)
-    assert not backend.can_note(model)
-    model.compile("sgd", "binary_crossentropy", jit_compile=False)
-    assert backend.can_note(model)
+def frozen_between(first, second):
+    """The weights after two fits, a layer frozen between them without `compile`, which changes nothing in Keras."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1, "sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    trainer = ImportanceTraining(model, tau_th=float("inf"))
+    for fit in (first, second):
+        more = dict(on_sample=lambda *_: None) if fit == "listened to" else {}
+        (model if fit == "plain" else trainer).fit(X, Y, batch_size=BATCH, verbose=0, **more)
+        model.layers[0].trainable = False
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("fits", [("unheard", "listened to"), ("listened to", "unheard"), ("plain", "listened to")])
+def test_what_was_frozen_since_the_step_was_traced_is_trained_as_by_keras(fits):
+    for ours, theirs in zip(frozen_between(*fits), frozen_between("plain", "plain"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_function_that_keras_made_of_another_step_is_called():
+    model, told, calls = build(), [], []
+    model.train_function = model._make_function(lambda data: calls.append(1) or model.train_step(data))
+    fit(model, told)
+    assert len(calls) == 8 and told == model.trained_on
+
+
+def test_listening_and_other_batch_sizes_trace_the_step_no_more_often_than_keras_does():
+    class Traced(keras.Sequential):
+        traces = 0
+
+        def train_step(self, data):
+            self.traces += 1
+            return super().train_step(data)
+
+    def traces(make, **more):
+        model = Traced([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
+        model.compile("sgd", "binary_crossentropy")
+        trainer = make(model)
+        for size in (4, 5, 6, 4):
+            trainer.fit(X, Y, batch_size=size, verbose=0, **more)
+        return model.traces
+
+    ours = traces(lambda model: ImportanceTraining(model, tau_th=float("inf")), on_sample=lambda *_: None)
+    assert ours == traces(lambda model: model)

@@ -46,16 +46,13 @@ from importance_sampling.backend.tensorflow_data import (
     untuned,
     without_optionals,
 )
-from importance_sampling.backend.tensorflow_noting import NotingFunction, can_note
 from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 
 __all__ = [
-    "NotingFunction",
     "Reading",
     "SummaryWriter",
     "as_bytes",
     "can_be_joined",
-    "can_note",
     "column",
     "compile_step",
     "concatenate",

@@ -66,18 +66,10 @@ class OpenSteps:
         self.cost = Cost()
         self.left = float("inf")
         self._loss_tracker = model._loss_tracker
-        self.traced: set[Callable] = set()  # Keras's function and what notes rows in its place, those that have run
-        self._noting: tuple | None = None
+        self.keras_traced = False  # whether Keras's function has run
         self.prepared: Prepared | None = None
         self._checked = False
         self._probe: Callable | None = None
-
-    def noting(self, keras_function: Callable, batch_size: int) -> backend.NotingFunction:
-        """What stands in for Keras's function where batches carry the numbers of their rows, made once for it."""
-        made_for = (keras_function, self.model.steps_per_execution)
-        if self._noting is None or self._noting[0] != made_for:
-            self._noting = made_for, backend.NotingFunction(self.model, batch_size)
-        return self._noting[1]
 
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`; those of one structure share the compiled steps."""

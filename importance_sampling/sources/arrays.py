@@ -104,7 +104,7 @@ class ArrayPools:
         self.iterator = None
 
 
-def prepare_arrays(arguments: dict, by_row: bool, can_note: bool) -> Prepared:
+def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
     """Make the arrays of a `fit` ready; see `prepare`."""
     data = tuple(arguments[name] for name in ("x", "y", "sample_weight"))
     leaves, _ = flat(data)
@@ -127,24 +127,22 @@ def prepare_arrays(arguments: dict, by_row: bool, can_note: bool) -> Prepared:
     batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else 32)
     rows = (*data[:2], _weights(data, arguments["class_weight"]))
     source = ArraySource(rows)
-    is_numbered = by_row and can_note and not stored
     if stored or by_row:
         numbers = np.arange(num_rows)
-        x = (packed(*rows), numbers) if is_numbered else numbers
+        x = numbers if stored else (packed(*rows), numbers)
         arguments.update(x=x, y=None, sample_weight=None, class_weight=None)
     else:
         arguments.update(zip(("x", "y", "sample_weight"), data, strict=True))
     prepared = Prepared(arguments, source=source)
     prepared.batch_size = batch_size
     prepared.num_batches = math.ceil(num_rows / batch_size)
-    prepared.is_numbered = is_numbered
     if stored or by_row:
-        prepared.batch = _numbered if is_numbered else _reader(source)
+        prepared.batch = _reader(source) if stored else _numbered
     return prepared
 
 
 def _numbered(drawn: Any) -> tuple:
-    """From what Keras drew to the indices and the rows."""
+    """From the rows and their numbers, as Keras drew both, to the indices and the rows."""
     ((batch, numbers),) = drawn
     return np.asarray(numbers), batch
 

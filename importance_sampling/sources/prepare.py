@@ -18,15 +18,13 @@ from importance_sampling.sources.stores import is_store, with_stores_unread
 from importance_sampling.sources.streams import StreamSource
 
 
-def prepare(arguments: dict, by_row: bool, can_note: bool = False) -> Prepared:
+def prepare(arguments: dict, by_row: bool) -> Prepared:
     """Make the data of a `fit` ready.
 
     Args:
         arguments: all arguments of `keras.Model.fit`, by name.
-        by_row: it is to be told which rows plain steps train on. Where rows have numbers, Keras draws these; it always
-            does where there are stores.
-        can_note: whether its training function can note the numbers of rows that come with a batch: where they would
-            do, Keras draws both.
+        by_row: it is to be told which rows plain steps train on. Where rows have numbers, Keras draws these beside
+            them; where there are stores, it draws the numbers alone, always.
 
     Returns:
         `Prepared`. Arguments that Keras refuses are left for it to refuse.
@@ -34,7 +32,7 @@ def prepare(arguments: dict, by_row: bool, can_note: bool = False) -> Prepared:
     x, class_weight = arguments["x"], arguments["class_weight"]
     leaves, _ = flat(tuple(arguments[name] for name in ("x", "y", "sample_weight")))
     if x is not None and all(backend.has_rows(leaf) or is_store(leaf) for leaf in leaves):
-        return prepare_arrays(arguments, by_row, can_note)
+        return prepare_arrays(arguments, by_row)
     arguments = with_stores_unread(arguments)
     again = None
     if isinstance(x, keras.utils.PyDataset):

@@ -16,7 +16,6 @@ class Prepared:
         batch_size: int, rows of a batch; None where only the first batch will tell.
         batch: None, or a function from the batch that Keras draws to `(indices, batch)`, where Keras draws row numbers
             or it is to be told which rows plain steps train on.
-        is_numbered: bool, whether Keras draws batches that carry the numbers of their rows, `((batch, numbers),)`.
         num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
     """
 
@@ -26,7 +25,6 @@ class Prepared:
         self.source = source
         self.batch_size: int | None = arguments["batch_size"] or 32
         self.batch: Callable | None = None
-        self.is_numbered = False
         self.num_batches = 0
 
     @property
