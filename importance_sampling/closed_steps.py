@@ -1,7 +1,7 @@
 """Plain steps while a trainer's `fit` runs: Keras's own step, on the batches that Keras draws, in their order.
 
-Where somebody wants to know which rows they are on, batches are drawn with the numbers of their rows, or read by those,
-and handed to Keras's function without them. When a step is plain, and what a probe does, is decided elsewhere.
+Where somebody wants to know which rows they are on, the order of a pass is noted as it begins, and a batch is known by
+its place in it. When a step is plain, and what a probe does, is decided elsewhere.
 Source: `keras.src.backend.tensorflow.trainer` for what Keras's function takes.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.scores import flat
@@ -36,15 +37,16 @@ class ClosedSteps:
         self.model = model
         self.function = function
         self.prepared = prepared
-        self.tell = tell
+        self.tell = None if prepared.source is None else tell
         self.begin(None)
 
     def begin(self, iterator: Any) -> None:
         """A pass begins."""
         self.iterator = iterator
         self.taken = 0
+        self._order: np.ndarray | None = None
         self._held: deque = deque()  # batches that were drawn and not yet used
-        self._queue: deque = deque()  # batches that were read by row, on their way to Keras's function
+        self._queue: deque = deque()  # batches that were looked at, on their way to Keras's function
         self._feed: Any = None  # the iterator that hands them over
 
     def draw(self) -> Any:
@@ -67,8 +69,8 @@ class ClosedSteps:
         left = self.model.steps_per_execution
         if self.prepared.num_batches:
             left = min(left, self.prepared.num_batches - self.taken)
-        if self.prepared.batch is not None:
-            logs, steps = self._take_by_row(steps, probe, is_traced, left)
+        if self.tell and self.prepared.order is None:
+            logs, steps = self._take_unnumbered(steps, probe, is_traced, left)
         elif probe or left != steps or self._held:
             # Keras's function takes a Python iterable of batches as well, and steps through it with the same step.
             batches = _Counted(self._drawn(steps))
@@ -83,31 +85,36 @@ class ClosedSteps:
             logs = self.function(self.iterator)
             if not self.prepared.num_batches and steps > 1:
                 steps = max(self._updates() - before, 1)
+        if self.tell and self.prepared.order is not None:
+            self._tell_rows(steps)
         self.taken += steps
         return logs, steps
 
-    def _take_by_row(self, steps: int, probe: Callable | None, is_traced: bool, left: int) -> tuple[dict, int]:
-        """Find out the rows that plain steps train on, and hand them to Keras's function in the same order."""
-        read = [self.prepared.batch(drawn) for drawn in self._drawn(steps)]
-        if not read and not self.prepared.num_batches:
+    def _tell_rows(self, steps: int) -> None:
+        """Tell the rows of the batches after those that were taken."""
+        if self._order is None:  # read once: what a strategy feeds begins to read the next pass ahead of its turn
+            self._order = self.prepared.order.rows
+        size = self.prepared.batch_size
+        for number in range(self.taken, self.taken + steps):
+            self.tell(self._order[number * size : (number + 1) * size])
+
+    def _take_unnumbered(self, steps: int, probe: Callable | None, is_traced: bool, left: int) -> tuple[dict, int]:
+        """Find out how many rows plain steps train on that have no numbers, and hand them on in the same order."""
+        batches = [backend.without_optionals(batch) for batch in self._drawn(steps)]
+        if not batches:
             return self.function(self.iterator), 0
-        if not read:
-            raise StopIteration
-        batches = [batch for _, batch in read]
         if probe:
             probe(batches[0])
         # Once it was traced on an iterator, single batches cost less handed over as they are.
-        if len(read) == left and not (left == 1 and is_traced):
-            batches = [backend.without_optionals(batch) for batch in batches]
+        if len(batches) == left and not (left == 1 and is_traced):
             self._queue.extend(tuple(flat(batch)[0]) for batch in batches)
             self._feed = self._feed or backend.feed(self._queue, flat(batches[0])[1])
             logs = self.function(self._feed)
         else:
             logs = self.function(iter(batches))
-        if self.tell:
-            for rows, _ in read:
-                self.tell(rows)
-        return logs, len(read)
+        for batch in batches:
+            self.tell(np.full(flat(batch)[0][0].shape[0], -1, "int64"))
+        return logs, len(batches)
 
     def _drawn(self, n: int) -> Iterator[Any]:
         """Up to n batches."""

@@ -76,6 +76,15 @@ class TrainFunction:
         if not self.is_due:
             return self.keras_function(iterator)  # of a callback that trains the model by itself
         self.is_due = False
+        try:
+            return self._execute(iterator)
+        except Exception:
+            failure = None if self.prepared.source is None else self.prepared.source.failure
+            if failure is None:
+                raise
+            raise failure from None  # and not what the pipeline made of it
+
+    def _execute(self, iterator: Any) -> dict:
         counters = self.state.counters
         if iterator is not self.closed.iterator:
             self.closed.begin(iterator)
@@ -107,6 +116,11 @@ class TrainFunction:
             self._look()
         self.listeners.trained(self.steps.sampler, logs)
         return logs
+
+    def release(self) -> None:
+        """Let go of what fed the steps."""
+        self.steps.release()
+        self.closed.begin(None)
 
     def read(self) -> Terms:
         """Read the averages anew, off the device; returns the terms of the steps that they speak of."""

@@ -56,7 +56,7 @@ def is_model(value: Any) -> bool:
 
 
 def feeds_itself(model: keras.Model) -> bool:
-    """Whether the model can only be fed what the user handed over: row numbers in its place would go astray."""
+    """Whether the model can only be fed what the user handed over, and not passes over it that are read here."""
     own = has_own_fit(model) or backend.has_custom_loop(model, ("make_train_function",))
     return own or backend.replicas(model) > 1
 

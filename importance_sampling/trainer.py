@@ -207,7 +207,7 @@ class Trainer(Fronts):
         finally:
             if self.model.train_function is function:  # and not what a callback put in its place
                 self.model.train_function = before
-            function.steps.release()
+            function.release()
         self._summary = summarise(self, function, reason, started)
         logger.info("%s", self._summary.splitlines()[0])
         return history

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Condition
@@ -50,6 +51,60 @@ def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_ow
     fit(model, told, epochs=2)
     assert told == model.trained_on and [len(rows) for rows in told] == 2 * ([4] * 7 + [1])
     assert len(calls) == (2 * -(-8 // steps) if by_own else 0)
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_they_are_for_every_order_that_keras_has(shuffle):
+    model, told = build(), []
+    fit(model, told, epochs=2, shuffle=shuffle)
+    assert told == model.trained_on
+    in_order = [list(range(start, min(start + BATCH, ROWS))) for start in range(0, ROWS, BATCH)]
+    for rows in (told[:8], told[8:]):
+        assert (rows == in_order) == (shuffle is False)
+        assert ([sorted(batch) for batch in rows] == in_order) == (shuffle is not True)
+
+
+def test_they_are_where_an_epoch_is_a_part_of_a_pass():
+    model, told = build(), []
+    with pytest.warns(UserWarning, match="Your input ran out of data"):
+        fit(model, told, epochs=4, steps_per_epoch=5)
+    assert told == model.trained_on and len(told) >= 16
+
+
+@pytest.mark.parametrize("strategy", [tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy])
+def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy):
+    strategy = strategy("/cpu:0") if strategy is tf.distribute.OneDeviceStrategy else strategy(["/cpu:0"])
+
+    class Noting(Watched):
+        def train_step(self, data):
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            tf.numpy_function(lambda x: self.trained_on.append(np.round(x[:, 0] * ROWS).astype(int).tolist()), [x], [])
+            return keras.Sequential.train_step(self, data)
+
+    with strategy.scope():
+        model = Noting([keras.layers.Dense(1, "sigmoid")])  # built by the first batch that Keras is handed
+        model.trained_on, told = [], []
+        model.compile("sgd", "binary_crossentropy")
+    fit(model, told, epochs=5)
+    assert told == model.trained_on and len(told) == 40
+
+
+def test_what_draws_without_a_seed_of_its_own_draws_as_where_nobody_listens():
+    class Noise(keras.layers.Layer):
+        def call(self, x, training=False):
+            return x + tf.random.normal(tf.shape(x)) if training else x
+
+    weights = []
+    for listening in (False, True):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((1,)), Noise(), keras.layers.Dense(1, "sigmoid")])
+        model.compile("sgd", "binary_crossentropy")
+        if listening:
+            fit(model, [])
+        else:
+            model.fit(X, Y, batch_size=BATCH, verbose=0)
+        weights.append(model.get_weights()[0])
+    np.testing.assert_array_equal(*weights)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from importance_sampling import ImportanceTraining, backend
-from importance_sampling.backend import tensorflow_data
+from importance_sampling.backend import tensorflow_pipelines
 from importance_sampling.comparison import (
     Budget,
     Clock,
@@ -137,7 +137,7 @@ def test_a_run_that_fails_leaves_the_model_as_it_was():
 
 
 def test_nobody_waits_for_a_thread_that_tunes_what_feeds_a_model(monkeypatch):
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_data._iterate)  # as it is outside of tests
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines._iterate)  # as it is outside of tests
     given, with_options = [], tf.data.Dataset.with_options
 
     def spy(dataset, options):

@@ -131,6 +131,19 @@ def test_objects_that_give_rows_are_read_in_batches_and_pools_and_train_as_array
     assert max(stores[0].asked) <= 48 and sorted(stores[1].asked)[-2] <= 48
 
 
+@pytest.mark.parametrize("tau_th", [0, 1e9, float("inf")])
+def test_what_a_store_raises_is_raised_as_it_is(mapped, tau_th):
+    class Gone(Rows):
+        def __getitem__(self, indices):
+            if len(self.asked) == 7:  # past all that is read ahead of the first step
+                raise KeyError("the disk is gone")
+            return super().__getitem__(indices)
+
+    x, y = (np.array(part) for part in mapped)
+    with pytest.raises(KeyError, match="the disk is gone"):
+        ImportanceTraining(build(), tau_th=tau_th).fit(Gone(x), y, batch_size=16, verbose=0)
+
+
 def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_left_to_it():
     class OneByOne(Rows):
         def __array__(self, dtype=None, copy=None):
@@ -179,12 +192,42 @@ for tau_th in (0, 50, np.inf):
 def test_twenty_gigabytes_on_disk_stay_there(tmp_path):
     with open(tmp_path / "x", "wb") as file:
         file.truncate(4 * 500_000 * 10_000)
-    run = subprocess.run([sys.executable, "-c", HUGE, str(tmp_path / "x")], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", HUGE, str(tmp_path / "x")], capture_output=True, text=True, check=True, timeout=120
+    )
     said = run.stdout.splitlines()
     for line, expected in zip(said, ("took 100% of 8", "closed for all 8", "off"), strict=True):
         megabytes, summary = line.split(" ", 1)
         assert int(megabytes) < 1000  # at its peak, since before the first of them
         assert expected in summary
+
+
+BROKEN_OFF = """
+import sys, time
+import keras, numpy as np
+from importance_sampling import ImportanceTraining
+class Slow:
+    shape, dtype = (1600, 4), np.dtype("float32")
+    def __len__(self):
+        return 1600
+    def __getitem__(self, indices):
+        time.sleep(0.02)
+        return np.zeros((len(indices), 4), "float32")
+def stop(batch, logs):
+    if batch == 3:
+        raise RuntimeError("on purpose")
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+model.compile("sgd", "sparse_categorical_crossentropy")
+callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
+trainer = ImportanceTraining(model, tau_th=float(sys.argv[1]))
+trainer.fit(Slow(), np.zeros(1600, int), batch_size=16, verbose=0, callbacks=callbacks)
+"""
+
+
+@pytest.mark.parametrize("tau_th", ["0", "1e9"])
+def test_a_process_that_ends_while_a_slow_store_is_read_ends(tau_th):
+    run = subprocess.run([sys.executable, "-c", BROKEN_OFF, tau_th], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1 and "RuntimeError: on purpose" in run.stderr
 
 
 def test_keras_and_the_candidates_share_one_tensor():

@@ -32,7 +32,6 @@ from importance_sampling.backend.tensorflow_data import (
     column,
     concatenate,
     cut,
-    feed,
     gather,
     has_rows,
     is_dataset,
@@ -40,12 +39,11 @@ from importance_sampling.backend.tensorflow_data import (
     is_loader,
     is_resident,
     kind,
-    pools,
     resident,
     rows,
-    untuned,
     without_optionals,
 )
+from importance_sampling.backend.tensorflow_pipelines import feed, passes, pools, untuned
 from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 
 __all__ = [
@@ -71,6 +69,7 @@ __all__ = [
     "is_resident",
     "kind",
     "map_slices",
+    "passes",
     "pools",
     "recording",
     "replicas",

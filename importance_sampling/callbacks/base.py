@@ -21,7 +21,7 @@ class SamplingCallback(keras.callbacks.Callback):
         on_sample: `on_sample(sampler, indices, weights, scores)`, as the argument of `fit`; None (default): not told.
         on_scores: `on_scores(sampler, scores)`, as the argument of `fit`; None (default): not told.
         needs_rows: bool, default False; whether `on_sample` is of no use without the numbers of the rows. It is told of
-            plain steps too then, whose batches are drawn with the numbers of their rows for it.
+            plain steps too then; the order of every pass is noted for it.
 
     Example:
         >>> class Largest(SamplingCallback):

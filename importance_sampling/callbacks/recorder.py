@@ -26,7 +26,7 @@ class SamplingRecorder(SamplingCallback):
     its rows once, with weights of 1 and without scores. Scores are those that samples were drawn by, as the sampler
     knew them then; those that it drew and those that it passed over are known to it, only the former to the recorder.
 
-    It costs 20 bytes a sample, up to 16 more for the numbers of the rows while `fit` runs, and little time: batches are
+    It costs 20 bytes a sample, up to 24 more for the order of the rows while `fit` runs, and little time: batches are
     counted many at a time.
 
     Attributes:

@@ -54,6 +54,11 @@ class ArraySource:
         """What compiled steps depend on: structure, shapes and dtypes."""
         return (self.structure, *map(backend.kind, self.columns))
 
+    @property
+    def failure(self) -> Exception | None:
+        """What a store raised when it was read."""
+        return next((column.failure for column in self.columns if getattr(column, "failure", None)), None)
+
     @functools.cached_property
     def digest(self) -> str:
         """Tells these data from others, by some of their rows: the same arrays, or equal ones, have the same."""
@@ -71,6 +76,10 @@ class ArraySource:
             else backend.gather(column, indices)
             for column in self.columns
         )
+
+    def batch(self, leaves: Any) -> tuple:
+        """Rows of the columns as a batch of Keras's; lists become tuples, as Keras has it."""
+        return keras.tree.lists_to_tuples(packed(*self.pack(leaves)))
 
     def example(self, size: int) -> tuple:
         """The first rows, `size` of them or all."""
@@ -104,6 +113,23 @@ class ArrayPools:
         self.iterator = None
 
 
+class Order:
+    """The order of the rows in a pass.
+
+    Attributes:
+        rows: int64 `(rows,)`, as the pass that began last has it.
+    """
+
+    def __init__(self) -> None:
+        self.rows = np.zeros(0, "int64")
+
+    def note(self, rows: np.ndarray) -> np.ndarray:
+        """A pass begins; called by the pipeline that reads it."""
+        self.rows = np.array(rows)  # what is handed over is the pipeline's own memory
+        self.rows.flags.writeable = False
+        return rows
+
+
 def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
     """Make the arrays of a `fit` ready; see `prepare`."""
     data = tuple(arguments[name] for name in ("x", "y", "sample_weight"))
@@ -125,36 +151,18 @@ def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
 
     steps = arguments["steps_per_epoch"]
     batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else 32)
-    rows = (*data[:2], _weights(data, arguments["class_weight"]))
-    source = ArraySource(rows)
+    source = ArraySource((*data[:2], _weights(data, arguments["class_weight"])))
+    order = Order() if by_row else None
     if stored or by_row:
-        numbers = np.arange(num_rows)
-        x = numbers if stored else (packed(*rows), numbers)
-        arguments.update(x=x, y=None, sample_weight=None, class_weight=None)
+        x = backend.passes(source, batch_size, arguments["shuffle"], order and order.note)
+        arguments.update(x=x, y=None, sample_weight=None, class_weight=None, shuffle=False)
     else:
         arguments.update(zip(("x", "y", "sample_weight"), data, strict=True))
     prepared = Prepared(arguments, source=source)
     prepared.batch_size = batch_size
     prepared.num_batches = math.ceil(num_rows / batch_size)
-    if stored or by_row:
-        prepared.batch = _reader(source) if stored else _numbered
+    prepared.order = order
     return prepared
-
-
-def _numbered(drawn: Any) -> tuple:
-    """From the rows and their numbers, as Keras drew both, to the indices and the rows."""
-    ((batch, numbers),) = drawn
-    return np.asarray(numbers), batch
-
-
-def _reader(source: ArraySource) -> Callable:
-    """From the batch of row numbers that Keras drew to the indices and the rows."""
-
-    def read(numbers: Any) -> tuple:
-        # Lists become tuples, as Keras has it.
-        return np.asarray(numbers), keras.tree.lists_to_tuples(packed(*source.read(numbers)))
-
-    return read
 
 
 def _keras_refuses(data: tuple, class_weight: dict | None) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import types
-from typing import Any
 
 import keras
-import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.scores import flat
@@ -23,8 +21,7 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
 
     Args:
         arguments: all arguments of `keras.Model.fit`, by name.
-        by_row: it is to be told which rows plain steps train on. Where rows have numbers, Keras draws these beside
-            them; where there are stores, it draws the numbers alone, always.
+        by_row: it is to be told which rows plain steps train on.
 
     Returns:
         `Prepared`. Arguments that Keras refuses are left for it to refuse.
@@ -55,11 +52,4 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
         return Prepared(arguments, f"candidates can't be drawn from data of type {type(x).__name__}")
     prepared = Prepared(arguments, source=StreamSource(again))
     prepared.batch_size = None
-    prepared.batch = _unnumbered if by_row else None
     return prepared
-
-
-def _unnumbered(batch: Any) -> tuple:
-    batch = backend.without_optionals(batch)
-    rows = flat(batch)[0][0].shape[0]
-    return np.full(rows, -1, "int64"), batch

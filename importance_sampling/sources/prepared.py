@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 
@@ -14,8 +13,8 @@ class Prepared:
         source: where candidates come from, or None where there are none to be had.
         reason: why there are none, a clause; None where Keras will raise anyway.
         batch_size: int, rows of a batch; None where only the first batch will tell.
-        batch: None, or a function from the batch that Keras draws to `(indices, batch)`, where Keras draws row numbers
-            or it is to be told which rows plain steps train on.
+        order: None, or the `Order` of the rows in the pass under way, where it is to be told which rows plain steps
+            train on and rows have numbers.
         num_batches: int, batches in a pass; 0 where only Keras's iterator knows.
     """
 
@@ -24,7 +23,7 @@ class Prepared:
         self.reason = reason
         self.source = source
         self.batch_size: int | None = arguments["batch_size"] or 32
-        self.batch: Callable | None = None
+        self.order: Any = None
         self.num_batches = 0
 
     @property

@@ -25,6 +25,9 @@ class StoreColumn:
         array: what has `shape`, `dtype`, `__len__` and `__getitem__` on ascending index arrays; `(rows, ...)`.
         start: int, the first row, default 0.
         stop: int, one past the last row, default the store's end.
+
+    Attributes:
+        failure: None, or what the store raised when rows were asked for.
     """
 
     def __init__(self, array: Any, start: int = 0, stop: int | None = None):
@@ -33,6 +36,7 @@ class StoreColumn:
         stop = int(array.shape[0]) if stop is None else stop
         self.shape = (stop - start, *array.shape[1:])
         self.dtype = keras_dtype(array.dtype)
+        self.failure: Exception | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,7 +44,11 @@ class StoreColumn:
     def read(self, indices: Any) -> np.ndarray:
         """Rows, in the order asked for; each is read once, in the order they are stored in."""
         wanted, places = np.unique(np.asarray(indices, "int64"), return_inverse=True)
-        rows = np.asarray(self.array[self.start + wanted]).astype(self.dtype, copy=False)
+        try:
+            rows = np.asarray(self.array[self.start + wanted]).astype(self.dtype, copy=False)
+        except Exception as error:
+            self.failure = error  # a pipeline that reads ahead raises an error of its own in its place
+            raise
         return rows[places.ravel()]
 
     def cut(self, start: int, stop: int) -> StoreColumn:

@@ -33,6 +33,7 @@ class StreamSource:
     """
 
     has_rows = is_resident = False
+    failure = None
 
     def __init__(self, again: Callable | None):
         self._again = again
