@@ -118,8 +118,8 @@ class TrainFunction:
         return logs
 
     def release(self) -> None:
-        """Let go of what fed the steps."""
-        self.steps.release()
+        """Let go of the data."""
+        self.steps.forget()
         self.closed.begin(None)
 
     def read(self) -> Terms:

@@ -184,10 +184,11 @@ def flat(data: tuple) -> tuple[list, Callable]:
     """The tensors of a nested structure, Nones left out, and a function that puts such a list back in place."""
     leaves = keras.tree.flatten(data)
     present = [leaf is not None for leaf in leaves]
+    structure = keras.tree.map_structure(lambda _: 0, data)  # who keeps the function need not keep the tensors
 
     def pack(tensors: Any) -> tuple:
         remaining = iter(tensors)
-        return keras.tree.pack_sequence_as(data, [next(remaining) if here else None for here in present])
+        return keras.tree.pack_sequence_as(structure, [next(remaining) if here else None for here in present])
 
     return [leaf for leaf in leaves if leaf is not None], pack
 

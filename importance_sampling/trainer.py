@@ -311,7 +311,7 @@ class Trainer(Fronts):
             Unsupported: the samples can't be weighed.
         """
         for other in self._steps.values():
-            other.prepared = None  # the data of an earlier `fit` are not held on to
+            other.forget()  # the data of an earlier `fit`
         steps.use(prepared)
         steps.try_scores()
         return steps

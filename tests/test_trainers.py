@@ -1,6 +1,8 @@
 """The family of trainers: what each is constructed with, what all keep, and what each does to its batches."""
 
+import gc
 import inspect
+import weakref
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from importance_sampling import training
 from importance_sampling.datasets import GeneratorDataset, InMemoryDataset
 from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy
 from importance_sampling.samplers import BaseSampler, CacheSampler, ConstantTimeSampler, LSTMSampler, ModelSampler
+from importance_sampling.sources import ArraySource
 
 ROWS, BATCH = 112, 16
 
@@ -142,6 +145,23 @@ def test_every_trainer_takes_the_steps_of_fit_tells_of_each_and_repeats_itself(n
         models[1].call = watched
         fit(trainer, epochs=1)
         assert not traces
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_that_is_kept_keeps_no_data(name, monkeypatch):
+    columns, make = [], ArraySource.__init__
+
+    def watched(source, data):
+        make(source, data)
+        columns.extend(map(weakref.ref, source.columns))
+
+    monkeypatch.setattr(ArraySource, "__init__", watched)
+    trainer = TRAINERS[name](build())
+    for _ in range(2):
+        columns.clear()
+        fit(trainer, on_sample=lambda *_: None)
+        gc.collect()
+        assert [column() for column in columns] == [None, None]
 
 
 @pytest.mark.parametrize("name", NO_STREAMS)

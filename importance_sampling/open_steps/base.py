@@ -137,6 +137,11 @@ class OpenSteps:
     def release(self) -> None:
         """Let go of what reads the data, after a `fit` and before a state is restored."""
 
+    def forget(self) -> None:
+        """Let go of the data: whoever keeps a trainer need not keep them."""
+        self.release()
+        self.prepared = None
+
     def is_of(self, model: keras.Model) -> bool:
         """Whether the model is compiled as it was; `compile` makes a new loss tracker."""
         return model._loss_tracker is self._loss_tracker

@@ -60,6 +60,12 @@ class SizedPoolSteps(OpenSteps):
         """Stop reading ahead."""
         self._current.release()
 
+    def forget(self) -> None:
+        """Let go of the data, in every size."""
+        super().forget()
+        for steps in self._made.values():
+            steps.forget()
+
     def _of(self, pair: tuple[int, int]) -> PoolSteps:
         """The steps of a pool size and a batch size."""
         if pair not in self._made:
