@@ -147,11 +147,11 @@ def test_the_state_is_that_of_the_sampler_used_last(tmp_path):
         assert saved["sampler/_drawn"] == 1280  # the other drew 640
 
 
-def test_data_of_an_earlier_fit_are_not_held_on_to(xy):
+def test_data_of_a_fit_are_not_held_on_to(xy):
     trainer = ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
     for rows in (96, 160, 192, 96):
         fit(trainer, [part[:rows] for part in xy], epochs=1)
-    assert [steps.prepared is not None for steps in trainer._steps.values()] == [True, False, False]
+    assert [steps.prepared for steps in trainer._steps.values()] == [None, None, None]
 
 
 def test_a_reshuffle_asks_for_rows_by_index():
