@@ -1,4 +1,4 @@
-"""Plain steps while a trainer's `fit` runs: Keras's own step, on the batches that Keras draws, in their order.
+"""Plain steps while a trainer's `fit` runs: Keras's own step, on the batches of Keras's own iterator, in their order.
 
 Where somebody wants to know which rows they are on, the order of a pass is noted as it begins, and a batch is known by
 its place in it. When a step is plain, and what a probe does, is decided elsewhere.
@@ -92,7 +92,7 @@ class ClosedSteps:
 
     def _tell_rows(self, steps: int) -> None:
         """Tell the rows of the batches after those that were taken."""
-        if self._order is None:  # read once: what a strategy feeds begins to read the next pass ahead of its turn
+        if self._order is None:  # read once: a strategy's next iterator begins its pass ahead of its turn
             self._order = self.prepared.order.rows
         size = self.prepared.batch_size
         for number in range(self.taken, self.taken + steps):

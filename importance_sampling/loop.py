@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from importance_sampling import backend
 from importance_sampling.closed_steps import ClosedSteps
 from importance_sampling.conditions import Condition, Terms
 from importance_sampling.conditions.cost import PLAIN_STEP
@@ -78,10 +79,12 @@ class TrainFunction:
         self.is_due = False
         try:
             return self._execute(iterator)
-        except Exception:
+        except (StopIteration, backend.PipelineError):
             failure = None if self.prepared.source is None else self.prepared.source.failure
             if failure is None:
                 raise
+            if isinstance(failure, StopIteration):  # no end of a pass
+                raise RuntimeError("What `fit` was to read rows of raised StopIteration") from failure
             raise failure from None  # and not what the pipeline made of it
 
     def _execute(self, iterator: Any) -> dict:

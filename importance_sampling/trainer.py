@@ -252,13 +252,13 @@ class Trainer(Fronts):
 
     def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
-        by_row = listeners.want_rows or any(
+        stored = any(
             is_store(leaf) for leaf in keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])
         )
-        if support.feeds_itself(self.model) or not (self.condition.probes or by_row):
+        if support.feeds_itself(self.model) or not (self.condition.probes or stored or listeners.want_rows):
             prepared = Prepared(with_stores_unread(arguments))
         else:
-            prepared = prepare(arguments, by_row)
+            prepared = prepare(arguments, self.model, listeners.want_rows)
         if not self.condition.probes:
             return prepared, None
         if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:

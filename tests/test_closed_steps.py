@@ -33,10 +33,10 @@ def build(steps=1):
     return model
 
 
-def fit(model, told, **options):
+def fit(model, told, x=X, y=Y, **options):
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     listen = {"on_sample": lambda sampler, rows, *_: told.append(rows.tolist())}
-    trainer.fit(X, Y, batch_size=BATCH, verbose=0, **listen, **options)
+    trainer.fit(x, y, **{"batch_size": BATCH, "verbose": 0, **listen, **options})
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -54,14 +54,16 @@ def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_ow
 
 
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])
-def test_they_are_for_every_order_that_keras_has(shuffle):
+@pytest.mark.parametrize("batch", [BATCH, ROWS, 2 * ROWS])
+def test_they_are_for_every_order_that_keras_has(shuffle, batch):
     model, told = build(), []
-    fit(model, told, epochs=2, shuffle=shuffle)
+    fit(model, told, epochs=2, shuffle=shuffle, batch_size=batch)
     assert told == model.trained_on
-    in_order = [list(range(start, min(start + BATCH, ROWS))) for start in range(0, ROWS, BATCH)]
-    for rows in (told[:8], told[8:]):
+    in_order = [list(range(start, min(start + batch, ROWS))) for start in range(0, ROWS, batch)]
+    per_pass = len(in_order)
+    for rows in (told[:per_pass], told[per_pass:]):
         assert (rows == in_order) == (shuffle is False)
-        assert ([sorted(batch) for batch in rows] == in_order) == (shuffle is not True)
+        assert ([sorted(rows_of_one) for rows_of_one in rows] == in_order) == (shuffle is not True or per_pass == 1)
 
 
 def test_they_are_where_an_epoch_is_a_part_of_a_pass():
@@ -87,6 +89,23 @@ def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy):
         model.compile("sgd", "binary_crossentropy")
     fit(model, told, epochs=5)
     assert told == model.trained_on and len(told) == 40
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_a_step_of_the_models_own_is_handed_x_alone_as_keras_hands_it(listening):
+    kinds = []
+
+    class Bare(keras.Sequential):
+        def train_step(self, images):
+            kinds.append(tf.is_tensor(images))
+            return {"loss": tf.constant(0.0)}
+
+    model = Bare([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", run_eagerly=True)
+    ImportanceTraining(model, tau_th=float("inf")).fit(
+        X, batch_size=BATCH, verbose=0, on_sample=(lambda *_: None) if listening else None
+    )
+    assert kinds == [True] * 8
 
 
 def test_what_draws_without_a_seed_of_its_own_draws_as_where_nobody_listens():

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -131,17 +133,52 @@ def test_objects_that_give_rows_are_read_in_batches_and_pools_and_train_as_array
     assert max(stores[0].asked) <= 48 and sorted(stores[1].asked)[-2] <= 48
 
 
+def gone(rows):
+    raise KeyError("the disk is gone")
+
+
+def ended(rows):
+    raise StopIteration
+
+
+FAILURES = {
+    "as it is": (gone, KeyError, "the disk is gone"),
+    "as no end of the data": (ended, RuntimeError, "raised StopIteration"),
+    "by its shape": (
+        lambda rows: rows[1:],
+        ValueError,
+        r"must be the rows asked for.*Received: an array of shape \(\d+, 5\)",
+    ),
+}
+
+
 @pytest.mark.parametrize("tau_th", [0, 1e9, float("inf")])
-def test_what_a_store_raises_is_raised_as_it_is(mapped, tau_th):
-    class Gone(Rows):
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_goes_wrong_in_a_store_is_told(mapped, tau_th, failure):
+    fail, error, message = FAILURES[failure]
+
+    class Failing(Rows):
         def __getitem__(self, indices):
-            if len(self.asked) == 7:  # past all that is read ahead of the first step
-                raise KeyError("the disk is gone")
-            return super().__getitem__(indices)
+            rows = super().__getitem__(indices)
+            return fail(rows) if len(self.asked) > 7 else rows  # past all that is read ahead of the first step
 
     x, y = (np.array(part) for part in mapped)
-    with pytest.raises(KeyError, match="the disk is gone"):
-        ImportanceTraining(build(), tau_th=tau_th).fit(Gone(x), y, batch_size=16, verbose=0)
+    with pytest.raises(error, match=message):
+        ImportanceTraining(build(), tau_th=tau_th).fit(Failing(x), y, batch_size=16, verbose=0)
+
+
+def test_in_the_scope_of_a_strategy_stores_are_read_whole_as_keras_reads_them(mapped):
+    weights = []
+    for wrap in (lambda model: model, lambda model: ImportanceTraining(model, tau_th=1e9)):
+        with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+            model = build()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            wrap(model).fit(*mapped, batch_size=16, verbose=0, validation_split=0.25)
+        weights.append(model.get_weights())
+    assert any("stores are read into memory whole" in str(warning.message) for warning in warned)
+    for ours, keras_own in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
 
 
 def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_left_to_it():
@@ -235,7 +272,7 @@ def test_keras_and_the_candidates_share_one_tensor():
     y = np.arange(64)
     names = ("x", "y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
     names += ("validation_batch_size",)
-    prepared = prepare(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), by_row=False)
+    prepared = prepare(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), build(), by_row=False)
     for column, name in zip(prepared.source.columns, ("x", "y"), strict=True):
         assert column is prepared.arguments[name]
 

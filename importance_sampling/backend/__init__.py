@@ -19,6 +19,7 @@ from importance_sampling.backend.tensorflow import (
     gradient_norms,
     has_custom_loop,
     host,
+    is_distributed,
     map_slices,
     recording,
     replicas,
@@ -43,10 +44,11 @@ from importance_sampling.backend.tensorflow_data import (
     rows,
     without_optionals,
 )
-from importance_sampling.backend.tensorflow_pipelines import feed, passes, pools, untuned
+from importance_sampling.backend.tensorflow_pipelines import PipelineError, feed, passes, pools, untuned
 from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 
 __all__ = [
+    "PipelineError",
     "Reading",
     "SummaryWriter",
     "as_bytes",
@@ -64,6 +66,7 @@ __all__ = [
     "has_rows",
     "host",
     "is_dataset",
+    "is_distributed",
     "is_infinite",
     "is_loader",
     "is_resident",

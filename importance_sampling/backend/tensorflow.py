@@ -54,6 +54,11 @@ def replicas(model: keras.Model) -> int:
     return model.distribute_strategy.num_replicas_in_sync
 
 
+def is_distributed(model: keras.Model) -> bool:
+    """Whether a strategy feeds the model, be it of one replica."""
+    return model._distribute_strategy is not None or tf.distribute.has_strategy()
+
+
 LOOP = ("train_step", "make_train_function", "_make_function")
 
 

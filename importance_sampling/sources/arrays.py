@@ -1,8 +1,9 @@
 """Arrays as a source: rows asked for by index, beside what Keras is to be handed in their place.
 
-Keras draws the batches of plain steps by its own means. The source reads the candidates of importance steps from the
-same data, without a second copy of it, and never reads a store whole. Which rows make up a pool, and when, is decided
-elsewhere. Source: `keras.src.trainers.data_adapters.array_data_adapter` for what Keras does with arrays.
+The batches of plain steps are Keras's own, or, of stores and where somebody listens, in Keras's order. The source reads
+the candidates of importance steps from the same data, without a second copy of it, and never reads a store whole. Which
+rows make up a pool, and when, is decided elsewhere. Source: `keras.src.trainers.data_adapters.array_data_adapter` for
+what Keras does with arrays.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.scores import flat
 from importance_sampling.sources.prepared import Prepared
-from importance_sampling.sources.stores import StoreColumn, as_column, is_store, packed, with_stores_unread
+from importance_sampling.sources.stores import StoreColumn, as_column, is_store, with_stores_unread
 
 SLICE = 65536
 DIGESTED = 64  # rows
@@ -55,7 +57,7 @@ class ArraySource:
         return (self.structure, *map(backend.kind, self.columns))
 
     @property
-    def failure(self) -> Exception | None:
+    def failure(self) -> BaseException | None:
         """What a store raised when it was read."""
         return next((column.failure for column in self.columns if getattr(column, "failure", None)), None)
 
@@ -79,7 +81,7 @@ class ArraySource:
 
     def batch(self, leaves: Any) -> tuple:
         """Rows of the columns as a batch of Keras's; lists become tuples, as Keras has it."""
-        return keras.tree.lists_to_tuples(packed(*self.pack(leaves)))
+        return keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(*self.pack(leaves)))
 
     def example(self, size: int) -> tuple:
         """The first rows, `size` of them or all."""
@@ -130,9 +132,11 @@ class Order:
         return rows
 
 
-def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
+def prepare_arrays(arguments: dict, model: keras.Model, by_row: bool) -> Prepared:
     """Make the arrays of a `fit` ready; see `prepare`."""
     data = tuple(arguments[name] for name in ("x", "y", "sample_weight"))
+    if backend.is_distributed(model):
+        data = _read_whole(data)
     leaves, _ = flat(data)
     stored = any(map(is_store, leaves))
     arguments = with_stores_unread(arguments)
@@ -148,7 +152,6 @@ def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
         data, num_rows = _cut(data, 0, split), split
     # Floats become what Keras would make of them, once, and one tensor serves Keras and the candidates.
     data = tuple(_map(lambda leaf: leaf if is_store(leaf) else backend.resident(leaf), part) for part in data)
-
     steps = arguments["steps_per_epoch"]
     batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else 32)
     source = ArraySource((*data[:2], _weights(data, arguments["class_weight"])))
@@ -163,6 +166,21 @@ def prepare_arrays(arguments: dict, by_row: bool) -> Prepared:
     prepared.num_batches = math.ceil(num_rows / batch_size)
     prepared.order = order
     return prepared
+
+
+def _read_whole(data: tuple) -> tuple:
+    """The data without stores: a strategy's iterators read ahead, in threads that don't end where they call Python."""
+    if not any(map(is_store, flat(data)[0])):
+        return data
+    warnings.warn(
+        "Memory maps and other stores are read into memory whole, as by `keras.Model.fit`: a `tf.distribute` strategy "
+        "feeds the model. To have them read batch by batch, make the model outside of the strategy's scope",
+        stacklevel=5,
+    )
+    return tuple(
+        _map(lambda leaf: as_column(leaf).read(np.arange(leaf.shape[0])) if is_store(leaf) else leaf, part)
+        for part in data
+    )
 
 
 def _keras_refuses(data: tuple, class_weight: dict | None) -> bool:

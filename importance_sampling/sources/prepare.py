@@ -16,11 +16,12 @@ from importance_sampling.sources.stores import is_store, with_stores_unread
 from importance_sampling.sources.streams import StreamSource
 
 
-def prepare(arguments: dict, by_row: bool) -> Prepared:
+def prepare(arguments: dict, model: keras.Model, by_row: bool) -> Prepared:
     """Make the data of a `fit` ready.
 
     Args:
         arguments: all arguments of `keras.Model.fit`, by name.
+        model: the user's.
         by_row: it is to be told which rows plain steps train on.
 
     Returns:
@@ -29,7 +30,7 @@ def prepare(arguments: dict, by_row: bool) -> Prepared:
     x, class_weight = arguments["x"], arguments["class_weight"]
     leaves, _ = flat(tuple(arguments[name] for name in ("x", "y", "sample_weight")))
     if x is not None and all(backend.has_rows(leaf) or is_store(leaf) for leaf in leaves):
-        return prepare_arrays(arguments, by_row)
+        return prepare_arrays(arguments, model, by_row)
     arguments = with_stores_unread(arguments)
     again = None
     if isinstance(x, keras.utils.PyDataset):

@@ -36,7 +36,7 @@ class StoreColumn:
         stop = int(array.shape[0]) if stop is None else stop
         self.shape = (stop - start, *array.shape[1:])
         self.dtype = keras_dtype(array.dtype)
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -46,8 +46,13 @@ class StoreColumn:
         wanted, places = np.unique(np.asarray(indices, "int64"), return_inverse=True)
         try:
             rows = np.asarray(self.array[self.start + wanted]).astype(self.dtype, copy=False)
-        except Exception as error:
-            self.failure = error  # a pipeline that reads ahead raises an error of its own in its place
+            if rows.shape != (len(wanted), *self.shape[1:]):
+                raise ValueError(
+                    f"`x[idxs]` must be the rows asked for, of the shape that `x.shape` says, {self.shape[1:]}. "
+                    f"Received: an array of shape {rows.shape} for {len(wanted)} rows"
+                )
+        except BaseException as error:
+            self.failure = error  # a pipeline raises an error of its own in its place
             raise
         return rows[places.ravel()]
 
