@@ -79,9 +79,9 @@ class TrainFunction:
         self.is_due = False
         try:
             return self._execute(iterator)
-        except (StopIteration, backend.PipelineError):
+        except Exception as error:
             failure = None if self.prepared.source is None else self.prepared.source.failure
-            if failure is None:
+            if failure is None or not backend.is_of_pipeline(error):
                 raise
             if isinstance(failure, StopIteration):  # no end of a pass
                 raise RuntimeError("What `fit` was to read rows of raised StopIteration") from failure
@@ -123,6 +123,7 @@ class TrainFunction:
     def release(self) -> None:
         """Let go of the data."""
         self.steps.forget()
+        self.prepared.forget()
         self.closed.begin(None)
 
     def read(self) -> Terms:

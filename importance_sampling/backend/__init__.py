@@ -44,11 +44,10 @@ from importance_sampling.backend.tensorflow_data import (
     rows,
     without_optionals,
 )
-from importance_sampling.backend.tensorflow_pipelines import PipelineError, feed, passes, pools, untuned
+from importance_sampling.backend.tensorflow_pipelines import feed, is_of_pipeline, passes, pools, untuned
 from importance_sampling.backend.tensorflow_summaries import SummaryWriter
 
 __all__ = [
-    "PipelineError",
     "Reading",
     "SummaryWriter",
     "as_bytes",
@@ -69,6 +68,7 @@ __all__ = [
     "is_distributed",
     "is_infinite",
     "is_loader",
+    "is_of_pipeline",
     "is_resident",
     "kind",
     "map_slices",

@@ -18,7 +18,6 @@ from keras.src.trainers import data_adapters
 from importance_sampling.backend.tensorflow_data import gather
 
 PREFETCHED_POOLS = 2
-PipelineError = tf.errors.OpError  # what a pipeline raises in the place of what was raised in it
 _iterate = tf.data.Dataset.__iter__
 
 
@@ -48,14 +47,11 @@ def passes(source: Any, batch_size: int, shuffle: bool | str, note: Callable | N
         rest = order[whole * batch_size :]
         return cut.concatenate(tf.data.Dataset.from_tensors(rest)) if rows % batch_size else cut
 
-    def read(indices: Any) -> Any:
-        return source.batch(_read(column, indices) for column in source.columns)
-
     stream = orders.flat_map(batches).apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size)))
-    if not source.is_resident:
-        # Not ahead of the step: a thread that is reading by Python when the interpreter ends would never end itself.
-        return stream.map(read)
-    return stream.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    at_once = tf.data.AUTOTUNE if source.is_resident else None
+    stream = _read(stream, source, lambda _, rows: source.batch(rows), at_once)
+    # Stores aren't read ahead of the step: a thread that reads by Python when the interpreter ends never ends itself.
+    return stream.prefetch(tf.data.AUTOTUNE) if source.is_resident else stream
 
 
 def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
@@ -72,12 +68,9 @@ def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
         order = tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
         return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
 
-    def read(indices):
-        return (indices, *(_read(column, indices) for column in source.columns))
-
     stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
     stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
-    stream = stream.map(read, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_POOLS)
+    stream = _read(stream, source, lambda indices, rows: (indices, *rows), 1).prefetch(PREFETCHED_POOLS)
     return iter(stream.with_options(_unoptimised()))
 
 
@@ -95,6 +88,11 @@ def feed(queue: deque, pack: Callable, static: bool = False) -> Any:
     specs = tuple(_spec(leaf, static) for leaf in queue[0])
     dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
     return iter(dataset.with_options(_unoptimised()))
+
+
+def is_of_pipeline(error: Exception) -> bool:
+    """Whether an error is a pipeline's, which says that it is at its end, or takes the place of one raised in it."""
+    return isinstance(error, (StopIteration, tf.errors.OpError))
 
 
 def _spec(leaf: Any, static: bool) -> Any:
@@ -143,10 +141,25 @@ def _unoptimised() -> tf.data.Options:
     return options
 
 
-def _read(column: Any, indices: Any) -> Any:
-    """Rows of a column, inside a `tf.data` pipeline; one that stays on the host is read there."""
-    if not hasattr(column, "read"):
-        return gather(column, indices)
-    rows = tf.numpy_function(column.read, [indices], column.dtype)
-    rows.set_shape((indices.shape[0], *column.shape[1:]))
+def _read(stream: tf.data.Dataset, source: Any, put: Callable, at_once: int | None) -> tf.data.Dataset:
+    """The rows of a source by a stream of indices, each as `put(indices, rows)`; of stores they are read on the host.
+
+    Tensors come along with the indices: what a function of a pipeline captures lives until Python's collector comes by.
+    """
+    stores = [column if hasattr(column, "read") else None for column in source.columns]
+    tensors = tuple(column for column in source.columns if not hasattr(column, "read"))
+
+    def read(indices: Any, tensors: tuple = ()) -> Any:
+        remaining = iter(tensors)
+        rows = [gather(next(remaining), indices) if store is None else _stored(store, indices) for store in stores]
+        return put(indices, rows)
+
+    if tensors:
+        stream = tf.data.Dataset.zip((stream, tf.data.Dataset.from_tensors(tensors).repeat()))
+    return stream.map(read, num_parallel_calls=at_once)
+
+
+def _stored(store: Any, indices: Any) -> Any:
+    rows = tf.numpy_function(store.read, [indices], store.dtype)
+    rows.set_shape((indices.shape[0], *store.shape[1:]))
     return rows

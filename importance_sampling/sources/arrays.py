@@ -87,6 +87,10 @@ class ArraySource:
         """The first rows, `size` of them or all."""
         return self.read(np.arange(min(size, self.num_rows)))
 
+    def forget(self) -> None:
+        """Let go of the data."""
+        self.columns = []
+
     def pools(self, pool_size: int, seed: int, start: int, draw: Callable, give_back: Callable) -> ArrayPools:
         """Pools of candidates from the one numbered `start` on, whatever Keras draws in the meantime."""
         return ArrayPools(backend.pools(self, pool_size, seed, start))

@@ -26,6 +26,12 @@ class Prepared:
         self.order: Any = None
         self.num_batches = 0
 
+    def forget(self) -> None:
+        """Let go of the data at once, not when Python's collector comes by: Keras's callbacks lead round to here."""
+        if self.source is not None:
+            self.source.forget()
+        self.arguments, self.source, self.order = {}, None, None
+
     @property
     def signature(self) -> tuple:
         """What compiled steps depend on: structure, shapes and dtypes."""

@@ -65,6 +65,10 @@ class StreamSource:
         """A batch, as `(x, y, sample_weight)`: the first, whatever its size."""
         return self._example
 
+    def forget(self) -> None:
+        """Let go of the data."""
+        self._example = self._again = None
+
     def pools(self, pool_size: int, seed: int, start: int, draw: Callable, give_back: Callable) -> JoinedPools:
         """Pools of candidates; in what order a second reading goes depends on `seed` and `start` where we order it.
 
