@@ -105,8 +105,12 @@ def fast_uniform(x: object, y: object) -> Callable[[int], float]:
     return measure
 
 
-def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callable[[int], float]:
-    """Seconds of n steps of `fit`, from the sixth on; of a reshuffle from the first, before which it scores."""
+def timed_fit(way: str, x: object, y: object) -> Callable[..., float]:
+    """Seconds of n steps of `fit`, from the sixth on; of a reshuffle from the first, before which it scores.
+
+    Returns:
+        `measure(n, recorded=False)`; all that it measures, recorded or not, is of one trainer.
+    """
     import keras
 
     from importance_sampling.callbacks import SamplingRecorder
@@ -124,13 +128,15 @@ def timed_fit(way: str, x: object, y: object, recorded: bool = False) -> Callabl
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
             self.seconds = time.perf_counter() - self.started
 
-    recorders = [SamplingRecorder()] if recorded else []
+    recorder = SamplingRecorder()
 
-    def measure(steps: int) -> float:
+    def measure(steps: int, recorded: bool = False) -> float:
         clock = Clock()
         rows = (steps + 5) * BATCH
         # The clock comes last: the recorder's work at the end of an epoch is within it.
-        trained.fit(x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[*recorders, clock])
+        trained.fit(
+            x[:rows], y[:rows], batch_size=BATCH, verbose=0, callbacks=[recorder, clock] if recorded else [clock]
+        )
         return clock.seconds * steps / (steps + 5 - skipped)
 
     return measure
@@ -147,22 +153,15 @@ def steps(file: str | None, rounds: int, steps: int) -> dict:
 def recorder(file: str | None, rounds: int, steps: int) -> dict:
     """The same steps with a recorder and without, in neighbouring turns.
 
-    Either has two trainers, in an order that favours none: the one that is built first is a few per cent faster or
-    slower.
+    Both are taken by one trainer: of two, the one that is built first is a few per cent faster or slower.
     """
     x, y = load(file)
     ways, ratios = {}, {}
     for way in SAMPLING:
-        built = [timed_fit(way, x, y, recorded) for recorded in (False, True, True, False)]
-        ways[way] = both(built[0], built[3])
-        ways[f"{way}, recorded"] = both(built[1], built[2])
+        ways[way] = timed_fit(way, x, y)
+        ways[f"{way}, recorded"] = functools.partial(ways[way], recorded=True)
         ratios[f"recorder over none, {way}"] = (f"{way}, recorded", way)
     return interleaved(ways, ratios, rounds, steps)
-
-
-def both(first: Callable[[int], float], second: Callable[[int], float]) -> Callable[[int], float]:
-    """Mean seconds of n steps of either."""
-    return lambda steps: (first(steps) + second(steps)) / 2
 
 
 def interleaved(ways: dict[str, Callable[[int], float]], ratios: dict, rounds: int, steps: int) -> dict:
