@@ -79,7 +79,7 @@ class ArraySource:
             for column in self.columns
         )
 
-    def batch(self, leaves: Any) -> tuple:
+    def batch(self, leaves: Any) -> Any:
         """Rows of the columns as a batch of Keras's; lists become tuples, as Keras has it."""
         return keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(*self.pack(leaves)))
 
