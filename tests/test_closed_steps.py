@@ -66,6 +66,13 @@ def test_they_are_for_every_order_that_keras_has(shuffle, batch):
         assert ([sorted(rows_of_one) for rows_of_one in rows] == in_order) == (shuffle is not True or per_pass == 1)
 
 
+def test_they_are_where_every_pass_has_another_order():
+    tf.random.set_seed(None)  # with a seed Keras's passes are all alike
+    model, told = build(), []
+    fit(model, told, epochs=3)
+    assert told == model.trained_on and told[:8] != told[8:16] != told[16:]
+
+
 def test_they_are_where_an_epoch_is_a_part_of_a_pass():
     model, told = build(), []
     with pytest.warns(UserWarning, match="Your input ran out of data"):
