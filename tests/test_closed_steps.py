@@ -18,9 +18,12 @@ class Watched(keras.Sequential):
 
     failing_at = 0
 
+    def note(self, x):
+        self.trained_on.append(np.round(x[:, 0] * ROWS).astype(int).tolist())
+
     def train_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.trained_on.append(np.round(np.asarray(x)[:, 0] * ROWS).astype(int).tolist())
+        self.note(np.asarray(x))
         if len(self.trained_on) == self.failing_at:
             raise ZeroDivisionError("on purpose")
         return super().train_step(data)
@@ -33,10 +36,10 @@ def build(steps=1):
     return model
 
 
-def fit(model, told, x=X, y=Y, **options):
+def fit(model, told, **options):
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     listen = {"on_sample": lambda sampler, rows, *_: told.append(rows.tolist())}
-    trainer.fit(x, y, **{"batch_size": BATCH, "verbose": 0, **listen, **options})
+    trainer.fit(X, Y, **{"batch_size": BATCH, "verbose": 0, **listen, **options})
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -80,17 +83,18 @@ def test_they_are_where_an_epoch_is_a_part_of_a_pass():
     assert told == model.trained_on and len(told) >= 16
 
 
-@pytest.mark.parametrize("strategy", [tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy])
-def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy):
-    strategy = strategy("/cpu:0") if strategy is tf.distribute.OneDeviceStrategy else strategy(["/cpu:0"])
-
+@pytest.mark.parametrize(
+    ("strategy", "device"),
+    [(tf.distribute.OneDeviceStrategy, "/cpu:0"), (tf.distribute.MirroredStrategy, ["/cpu:0"])],
+)
+def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy, device):
     class Noting(Watched):
         def train_step(self, data):
             x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-            tf.numpy_function(lambda x: self.trained_on.append(np.round(x[:, 0] * ROWS).astype(int).tolist()), [x], [])
+            tf.numpy_function(self.note, [x], [])
             return keras.Sequential.train_step(self, data)
 
-    with strategy.scope():
+    with strategy(device).scope():
         model = Noting([keras.layers.Dense(1, "sigmoid")])  # built by the first batch that Keras is handed
         model.trained_on, told = [], []
         model.compile("sgd", "binary_crossentropy")
