@@ -1,16 +1,16 @@
-"""Do scores say what the exact gradient norm says? Sample by sample, at several stages of training.
+"""Compare scores with the exact gradient norm, sample by sample, at several stages of training.
 
     python benchmarks/correlation.py --quick [--data mnist.npz]
     python benchmarks/correlation.py --tasks mnist_mlp mnist_cnn --seed 1 --out DIR
 
-For some training rows the probabilities that a score gives, s / sum(s), are compared with those of the exact gradient
-norm, of which nothing is better: by Spearman's rank correlation and by the sum of squared errors, which is given in
-shares of what uniform probabilities err by (1: no better than uniform). The scores are
+For random training samples, the probabilities s / sum(s) of a score s are compared with those of the exact gradient
+norm, which are optimal. The measures are Spearman's rank correlation and the sum of squared errors, divided by that of
+uniform probabilities (1: no better than uniform). The scores are
 
-    loss, gnorm: of the network as it is, in inference mode;
-    history: the gnorm that a sample last showed when it was trained on, in uniform batches;
-    lstm: what `ApproximateImportanceTraining` predicts, of another network that it trains by its own draws. Its rank
-        correlation with what it predicts, the loss, stands beside.
+    loss, gnorm: of the current network, in inference mode;
+    history: the gnorm of the last training step that contained the sample, with uniform batches;
+    lstm: the prediction of `ApproximateImportanceTraining`, on a network that this trainer trains. The table also gives
+        its rank correlation with the loss, which it predicts.
 
 Source: Katharopoulos & Fleuret, Not All Samples Are Created Equal, ICML 2018 (arXiv 1803.00942), figure 2.
 """
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import tasks
-from stages import Stages, built, looked_at, parse, write
+from stages import Stages, build_model, parse, sample_rows, write
 
-from importance_sampling.comparison.figures import summarise
+from importance_sampling.comparison.analysis import summarise
 from importance_sampling.model_wrappers import OracleWrapper
 from importance_sampling.plotting.style import STYLES
 from importance_sampling.reweighting import UNBIASED
@@ -36,55 +36,55 @@ from importance_sampling.training import ApproximateImportanceTraining, SamplerT
 
 EXACT = "full_gnorm"
 SCORES = ("loss", "gnorm", "history", "lstm")
-SHOWN = 1000  # points in a scatter plot
-LIMITS = (1e-6, 200.0)  # of its axes; what is less hardly counts
+NUM_POINTS = 1000  # in a scatter plot
+LIMITS = (1e-6, 200.0)  # of its axes; smaller probabilities are negligible
 
 
 def main() -> None:
-    """Train, look, report."""
+    """Run the benchmark."""
     options = parse(__doc__, "correlation")
-    found, rows = {}, []
+    scores, rows = {}, []
     for name in options.tasks:
-        found[name] = looks(name, options)
-        rows.extend(figures(name, found[name]))
+        scores[name] = measure_scores(name, options)
+        rows.extend(correlations(name, scores[name]))
     columns = {f"rho {score}": (f"{score}: rho", ".3f") for score in SCORES}
     columns |= {f"error {score}": (f"{score}: error", ".3g") for score in SCORES}
     write(rows, columns | {"rho lstm, loss": ("lstm and loss: rho", ".3f")}, "network, steps", options.out)
     (options.out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    picture({name: ones[-1] for name, ones in found.items()}, options.out / "correlation.png", options.seed)
+    plot({name: stages[-1] for name, stages in scores.items()}, options.out / "correlation.png", options.seed)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0 on, float64; equal values share the mean of theirs.
+    """Return ranks from 0, float64. Equal values have the mean of their ranks.
 
     Example:
         >>> ranks(np.array([3.0, 1.0, 3.0]))
         array([1.5, 0. , 1.5])
     """
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[places]
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rho; 0 where one of them is constant."""
-    a, b = (ranks(values) - (len(values) - 1) / 2 for values in (one, other))
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation; 0 if one of the arrays is constant."""
+    a, b = (ranks(values) - (len(values) - 1) / 2 for values in (first, second))
     scale = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / scale) if scale else 0.0
 
 
 def squared_error(scores: np.ndarray, exact: np.ndarray) -> float:
-    """The sum of squared errors of probabilities in proportion to the scores, over that of uniform ones.
+    """Return the sum of squared errors of the probabilities of the scores, divided by that of uniform probabilities.
 
     Example:
         >>> squared_error(np.array([1.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0]))  # (1/16 + 1/16) / (1/9 + 1/36 + 1/36)
         0.75
     """
-    p, best = (values / values.sum() for values in (scores, exact))
-    return float(np.square(p - best).sum() / np.square(1 / len(best) - best).sum())
+    p, optimal = (values / values.sum() for values in (scores, exact))
+    return float(np.square(p - optimal).sum() / np.square(1 / len(optimal) - optimal).sum())
 
 
-class Remembering(UniformSampler):
-    """Uniform batches, and a table of the score that every sample last showed."""
+class LastScoreSampler(UniformSampler):
+    """A uniform sampler that stores the last score of every sample."""
 
     needs_scores = True
 
@@ -93,106 +93,106 @@ class Remembering(UniformSampler):
         self.table = ScoreTable(self.size)
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Remember."""
-        self.table.put(indices, scores)
+        """Store the scores of a batch."""
+        self.table.record(indices, scores)
 
-    def remembered(self, indices: np.ndarray) -> np.ndarray:
-        """Last scores of samples, the mean of the seen for those unseen."""
+    def last_scores(self, indices: np.ndarray) -> np.ndarray:
+        """Return the last scores of samples; samples without a score have the mean of the other scores."""
         by_index = np.empty(self.size)
-        by_index[self.table.order] = self.table.filled()
+        by_index[self.table.order] = self.table.imputed_scores()
         return by_index[indices]
 
 
-def looks(name: str, options: Any) -> list[dict]:
-    """At every stage of a task: scores and exact norms by sample."""
+def measure_scores(name: str, options: Any) -> list[dict]:
+    """Return the scores and exact norms of the samples, one dict per stage of a task."""
     task = tasks.get(name)
     data = task.load(options.data)
-    indices, x, y = looked_at(data, options.rows, options.seed)
-    found = [{"step": step} for step in options.stages]
+    indices, x, y = sample_rows(data, options.rows, options.seed)
+    stages = [{"step": step} for step in options.stages]
 
-    def watch(trainer_of: Any, names: Mapping[str, str], told: str, tell: Any) -> None:
-        """Train a network; at every stage keep its scores, and what the sampler tells of the rows."""
-        model, held = built(task, options.seed), {}
-        wrappers = {kept: OracleWrapper(model, UNBIASED, score) for kept, score in names.items()}
+    def train(make_trainer: Any, score_names: Mapping[str, str], sampler_name: str, sampler_scores: Any) -> None:
+        """Train a network, and add its scores and those of the sampler to every stage."""
+        model, samplers = build_model(task, options.seed), []
+        wrappers = {key: OracleWrapper(model, UNBIASED, score) for key, score in score_names.items()}
 
-        def look(step: int) -> None:
-            row = found[options.stages.index(step)]
-            row |= {kept: wrapper.score(x, y, batch_size=256).astype("float64") for kept, wrapper in wrappers.items()}
-            if held:
-                row[told] = tell(held["sampler"])
-            print(f"{name}, {step} steps, {told}: mean loss {row[next(iter(names))].mean():.3g}", flush=True)
+        def measure(step: int) -> None:
+            stage = stages[options.stages.index(step)]
+            stage |= {key: wrapper.score(x, y, batch_size=256).astype("float64") for key, wrapper in wrappers.items()}
+            if samplers:
+                stage[sampler_name] = sampler_scores(samplers[-1])
+            loss = stage[next(iter(score_names))].mean()
+            print(f"{name}, {step} steps, {sampler_name}: mean loss {loss:.3g}", flush=True)
 
-        trainer_of(model).fit(
+        make_trainer(model).fit(
             data.x_train,
             data.y_train,
             batch_size=task.batch_size,
             epochs=10**6,
             verbose=0,
-            callbacks=[Stages(options.stages, look)],
-            on_scores=lambda sampler, scores: held.update(sampler=sampler),
+            callbacks=[Stages(options.stages, measure)],
+            on_scores=lambda sampler, scores: samplers.append(sampler),
         )
 
-    watch(
-        lambda model: SamplerTraining(model, lambda rows, _, seed: Remembering(rows, seed), seed=options.seed),
+    train(
+        lambda model: SamplerTraining(model, lambda rows, _, seed: LastScoreSampler(rows, seed), seed=options.seed),
         {"loss": "loss", "gnorm": "gnorm", EXACT: EXACT},
         "history",
-        lambda sampler: sampler.remembered(indices),
+        lambda sampler: sampler.last_scores(indices),
     )
-    watch(
+    train(
         lambda model: ApproximateImportanceTraining(model, seed=options.seed),
         {"loss under lstm": "loss", f"{EXACT} under lstm": EXACT},
         "lstm",
-        lambda sampler: predicted(sampler, indices),
+        lambda sampler: predict(sampler, indices),
     )
-    return found
+    return stages
 
 
-def predicted(sampler: LSTMSampler, indices: np.ndarray) -> np.ndarray:
-    """Predictions for samples, in slices."""
+def predict(sampler: LSTMSampler, indices: np.ndarray) -> np.ndarray:
+    """Return the predictions for samples, computed in chunks."""
     return np.concatenate([sampler.predict(part) for part in np.split(indices, range(512, len(indices), 512))])
 
 
-def figures(name: str, found: Sequence[Mapping]) -> list[dict]:
-    """A row for every stage: correlations and errors."""
+def correlations(name: str, stages: Sequence[Mapping]) -> list[dict]:
+    """Return rank correlations and errors, one dict per stage."""
     rows = []
-    for one in found:
-        row: dict[str, Any] = {"way": f"{name}, {one['step']}"}
+    for stage in stages:
+        row: dict[str, Any] = {"way": f"{name}, {stage['step']}"}
         for score in SCORES:
-            exact = one[f"{EXACT} under lstm" if score == "lstm" else EXACT]
-            if score in one:
-                row[f"rho {score}"] = summarise([rank_correlation(one[score], exact)])
-                row[f"error {score}"] = summarise([squared_error(one[score], exact)])
-        if "lstm" in one:
-            row["rho lstm, loss"] = summarise([rank_correlation(one["lstm"], one["loss under lstm"])])
+            exact = stage[f"{EXACT} under lstm" if score == "lstm" else EXACT]
+            if score in stage:
+                row[f"rho {score}"] = summarise([rank_correlation(stage[score], exact)])
+                row[f"error {score}"] = summarise([squared_error(stage[score], exact)])
+        if "lstm" in stage:
+            row["rho lstm, loss"] = summarise([rank_correlation(stage["lstm"], stage["loss under lstm"])])
         rows.append(row)
     return rows
 
 
-def picture(last: Mapping[str, Mapping], path: Path, seed: int) -> None:
-    """A row of scatter plots a network, probability by score over probability by exact norm."""
+def plot(last: Mapping[str, Mapping], path: Path, seed: int) -> None:
+    """Plot the probabilities of each score against those of the exact norm, one row of panels per task."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(SCORES), 4.2 * len(last)), layout="constrained")
     grid = figure.subplots(len(last), len(SCORES), squeeze=False)
-    for line, (name, one) in zip(grid, last.items(), strict=True):
-        (row,) = figures(name, [one])
-        for number, (axes, score) in enumerate(zip(line, SCORES, strict=True)):
-            exact = one[f"{EXACT} under lstm" if score == "lstm" else EXACT]
-            x, y = (values / values.mean() for values in (exact, one[score]))
-            style = STYLES[number]
-            axes.plot(x[:SHOWN], y[:SHOWN], linestyle="", markersize=3, marker=style["marker"], color=style["color"])
+    for panels, (name, stage) in zip(grid, last.items(), strict=True):
+        (row,) = correlations(name, [stage])
+        for axes, score, style in zip(panels, SCORES, STYLES, strict=False):
+            exact = stage[f"{EXACT} under lstm" if score == "lstm" else EXACT]
+            x, y = (values[:NUM_POINTS] / values.mean() for values in (exact, stage[score]))
+            axes.plot(x, y, linestyle="", markersize=3, marker=style["marker"], color=style["color"])
             axes.plot(LIMITS, LIMITS, color="0.3", linewidth=1)
             axes.set(xscale="log", yscale="log", xlim=LIMITS, ylim=LIMITS)
             axes.set_title(
                 f"{name}, {score}\nrho {row[f'rho {score}']['median']:.3f}, "
-                f"error {row[f'error {score}']['median']:.3g} of uniform's",
+                f"error {row[f'error {score}']['median']:.3g} (uniform: 1)",
                 fontsize=10,
             )
-            axes.set(xlabel="by exact gradient norm", ylabel=f"by {score}")
+            axes.set(xlabel="exact gradient norm", ylabel=score)
             axes.grid(True, color="0.9")
             axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        f"Probabilities, in units of uniform's, after {next(iter(last.values()))['step']} steps (seed {seed})",
+        f"Probabilities relative to uniform ones, after {next(iter(last.values()))['step']} steps (seed {seed})",
         weight="bold",
     )
     figure.savefig(path, dpi=110)

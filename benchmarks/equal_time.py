@@ -1,15 +1,16 @@
-"""Is it faster by the clock? Every way to train, on every task, from the same weights for the same seconds.
+"""Compare ways to train in equal time: every way on every task, with equal initial weights and equal budgets.
 
     python benchmarks/equal_time.py --quick [--data mnist.npz]
-    python benchmarks/equal_time.py --tasks mnist_mlp flights --ways plain fast-uniform default --seeds 5 --out DIR
+    python benchmarks/equal_time.py --tasks mnist_mlp flights --ways uniform fast-uniform default --seeds 5 --out DIR
 
-Two protocols. `anytime`: the learning rate that a user starts with, held constant; read along the way. `budget`: the
-learning rate that is best for plain training, decayed to zero over the budget by a cosine; read at the end, once for a
-budget of a quarter of the task's and once for all of it. The budget is seconds of training, or with `--by cost` forward
-passes of a batch, a backward pass counted as two, which no noisy machine can bend. All ways of a seed run interleaved,
-in short turns; ways that are added to results later run by themselves. Results are appended to DIR/results.jsonl as
-they come, and what is there isn't run again; tables (table.md, table.json) and pictures are made of all that was asked
-for.
+There are two protocols. `anytime`: a constant learning rate, the usual default of the task; results are compared during
+training. `budget`: the learning rate that is best for uniform training, with a cosine decay to zero over the budget;
+results are compared at the end, for a quarter of the task's budget and for the whole budget.
+
+A budget is in seconds of training or, with `--by cost`, in forward passes of a batch, where a backward pass counts as
+two; this doesn't depend on the machine. The ways of a seed are trained in short turns. Each result is appended to
+DIR/results.jsonl when it is available, and existing results aren't repeated. The tables (table.md, table.json) and
+plots contain all requested runs.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ from pathlib import Path
 
 import keras
 import tasks
+from compared_ways import BASELINES, WAYS
 from results import Results
-from ways import WAYS, YARDSTICKS
 
-from importance_sampling.comparison import Clock, Evaluation, alike, forward_equivalents, report, train
-from importance_sampling.comparison.figures import SHARES, compared, promise, table
+from importance_sampling.comparison import Clock, Evaluation, forward_equivalents, identical_models, report, train
+from importance_sampling.comparison.analysis import FRACTIONS, markdown_table, summarise_test_loss, summarise_ways
 
-PROTOCOLS = {  # shares of a task's budget, and how many measurements on the way
+PROTOCOLS = {  # fractions of the budget of a task, and the number of measurements
     "anytime": ((1.0,), 10),
     "budget": ((0.25, 1.0), 4),
 }
-GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # times a task's rate, to tune among
+GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors of the learning rate of a task, for tuning
 
 
 def main() -> None:
-    """Run what is missing, and report."""
+    """Run the missing runs and write the reports."""
     options = parse()
     if options.tune:
         tune(options)
         return
     results = Results(options.out / "results.jsonl")
     wanted = list(itertools.chain.from_iterable(plan(options, name) for name in options.tasks))
-    for (*of, _), runs in grouped(wanted, "task", "protocol", "budget", "seed"):
+    for (*group, _), runs in grouped(wanted, "task", "protocol", "budget", "seed"):
         if train_missing(runs, results, options):
-            write_report(wanted, results, options.out, of)
+            write_report(wanted, results, options.out, group)
     write_report(wanted, results, options.out)
     print((options.out / "table.md").read_text(encoding="utf-8"))
     missing = results.missing(wanted)
@@ -58,24 +59,28 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The options, completed."""
+    """Parse the options and fill in their defaults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=None)
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, "all"], default=None)
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=None)
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many; default 5")
-    parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="what the budget is of")
-    parser.add_argument("--seconds", type=float, nargs="+", metavar="S", help="budgets; default: the task's own")
-    parser.add_argument("--cost", type=float, nargs="+", metavar="C", help="budgets in forward passes, with --by cost")
-    parser.add_argument("--quick", action="store_true", help="a minute's look")
-    parser.add_argument("--trainers", action="store_true", help="every trainer on three tasks, 15 seconds, three seeds")
-    parser.add_argument("--tune", action="store_true", help="tune plain training, and write the rates to the tasks")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz in the layout of Keras's mnist.npz")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 5")
+    parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="unit of the budget")
+    parser.add_argument("--seconds", type=float, nargs="+", metavar="S", help="budgets; default: those of the task")
+    parser.add_argument(
+        "--cost", type=float, nargs="+", metavar="C", help="budgets in forward passes of a batch, for --by cost"
+    )
+    parser.add_argument("--quick", action="store_true", help="about a minute: one task and one seed")
+    parser.add_argument("--trainers", action="store_true", help="all trainers on three tasks, 15 seconds, three seeds")
+    parser.add_argument(
+        "--tune", action="store_true", help="tune uniform training and write the learning rates to the tasks"
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
     parser.add_argument("--out", type=Path, default=Path("equal_time"), metavar="DIR")
     options = parser.parse_args()
     if options.quick and options.trainers:
-        parser.error("--quick and --trainers are two ways to set the other options; give one")
-    preset = dict(tasks=tasks.NAMES, ways=[*YARDSTICKS, "default"], protocols=PROTOCOLS, seeds=5)
+        parser.error("--quick and --trainers both set other options: use only one of them")
+    preset = dict(tasks=tasks.NAMES, ways=[*BASELINES, "default"], protocols=PROTOCOLS, seeds=5)
     if options.quick:
         preset.update(tasks=["mnist_mlp"], seeds=1, seconds=[5.0], cost=[3000.0])
     if options.trainers:
@@ -90,7 +95,7 @@ def parse() -> argparse.Namespace:
 
 
 def plan(options: argparse.Namespace, name: str) -> list[dict]:
-    """The runs of a task."""
+    """Return the settings of all runs of a task."""
     task = tasks.get(name)
     return [
         dict(
@@ -111,15 +116,15 @@ def plan(options: argparse.Namespace, name: str) -> list[dict]:
 
 
 def budgets(options: argparse.Namespace, task: tasks.Task, protocol: str) -> list[float]:
-    """Those given, or the task's own."""
-    given, own = options.seconds, task.seconds
+    """Return the budgets of the options, or the default budgets of the task."""
+    requested, default = options.seconds, task.seconds
     if options.by == "cost":
-        given, own = options.cost, forward_equivalents(None, task.steps)
-    return given or [share * own for share in PROTOCOLS[protocol][0]]
+        requested, default = options.cost, forward_equivalents(None, task.steps)
+    return requested or [fraction * default for fraction in PROTOCOLS[protocol][0]]
 
 
 def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapping]]]:
-    """Runs that agree in what is named, in their order."""
+    """Group runs by the values of the named settings, in their order."""
     groups: dict[tuple, list] = {}
     for run in runs:
         groups.setdefault(tuple(run[name] for name in names), []).append(run)
@@ -127,31 +132,36 @@ def grouped(runs: Sequence[Mapping], *names: str) -> list[tuple[tuple, list[Mapp
 
 
 def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.Namespace) -> bool:
-    """Train by turns whichever of the runs, all of one task, protocol, budget and seed, are not there yet.
+    """Train the runs that have no results yet, in turns.
+
+    Args:
+        runs: settings of runs with the same task, protocol, budget and seed.
+        results: `Results`, to which the new results are added.
+        options: the options of the command line.
 
     Returns:
-        Whether there were any.
+        True if there were runs without results.
     """
     missing = results.missing(runs)
     if not missing:
         return False
-    one = missing[0]
-    turn = one["seed"] % len(missing)
-    missing = [*missing[turn:], *missing[:turn]]  # so that nobody always comes first
-    task = tasks.get(one["task"])
-    data = task.load(options.data).resident()
+    settings = missing[0]
+    start = settings["seed"] % len(missing)
+    missing = [*missing[start:], *missing[:start]]  # every seed starts with another way
+    task = tasks.get(settings["task"])
+    data = task.load(options.data).as_tensors()
     trainers, runs = [], []
-    for model, run in zip(alike(task.build, len(missing), one["seed"]), missing, strict=True):
+    for model, run in zip(identical_models(task.build, len(missing), settings["seed"]), missing, strict=True):
         model.optimizer.learning_rate = run["rate"]
         try:
             trainers.append(WAYS[run["way"]](model, run["seed"]))
         except Exception:
-            traceback.print_exc()  # the others go on
+            traceback.print_exc()  # continue with the other ways
         else:
             runs.append(run)
 
-    def done(number: int, clock: Clock) -> None:
-        run = runs[number] | clock.record()
+    def done(index: int, clock: Clock) -> None:
+        run = runs[index] | clock.record()
         results.add(run)
         last = clock.points[-1]
         print(
@@ -166,78 +176,86 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
             trainers,
             data,
             Evaluation(data, task.error, task.loss_rows),
-            one["budget"],
-            one["by"],
+            settings["budget"],
+            settings["by"],
             task.batch_size,
             done,
-            measurements=one["measurements"],
-            decay=cosine if one["protocol"] == "budget" else None,
+            measurements=settings["measurements"],
+            decay=cosine if settings["protocol"] == "budget" else None,
         )
     except Exception:
-        traceback.print_exc()  # the others go on
+        traceback.print_exc()  # the other ways have finished
     keras.utils.clear_session()
     return True
 
 
-def cosine(share: float) -> float:
-    """From 1 to 0."""
-    return 0.5 * (1.0 + math.cos(math.pi * share))
+def cosine(fraction: float) -> float:
+    """Return the factor of the learning rate of a cosine decay, from 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
-def write_report(wanted: Sequence[Mapping], results: Results, out: Path, of: Sequence | None = None) -> None:
-    """Write the tables, and a picture for each task, protocol and budget, or for the one given."""
-    texts, figures = [], []
+def write_report(wanted: Sequence[Mapping], results: Results, out: Path, updated: Sequence | None = None) -> None:
+    """Write the tables and plots.
+
+    Args:
+        wanted: settings of all requested runs.
+        results: `Results`.
+        out: output folder.
+        updated: task, protocol and budget of the plot to write; None (default) writes all plots.
+    """
+    texts, groups = [], []
     for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
         unit, by = tasks.get(name).unit, group[0]["by"]
-        rows = compared(group, YARDSTICKS)
-        figures.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
-        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{table(rows, report.COLUMNS)}\n")
-        texts.extend(ratios(rows, yardstick, protocol) for yardstick in YARDSTICKS)
-        if of is None or of == [name, protocol, budget]:
-            report.picture(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
-    texts.append(promise(figures) + "\n")
+        rows = summarise_ways(group, BASELINES)
+        groups.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
+        texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{markdown_table(rows, report.COLUMNS)}\n")
+        texts.extend(ratios(rows, baseline, protocol) for baseline in BASELINES)
+        if updated is None or updated == [name, protocol, budget]:
+            report.write_plot(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
+    texts.append(summarise_test_loss(groups) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
-    (out / "table.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    (out / "table.json").write_text(json.dumps(groups, indent=1), encoding="utf-8")
 
 
-def ratios(rows: Sequence[Mapping], yardstick: str, protocol: str) -> str:
-    """The table of what the ways are over a yardstick; "" where there is nothing to compare."""
-    columns = {f"{name} over {yardstick}": report.COLUMNS[name] for name in ("train_loss", "test_loss", "test_error")}
+def ratios(rows: Sequence[Mapping], baseline: str, protocol: str) -> str:
+    """Return a table of the ratios to a baseline; "" if there are none."""
+    columns = {f"{name} over {baseline}": report.COLUMNS[name] for name in ("train_loss", "test_loss", "test_error")}
     if protocol == "anytime":
-        columns |= {f"loss over {yardstick}, {share:.0%}": (f"loss at {share:.0%}", "") for share in SHARES}
-        columns |= {f"times sooner than {yardstick}, {share:.0%}": (f"sooner at {share:.0%}", "") for share in SHARES}
-    others = [row for row in rows if any(column in row for column in columns)]
+        columns |= {f"loss over {baseline}, {part:.0%}": (f"loss at {part:.0%}", "") for part in FRACTIONS}
+        columns |= {f"speed-up over {baseline}, {part:.0%}": (f"speed-up at {part:.0%}", "") for part in FRACTIONS}
+    others = [row for row in rows if any(name in row for name in columns)]
     if not others:
         return ""
-    text = f"Over {yardstick}, seed by seed: what is at the end"
+    text = f"Ratios to {baseline}, per seed: final results"
     if protocol == "anytime":
         text += (
-            f"; the training loss after a share of the budget; and how many times sooner the least training loss that "
-            f"{yardstick} had until then was reached (0: never)"
+            f"; the training loss after a fraction of the budget; and the speed-up, the time in which {baseline} "
+            "reached its minimum training loss up to this fraction, divided by the time of the way (0: never reached)"
         )
-    return f"{text}.\n\n{table(others, {name: (heading, '.2f') for name, (heading, _) in columns.items()})}\n"
+    headings = {name: (heading, ".2f") for name, (heading, _) in columns.items()}
+    return f"{text}.\n\n{markdown_table(others, headings)}\n"
 
 
 def title(run: Mapping) -> str:
-    """What a run has in common with those that it is compared with."""
+    """Return the settings that a run shares with the runs that it is compared with."""
     return f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}"
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Find the rate at which plain training ends best, decayed over the whole budget; write it to the task."""
+    """Find the best learning rate of uniform training with decay, and write it to the module of the task."""
     results = Results(options.out / "tuning.jsonl")
     for name in options.tasks:
         task = tasks.get(name)
-        changes = {"protocols": ["budget"], "ways": ["plain"], options.by: budgets(options, task, "anytime")}
-        plain = argparse.Namespace(**vars(options) | changes)
-        wanted = [dict(run, rate=task.rate * factor) for run in plan(plain, name) for factor in GRID]
+        changes = {"protocols": ["budget"], "ways": ["uniform"], options.by: budgets(options, task, "anytime")}
+        uniform = argparse.Namespace(**vars(options) | changes)
+        wanted = [dict(run, rate=task.rate * factor) for run in plan(uniform, name) for factor in GRID]
         for _, runs in grouped(wanted, "budget", "seed"):
             train_missing(runs, results, options)
-        labelled = [dict(run, way=f"plain, rate {run['rate']:g}") for run in results.of(wanted)]
+        labelled = [dict(run, way=f"uniform, rate {run['rate']:g}") for run in results.of(wanted)]
         for _, group in grouped(labelled, "budget"):
-            rows = compared(group, ())
-            print(f"## {title(group[0])}\n\n{table(rows, report.COLUMNS)}\n")
+            rows = summarise_ways(group, ())
+            print(f"## {title(group[0])}\n\n{markdown_table(rows, report.COLUMNS)}\n")
         best = best_of(rows)["way"].rsplit(" ", 1)[1]
         edge = ", at the edge of the grid" if best in (f"{task.rate * GRID[0]:g}", f"{task.rate * GRID[-1]:g}") else ""
         print(f"{name}: the best rate for the last budget is {best}{edge}.\n")
@@ -246,9 +264,9 @@ def tune(options: argparse.Namespace) -> None:
 
 
 def best_of(rows: Sequence[Mapping]) -> Mapping:
-    """The row of the least median test error, or test loss if several have that.
+    """Return the row with the lowest median test error; of several, the one with the lowest test loss.
 
-    Not of the least test loss: where that rises as training goes on, it is least at a rate that never gets there.
+    The test loss alone isn't used: on tasks where it rises during training, it favours learning rates that are too low.
     """
     return min(rows, key=lambda row: [row[name]["median"] for name in ("test_error", "test_loss")])
 

@@ -1,4 +1,4 @@
-"""The file of results: a run a line, appended as it ends, so that a benchmark that was broken off goes on."""
+"""A JSON-lines file of results. Each run is appended when it ends, so an interrupted benchmark can be resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY = ("task", "protocol", "way", "seed", "by", "budget", "rate", "measurements"
 
 
 def key(run: Mapping[str, Any]) -> tuple:
-    """What makes a run the one that was asked for."""
+    """Return the settings that identify a run."""
     return tuple(run[name] for name in KEY)
 
 
@@ -19,7 +19,7 @@ class Results:
     """The runs in a file.
 
     Args:
-        path: of a JSON-lines file; it need not exist. A last line that was cut short is dropped.
+        path: path of a JSON-lines file, which may not exist yet. An incomplete last line is removed.
     """
 
     def __init__(self, path: Path):
@@ -27,23 +27,23 @@ class Results:
         self._runs: dict[tuple, dict] = {}
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            if whole != lines:
-                path.write_text("".join(whole), encoding="utf-8")
-            for run in map(json.loads, whole):
+            complete = [line for line in lines if line.endswith("\n")]
+            if complete != lines:
+                path.write_text("".join(complete), encoding="utf-8")
+            for run in map(json.loads, complete):
                 self._runs[key(run)] = run
 
     def add(self, run: dict) -> None:
-        """Append a run, at once."""
+        """Append a run to the file."""
         self._runs[key(run)] = run
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(run) + "\n")
 
     def missing(self, wanted: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Those of the wanted runs that are not there yet."""
+        """Return the wanted runs that aren't in the file."""
         return [run for run in wanted if key(run) not in self._runs]
 
     def of(self, wanted: Iterable[Mapping[str, Any]]) -> list[dict]:
-        """Those of the wanted runs that are there, in the order asked for."""
+        """Return the wanted runs that are in the file, with their results, in the given order."""
         return [self._runs[key(run)] for run in wanted if key(run) in self._runs]

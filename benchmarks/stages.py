@@ -1,7 +1,4 @@
-"""A network looked at while it is trained: what the scripts that measure scores at several stages have in common.
-
-Nothing is measured here.
-"""
+"""Common parts of the benchmarks that measure scores at several stages of training."""
 
 from __future__ import annotations
 
@@ -14,52 +11,52 @@ import keras
 import numpy as np
 import tasks
 
-from importance_sampling.comparison.figures import table
+from importance_sampling.comparison.analysis import markdown_table
 
 STAGES = [0, 100, 300, 1000, 3000]  # training steps
 QUICK = [0, 50, 200]
 
 
 class Stages(keras.callbacks.Callback):
-    """Looks at the model after certain numbers of training steps, and stops after the last.
+    """A callback that calls a function at given steps of training, and stops after the last one.
 
     Args:
         at: numbers of steps, ascending; 0 is the untrained model.
-        look: called with the number of steps.
+        measure: function of the number of steps.
     """
 
-    def __init__(self, at: Sequence[int], look: Callable[[int], None]):
+    def __init__(self, at: Sequence[int], measure: Callable[[int], None]):
         super().__init__()
-        self.at, self.look = tuple(at), look
+        self.at, self.measure = tuple(at), measure
         self.steps = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Look at the untrained model."""
-        self._look()
+        """Measure the untrained model if requested."""
+        self._measure()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Count, look, stop."""
+        """Count the step, then measure or stop if requested."""
         self.steps += 1
-        self._look()
+        self._measure()
         if self.steps >= self.at[-1]:
             self.model.stop_training = True
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         if self.steps in self.at:
-            self.look(self.steps)
+            self.measure(self.steps)
 
 
 def parse(description: str, default_out: str) -> argparse.Namespace:
-    """The options: tasks, data, seed, stages, rows, out."""
+    """Parse the options: tasks, data, seed, rows, stages, quick, out."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=["mnist_mlp", "mnist_cnn"])
-    parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz in the layout of Keras's mnist.npz")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--rows", type=int, default=5120, metavar="N", help="how many training rows are looked at")
+    parser.add_argument("--rows", type=int, default=5120, metavar="N", help="number of training samples to score")
     parser.add_argument(
-        "--stages", type=int, nargs="+", default=STAGES, metavar="STEPS", help="when to look, ascending"
+        "--stages", type=int, nargs="+", default=STAGES, metavar="STEPS", help="steps at which to measure, ascending"
     )
-    parser.add_argument("--quick", action="store_true", help="a minute's look: few steps, few rows, one network")
+    parser.add_argument("--quick", action="store_true", help="about a minute: few steps, few samples, one task")
     parser.add_argument("--out", type=Path, default=Path(default_out), metavar="DIR")
     options = parser.parse_args()
     if options.quick:
@@ -67,15 +64,15 @@ def parse(description: str, default_out: str) -> argparse.Namespace:
     return options
 
 
-def looked_at(data: Any, rows: int, seed: int) -> tuple[np.ndarray, Any, Any]:
-    """Training rows in random order: their indices, and `(x, y)` of them."""
+def sample_rows(data: Any, rows: int, seed: int) -> tuple[np.ndarray, Any, Any]:
+    """Draw training samples at random, without replacement: `(indices, x, y)`."""
     size = len(data.x_train)
     indices = np.random.default_rng(seed).permutation(size)[: min(rows, size)]
     return indices, data.x_train[indices], data.y_train[indices]
 
 
-def built(task: tasks.Task, seed: int) -> keras.Model:
-    """The task's model as its seed makes it."""
+def build_model(task: tasks.Task, seed: int) -> keras.Model:
+    """Build the model of a task with a given seed."""
     keras.utils.set_random_seed(seed)
     model = task.build()
     model.optimizer.learning_rate = task.rate
@@ -83,8 +80,8 @@ def built(task: tasks.Task, seed: int) -> keras.Model:
 
 
 def write(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]], first: str, out: Path) -> None:
-    """Write `table.md`, and print it."""
-    text = table(rows, columns, first)
+    """Write a table to `table.md`, and print it."""
+    text = markdown_table(rows, columns, first)
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -1,4 +1,4 @@
-"""What the examples share: their options, and the training, one way or side by side."""
+"""The options and the training loop of the examples."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import keras
 
 from importance_sampling.cli import positive
 from importance_sampling.comparison import Budget, Clock, Data, Evaluation, Task, compare, fit_of, report
-from importance_sampling.comparison.progress import Progress, told
+from importance_sampling.comparison.progress import Progress, status
 
-QUICK = (512, 1)  # rows and epochs
+QUICK = (512, 1)  # training samples and epochs
 BATCH = 128
-FOREVER = 10**6  # epochs
+MAX_EPOCHS = 10**6  # never reached: the budget ends the training
 
 
 @dataclass(frozen=True)
 class Example:
-    """Data, a model, and the line that makes the difference.
+    """An example script: data, a model, and a trainer.
 
     Attributes:
-        name: str, the script's.
-        text: str, its docstring.
-        load: from the options to `Data`.
-        build: from the data to a compiled model.
-        trainer: from a model and the options to whatever has Keras's `fit`; the model itself with `uniform`.
-        way: str, what training with it is called.
-        others: further ways, by name; with these the example trains side by side.
-        add_options: adds what options the example has of its own.
-        epochs: int, the default.
-        quick: rows and epochs, with `--quick`.
+        name: str, the name of the script.
+        text: str, the docstring of the script.
+        load: function from the options to `Data`.
+        build: function from the data to a compiled model.
+        trainer: function from a model and the options to a trainer; with the option `uniform`, it returns the model.
+        way: str, the name of the way to train with the trainer, default "importance".
+        others: mapping from names to further ways. If it isn't empty, the script compares all ways.
+        add_options: function that adds the options of this example to a parser.
+        epochs: int, the default number of epochs.
+        quick: pair of ints, training samples and epochs with `--quick`.
         error: as for `Task`.
         unit: as for `Task`.
         decay: as for `Task`.
-        measurements: int, how many are made side by side; fewer where they take long.
+        measurements: int, the number of measurements in a comparison.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Example:
     measurements: int = 20
 
     def main(self) -> None:
-        """Run as a script."""
+        """Run the example as a script."""
         options = self.options()
         data = self.data(options)
         if self.others and not options.uniform:
@@ -65,7 +65,7 @@ class Example:
             fit(self, self.build(data), data, options)
 
     def options(self) -> argparse.Namespace:
-        """Those that were given; the global random generators have the seed from here on."""
+        """Parse the command line, and set the global random seed."""
         parser = argparse.ArgumentParser(description=self.text.split("\n\n    python")[0])
         parser.add_argument("--uniform", action="store_true", help="train with model.fit")
         add_options(parser, f"default: {self.epochs}", self.quick)
@@ -76,31 +76,31 @@ class Example:
         return options
 
     def data(self, options: argparse.Namespace) -> Data:
-        """What is trained on."""
+        """Load the data."""
         data = self.load(options)
         return data.first(self.quick[0]) if options.quick else data
 
     def length(self, data: Data, options: argparse.Namespace) -> tuple[int, int]:
-        """How many epochs to train, and how many steps these have."""
+        """Return the number of epochs and the total number of steps."""
         epochs = options.epochs or (self.quick[1] if options.quick else self.epochs)
         return epochs, epochs * -(-len(data.x_train) // BATCH)
 
 
 def add_options(parser: argparse.ArgumentParser, default_budget: str, quick: tuple[int, int] = QUICK) -> None:
-    """The options that all examples have."""
+    """Add the options that all examples have."""
     rows, epochs = quick[0], f"{quick[1]} epochs" if quick[1] > 1 else "one epoch"
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--epochs", type=positive(int), metavar="N", help=f"how long to train; {default_budget}")
-    budget.add_argument("--seconds", type=positive(float), metavar="S", help="the same in seconds of training")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="a local npz file in the layout of Keras's mnist.npz")
-    parser.add_argument("--seed", type=int, metavar="N", help="makes a run of N epochs repeatable")
-    parser.add_argument("--quick", action="store_true", help=f"the first {rows} rows, {epochs} unless told otherwise")
+    budget.add_argument("--epochs", type=positive(int), metavar="N", help=f"epochs to train; {default_budget}")
+    budget.add_argument("--seconds", type=positive(float), metavar="S", help="seconds to train, instead of epochs")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed, for reproducible runs of N epochs")
+    parser.add_argument("--quick", action="store_true", help=f"use the first {rows} samples; default: {epochs}")
 
 
 def fit(
     example: Example, model: keras.Model, data: Data, options: argparse.Namespace, callbacks: Sequence[Any] = ()
 ) -> None:
-    """Train for the epochs, or seconds, asked for, and say what the trainer did."""
+    """Train for the given epochs or seconds, and print the summary of the trainer."""
     trainer = example.trainer(model, options)
     if options.seconds:
         clock = Clock(
@@ -109,12 +109,12 @@ def fit(
             options.seconds,
             measurements=5,
             decay=example.decay,
-            measured=lambda clock: print(told(clock, example.unit), flush=True),
+            measured=lambda clock: print(status(clock, example.unit), flush=True),
         )
-        arguments = dict(epochs=FOREVER, verbose=0, callbacks=[clock, *callbacks])
+        arguments = dict(epochs=MAX_EPOCHS, verbose=0, callbacks=[clock, *callbacks])
     else:
         epochs, steps = example.length(data, options)
-        clock = Clock(trainer, unmeasured, steps, by="steps", measurements=1, decay=example.decay)
+        clock = Clock(trainer, no_evaluation, steps, by="steps", measurements=1, decay=example.decay)
         clocks = [clock] if example.decay else []
         validation = (data.x_test, data.y_test)
         arguments = dict(epochs=epochs, validation_data=validation, callbacks=[*clocks, *callbacks])
@@ -123,16 +123,16 @@ def fit(
         print(trainer.summary())
 
 
-def unmeasured(model: keras.Model) -> tuple[float, float, float]:
-    """What a clock measures where Keras does."""
+def no_evaluation(model: keras.Model) -> tuple[float, float, float]:
+    """Return NaN as the evaluation of a clock; `fit` evaluates the model itself."""
     return (float("nan"),) * 3
 
 
 def side_by_side(example: Example, data: Data, options: argparse.Namespace) -> list[dict]:
-    """Train in all ways, from the same weights and by turns, for the same budget each.
+    """Train in all ways, with equal initial weights and equal budgets.
 
     Returns:
-        The runs, as `comparison.compare` makes them, in the order of the ways.
+        The runs of `comparison.compare`, in the order of the ways.
     """
 
     def way(uniform: bool) -> Callable[[keras.Model, int], Any]:
@@ -142,7 +142,7 @@ def side_by_side(example: Example, data: Data, options: argparse.Namespace) -> l
 
     def done(run: dict, trainer: Any) -> None:
         runs.append(run)
-        progress.done(run)
+        progress.show_result(run)
         if not isinstance(trainer, keras.Model):
             print(f"{run['way']}: {trainer.summary()}")
 
@@ -157,5 +157,12 @@ def side_by_side(example: Example, data: Data, options: argparse.Namespace) -> l
         decay=example.decay,
     )
     budget = Budget(options.seconds) if options.seconds else Budget(example.length(data, options)[1], "steps")
-    compare(task, budget, [1 if options.seed is None else options.seed], done, progress.measured, example.measurements)
+    compare(
+        task,
+        budget,
+        [1 if options.seed is None else options.seed],
+        done,
+        progress.show_measurement,
+        example.measurements,
+    )
     return sorted(runs, key=lambda run: list(ways).index(run["way"]))

@@ -1,9 +1,9 @@
-"""Train examples both ways for the same training time, and write table, picture and all measurements of each.
+"""Train examples with and without importance sampling for the same time; write a table, a plot and all measurements.
 
     python examples/compare.py mnist_mlp imbalanced --data mnist.npz --seconds 20
 
-Models start from the same weights and take turns of half a second, so that a machine that slows down slows all. Each
-is one ordinary call of `fit`; a callback counts the seconds. Evaluation, waiting and compilation don't count.
+The models have equal initial weights and are trained in turns of half a second, so a machine that slows down affects
+both. Each model is trained by one call of `fit`; a callback counts the seconds, without evaluation and compilation.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NAMES = (
 
 
 def main() -> None:
-    """Train, print the tables, draw the pictures."""
+    """Train the examples, print the tables and write the files."""
     examples = {name: import_module(name).EXAMPLE for name in NAMES}
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n    python")[0])
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    add_options(parser, "default: 20 seconds of training, each way")
+    add_options(parser, "default: 20 seconds of training for each way")
     for example in examples.values():
         example.add_options(parser)
-    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="of what is written; default: here")
+    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="output folder; default: .")
     options = parser.parse_args()
     if not (options.seconds or options.epochs):
         options.seconds = 20.0

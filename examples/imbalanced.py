@@ -1,8 +1,8 @@
-"""A perceptron on handwritten digits of which one is rare: of the eights, one training sample in a hundred stays.
+"""Train a perceptron on MNIST digits with a rare class: 1 % of the training samples of the digit eight.
 
     python examples/imbalanced.py --data mnist.npz
 
-The test error is the share of eights that are missed; the test set has as many of them as of the others.
+The test error is the fraction of eights that the model misses. The test set isn't reduced.
 """
 
 import keras
@@ -16,27 +16,27 @@ RARE = 8
 
 
 def load(options):
-    """Digits, few of them eights."""
+    """Return the digits with few eights in the training set."""
     data = digits(options)
     return data.thinned({RARE: round(data.y_train[:, RARE].sum() / 100)})
 
 
 def build(data):
-    """The perceptron of `mnist_mlp`, asked how many of the eights it finds."""
+    """Build the perceptron of `mnist_mlp`, with the recall of eights as a metric."""
     model = mnist_mlp.build(data)
-    found = keras.metrics.Recall(class_id=RARE, top_k=1, name="found")
-    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", found])
+    recall = keras.metrics.Recall(class_id=RARE, top_k=1, name="recall")
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", recall])
     return model
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
 
 
-def missed(figures):
-    """Of the test set's eights, per cent."""
-    return 100.0 * (1.0 - figures["found"])
+def missed(results):
+    """Return the percentage of eights in the test set that the model misses."""
+    return 100.0 * (1.0 - results["recall"])
 
 
 EXAMPLE = Example("imbalanced", __doc__, load, build, trainer, error=missed, unit="% of eights missed")

@@ -1,6 +1,8 @@
-"""A convolutional network on handwritten digits: larger pools and smaller batches, in the time of a plain step.
+"""Train a convolutional network on MNIST digits with smaller batches, in the time of a uniform step.
 
-python examples/mnist_cnn.py --data mnist.npz
+    python examples/mnist_cnn.py --data mnist.npz
+
+The trainer is `ConstantTimeImportanceTraining`.
 """
 
 from common import Example
@@ -11,13 +13,13 @@ from importance_sampling.training import ConstantTimeImportanceTraining
 
 
 def build(data):
-    """Two convolutions of 32 channels, a dense layer of 128; Adam."""
+    """Build two convolutions with 32 channels and a dense layer of 128 units; Adam."""
     return small_cnn(data.shape, data.output_size)
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else ConstantTimeImportanceTraining(model, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else ConstantTimeImportanceTraining(model, seed=options.seed)  # the only difference
 
 
 EXAMPLE = Example("mnist_cnn", __doc__, digits, build, trainer, measurements=10)

@@ -1,9 +1,9 @@
-"""An LSTM on handwritten digits, read row by row; with `--permuted` pixel by pixel, in a shuffled order.
+"""Train an LSTM on MNIST digits as sequences of lines or, with `--permuted`, of permuted pixels.
 
     python examples/mnist_lstm.py --data mnist.npz
 
-The second is the task of Le, Jaitly & Hinton, 2015 (arXiv 1504.00941), that the 2018 paper on importance sampling took
-up. A step of it is slow, on a CPU a second or more.
+Permuted pixels are a task of Le, Jaitly & Hinton, 2015 (arXiv 1504.00941), which the 2018 paper on importance sampling
+uses too. A step takes a second or more on a CPU.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ from importance_sampling.training import ImportanceTraining
 
 
 def add_options(parser):
-    """Which task."""
-    parser.add_argument("--permuted", action="store_true", help="pixel by pixel, in a shuffled order")
+    """Add the option that selects the task."""
+    parser.add_argument("--permuted", action="store_true", help="use sequences of permuted pixels")
 
 
 def load(options):
-    """Digits as sequences: rows of pixels, or pixels."""
+    """Return the digits as sequences of lines or of permuted pixels."""
     x_train, y_train, x_test, y_test = digits(options)
 
     def sequences(images):
@@ -34,13 +34,13 @@ def load(options):
 
 
 def build(data):
-    """An LSTM of 128; Adam."""
+    """Build an LSTM of 128 units; Adam."""
     return lstm_mnist(data.shape, data.output_size)
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
 
 
 EXAMPLE = Example("mnist_lstm", __doc__, load, build, trainer, add_options=add_options, measurements=10)

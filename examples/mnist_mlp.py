@@ -1,8 +1,8 @@
-"""A perceptron on handwritten digits, trained by importance sampling or, with `--uniform`, by Keras alone.
+"""Train a perceptron on MNIST digits by importance sampling or, with `--uniform`, by `model.fit`.
 
     python examples/mnist_mlp.py --data mnist.npz
 
-The two ways differ in one line, marked below.
+The line that differs is marked below.
 """
 
 import keras
@@ -14,7 +14,7 @@ from importance_sampling import ImportanceTraining
 
 
 def build(data):
-    """Two hidden layers with dropout; Adam."""
+    """Build two hidden layers with dropout; Adam."""
     model = keras.Sequential(
         [
             keras.Input(data.shape),
@@ -31,8 +31,8 @@ def build(data):
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
 
 
 EXAMPLE = Example("mnist_mlp", __doc__, digits, build, trainer)

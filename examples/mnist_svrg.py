@@ -1,6 +1,8 @@
-"""Logistic regression on handwritten digits, a convex loss, along variance-reduced gradients.
+"""Train logistic regression, a convex problem, on MNIST digits with variance-reduced gradients (SVRG).
 
-python examples/mnist_svrg.py --data mnist.npz
+    python examples/mnist_svrg.py --data mnist.npz
+
+The trainer is `SVRG`.
 """
 
 from common import Example
@@ -11,13 +13,13 @@ from importance_sampling.training import SVRG
 
 
 def build(data):
-    """One dense layer; SGD at a rate of 0.1."""
+    """Build one dense layer; SGD with learning rate 0.1."""
     return lr(data.shape, data.output_size)
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else SVRG(model, B=0, B_over_b=1000, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else SVRG(model, B=0, B_over_b=1000, seed=options.seed)  # the only difference
 
 
 EXAMPLE = Example("mnist_svrg", __doc__, digits, build, trainer, way="SVRG")

@@ -1,8 +1,8 @@
-"""A convolutional network on handwritten digits: SVRG, uniform and importance sampling side by side.
+"""Train a convolutional network on MNIST digits with SVRG, uniform sampling and importance sampling.
 
     python examples/mnist_svrg_cnn.py --data mnist.npz --seconds 20
 
-With `--uniform` it is trained by Keras alone.
+With `--uniform`, only `model.fit` is used.
 """
 
 from common import Example
@@ -13,8 +13,8 @@ from importance_sampling.training import SVRG, ImportanceTraining
 
 
 def trainer(model, options):
-    """Whose `fit` trains."""
-    return model if options.uniform else SVRG(model, seed=options.seed)  # the one line
+    """Return the object whose `fit` trains the model."""
+    return model if options.uniform else SVRG(model, seed=options.seed)  # the only difference
 
 
 EXAMPLE = Example(

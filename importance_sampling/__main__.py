@@ -1,4 +1,4 @@
-"""`python -m importance_sampling` is the command `importance-sampling`."""
+"""Run the command `importance-sampling` with `python -m importance_sampling`."""
 
 import sys
 

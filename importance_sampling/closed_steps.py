@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared
 
@@ -56,6 +57,12 @@ class ClosedSteps:
     def give_back(self, batches: list) -> None:
         """Batches that were drawn and not used, in their order."""
         self._held.extendleft(reversed(batches))
+
+    def peek(self, n: int) -> list:
+        """Return the n batches that Keras would draw next; fewer at the end of a pass."""
+        batches = list(self._drawn(n))
+        self.give_back(batches)
+        return batches
 
     def take(self, steps: int, is_traced: bool, probe: Callable | None) -> tuple[dict, int]:
         """Take steps; returns the logs of the last, and how many there were.
@@ -128,8 +135,7 @@ class ClosedSteps:
         """How many updates the optimizer has made, where an execution may have fewer steps than it was to have."""
         if self.prepared.num_batches or self.model.steps_per_execution == 1 or self.model.optimizer is None:
             return 0
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        return int(backend.host(optimizer._iterations))
+        return int(backend.host(keras_internals.optimizer_steps(self.model.optimizer)))
 
 
 class _Counted:

@@ -1,10 +1,16 @@
-"""Telling those who listen what was drawn: the `on_sample` and `on_scores` of `fit`, callbacks, and blinker's signals.
+"""Notify listeners of the samples drawn, of scores and of logs.
 
-`is.sample` is sent `(indices, weights, scores)` of the picked, `is.score` the pool's scores, `is.training` the step's
-logs; the sender is the sampler. `is.evaluate_batch` and `is.evaluation` are sent `figures`, the loss and the metrics of
-a batch and of a whole evaluation as a float64 array; the sender is the model wrapper.
-`is.lstm_comparison_sampler.scores` is sent `scores`, true beside predicted ones. With nobody listening nothing is
-computed.
+There are three kinds of listeners: the arguments `on_sample` and `on_scores` of `fit`, callbacks, and receivers of
+[blinker](https://blinker.readthedocs.io) signals. Nothing is computed if there are no listeners.
+
+| signal | sender | payload |
+| --- | --- | --- |
+| `is.sample` | sampler | `indices`, `weights` and `scores` of the batch |
+| `is.score` | sampler | `scores` of the candidates |
+| `is.training` | sampler | `logs` of the step, or of the last of `steps_per_execution` steps |
+| `is.evaluate_batch` | model wrapper | `figures`: loss and metrics of a batch, float64 `(1 + metrics,)` |
+| `is.evaluation` | model wrapper | `figures`: loss and metrics of a whole evaluation, float64 `(1 + metrics,)` |
+| `is.lstm_comparison_sampler.scores` | sampler | `scores`: true and predicted scores, float32 `(subset, 2)` |
 """
 
 from __future__ import annotations
@@ -24,70 +30,70 @@ EVALUATION = blinker.signal("is.evaluation")
 
 
 class Listeners:
-    """Who listens during a `fit`.
+    """The listeners of one `fit`, and the receivers of signals.
 
     Args:
-        on_sample: `on_sample(sampler, indices, weights, scores)` or None.
-        on_scores: `on_scores(sampler, scores)` or None.
-        callbacks: `SamplingCallback`s, told beside them.
+        on_sample: `on_sample(sampler, indices, weights, scores)`, or None.
+        on_scores: `on_scores(sampler, scores)`, or None.
+        callbacks: the `SamplingCallback`s of the `fit`.
     """
 
     def __init__(self, on_sample: Callable | None, on_scores: Callable | None, callbacks: Sequence[Any] = ()):
-        self._samples = _callables(on_sample, *(callback.on_sample for callback in callbacks))
-        self._scores = _callables(on_scores, *(callback.on_scores for callback in callbacks))
-        self._rows = on_sample is not None or any(callback.needs_rows for callback in callbacks)
+        self._on_sample = _without_none(on_sample, *(callback.on_sample for callback in callbacks))
+        self._on_scores = _without_none(on_scores, *(callback.on_scores for callback in callbacks))
+        self._needs_rows = on_sample is not None or any(callback.needs_rows for callback in callbacks)
 
     @property
-    def want_rows(self) -> bool:
-        """Whether anybody wants to know which rows plain steps are on."""
-        return self._rows or bool(SAMPLE.receivers)
+    def needs_row_indices(self) -> bool:
+        """True if a listener needs the row indices of the batches of uniform steps."""
+        return self._needs_rows or bool(SAMPLE.receivers)
 
     @property
-    def want_samples(self) -> bool:
-        """Whether anybody wants to know what is trained on."""
-        return bool(self._samples) or bool(SAMPLE.receivers)
+    def needs_samples(self) -> bool:
+        """True if a listener needs the batches of importance steps."""
+        return bool(self._on_sample) or bool(SAMPLE.receivers)
 
     @property
-    def want_draws(self) -> bool:
-        """Whether importance steps have to hand out what they drew."""
-        return self.want_samples or self.want_scores
+    def needs_scores(self) -> bool:
+        """True if a listener needs the scores of candidates."""
+        return bool(self._on_scores) or bool(SCORE.receivers)
 
     @property
-    def want_scores(self) -> bool:
-        """Whether anybody wants the pools' scores."""
-        return bool(self._scores) or bool(SCORE.receivers)
+    def needs_draws(self) -> bool:
+        """True if importance steps must return their batches and scores to the host."""
+        return self.needs_samples or self.needs_scores
 
-    def sampled(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
-        """A batch was picked."""
-        for told in self._samples:
-            told(sampler, indices, weights, scores)
+    def notify_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
+        """Notify listeners of the batch of a gradient step."""
+        for listener in self._on_sample:
+            listener(sampler, indices, weights, scores)
         if SAMPLE.receivers:
             SAMPLE.send(sampler, indices=indices, weights=weights, scores=scores)
 
-    def scored(self, sampler: Any, scores: np.ndarray) -> None:
-        """Candidates were scored."""
-        for told in self._scores:
-            told(sampler, scores)
+    def notify_scores(self, sampler: Any, scores: np.ndarray) -> None:
+        """Notify listeners of the scores of candidates."""
+        for listener in self._on_scores:
+            listener(sampler, scores)
         if SCORE.receivers:
             SCORE.send(sampler, scores=scores)
 
-    def trained(self, sampler: Any, logs: dict) -> None:
-        """An execution of steps ended."""
+    def notify_training(self, sampler: Any, logs: dict) -> None:
+        """Notify listeners of the logs of an execution of one or several steps."""
         if TRAINING.receivers:
             TRAINING.send(sampler, logs=logs)
 
 
-def evaluated_batch(wrapper: Any, figures: np.ndarray) -> None:
-    """A model wrapper evaluated a batch."""
+def notify_batch_evaluation(wrapper: Any, figures: np.ndarray) -> None:
+    """Notify listeners that a model wrapper has evaluated a batch."""
     if EVALUATE_BATCH.receivers:
         EVALUATE_BATCH.send(wrapper, figures=figures)
 
 
-def evaluated(wrapper: Any, figures: np.ndarray) -> None:
-    """A model wrapper evaluated samples."""
+def notify_evaluation(wrapper: Any, figures: np.ndarray) -> None:
+    """Notify listeners that a model wrapper has finished an evaluation."""
     if EVALUATION.receivers:
         EVALUATION.send(wrapper, figures=figures)
 
 
-def _callables(*functions: Callable | None) -> list[Callable]:
+def _without_none(*functions: Callable | None) -> list[Callable]:
     return [function for function in functions if function is not None]

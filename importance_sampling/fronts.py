@@ -17,8 +17,8 @@ import numpy as np
 
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
+from importance_sampling.fit.user_fit import KERAS_FIT
 from importance_sampling.scores import flat
-from importance_sampling.support import KERAS_FIT
 
 
 class Fronts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +20,15 @@ from importance_sampling.closed_steps import ClosedSteps
 from importance_sampling.conditions import Condition, Terms
 from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.events import Listeners
+from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.looks import LOOK_EVERY, interval
 from importance_sampling.open_steps import OpenSteps
 from importance_sampling.scores import flat
 from importance_sampling.sources import Prepared, unpacked
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
+
+EXAMINED = 2  # batches of a stream that tell the usual size: a short batch may come first
 
 
 class TrainFunction:
@@ -41,6 +43,7 @@ class TrainFunction:
         state: the trainer's.
         listeners: who wants to know.
         steps_for: makes the open steps anew, once the first batch has told what there was to know of the data.
+        deferred: the warnings of this `fit`, released when a step has been trained.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class TrainFunction:
         state: TrainerState,
         listeners: Listeners,
         steps_for: Callable[[Prepared], OpenSteps],
+        deferred: DeferredWarnings,
     ):
         self.model = model
         self.keras_function = keras_function
@@ -62,12 +66,13 @@ class TrainFunction:
         self.state = state
         self.listeners = listeners
         self.steps_for = steps_for
+        self.deferred = deferred
         self.unsupported: str | None = None
         self.is_due = False  # whether the next call is that of the `fit` that this was made for
         self.epoch = 0  # the one under way
         self.epoch_steps = 0
         self.epoch_open_steps = 0
-        tell = self._tell if listeners.want_rows else None
+        tell = self._tell if listeners.needs_row_indices else None
         self.closed = ClosedSteps(model, keras_function, prepared, tell)
         self._delivered = 0  # batches of the pass under way, as Keras counts them
         self.read()
@@ -78,7 +83,7 @@ class TrainFunction:
             return self.keras_function(iterator)  # of a callback that trains the model by itself
         self.is_due = False
         try:
-            return self._execute(iterator)
+            logs = self._execute(iterator)
         except Exception as error:
             failure = None if self.prepared.source is None else self.prepared.source.failure
             if failure is None or not backend.is_of_pipeline(error):
@@ -86,12 +91,16 @@ class TrainFunction:
             if isinstance(failure, StopIteration):  # no end of a pass
                 raise RuntimeError("What `fit` was to read rows of raised StopIteration") from failure
             raise failure from None  # and not what the pipeline made of it
+        self.deferred.release()
+        return logs
 
     def _execute(self, iterator: Any) -> dict:
         counters = self.state.counters
         if iterator is not self.closed.iterator:
             self.closed.begin(iterator)
             self._delivered = 0
+            if self.prepared.source is not None:
+                self.prepared.source.begin_pass(iterator)
         self.steps.cost.begin()
         logs, steps, spent = None, self._count(), counters["forwards"]
         if steps <= 0 and self.closed.taken < self.prepared.num_batches:
@@ -117,7 +126,7 @@ class TrainFunction:
         self.epoch_open_steps += steps * is_open
         if is_open and counters["since_look"] >= LOOK_EVERY:
             self._look()
-        self.listeners.trained(self.steps.sampler, logs)
+        self.listeners.notify_training(self.steps.sampler, logs)
         return logs
 
     def release(self) -> None:
@@ -137,10 +146,13 @@ class TrainFunction:
             return self.model.steps_per_execution
         return min(self.model.steps_per_execution, self.prepared.num_batches - self._delivered)
 
-    def _meet(self, batch: Any) -> None:
-        """Let the first batch tell what isn't known of the data yet."""
-        if self.prepared.batch_size is None:
-            self.prepared.batch_size = self.prepared.source.meet(batch, self.closed.iterator)
+    def _examine(self, batches: list) -> None:
+        """Derive from batches of a stream what isn't known of all its batches yet, such as their usual size."""
+        if self.prepared.source.has_rows:
+            return
+        size = max(map(self.prepared.source.examine, batches))
+        if size > (self.prepared.batch_size or 0):
+            self.prepared.batch_size = size
             traced = self.steps.keras_traced
             self.steps = self.steps_for(self.prepared)
             self.steps.keras_traced |= traced
@@ -149,9 +161,10 @@ class TrainFunction:
 
     def _open(self, steps: int) -> tuple[dict | None, int]:
         if self.prepared.batch_size is None:
-            first = self.closed.draw()
-            self.closed.give_back([first])
-            self._meet(first)
+            batches = self.closed.peek(EXAMINED)
+            if not batches:
+                return None, self._count()  # Keras's function ends the pass
+            self._examine(batches)
         steps = self.steps.ready(steps, self.closed.draw, self.closed.give_back)
         if not steps:
             return None, self._count()  # what is left of the pass doesn't fill a pool
@@ -197,7 +210,7 @@ class TrainFunction:
 
     def _tell(self, rows: np.ndarray) -> None:
         """Tell the rows of a plain step."""
-        self.listeners.sampled(self.steps.sampler, rows, *_of_plain_steps(len(rows)))
+        self.listeners.notify_sample(self.steps.sampler, rows, *_of_plain_steps(len(rows)))
 
     def _probe_is_due(self) -> bool:
         if self.condition is None or not self.condition.probes:
@@ -222,24 +235,25 @@ class TrainFunction:
     def _probe(self, batch: Any) -> None:
         """Score a batch for the gate, and let it decide."""
         try:
-            self._meet(batch)
+            is_known = self.prepared.batch_size is not None
+            self._examine([batch, *([] if is_known else self.closed.peek(EXAMINED - 1))])
             x, y, sample_weight = unpacked(batch)
             if flat(x)[0][0].shape[0] != self.prepared.batch_size:
                 return  # a smaller last batch would be another trace; the next one will do
             self.steps.check((x, y, sample_weight))
             since = max(self.state.counters["since_look"], 1)
-            scores = self.steps.probe()(x, y, sample_weight, keras.ops.convert_to_tensor(float(since)))
+            scores = self.steps.probe((x, y, sample_weight), since)
             self.steps.spend(scored=self.prepared.batch_size)
             self._look()
-            if self.listeners.want_scores:
-                self.listeners.scored(self.steps.sampler, np.asarray(scores))
+            if self.listeners.needs_scores:
+                self.listeners.notify_scores(self.steps.sampler, np.asarray(scores))
         except Unsupported as error:
             self._close_for_good(error)
 
     def _close_for_good(self, error: Unsupported) -> None:
         self.condition = None
         self.unsupported = str(error)
-        warnings.warn(plain_message(self.unsupported), stacklevel=2)
+        self.deferred.add(plain_message(self.unsupported))
 
 
 @functools.lru_cache

@@ -15,6 +15,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling.backend import keras_internals
+from importance_sampling.utils.numerics import at_least_float32
+
 # Layers that apply `self.activation` last, so that what they hand to it is the pre-activation.
 _ACTIVATED = (
     keras.layers.Dense,
@@ -60,21 +63,23 @@ class PreActivations:
         self._warned = False
 
     @contextlib.contextmanager
-    def caught(self, dtype: str | None = None) -> Iterator[list]:
+    def caught(self, in_float: bool = False) -> Iterator[list]:
         """While open, calls of the model append their pre-activations to the list that this yields.
 
         Args:
-            dtype: recast the pre-activations, and so the last activation and the loss, to this; None: as they are.
+            in_float: bool, default False; cast pre-activations in half precision to float32, and with them those of the
+                outputs' activations and the loss, ahead of the differentiation: float16 gradients underflow.
         """
         points: list = []
+        heads = _heads(self.model)
+        is_output = self.layer is None or self.layer in heads
 
         def catch(z):
-            if dtype is not None:
-                z = ops.cast(z, dtype)
-            points.append(z)
-            return z
+            point = at_least_float32(z) if in_float else z
+            points.append(point)
+            return point if is_output else ops.cast(point, z.dtype)  # inside, the model goes on in its own dtype
 
-        heads = [self.layer] if self.layer is not None else _heads(self.model)
+        heads = [self.layer] if self.layer is not None else heads
         if None in heads:
             heads = []  # all outputs count, or none is caught: then they are taken as they come, in `of`
         with contextlib.ExitStack() as stack:
@@ -88,8 +93,8 @@ class PreActivations:
         if points or self.layer is not None:
             return points
         if not self._warned and any(
-            not hasattr(y, "_keras_logits") and _wants_probabilities(loss)
-            for y, loss in zip(outputs, _losses(self.model), strict=False)
+            keras_internals.get_logits(y) is None and _wants_probabilities(loss)
+            for y, loss in zip(outputs, keras_internals.output_losses(self.model), strict=False)
         ):
             self._warned = True
             warnings.warn(
@@ -98,7 +103,8 @@ class PreActivations:
                 "`layer=` with the layer that makes the logits, or end the model in a softmax or sigmoid activation.",
                 stacklevel=2,
             )
-        return [getattr(y, "_keras_logits", y) for y in outputs]
+        logits = map(keras_internals.get_logits, outputs)
+        return [y if z is None else z for y, z in zip(outputs, logits, strict=True)]
 
 
 def find_layer(model: keras.Model, layer: keras.Layer | str | int) -> keras.Layer:
@@ -107,7 +113,7 @@ def find_layer(model: keras.Model, layer: keras.Layer | str | int) -> keras.Laye
     Raises:
         ValueError: it is not in the model.
     """
-    layers = list(model._flatten_layers(include_self=False))
+    layers = keras_internals.layers_of(model, include_self=False)
     is_index = isinstance(layer, int) and not isinstance(layer, bool)
     if is_index and -len(model.layers) <= layer < len(model.layers):
         return model.layers[layer]
@@ -164,7 +170,7 @@ def _heads(model: keras.Model) -> list:
 def _head(tensor: Any) -> keras.Layer | None:
     """Walk back from an output to the layer that activates it."""
     while True:
-        operation, node, index = tensor._keras_history
+        operation, node, index = keras_internals.producer(tensor)
         if isinstance(operation, keras.Model):
             inner = keras.tree.flatten(getattr(operation, "outputs", None) or [])
             if index >= len(inner):
@@ -173,19 +179,13 @@ def _head(tensor: Any) -> keras.Layer | None:
         elif isinstance(operation, keras.layers.TimeDistributed):
             return operation if isinstance(operation.layer, _ACTIVATED) else None
         elif isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear:
-            tensor = operation._inbound_nodes[node].input_tensors[0]
+            tensor = keras_internals.first_input(operation, node)
         elif isinstance(operation, (*_ACTIVATED, keras.layers.Softmax)):
             return operation
         elif isinstance(operation, _TRANSPARENT) or type(operation).__name__ in ("Cast", "Reshape", "Squeeze"):
-            tensor = operation._inbound_nodes[node].input_tensors[0]
+            tensor = keras_internals.first_input(operation, node)
         else:
             return None
-
-
-def _losses(model: keras.Model) -> list:
-    """The compiled losses, one per output, as far as they are known."""
-    compiled = model._compile_loss
-    return [entry.loss for entry in (compiled._flat_losses or [])] if compiled is not None else []
 
 
 def _wants_probabilities(loss: Any) -> bool:
@@ -193,4 +193,4 @@ def _wants_probabilities(loss: Any) -> bool:
     function = getattr(loss, "fn", None)
     if function is None or "from_logits" not in inspect.signature(function).parameters:
         return False
-    return not getattr(loss, "_fn_kwargs", {}).get("from_logits", False)
+    return not keras_internals.loss_arguments(loss).get("from_logits", False)

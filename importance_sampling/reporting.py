@@ -1,160 +1,167 @@
-"""Carries the trainer's figures into Keras's logs, and its state beside the checkpoints of Keras's callbacks.
+"""Adds the trainer's figures to Keras's logs, and the trainer's own callbacks to those of the user.
 
-`score`, `tau` and `importance` reach History and the progress bar through the logs that Keras hands around. Callbacks
-ahead of those see the logs as the model makes them: many write down, send or compare whatever they find there, and NaN
-is no JSON. Source: `keras.src.callbacks`. It draws nothing and decides nothing.
+`score`, `tau` and `importance` reach History and the progress bar through the logs that Keras passes from callback to
+callback. Callbacks ahead of those two receive the logs of the model: many write, send or compare all entries, and NaN
+isn't valid JSON. Source: `keras.src.callbacks`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from importance_sampling.loop import TrainFunction
-from importance_sampling.state import TrainerState
+
+FIGURES = ("score", "tau", "importance")
 
 
 class Reporter(keras.callbacks.Callback):
-    """A callback that adds to the logs which those after it see, and announces every execution to what runs it.
+    """A callback that adds figures to the logs for the callbacks after it, and announces every execution.
 
     Args:
         function: what runs the steps.
+        adds_figures: bool; False for a trainer that is switched off, whose History has Keras's keys.
     """
 
     async_safe = True  # it only reads floats: Keras may dispatch its hooks as it does without it
 
-    def __init__(self, function: TrainFunction):
+    def __init__(self, function: TrainFunction, adds_figures: bool):
         super().__init__()
         self.function = function
+        self.adds_figures = adds_figures
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Count anew."""
+        """Reset the counters of the epoch."""
         self.function.epoch = epoch
         self.function.steps.cost.pause()
         self.function.epoch_steps = self.function.epoch_open_steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """The next call is this `fit`'s; another in between is not."""
+        """Announce that the next call is this `fit`'s; another in between is not."""
         self.function.is_due = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Add the figures as they stand."""
+        """Add the figures as they were read last."""
         self._add(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the figures, read anew."""
+        """Read the figures and add them."""
         self.refresh()
         self._add(logs)
 
     def refresh(self) -> None:
-        """Read the averages anew, off the device."""
+        """Read the averages from the device."""
         if self.function.condition is not None and self.function.condition.probes:
             self.function.read()
 
     def figures(self) -> dict[str, float]:
-        """The figures as they were read last."""
+        """Return the figures as they were read last."""
         function = self.function
-        return dict(
-            score=function.signals.score,
-            tau=function.signals.tau,
-            importance=function.epoch_open_steps / max(function.epoch_steps, 1),
-        )
+        importance = function.epoch_open_steps / max(function.epoch_steps, 1)
+        return dict(zip(FIGURES, (function.signals.score, function.signals.tau, importance), strict=True))
 
     def _add(self, logs: dict | None) -> None:
-        if logs is not None:
+        if logs is not None and self.adds_figures:
             logs.update(self.figures())
 
 
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, in the place of the one that Keras adds behind all callbacks."""
+
+    async_safe = True  # Keras dispatches the hooks of its own bar without asking
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verbose = 0  # until Keras sets it
+
+
+class HideUnmeasured(keras.callbacks.Callback):
+    """Removes figures that were never measured from the logs, ahead of a progress bar."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Remove them."""
+        self._remove(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Remove them."""
+        self._remove(logs)
+
+    def _remove(self, logs: dict | None) -> None:
+        for name in FIGURES:
+            if logs and math.isnan(logs.get(name, 0.0)):
+                del logs[name]
+
+
+class ShowUnmeasured(keras.callbacks.Callback):
+    """Puts figures that were never measured back into the logs as NaN, behind a progress bar."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Put them back."""
+        self._put_back(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Put them back."""
+        self._put_back(logs)
+
+    def _put_back(self, logs: dict | None) -> None:
+        if logs is not None:
+            logs.update({name: math.nan for name in FIGURES if name not in logs})
+
+
 @contextlib.contextmanager
-def reported(callbacks: Any, reporter: Reporter) -> Iterator[Any]:
-    """The user's callbacks with the reporter among them; a `CallbackList` is put back as it was."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        reporter.set_params(callbacks.params)
-        reporter.set_model(callbacks.model)
-        callbacks.callbacks.insert(_place(callbacks.callbacks), reporter)
-        try:
-            yield callbacks
-        finally:
-            callbacks.callbacks.remove(reporter)
-    else:
-        found = listed(callbacks)
-        place = _place(found)
-        yield [*found[:place], reporter, *found[place:]]
-
-
-def listed(callbacks: Any) -> list:
-    """The callbacks of a `fit`, in whatever shape it was given them."""
-    return getattr(callbacks, "callbacks", None) or (keras.tree.flatten(callbacks) if callbacks else [])
-
-
-def _place(callbacks: list) -> int:
-    """Where the reporter goes: ahead of History and progress bar, which Keras puts last unless the user did."""
-    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
-    return next((i for i, callback in enumerate(callbacks) if isinstance(callback, shown)), len(callbacks))
-
-
-@contextlib.contextmanager
-def checkpointed(callbacks: Any, state: TrainerState, restored: Any) -> Iterator[None]:
-    """Save the trainer's state whenever one of the user's callbacks saves the model, and load it when it restores it.
+def reported(callbacks: Any, reporter: Reporter, enclose: Callable[[Any], list], shows_progress: bool) -> Iterator[Any]:
+    """Yield the user's callbacks with the trainer's own among them; a `CallbackList` is left as it was.
 
     Args:
         callbacks: what `fit` was given.
-        state: the trainer's.
-        restored: called after the state was loaded.
+        reporter: the `Reporter` of the `fit`.
+        enclose: from a callback of the user's to a list of it and the callbacks around it.
+        shows_progress: bool, True if Keras would add a progress bar.
     """
-    with contextlib.ExitStack() as stack:
-        for callback in listed(callbacks):
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
-                path = Path(callback.backup_dir) / "importance_sampling.npz"
-                _after(callback, "_save_model", lambda *_, path=path, **__: state.save(path), stack)
-
-                def load(*_: Any, path: Path = path, **__: Any) -> None:
-                    if path.exists():
-                        state.load(path)
-                        restored()
-
-                _after(callback, "_load_model", load, stack)
-            elif isinstance(callback, keras.callbacks.ModelCheckpoint):
-                # With `save_best_only` most calls save nothing, and the state must stay the saved model's.
-                wanted: list = []
-                best = [getattr(callback, "best", None)]
-
-                def want(result: bool, *_: Any, wanted: list = wanted, **__: Any) -> None:
-                    wanted[:] = [result]
-
-                def save(
-                    _: Any,
-                    epoch: int,
-                    batch: int,
-                    logs: dict,
-                    callback: Any = callback,
-                    wanted: list = wanted,
-                    best: list = best,
-                ) -> None:
-                    if callback.save_best_only and not hasattr(callback, "_should_save_model"):  # Keras 3.8
-                        wanted[:], best[0] = [callback.best != best[0]], callback.best
-                    path = Path(callback._get_file_path(epoch, batch, logs))
-                    if all(wanted) and path.exists():
-                        state.save(path.with_name(path.name + ".importance_sampling.npz"))
-
-                if hasattr(callback, "_should_save_model"):
-                    _after(callback, "_should_save_model", want, stack)
-                _after(callback, "_save_model", save, stack)
-        yield
+    found = listed(callbacks)
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        yield _arranged(found, reporter, enclose, shows_progress)
+        return
+    users = set(map(id, found))
+    arranged = _arranged(found, reporter, enclose, shows_progress=False)
+    added = {id(callback) for callback in arranged} - users
+    callbacks.callbacks[:] = arranged
+    try:
+        yield callbacks
+    finally:
+        callbacks.callbacks[:] = [callback for callback in callbacks.callbacks if id(callback) not in added]
 
 
-def _after(callback: Any, name: str, then: Any, stack: contextlib.ExitStack) -> None:
-    """Have a method of one object call `then` after it, its result ahead of its arguments, until the stack unwinds."""
-    method = getattr(callback, name)
+def listed(callbacks: Any) -> list:
+    """Return the callbacks of a `fit` as a list, whatever structure it was given."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks else []
 
-    def both(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        then(result, *args, **kwargs)
-        return result
 
-    setattr(callback, name, both)
-    stack.callback(delattr, callback, name)
+def _arranged(found: list, reporter: Reporter, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+    """Return the user's callbacks in their order; the reporter is ahead of the first History or progress bar."""
+    if reporter.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
+        found = [*found, ProgressBar()]
+    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+    place = next((number for number, callback in enumerate(found) if isinstance(callback, shown)), len(found))
+    arranged: list = []
+    for callback in found[:place]:
+        arranged += enclose(callback)
+    arranged.append(reporter)
+    for callback in found[place:]:
+        hides = reporter.adds_figures and _is_progress_bar(callback)
+        arranged += [HideUnmeasured(), callback, ShowUnmeasured()] if hides else enclose(callback)
+    return arranged
+
+
+def _is_progress_bar(callback: Any) -> bool:
+    return isinstance(callback, keras.callbacks.ProgbarLogger)

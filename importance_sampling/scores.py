@@ -14,7 +14,9 @@ import keras
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.pre_activations import PreActivations
+from importance_sampling.utils.numerics import FLOAT
 from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
 
 NAMES = ("gnorm", "loss", "full_gnorm")
@@ -26,6 +28,7 @@ class Scored(NamedTuple):
 
     scores: Any  # float32 (pool_size,)
     y_pred: Any  # the model's outputs for the pool, in inference mode
+    losses: list  # float32 (pool_size,) for every compiled loss: the sum over a sample's entries
 
 
 class Scoring(NamedTuple):
@@ -97,7 +100,7 @@ class Scorer:
         result = backend.map_slices(forward, leaves, size, min(whole, size))
         scores = result["scores"]
         if self.score == "full_gnorm":
-            loops = any(isinstance(layer, keras.layers.RNN) for layer in self.model._flatten_layers())
+            loops = any(isinstance(layer, keras.layers.RNN) for layer in keras_internals.layers_of(self.model))
             scores = backend.map_slices(
                 lambda leaves: backend.gradient_norms(
                     lambda rows: self._sample_loss(pack(rows)), leaves, self.model.trainable_weights, not loops
@@ -113,7 +116,7 @@ class Scorer:
             scores = scores * result["slice_entries"]
         if "entries" in result:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
-        return Scored(scores, carrier.unpack(result["outputs"]))
+        return Scored(scores, carrier.unpack(result["outputs"]), result["losses"])
 
     def _forward(self, data: tuple, carrier: _Carrier) -> dict:
         """Scores and outputs of a slice, as a dict of tensors with a row per candidate."""
@@ -122,8 +125,9 @@ class Scorer:
         multiplier = ops.ones((rows,), dtype="float32")
 
         def run() -> tuple:
-            with stateless(self.model), self.points.caught("float32") as caught:
+            with stateless(self.model), self.points.caught(in_float=True) as caught:
                 y_pred = call(self.model, x, training=False)
+            _check_outputs(y_pred, rows)
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
             at = [multiplier] if self.score == "loss" else self.points.of(y_pred, caught)
             # Ahead of the differentiation, or float16 gradients underflow.
@@ -131,18 +135,19 @@ class Scorer:
 
         if self.score in ("gnorm", "loss"):
             gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])
-            scores = gradients[0] if self.score == "loss" else row_norms(gradients)
+            scores = gradients[0] if self.score == "loss" else row_norms(gradients, rows)
             if scores is None:
                 raise Unsupported("the loss doesn't depend on the model's outputs")
         else:
             _, _, (y_pred, loss) = run()
             scores = self._called(x, y, rows) if callable(self.score) else multiplier
-        result = {"scores": ops.cast(scores, "float32"), "outputs": carrier.pack(y_pred)}
+        losses = [ops.sum(ops.reshape(output.values, (rows, -1)), axis=1) for output in loss.outputs]
+        result = {"scores": ops.cast(scores, "float32"), "outputs": carrier.pack(y_pred), "losses": losses}
         entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
         if entries:
             # With several masked outputs their sum stands for all: that is exact for a pool scored whole.
             result["entries"] = sum(entries[1:], entries[0])
-            result["slice_entries"] = ops.full((rows,), 1.0) * ops.mean(result["entries"])
+            result["slice_entries"] = ops.full((rows,), 1.0, dtype=FLOAT) * ops.mean(result["entries"])
         return result
 
     def _called(self, x: Any, y: Any, rows: int) -> Any:
@@ -162,22 +167,39 @@ class Scorer:
         with stateless(self.model):
             y_pred = call(self.model, x, training=False)
             regularisation = sum(ops.sum(loss) for loss in self.model.losses)
-        return weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total - regularisation
+        total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
+        return total - ops.cast(regularisation, total.dtype)
 
 
 def call(model: keras.Model, x: Any, training: bool) -> Any:
-    """Call a model as Keras's own steps do."""
-    return model(x, training=training) if model._call_has_training_arg else model(x)
+    """Call a model as Keras's own steps do. Outputs get the number of rows of `x` where layers lost it."""
+    y_pred = model(x, training=training) if keras_internals.has_training_argument(model) else model(x)
+    rows = flat(x)[0][0].shape[0]
+    if rows is None:
+        return y_pred
+    return keras.tree.map_structure(lambda output: backend.with_rows(output, rows), y_pred)
 
 
-def row_norms(gradients: list) -> Any:
-    """The norm over everything but the first axis, all gradients stacked; None where there is no gradient at all."""
+def row_norms(gradients: list, rows: Any) -> Any:
+    """Return every row's norm over all gradients, float32 `(rows,)`; None where there is no gradient at all."""
     squares = [
-        ops.sum(ops.reshape(ops.square(ops.cast(g, "float32")), (g.shape[0], -1)), axis=1)
-        for g in gradients
-        if g is not None
+        ops.sum(ops.reshape(ops.square(ops.cast(g, "float32")), (rows, -1)), axis=1) for g in gradients if g is not None
     ]
     return ops.sqrt(sum(squares[1:], squares[0])) if squares else None
+
+
+def _check_outputs(y_pred: Any, rows: int) -> None:
+    """Raise unless the model returns a row per sample.
+
+    Raises:
+        Unsupported: an output has another number of rows.
+    """
+    for output in flat(y_pred)[0]:
+        if len(output.shape) == 0 or output.shape[0] != rows:
+            raise Unsupported(
+                f"the model returns an output of shape {tuple(output.shape)} for {rows} samples. Have it return a row "
+                "per sample, as (batch, time, ...) in place of (batch * time, ...)"
+            )
 
 
 def flat(data: tuple) -> tuple[list, Callable]:
@@ -196,18 +218,18 @@ def flat(data: tuple) -> tuple[list, Callable]:
 class _Carrier:
     """Carries a model's outputs through slicing, with the logits and masks that Keras hangs on them."""
 
-    ATTRIBUTES = ("_keras_logits", "_keras_mask")
-
     def pack(self, y_pred: Any) -> list[dict]:
         self.structure = keras.tree.map_structure(lambda _: 0, y_pred)
-        return [
-            {"y": y} | {name: getattr(y, name) for name in self.ATTRIBUTES if getattr(y, name, None) is not None}
+        packed = [
+            {"y": y, "logits": keras_internals.get_logits(y), "mask": keras_internals.get_mask(y)}
             for y in keras.tree.flatten(y_pred)
         ]
+        return [{name: tensor for name, tensor in one.items() if tensor is not None} for one in packed]
 
     def unpack(self, packed: list[dict]) -> Any:
         for one in packed:
-            for name in self.ATTRIBUTES:
-                if name in one:
-                    setattr(one["y"], name, one[name])
+            if "logits" in one:
+                keras_internals.set_logits(one["y"], one["logits"])
+            if "mask" in one:
+                keras_internals.set_mask(one["y"], one["mask"])
         return keras.tree.pack_sequence_as(self.structure, [one["y"] for one in packed])

@@ -7,7 +7,6 @@ decides nothing.
 from __future__ import annotations
 
 import json
-import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Signals, moving_average
-from importance_sampling.datasets.base import is_int
+from importance_sampling.utils.random import seed_from_python
 
 FORMAT = 3
 
@@ -44,7 +43,7 @@ class TrainerState:
     """
 
     def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = "", sizes: int = 1):
-        self.seed = seed if seed is not None else seed_of_python()
+        self.seed = seed if seed is not None else seed_from_python()
         self.momentum = momentum
         self.kind = kind
         self.averages = keras.Variable(
@@ -167,20 +166,3 @@ class TrainerState:
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
-
-
-def seed_of_python() -> int:
-    """A seed from Python's global generator as it stands, which stays as it is."""
-    copy = random.Random(0)
-    copy.setstate(random.getstate())
-    return copy.randrange(2**31)
-
-
-def check_seed(seed: int | None) -> None:
-    """Raise unless a seed is one, or None.
-
-    Raises:
-        ValueError: it isn't.
-    """
-    if seed is not None and (not is_int(seed) or not 0 <= seed < 2**31):
-        raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")

@@ -7,27 +7,30 @@ trainer's own business (`training`). Nothing is computed here.
 
 from __future__ import annotations
 
+import functools
 import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from importance_sampling import scores, support
+from importance_sampling import scores
 from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
-from importance_sampling.datasets.base import is_real
 from importance_sampling.events import Listeners
+from importance_sampling.fit import eligibility, user_fit
+from importance_sampling.fit.checkpoint import enclosed
+from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.fronts import Fronts, given
 from importance_sampling.loop import TrainFunction, plain_message
 from importance_sampling.open_steps import OpenSteps, RowSteps
 from importance_sampling.pre_activations import find_layer
-from importance_sampling.reporting import Reporter, checkpointed, listed, reported
-from importance_sampling.sources import Prepared, is_store, prepare, with_stores_unread
-from importance_sampling.state import TrainerState, check_seed
-from importance_sampling.summary import summarise
+from importance_sampling.reporting import Reporter, listed, reported
+from importance_sampling.sources import Prepared, is_store, prepare, prepare_own_fit, with_stores_unread
+from importance_sampling.state import TrainerState
+from importance_sampling.summary import INTERRUPTED_EARLY, summarise, summarise_interrupted
+from importance_sampling.utils.validation import check_seed, is_real
 from importance_sampling.weighted_loss import Unsupported
 
 logger = logging.getLogger("importance_sampling")
@@ -62,7 +65,7 @@ class Trainer(Fronts):
         layer: keras.Layer | str | int | None = None,
         seed: int | None = None,
     ):
-        if not support.is_model(model):
+        if not user_fit.is_model(model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
         if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
             raise ValueError(
@@ -144,12 +147,13 @@ class Trainer(Fronts):
         Returns:
             Keras's `History`, with the model's own metrics and beside them `score` (mean score of the candidates),
             `tau`, both moving averages and NaN where nothing was measured, and `importance`, the share of the epoch's
-            steps that were importance steps.
+            steps that were importance steps. A trainer that is switched off adds no keys.
 
         Raises:
             ValueError: the model isn't compiled, `score="loss"` with a loss that is negative, or what Keras refuses.
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "on_sample", "on_scores")}
+        self._summary = INTERRUPTED_EARLY
         if not self.model.compiled:
             raise ValueError(
                 "`model` must be compiled: call `model.compile(...)` before `fit`. "
@@ -161,9 +165,10 @@ class Trainer(Fronts):
         self._state.begin()
         if self._steps and not any(steps.is_of(self.model) for steps in self._steps.values()):
             self._state.counters["rate"] = 0.0  # another optimizer: the peak of the last one is none of its own
-        prepared, reason = self._prepare(arguments, listeners)
+        deferred = DeferredWarnings()
+        prepared, reason = self._prepare(arguments, listeners, deferred)
         self._meet(prepared)
-        fit = support.fit_of(self.model)
+        fit = user_fit.fit_of(self.model)
         before = self.model.train_function
         keras_function = before or self._keras_function()
         steps = self._steps_for(keras_function, prepared)
@@ -173,7 +178,7 @@ class Trainer(Fronts):
                 self._ready(steps, prepared)
             except Unsupported as error:
                 reason, condition = str(error), None
-                warnings.warn(plain_message(reason), stacklevel=2)
+                deferred.add(plain_message(reason))
         function = TrainFunction(
             self.model,
             keras_function,
@@ -183,6 +188,7 @@ class Trainer(Fronts):
             self._state,
             listeners,
             lambda prepared: self._ready(self._steps_for(keras_function, prepared), prepared),
+            deferred,
         )
         self._state.counters["satisfied"] = int(self.condition.satisfied)  # for a state saved ahead of the first look
         started = dict(self._state.counters)
@@ -195,15 +201,20 @@ class Trainer(Fronts):
             self._state.begin()
             started.update(self._state.counters)
 
-        reporter = Reporter(function)
+        reporter = Reporter(function, adds_figures=self.condition.probes)
+        enclose = functools.partial(enclosed, state=self._state, restored=restored, warn=deferred.add)
+        shows_progress = arguments["verbose"] != 0
         self.model.train_function = function
         try:
             with (
-                checkpointed(callbacks, self._state, restored),
-                connected(hearing, prepared.source, reason, reporter),
-                reported(callbacks, reporter) as prepared.arguments["callbacks"],
+                connected(hearing, prepared.source, reason, reporter, deferred.add),
+                reported(callbacks, reporter, enclose, shows_progress) as prepared.arguments["callbacks"],
             ):
                 history = fit(**given(prepared.arguments))
+            deferred.release()  # a `fit` of the model's own may have trained without Keras's function
+        except BaseException as error:
+            self._summary = summarise_interrupted(error, self, function, reason, started)
+            raise
         finally:
             if self.model.train_function is function:  # and not what a callback put in its place
                 self.model.train_function = before
@@ -213,7 +224,7 @@ class Trainer(Fronts):
         return history
 
     def summary(self) -> str:
-        """What the last `fit` did, in words: when the gate opened, for how much, or why it stayed closed."""
+        """Return what the last `fit` did until its end or an error: when the gate opened, or why it stayed closed."""
         return self._summary
 
     @property
@@ -250,15 +261,22 @@ class Trainer(Fronts):
         self._state.load(path)
         self._restore_condition()
 
-    def _prepare(self, arguments: dict, listeners: Listeners) -> tuple[Prepared, str | None]:
+    def _prepare(
+        self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings
+    ) -> tuple[Prepared, str | None]:
         """The data, and why there can't be importance sampling, if so."""
         stored = any(
             is_store(leaf) for leaf in keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])
         )
-        if support.feeds_itself(self.model) or not (self.condition.probes or stored or listeners.want_rows):
+        needed = self.condition.probes or stored or listeners.needs_row_indices
+        if user_fit.has_own_fit(self.model) and self.condition.probes and not self.needs_rows:
+            prepared = prepare_own_fit(arguments)
+        elif user_fit.reads_its_own_data(self.model) or not needed:
             prepared = Prepared(with_stores_unread(arguments))
         else:
-            prepared = prepare(arguments, self.model, listeners.want_rows)
+            prepared = prepare(arguments, self.model, listeners.needs_row_indices)
+        if prepared.warning is not None:
+            deferred.add(prepared.warning)
         if not self.condition.probes:
             return prepared, None
         if self.needs_rows and prepared.source is not None and not prepared.source.has_rows:
@@ -267,9 +285,14 @@ class Trainer(Fronts):
                 f"{type(self).__name__}{self._asked_for_rows}; streams are for the pools of `ImportanceTraining`. "
                 f"Received: x={arguments['x']!r}"
             )
-        reason = support.obstacle(self.model) or prepared.reason
+        reason = eligibility.unsupported_reason(self.model) or prepared.reason
+        if reason is None and self.needs_rows and user_fit.has_own_fit(self.model):
+            reason = (
+                f"{type(self.model).__name__} defines a `fit` that prepares the data, whose rows can't be asked for by "
+                "index. Use the pools of `ImportanceTraining`, which sample the prepared batches"
+            )
         if reason is not None:
-            warnings.warn(plain_message(reason), stacklevel=3)
+            deferred.add(plain_message(reason))
         elif prepared.num_batches and prepared.source.num_rows < self._rows_needed(prepared):
             of = "a batch" if self._by_row(prepared) else "a pool of candidates"
             reason = f"the data have fewer rows ({prepared.source.num_rows}) than {of}"

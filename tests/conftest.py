@@ -26,7 +26,7 @@ def untuned(request):
 
 
 @pytest.fixture(params=["host", "device"])
-def either_side(request, monkeypatch):
-    """Formulas that run in NumPy for arrays: once so, and once as they run on tensors."""
+def host_and_device(request, monkeypatch):
+    """Run a test twice: formulas on arrays are computed by NumPy, and as on tensors by `keras.ops`."""
     if request.param == "device":
-        monkeypatch.setattr("importance_sampling.numerics.HOST_TYPES", ())
+        monkeypatch.setattr("importance_sampling.utils.numerics.HOST_TYPES", ())

@@ -1,4 +1,4 @@
-"""The equal-time benchmark's arithmetic: loss levels, ratios, tables, and going on after a break."""
+"""The equal-time benchmark: statistics, tables, the results file, the plan of runs, and tuning."""
 
 import json
 import math
@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 from results import Results, key
 
-from importance_sampling.comparison.figures import (
-    cell,
-    compared,
-    end,
+from importance_sampling.comparison.analysis import (
+    budget_to_reach,
+    final_results,
     loss_at,
-    lower,
-    promise,
-    reached,
-    sooner,
+    loss_ratio,
+    markdown_table,
+    speed_up,
     summarise,
-    table,
+    summarise_test_loss,
+    summarise_ways,
 )
 
 
-def run(way="plain", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **changes):
-    """Measured at 0, 2, 4, ... seconds; a test loss is twice the training loss, an error ten times it."""
+def run(way="uniform", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **changes):
+    """Return a run measured at 0, 2, 4, ... seconds; test loss and error are 2 and 10 times the training loss."""
     points = [
         dict(seconds=2.0 * i, cost=30.0 * i, steps=10 * i, train_loss=x, test_loss=2 * x, test_error=10 * x)
         for i, x in enumerate(losses)
@@ -42,88 +41,87 @@ def run(way="plain", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **chan
         steps=last["steps"],
         seconds=last["seconds"],
         cost=last["cost"],
-        open_steps=5,
+        importance_steps=5,
         points=points,
     ) | (changes)
 
 
-def test_between_measurements_the_loss_is_on_a_line_in_its_logarithm():
+def test_the_logarithm_of_the_loss_is_interpolated_linearly():
     spent, losses = np.array([0.0, 2.0, 4.0]), np.array([1.0, 0.01, 0.5])
     assert loss_at(spent, losses, 1.0) == pytest.approx(0.1)
-    # Half a decade of two: a quarter of the way. It rises again after, which doesn't matter.
-    assert reached(spent, losses, 10**-0.5) == pytest.approx(0.5)
-    assert reached(spent, losses, 1.0) == 0.0
-    assert reached(spent, losses, 0.005) == math.inf
+    # Half of one of two decades is reached after a quarter of the time. The later rise has no effect.
+    assert budget_to_reach(spent, losses, 10**-0.5) == pytest.approx(0.5)
+    assert budget_to_reach(spent, losses, 1.0) == 0.0
+    assert budget_to_reach(spent, losses, 0.005) == math.inf
 
 
-def test_sooner_compares_the_times_at_which_the_yardsticks_least_loss_was_reached():
-    yardstick = run(losses=(1.0, 0.1, 0.3, 0.2, 0.01))  # over 8 seconds
+def test_speed_up_compares_the_times_to_reach_the_minimum_loss_of_the_baseline():
+    baseline = run(losses=(1.0, 0.1, 0.3, 0.2, 0.01))  # over 8 seconds
     fast = run(losses=(1.0, 0.01, 0.001, 0.001, 0.001))
-    # In its first half the yardstick's least was 0.1, after 2 seconds; half of the fast run's first 2 decades.
-    assert sooner(fast, yardstick, 0.5) == pytest.approx(2.0)
-    # In the end 0.01 after 8 seconds; the fast run had it after 2.
-    assert sooner(fast, yardstick, 1.0) == pytest.approx(4.0)
-    assert sooner(yardstick, fast, 1.0) == 0.0
-    assert sooner(yardstick, yardstick, 0.75) == pytest.approx(1.0)
-    assert lower(fast, yardstick, 0.5) == pytest.approx(0.001 / 0.3)
+    # The minimum of the first half of the baseline is 0.1 after 2 seconds. The fast run reaches it after 1 second.
+    assert speed_up(fast, baseline, 0.5) == pytest.approx(2.0)
+    # In the final_results 0.01 after 8 seconds; the fast run had it after 2.
+    assert speed_up(fast, baseline, 1.0) == pytest.approx(4.0)
+    assert speed_up(baseline, fast, 1.0) == 0.0
+    assert speed_up(baseline, baseline, 0.75) == pytest.approx(1.0)
+    assert loss_ratio(fast, baseline, 0.5) == pytest.approx(0.001 / 0.3)
 
 
-def test_the_end_is_one_measurement_where_the_rate_decayed_and_a_mean_where_it_was_constant():
+def test_final_results_are_the_last_measurement_or_the_mean_of_the_last_five():
     losses = (9.0, 7.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-    assert end(run(losses=losses, protocol="budget"))["train_loss"] == 5.0
-    assert end(run(losses=losses)) == pytest.approx(dict(train_loss=3.0, test_loss=6.0, test_error=30.0))
+    assert final_results(run(losses=losses, protocol="budget"))["train_loss"] == 5.0
+    assert final_results(run(losses=losses)) == pytest.approx(dict(train_loss=3.0, test_loss=6.0, test_error=30.0))
 
 
-def test_quartiles_bear_with_training_that_broke_down():
+def test_summarise_treats_nan_as_infinity():
     assert summarise([1.0, 5.0, 2.0, 4.0, 3.0]) == {"median": 3.0, "quartiles": [1.5, 4.5], "n": 5}
     assert summarise([7.0]) == {"median": 7.0, "quartiles": [7.0, 7.0], "n": 1}
     assert summarise([1.0, math.nan, 2.0])["median"] == 2.0
     assert summarise([1.0, math.nan, math.nan])["median"] == math.inf
 
 
-def test_ways_are_compared_seed_by_seed():
+def test_ratios_are_computed_per_seed():
     runs = [
-        run("plain", 1, (1.0, 0.4), "budget"),
-        run("plain", 2, (1.0, 0.1), "budget"),
-        run("ours", 1, (1.0, 0.2), "budget"),
-        run("ours", 2, (1.0, 0.3), "budget"),
-        run("ours", 3, (1.0, 9.0), "budget"),
+        run("uniform", 1, (1.0, 0.4), "budget"),
+        run("uniform", 2, (1.0, 0.1), "budget"),
+        run("importance", 1, (1.0, 0.2), "budget"),
+        run("importance", 2, (1.0, 0.3), "budget"),
+        run("importance", 3, (1.0, 9.0), "budget"),
     ]
-    plain, ours = compared(runs, ["plain", "absent"])
-    assert (plain["way"], ours["way"]) == ("plain", "ours")
-    assert "train_loss over plain" not in plain and not any("absent" in name for name in ours)
-    # 0.2 / 0.4 and 0.3 / 0.1; the third seed has no yardstick.
-    assert ours["train_loss over plain"]["median"] == pytest.approx((0.5 + 3.0) / 2)
-    assert ours["train_loss over plain"]["n"] == 2 and ours["train_loss"]["n"] == 3
-    assert ours["ms/step"]["median"] == pytest.approx(200.0) and ours["importance"]["median"] == 0.5
-    assert ours["cost/step"]["median"] == 3.0
+    uniform, importance = summarise_ways(runs, ["uniform", "absent"])
+    assert (uniform["way"], importance["way"]) == ("uniform", "importance")
+    assert "train_loss over uniform" not in uniform and not any("absent" in name for name in importance)
+    # 0.2 / 0.4 and 0.3 / 0.1; the third seed has no run of the baseline.
+    assert importance["train_loss over uniform"]["median"] == pytest.approx((0.5 + 3.0) / 2)
+    assert importance["train_loss over uniform"]["n"] == 2 and importance["train_loss"]["n"] == 3
+    assert importance["ms/step"]["median"] == pytest.approx(200.0) and importance["importance"]["median"] == 0.5
+    assert importance["cost/step"]["median"] == 3.0
 
 
-def test_the_promise_names_every_comparison_in_which_a_test_loss_is_more_than_2_per_cent_above():
+def test_the_summary_names_every_comparison_with_a_test_loss_more_than_2_per_cent_above_the_baseline():
     def group(task, over):
-        rows = [dict(way="plain"), dict(way="default", **{"test_loss over plain": summarise(over)})]
+        rows = [dict(way="uniform"), dict(way="default", **{"test_loss over uniform": summarise(over)})]
         return dict(task=task, protocol="budget", by="seconds", budget=7.5, ways=rows)
 
     groups = [group("a", [0.9, 1.019, 4.0]), group("b", [1.0, 1.0, 1.021]), group("c", [1.021, 1.021, 0.1])]
-    assert promise(groups).endswith("in 2 of 3 comparisons; above it in `c`, 7.5 seconds, budget (1.02).")
-    assert promise(groups[:2]).endswith("at most 2% above that of `plain` in 2 of 2 comparisons.")
-    assert promise(groups, "biased") == promise([]) == ""
+    assert summarise_test_loss(groups).endswith("in 2 of 3 comparisons; above it in `c`, 7.5 seconds, budget (1.02).")
+    assert summarise_test_loss(groups[:2]).endswith("at most 2% above that of `uniform` in 2 of 2 comparisons.")
+    assert summarise_test_loss(groups, "biased") == summarise_test_loss([]) == ""
 
 
-def test_a_table_has_a_way_a_row_and_leaves_out_what_is_not_there():
-    rows = [dict(way="plain", loss=summarise([0.25])), dict(way="ours", loss=summarise([1.0, 2.0, 3.0]))]
+def test_a_table_has_one_row_per_way_and_empty_cells_for_missing_statistics():
+    rows = [dict(way="uniform", loss=summarise([0.25])), dict(way="importance", loss=summarise([1.0, 2.0, 3.0]))]
     rows[1]["ratio"] = summarise([0.5])
-    text = table(rows, {"loss": ("training loss", ".2f"), "ratio": ("over plain", ".1f")})
+    text = markdown_table(rows, {"loss": ("training loss", ".2f"), "ratio": ("over uniform", ".1f")})
     assert text.splitlines() == [
-        "| way   | training loss       | over plain |",
-        "| ----- | ------------------- | ---------- |",
-        "| plain | 0.25                |            |",
-        "| ours  | 2.00 (1.00 to 3.00) | 0.5        |",
+        "| way        | training loss       | over uniform |",
+        "| ---------- | ------------------- | ------------ |",
+        "| uniform    | 0.25                |              |",
+        "| importance | 2.00 (1.00 to 3.00) | 0.5          |",
     ]
-    assert cell(None, ".2f") == ""
 
 
-def test_what_is_in_the_file_is_not_run_again(tmp_path):
+def test_runs_in_the_file_are_not_missing(tmp_path):
     path = tmp_path / "deep" / "results.jsonl"
     first, second, third = run(seed=1), run(seed=2), run(seed=2, rate=0.2)
     Results(path).add(first)
@@ -134,7 +132,7 @@ def test_what_is_in_the_file_is_not_run_again(tmp_path):
     assert Results(path).of([third, second, first]) == [second, first]
 
 
-def test_a_line_that_was_cut_short_is_run_again(tmp_path):
+def test_a_run_with_an_incomplete_line_is_missing(tmp_path):
     path = tmp_path / "results.jsonl"
     first, second = run(seed=1), run(seed=2)
     path.write_text(json.dumps(first) + "\n" + json.dumps(second)[:40])
@@ -144,8 +142,8 @@ def test_a_line_that_was_cut_short_is_run_again(tmp_path):
     assert Results(path).missing([first, second]) == []
 
 
-def test_the_plan_has_every_run_once_with_the_rate_of_its_protocol(monkeypatch):
-    arguments = "x --tasks mnist_mlp --ways plain default --seeds 2 --by cost --cost 900 1800"
+def test_the_plan_contains_every_run_once_with_the_learning_rate_of_its_protocol(monkeypatch):
+    arguments = "x --tasks mnist_mlp --ways uniform default --seeds 2 --by cost --cost 900 1800"
     monkeypatch.setattr(sys, "argv", arguments.split())
     options = equal_time.parse()
     task = equal_time.tasks.get("mnist_mlp")._replace(rate=0.1, tuned=0.2)
@@ -156,8 +154,8 @@ def test_the_plan_has_every_run_once_with_the_rate_of_its_protocol(monkeypatch):
     assert {run["budget"] for run in runs} == {900.0, 1800.0} and {run["by"] for run in runs} == {"cost"}
 
 
-def test_budgets_are_the_tasks_own_and_at_a_rate_that_decays_a_quarter_of_them_too(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "--tasks", "mnist_mlp", "--ways", "plain", "--seeds", "1"])
+def test_the_protocol_budget_also_uses_a_quarter_of_the_budget_of_the_task(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--tasks", "mnist_mlp", "--ways", "uniform", "--seeds", "1"])
     task = equal_time.tasks.get("mnist_mlp")._replace(seconds=40.0, steps=100)
     monkeypatch.setattr(equal_time.tasks, "get", lambda name: task)
     options = equal_time.parse()
@@ -170,7 +168,7 @@ def test_budgets_are_the_tasks_own_and_at_a_rate_that_decays_a_quarter_of_them_t
     assert budgets() == [("anytime", 300.0), ("budget", 75.0), ("budget", 300.0)]
 
 
-def test_the_best_rate_is_that_of_the_least_test_error_and_then_of_the_least_test_loss():
+def test_the_best_learning_rate_has_the_lowest_test_error_and_then_the_lowest_test_loss():
     rows = [
         dict(way=way, test_error=summarise([error]), test_loss=summarise([loss]))
         for way, error, loss in (("a", 1.5, 0.1), ("b", 1.2, 0.4), ("c", 1.2, 0.3), ("d", 1.3, 0.2))
@@ -178,5 +176,5 @@ def test_the_best_rate_is_that_of_the_least_test_error_and_then_of_the_least_tes
     assert equal_time.best_of(rows)["way"] == "c"
 
 
-def test_the_rate_falls_from_all_to_nothing():
-    assert [equal_time.cosine(share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+def test_the_cosine_decays_from_1_to_0():
+    assert [equal_time.cosine(fraction) for fraction in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])

@@ -1,4 +1,4 @@
-"""TensorBoard's figures as its own reader finds them, and seconds of training in History."""
+"""The files of `SamplingTensorBoard`, read by TensorBoard, and the seconds of training in History."""
 
 import keras
 import numpy as np
@@ -33,9 +33,9 @@ def read(folder):
     }
 
 
-def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path):
+def test_tensorboard_files_contain_the_values_of_history_and_of_the_draws(stream, tmp_path):
     pytest.importorskip("tensorboard")
-    callback, heard, figures = SamplingTensorBoard(tmp_path), [], []
+    callback, received, figures = SamplingTensorBoard(tmp_path), [], []
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
     for epochs in (2, 1):
         history = trainer.fit(
@@ -44,7 +44,7 @@ def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path
             epochs=epochs,
             verbose=0,
             callbacks=[callback],
-            on_sample=lambda *args: heard.append(args[2:]),
+            on_sample=lambda *args: received.append(args[2:]),
         ).history
         figures += list(zip(history["tau"], history["importance"], history["score"], strict=True))
     written = read(tmp_path)
@@ -53,31 +53,31 @@ def test_tensorboard_reads_what_history_says_and_what_was_drawn(stream, tmp_path
     for step, values in enumerate(figures):
         assert [written[name][step] for name in ("tau", "importance share", "mean score")] == pytest.approx(values)
     for step in range(3):
-        weights = np.stack([w for w, _ in heard[6 * step : 6 * step + 6]])
+        weights = np.stack([w for w, _ in received[6 * step : 6 * step + 6]])
         effective = np.mean(weights.sum(1) ** 2 / (weights**2).sum(1))
         assert written["effective sample size"][step] == pytest.approx(effective, rel=1e-5)
-        # Rows of a histogram: from, to, how many.
+        # A row of a histogram: lower limit, upper limit, count.
         assert written["weights"][step][:, 2].sum() == weights.size
         assert written["weights"][step][0, 0] == pytest.approx(weights.min())
 
 
-def test_what_was_not_measured_is_not_written(stream, tmp_path):
+def test_quantities_that_were_not_measured_are_not_written(stream, tmp_path):
     pytest.importorskip("tensorboard")
     trainer = ImportanceTraining(build(), tau_th=float("inf"))
     trainer.fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
     assert {name: values[0].item() for name, values in read(tmp_path).items()} == {"importance share": 0.0}
 
 
-def test_without_tensorboard_it_says_what_to_install(stream, monkeypatch, tmp_path):
+def test_the_error_without_tensorboard_names_the_package_to_install(stream, monkeypatch, tmp_path):
     monkeypatch.delattr(tf.summary, "histogram")
     with pytest.raises(ImportError, match="Writing for TensorBoard needs TensorBoard: pip install tensorboard"):
         ImportanceTraining(build()).fit(stream, shuffle=False, verbose=0, callbacks=[SamplingTensorBoard(tmp_path)])
 
 
-def test_validation_is_no_training_time(monkeypatch):
+def test_seconds_of_training_exclude_validation_and_the_time_between_fits(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(seconds.time, "perf_counter", lambda: now[0])
-    callback, told = TrainingSeconds(), []
+    callback, logged = TrainingSeconds(), []
 
     def epoch(training, validation):
         now[0] += training
@@ -86,7 +86,7 @@ def test_validation_is_no_training_time(monkeypatch):
         callback.on_test_end()
         logs = {}
         callback.on_epoch_end(0, logs)
-        told.append(logs["seconds"])
+        logged.append(logs["seconds"])
 
     callback.on_train_begin()
     epoch(2.0, 50.0)
@@ -94,15 +94,15 @@ def test_validation_is_no_training_time(monkeypatch):
     now[0] += 1000.0  # between two fits
     callback.on_train_begin()
     epoch(1.5, 0.0)
-    assert told == [2.0, 5.0, 6.5]
+    assert logged == [2.0, 5.0, 6.5]
 
 
-def test_history_has_the_seconds(stream):
+def test_history_contains_the_seconds_of_training(stream):
     history = build().fit(stream, shuffle=False, epochs=2, verbose=0, callbacks=[TrainingSeconds()]).history
     assert 0 < history["seconds"][0] < history["seconds"][1]
 
 
-def test_an_evaluation_outside_a_fit_takes_no_seconds_of_training():
+def test_seconds_of_training_exclude_evaluations_outside_fit():
     model, callback = build(), TrainingSeconds()
     x, y = np.zeros((4, *model.input_shape[1:]), "float32"), np.zeros(4, "int32")
     model.evaluate(x, y, verbose=0, callbacks=[callback])

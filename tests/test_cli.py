@@ -1,4 +1,4 @@
-"""The command line: what is written is what is done, what is wrong is said before anything is trained."""
+"""The command line: specifications of tasks and ways, output files, and errors before training."""
 
 import csv
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from importance_sampling import cli
-from importance_sampling.comparison import catalogue, specs
+from importance_sampling.comparison import registry, specs
 from importance_sampling.models import lr
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
 
@@ -17,7 +17,7 @@ def model():
     return lr((2,), 2)
 
 
-def test_a_text_is_a_name_with_options_and_what_is_around_it():
+def test_a_specification_is_parsed_into_names_and_options():
     assert specs.parse("a,b=1,c=None+d,e=(100, 1),f=x/y.npz,g=inf,h=1e+3") == [
         ("a", {"b": 1, "c": None}),
         ("d", {"e": (100, 1), "f": "x/y.npz", "g": float("inf"), "h": 1000.0}),
@@ -25,13 +25,13 @@ def test_a_text_is_a_name_with_options_and_what_is_around_it():
 
 
 @pytest.mark.parametrize("text", ["a,b", "a,=1"])
-def test_an_option_without_a_value_is_refused(text):
-    with pytest.raises(ValueError, match="Options are written option=value"):
+def test_an_option_without_a_value_raises_value_error(text):
+    with pytest.raises(ValueError, match="Write options as option=value"):
         specs.parse(text)
 
 
-def test_options_are_those_of_the_class_and_what_it_hands_on():
-    assert list(specs.options_of(catalogue.SAMPLERS["cache-sampler"], 2)) == [
+def test_options_include_the_keyword_only_parameters_of_base_classes():
+    assert list(specs.options_of(registry.SAMPLERS["cache-sampler"], 2)) == [
         "alpha",
         "resampling",
         "seed",
@@ -41,23 +41,23 @@ def test_options_are_those_of_the_class_and_what_it_hands_on():
     ]
 
 
-def test_trainers_are_made_with_their_options(model):
-    assert catalogue.way("uniform")(model, 1) is model
-    trainer = catalogue.way("importance,presample=5,score=loss")(model, 7)
+def test_a_trainer_is_created_with_the_options_of_its_specification(model):
+    assert registry.way("uniform")(model, 1) is model
+    trainer = registry.way("importance,presample=5,score=loss")(model, 7)
     assert isinstance(trainer, ImportanceTraining)
     assert (trainer.presample, trainer.score, trainer._seed) == (5.0, "loss", 7)
-    assert isinstance(catalogue.way("reshuffle")(model, 1), ReshuffleTraining)
+    assert isinstance(registry.way("reshuffle")(model, 1), ReshuffleTraining)
 
 
-@pytest.mark.parametrize("name", catalogue.TRAINERS)
-def test_every_trainer_can_be_made(name, model):
-    assert catalogue.way(name)(model, 1).model is model
+@pytest.mark.parametrize("name", registry.TRAINERS)
+def test_every_registered_trainer_can_be_created(name, model):
+    assert registry.way(name)(model, 1).model is model
 
 
-@pytest.mark.parametrize("name", catalogue.SAMPLERS)
-@pytest.mark.parametrize("around", ["", "+power,power=0.5", "+additive,c=1.0+warmup,warmup=3"])
-def test_every_sampler_can_be_made_and_decorated(name, around, model):
-    trainer = catalogue.way(f"{name},k=0.5,score=loss{around}")(model, 1)
+@pytest.mark.parametrize("name", registry.SAMPLERS)
+@pytest.mark.parametrize("decorators", ["", "+power,power=0.5", "+additive,c=1.0+warmup,warmup=3"])
+def test_every_registered_sampler_can_be_created_and_decorated(name, decorators, model):
+    trainer = registry.way(f"{name},k=0.5,score=loss{decorators}")(model, 1)
     assert trainer.score == "loss"
 
 
@@ -65,10 +65,10 @@ def test_every_sampler_can_be_made_and_decorated(name, around, model):
     ("text", "error"),
     [
         ("fastest", "The way to train must be one of uniform, importance, .* Received: 'fastest'"),
-        ("importance,presampel=5", "importance has no option `presampel`; it has presample, .* Received: presampel=5"),
+        ("importance,presampel=5", "has no option `presampel`. Its options: presample, .* Received: presampel=5"),
         ("importance,seed=5", "importance has no option `seed`"),
         ("importance,presample=0", "`presample` must be .* Received: presample=0"),
-        ("uniform,alpha=1", "uniform has no option `alpha`; it has none"),
+        ("uniform,alpha=1", "uniform has no option `alpha`. Its options: none"),
         ("cache-sampler,staleness=0", "`staleness` must be"),
         ("cache-sampler,k=2", "`k` must be a number of at most 1"),
         ("cache-sampler+powr", "The decorator of a sampler must be one of additive, .* Received: 'powr'"),
@@ -76,13 +76,13 @@ def test_every_sampler_can_be_made_and_decorated(name, around, model):
         ("importance+power", "Only samplers can be decorated"),
     ],
 )
-def test_a_way_that_cannot_be_made_says_what_can(text, error, model):
+def test_an_invalid_way_raises_value_error_with_the_valid_names(text, error, model):
     with pytest.raises(ValueError, match=error):
-        catalogue.way(text)(model, 1)
+        registry.way(text)(model, 1)
 
 
-def test_a_data_set_is_made_with_its_options_and_views():
-    rows = catalogue.dataset("canevet,N=8,test_split=0.25+whitened", "nowhere")
+def test_a_dataset_is_created_with_its_options_and_views():
+    rows = registry.dataset("canevet,N=8,test_split=0.25+whitened", "nowhere")
     assert len(rows.train_data) == 48 and abs(float(rows.train_data[:][0].mean())) < 1e-5
 
 
@@ -94,17 +94,17 @@ def digits(tmp_path):
     return tmp_path / "digits.npz"
 
 
-def test_a_comparison_writes_table_picture_and_measurements(digits, tmp_path, capsys):
+def test_a_comparison_writes_a_table_a_plot_and_all_measurements(digits, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     ways = ["uniform", "importance,tau_th=0,score=loss", "history-sampler+power"]
     arguments = ["compare", "mnist+augmented,N=90,horizontal_flip=True:lr", "--ways", *ways, "--steps", "4"]
     assert cli.main([*arguments, "--batch-size", "16", "--data", str(digits), "--out", str(out)]) == 0
-    shown = capsys.readouterr()
+    output = capsys.readouterr()
     name = "mnist+augmented-N=90-horizontal_flip=True-lr"
-    assert "| importance,tau_th=0,score=loss |" in shown.out and str(out / f"{name}.png") in shown.out
-    assert shown.err.count("done, 4 steps") == 3
-    assert (out / f"{name}.md").read_text() in shown.out + "\n"
+    assert "| importance,tau_th=0,score=loss |" in output.out and str(out / f"{name}.png") in output.out
+    assert output.err.count("done, 4 steps") == 3
+    assert (out / f"{name}.md").read_text() in output.out + "\n"
     assert (out / f"{name}.png").stat().st_size > 10000
     with (out / f"{name}.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -117,10 +117,10 @@ def test_a_comparison_writes_table_picture_and_measurements(digits, tmp_path, ca
     ("arguments", "error"),
     [
         (["mnist"], "A task must be DATASET:MODEL, such as mnist:small_nn. Received: 'mnist'"),
-        (["minst:lr"], "The data set must be one of mnist, "),
+        (["minst:lr"], "The dataset must be one of mnist, "),
         (["mnist:deep"], "`name` must be one of small_nn, "),
         (["mnist:lr", "--data", "nowhere.npz"], "`path` must be an npz file"),
-        (["canevet,N=8,test_split=0:lr"], "A comparison needs test rows."),
+        (["canevet,N=8,test_split=0:lr"], "A comparison needs a test set"),
         (["canevet,N=8:small_cnn"], "`input_shape` must be a tuple"),
         (["canevet,N=8:lr", "--ways", "fastest"], "The way to train must be one of"),
         (["canevet,N=8:lr", "--ways", "importance,alpha=2"], "`alpha` must be a number in"),
@@ -128,7 +128,7 @@ def test_a_comparison_writes_table_picture_and_measurements(digits, tmp_path, ca
         (["canevet,N=8:lr", "--steps", "1", "--seconds", "1"], "not allowed with argument"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said_before_anything_is_trained(arguments, error, capsys, monkeypatch, tmp_path):
+def test_invalid_arguments_exit_with_status_2_before_training(arguments, error, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "compare", lambda *args: pytest.fail("trained"))
     with pytest.raises(SystemExit) as exit_status:
         cli.main(["compare", *arguments, "--out", str(tmp_path)])
@@ -136,40 +136,40 @@ def test_what_is_asked_for_wrongly_is_said_before_anything_is_trained(arguments,
     assert error in " ".join(capsys.readouterr().err.split())
 
 
-def test_where_nothing_can_be_downloaded_the_remedy_is_told(monkeypatch, capsys):
+def test_a_failed_download_suggests_the_data_option(monkeypatch, capsys):
     def load_data():
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
     with pytest.raises(SystemExit):
         cli.main(["compare", "mnist:lr"])
-    assert "URL fetch failure\nRead the data set from a local file by --data." in capsys.readouterr().err
+    assert "URL fetch failure\nRead the dataset from a local file with --data." in capsys.readouterr().err
 
 
-def test_a_way_that_fails_is_told_and_the_others_are_written(digits, tmp_path, capsys, monkeypatch):
-    way = catalogue.way
+def test_a_failing_way_is_reported_and_the_others_are_written(digits, tmp_path, capsys, monkeypatch):
+    way = registry.way
 
     def failing(text):
         def make(model, seed):
-            made = way("importance")(model, seed)
+            result = way("importance")(model, seed)
             if text == "svrg":
-                made.fit = lambda *args, **kwargs: 1 / 0
-            return made
+                result.fit = lambda *args, **kwargs: 1 / 0
+            return result
 
         return make
 
-    monkeypatch.setattr(catalogue, "way", failing)
+    monkeypatch.setattr(registry, "way", failing)
     arguments = ["compare", "mnist:lr", "--ways", "svrg", "importance", "--steps", "2", "--data", str(digits)]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 1
-    shown = capsys.readouterr()
-    assert "mnist:lr: ZeroDivisionError: division by zero" in shown.err
-    assert "| importance |" in shown.out and "svrg" not in shown.out
+    output = capsys.readouterr()
+    assert "mnist:lr: ZeroDivisionError: division by zero" in output.err
+    assert "| importance |" in output.out and "svrg" not in output.out
 
 
-def test_the_help_names_everything(capsys):
+def test_the_help_lists_all_registered_names(capsys):
     with pytest.raises(SystemExit):
         cli.main(["compare", "--help"])
-    shown = capsys.readouterr().out
-    for name in (*catalogue.DATASETS, *catalogue.TRAINERS, *catalogue.SAMPLERS, "wide_resnet_28_2", "presample=3.0"):
-        assert name in shown
-    assert max(map(len, shown.splitlines())) <= 120
+    output = capsys.readouterr().out
+    for name in (*registry.DATASETS, *registry.TRAINERS, *registry.SAMPLERS, "wide_resnet_28_2", "presample=3.0"):
+        assert name in output
+    assert max(map(len, output.splitlines())) <= 120

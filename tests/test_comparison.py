@@ -1,4 +1,4 @@
-"""Equal budgets: turns in order, clocks that count training alone, trainers that tell what they cost."""
+"""Comparisons with equal budgets: round-robin threads, the clock, the cost of training, and data."""
 
 import threading
 import types
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from importance_sampling import ImportanceTraining, backend
+from importance_sampling import ImportanceTraining, backend, comparison
 from importance_sampling.backend import tensorflow_pipelines
 from importance_sampling.comparison import (
     Budget,
@@ -18,18 +18,18 @@ from importance_sampling.comparison import (
     Panel,
     Point,
     Task,
-    alike,
     check,
     clock,
     compare,
     draw,
     fit_of,
+    identical_models,
     train,
 )
 from importance_sampling.comparison import (
     data as data_module,
 )
-from importance_sampling.comparison.turns import Turns, by_turns
+from importance_sampling.comparison.round_robin import RoundRobin, run_round_robin
 from importance_sampling.datasets import CanevetICML2016
 from importance_sampling.models import lr
 
@@ -47,30 +47,30 @@ def build():
     return model
 
 
-def test_turns_go_round_and_pass_over_whoever_has_left():
-    turns, order = Turns(3), []
+def test_threads_run_in_turn_and_finished_threads_are_skipped():
+    scheduler, order = RoundRobin(3), []
 
-    def work(number, times):
+    def work(index, times):
         for _ in range(times):
-            order.append(number)
-            turns.hand_over(number)
+            order.append(index)
+            scheduler.switch(index)
 
-    by_turns(turns, [lambda: work(0, 2), lambda: work(1, 1), lambda: work(2, 4)], lambda: None)
+    run_round_robin(scheduler, [lambda: work(0, 2), lambda: work(1, 1), lambda: work(2, 4)], lambda: None)
     assert order == [0, 1, 2, 0, 2, 2, 2]
 
 
-def test_one_that_fails_does_not_hold_up_the_others():
-    turns, ended = Turns(2), threading.Event()
+def test_a_failing_thread_does_not_block_the_others():
+    scheduler, ended = RoundRobin(2), threading.Event()
 
     def fail():
         raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
-        by_turns(turns, [fail, ended.set], lambda: None)
+        run_round_robin(scheduler, [fail, ended.set], lambda: None)
     assert ended.is_set()
 
 
-def test_steps_that_compile_are_charged_by_their_cost(monkeypatch):
+def test_the_seconds_of_steps_with_compilation_are_estimated_from_their_cost(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
     model = types.SimpleNamespace(call=lambda: None, optimizer=types.SimpleNamespace(learning_rate=0.2))
@@ -79,10 +79,10 @@ def test_steps_that_compile_are_charged_by_their_cost(monkeypatch):
     ticking.set_model(model)
     ticking.on_train_begin()
 
-    def step(lap, traced=False):
+    def step(duration, traced=False):
         if traced:
             model.call()
-        now[0] += lap
+        now[0] += duration
         ticking.on_train_batch_end(0)
 
     for _ in range(3):
@@ -97,25 +97,25 @@ def test_steps_that_compile_are_charged_by_their_cost(monkeypatch):
     assert [(point.seconds, point.train_loss) for point in ticking.points] == [(0.0, 0.0), (10.0, 1.0)]
 
 
-def test_a_budget_of_cost_ends_each_way_when_it_is_spent_and_leaves_the_model_as_it_was():
-    both, measured = alike(build, 2, seed=1), data()
+def test_training_stops_at_a_budget_of_cost_and_restores_the_model():
+    both, measured = identical_models(build, 2, seed=1), data()
     np.testing.assert_array_equal(*(model.layers[0].kernel.value.numpy() for model in both))
     rates = [float(model.optimizer.learning_rate) for model in both]
     trainers = [both[0], ImportanceTraining(both[1], tau_th=0, seed=1)]
     finished = []
     clocks = train(
         trainers,
-        measured.resident(),
+        measured.as_tensors(),
         Evaluation(measured, rows=64),
         budget=60.0,
         by="cost",
         batch_size=16,
-        done=lambda number, clock: finished.append(number),
+        done=lambda index, clock: finished.append(index),
         measurements=4,
-        decay=lambda share: 1.0 - share,
+        decay=lambda fraction: 1.0 - fraction,
     )
-    # A plain step costs 3, an open one with its pool of 3 batches 6.
-    assert [clock.steps for clock in clocks] == [20, 10] and [clock.open_steps for clock in clocks] == [0, 10]
+    # A uniform step costs 3 forward passes, an importance step with a pool of 3 batches costs 6.
+    assert [clock.steps for clock in clocks] == [20, 10] and [clock.importance_steps for clock in clocks] == [0, 10]
     assert [point.cost for point in clocks[0].points] == [0.0, 15.0, 30.0, 45.0, 60.0]
     assert sorted(finished) == [0, 1]
     first, last = clocks[0].points[0], clocks[0].points[-1]
@@ -124,7 +124,7 @@ def test_a_budget_of_cost_ends_each_way_when_it_is_spent_and_leaves_the_model_as
     assert all("call" not in vars(model) for model in both)
 
 
-def test_a_run_that_fails_leaves_the_model_as_it_was():
+def test_a_failing_run_restores_the_model():
     model = build()
 
     def fail(clock):
@@ -132,69 +132,71 @@ def test_a_run_that_fails_leaves_the_model_as_it_was():
             raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError, match="on purpose"):
-        train([model], data().resident(), lambda model: (0.0,) * 3, budget=4, by="steps", batch_size=16, measured=fail)
+        train(
+            [model], data().as_tensors(), lambda model: (0.0,) * 3, budget=4, by="steps", batch_size=16, measured=fail
+        )
     assert "call" not in vars(model)
 
 
-def test_nobody_waits_for_a_thread_that_tunes_what_feeds_a_model(monkeypatch):
+def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
     monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines._iterate)  # as it is outside of tests
-    given, with_options = [], tf.data.Dataset.with_options
+    enabled, with_options = [], tf.data.Dataset.with_options
 
     def spy(dataset, options):
-        given.append(options.autotune.enabled)
+        enabled.append(options.autotune.enabled)
         return with_options(dataset, options)
 
-    def tuned(dataset=None):
-        """Whether an iterator's pipeline is; None: as TensorFlow likes."""
+    def is_tuned(dataset=None):
+        """Return the autotuning option of an iterated pipeline; None means TensorFlow's default."""
         dataset = dataset or tf.data.Dataset.range(3)
-        given[:] = [dataset.options().autotune.enabled]
+        enabled[:] = [dataset.options().autotune.enabled]
         assert [int(row) for row in dataset] == [0, 1, 2]
-        return given[-1]
+        return enabled[-1]
 
     class Untrained:
         def fit(self, *data, **options):
-            self.tuned = tuned()
+            self.tuned = is_tuned()
 
     monkeypatch.setattr(tf.data.Dataset, "with_options", spy)
     ways = [Untrained(), Untrained()]
     train(ways, data(), lambda model: (0.0, 0.0, 0.0), budget=1.0)
-    assert all(way.tuned is False for way in ways) and tuned() is None
+    assert all(way.tuned is False for way in ways) and is_tuned() is None
     with pytest.raises(RuntimeError, match="on purpose"), backend.untuned():
         with backend.untuned():
             pass
-        wanted = tf.data.Options()
-        wanted.autotune.enabled = True
-        assert tuned() is False and tuned(tf.data.Dataset.range(3).with_options(wanted)) is True
+        enabling = tf.data.Options()
+        enabling.autotune.enabled = True
+        assert is_tuned() is False and is_tuned(tf.data.Dataset.range(3).with_options(enabling)) is True
         raise RuntimeError("on purpose")
-    assert tuned() is None
+    assert is_tuned() is None
 
 
-def test_a_trainer_tells_its_cost_steps_pools_and_looks():
+def test_the_cost_of_a_trainer_includes_steps_and_probes():
     x, y, _, _ = data()
     scored = []
     trainer = ImportanceTraining(build(), tau_th=1e9, seed=1)
     assert trainer.forward_equivalents == 0.0
     trainer.fit(x, y, batch_size=16, epochs=5, verbose=0, on_scores=lambda sampler, scores: scored.append(len(scores)))
-    assert scored == [16, 16]  # after 1 step and 17 more; the next look would be the 52nd step's
+    assert scored == [16, 16]  # probes after 1 step and after 17 more; the next one would be at step 52
     assert trainer.forward_equivalents == 3 * 40 + 2
 
 
-def test_the_unit_of_a_budget_must_be_known():
+def test_an_unknown_unit_of_the_budget_raises_value_error():
     with pytest.raises(ValueError, match=r"`by` must be one of seconds, cost, steps\. Received: by='hours'"):
         Clock(None, None, 1.0, by="hours")
 
 
-def test_a_picture_is_drawn_of_runs_of_unequal_length(tmp_path):
+def test_runs_of_unequal_length_are_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     runs = [[Point(s, 3.0 * s, s, 1 / (1 + s), 1.0, 50.0 - s) for s in range(n)] for n in (5, 6)]
-    path = tmp_path / "picture.png"
+    path = tmp_path / "plot.png"
     panels = [Panel("train_loss", "training loss", log=True), Panel("test_error", "test error (%)")]
-    draw({"plain": runs, "ours": runs[:1]}, panels, path, over="cost")
+    draw({"uniform": runs, "importance": runs[:1]}, panels, path, over="cost")
     assert path.stat().st_size > 10000
 
 
-def test_a_task_is_trained_in_all_its_ways_from_the_same_weights_and_what_finished_is_kept():
-    runs, looks = [], []
+def test_all_ways_start_with_equal_weights_and_a_failing_way_does_not_affect_the_others():
+    runs, measurements = [], []
 
     class Failing:
         def __init__(self, model):
@@ -204,9 +206,9 @@ def test_a_task_is_trained_in_all_its_ways_from_the_same_weights_and_what_finish
             raise RuntimeError("on purpose")
 
     ways = {
-        "plain": lambda model, seed: model,
+        "uniform": lambda model, seed: model,
         "failing": lambda model, seed: Failing(model),
-        "ours": lambda model, seed: ImportanceTraining(model, tau_th=0, seed=seed),
+        "importance": lambda model, seed: ImportanceTraining(model, tau_th=0, seed=seed),
     }
     task = Task("toy", data(), build, ways, batch_size=16)
     check(task)
@@ -216,41 +218,51 @@ def test_a_task_is_trained_in_all_its_ways_from_the_same_weights_and_what_finish
             Budget(4, "steps"),
             [3],
             lambda run, trainer: runs.append(run),
-            lambda way, seed, clock: looks.append((way, seed, clock.steps)),
+            lambda way, seed, clock: measurements.append((way, seed, clock.steps)),
             measurements=2,
         )
-    assert sorted(run["way"] for run in runs) == ["ours", "plain"]
+    assert sorted(run["way"] for run in runs) == ["importance", "uniform"]
     assert all((run["steps"], run["seed"], run["protocol"]) == (4, 3, "anytime") for run in runs)
-    assert [steps for way, _, steps in looks if way == "plain"] == [0, 2, 4]
+    assert [steps for way, _, steps in measurements if way == "uniform"] == [0, 2, 4]
     first, second = (run["points"][0] for run in runs)
     assert first == second and first["steps"] == 0
-    assert {run["way"]: run["open_steps"] for run in runs} == {"plain": 0, "ours": 4}
+    assert {run["way"]: run["importance_steps"] for run in runs} == {"uniform": 0, "importance": 4}
 
 
-def test_what_does_not_fit_together_is_found_ahead_of_training():
+def test_check_finds_a_model_that_does_not_match_the_data():
     wrong = data()._replace(y_test=np.zeros((32, 4), "float32"))
     with pytest.raises(ValueError, match="shape"):
         check(Task("toy", wrong, build, {}))
 
 
-def test_rows_of_a_large_data_set_are_read_as_asked_for_and_can_be_trained_on(monkeypatch):
+def test_a_large_dataset_is_read_lazily_during_training(monkeypatch):
     grid = CanevetICML2016(N=16)
-    whole = Data.of(grid)
-    monkeypatch.setattr(data_module, "MOST", 100)
-    asked = Data.of(grid)
-    assert whole.in_memory and not asked.in_memory
-    assert asked.shape == (2,) and asked.output_size == 2
-    np.testing.assert_array_equal(asked.resident().x_train[np.array([3, 1])], whole.x_train[[3, 1]])
-    model = lr(asked.shape, asked.output_size)
-    assert fit_of(model, whole) == model.fit
-    fit_of(model, asked)(asked.x_train, asked.y_train, batch_size=64, verbose=0)
+    in_memory = Data.of(grid)
+    monkeypatch.setattr(data_module, "MAX_BYTES", 100)
+    lazy = Data.of(grid)
+    assert in_memory.in_memory and not lazy.in_memory
+    assert lazy.shape == (2,) and lazy.output_size == 2
+    np.testing.assert_array_equal(lazy.as_tensors().x_train[np.array([3, 1])], in_memory.x_train[[3, 1]])
+    model = lr(lazy.shape, lazy.output_size)
+    assert fit_of(model, in_memory) == model.fit
+    fit_of(model, lazy)(lazy.x_train, lazy.y_train, batch_size=64, verbose=0)
     assert int(model.optimizer.iterations.value) == 3
 
 
-def test_classes_are_made_rare_by_their_first_rows():
+def test_thinned_keeps_the_first_samples_of_a_class():
     labels = np.array([0, 1, 1, 2, 1, 0])
     both = Data(np.arange(6.0), np.eye(3)[labels], np.arange(6.0), np.eye(3)[labels])
     rare = both.thinned({1: 2, 0: 1})
     np.testing.assert_array_equal(rare.x_train, [0, 1, 2, 3])
     assert len(rare.y_train) == 4 and len(rare.x_test) == 6
     assert [len(part) for part in both.first(2)] == [2, 2, 2, 2]
+
+
+def test_deprecated_names_warn_and_still_work():
+    x = np.zeros((2, 1), "float32")
+    with pytest.warns(DeprecationWarning, match="use `comparison.identical_models`"):
+        assert comparison.alike is identical_models
+    with pytest.warns(DeprecationWarning, match="use `Data.as_tensors`"):
+        assert len(Data(x, x, x, x).resident().x_train) == 2
+    with pytest.warns(DeprecationWarning, match="use `importance_steps`"):
+        assert Clock(None, None, 1.0).open_steps == 0

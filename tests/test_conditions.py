@@ -1,4 +1,4 @@
-"""When it is worth it: tau, growth, the averages, and the gates."""
+"""Tau, growth, moving averages, gates and other conditions."""
 
 from statistics import NormalDist
 
@@ -21,11 +21,11 @@ from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 
 SYSTEMATIC, MULTINOMIAL = resampling.get("systematic"), resampling.get("multinomial")
-both_sides = pytest.mark.usefixtures("either_side")
+on_host_and_device = pytest.mark.usefixtures("host_and_device")
 by_scheme = pytest.mark.parametrize("scheme", [SYSTEMATIC, MULTINOMIAL], ids=lambda scheme: scheme.name)
 # Mean 2, mean square 6.
 SCORES = np.array([4.0, 0.0, 1.0, 3.0, 2.0], "float32")
-USELESS = [np.zeros(5), [1, np.nan, 2, 3, 4], [1, np.inf, 2, 3, 4], [1, -1, 2, 3, 4]]
+UNUSABLE = [np.zeros(5), [1, np.nan, 2, 3, 4], [1, np.inf, 2, 3, 4], [1, -1, 2, 3, 4]]
 
 
 def n(tensor):
@@ -36,20 +36,20 @@ def signals(**values):
     return Signals(**{"tau": np.nan, "growth": np.nan, "discount": np.nan, "score": np.nan, **values})
 
 
-@both_sides
-def test_tau_is_the_root_of_the_pool_size_times_the_sum_of_squared_shares():
-    share = SCORES / 10
+@on_host_and_device
+def test_tau_is_the_root_of_pool_size_times_the_sum_of_squared_normalised_scores():
+    normalised = SCORES / 10
     assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(6) / 2)
-    assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(5 * np.square(share).sum()))
+    assert float(conditions.tau(SCORES)) == pytest.approx(np.sqrt(5 * np.square(normalised).sum()))
 
 
-@both_sides
-def test_tau_is_the_published_formula():
+@on_host_and_device
+def test_tau_is_that_of_the_published_formula():
     # |g - u|^2 = .3 - 2 * .2 + .2 = .1, |g|^2 = .3
     assert float(conditions.tau(SCORES)) == pytest.approx(1 / np.sqrt(1 - 0.1 / 0.3))
 
 
-@both_sides
+@on_host_and_device
 @pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e22, 1e37])
 def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
     scores = SCORES * np.float32(scale)
@@ -58,23 +58,23 @@ def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
     assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(expected, rel=1e-5)
 
 
-@both_sides
-@pytest.mark.parametrize("scores", USELESS)
-def test_scores_of_no_use_say_that_nothing_is_gained(scores):
+@on_host_and_device
+@pytest.mark.parametrize("scores", UNUSABLE)
+def test_unusable_scores_have_a_tau_and_a_growth_of_one(scores):
     scores = np.array(scores, "float32")
     assert float(conditions.tau(scores)) == pytest.approx(1)
     assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
 
 
-@both_sides
-def test_growth_at_equal_scores_is_one_systematically_and_three_quarters_multinomially():
+@on_host_and_device
+def test_growth_of_equal_scores_is_one_with_systematic_and_three_quarters_with_multinomial_draws():
     equal = np.full(6, 2.0, "float32")
     assert float(conditions.growth(equal, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
     assert float(conditions.growth(equal, 3.0, 0.1, MULTINOMIAL)) == pytest.approx(0.75)
 
 
-@both_sides
-def test_growth_in_closed_form():
+@on_host_and_device
+def test_growth_is_that_computed_by_hand():
     # presample 2.5, alpha 0.2: q = (0.8 s / 2 + 0.2) / 2.5 = [.72 .08 .24 .56 .4], all below 1: v = 1 / q.
     # sum(v s^2) = 16/.72 + 1/.24 + 9/.56 + 4/.4 = 52.46; sum(s^2) = 30.
     v = 16 / 0.72 + 1 / 0.24 + 9 / 0.56 + 4 / 0.4
@@ -82,8 +82,8 @@ def test_growth_in_closed_form():
     assert float(conditions.growth(SCORES, 2.5, 0.2, MULTINOMIAL)) == pytest.approx(2.5 * 30 / (v + 30), rel=1e-5)
 
 
-def test_multinomial_growth_without_a_uniform_share_is_the_published_law():
-    # 1 / (1/presample + 1/tau^2), tau^2 = 1.5; scores of zero are never drawn, and need not be.
+def test_multinomial_growth_without_a_uniform_share_is_that_of_the_published_formula():
+    # 1 / (1/presample + 1/tau^2), tau^2 = 1.5. Scores of zero would divide by zero.
     scores = SCORES + np.float32(1e-6)
     assert float(conditions.growth(scores, 3.0, 1e-9, MULTINOMIAL)) == pytest.approx(1 / (1 / 3 + 1 / 1.5), rel=1e-4)
 
@@ -95,10 +95,10 @@ def test_growth_never_exceeds_presample():
 
 
 def simulated(scheme, sigma, alpha, draws, presample=3, batch=32):
-    """Variances of uniform and of sampled estimates over fresh pools; what both growths said, draw by draw."""
+    """Return the variances of uniform and sampled estimates over new pools, and the growth and measured growth."""
     rng, size = np.random.default_rng(7), batch * presample
     sampler = PoolSampler(size, batch, alpha, scheme, BiasedReweightingPolicy())
-    uniform, sampled, said, seen = [], [], [], []
+    uniform, sampled, predicted, measured = [], [], [], []
 
     @tf.function(autograph=False)
     def pick(scores, uniforms):
@@ -111,37 +111,37 @@ def simulated(scheme, sigma, alpha, draws, presample=3, batch=32):
         # Vectors of independent directions whose norms are the scores; their mean is 0.
         vectors = scores[:, None] * rng.choice([-1.0, 1.0], size=(size, 12)) / np.sqrt(12)
         uniforms = rng.random(sampler.num_uniforms, dtype="float32")
-        picked, growth, measured = pick(tf.constant(scores), tf.constant(uniforms))
+        picked, growth, growth_measured = pick(tf.constant(scores), tf.constant(uniforms))
         weights, positions = n(picked.weights), n(picked.positions)
         sampled.append(np.square((weights[:, None] * vectors[positions]).mean(0)).sum())
         uniform.append(np.square(vectors.reshape(presample, batch, 12).mean(1)).sum(1).mean())
-        said.append(float(growth))
-        seen.append(float(measured))
-    return np.array(uniform), np.array(sampled), np.array(said), np.array(seen)
+        predicted.append(float(growth))
+        measured.append(float(growth_measured))
+    return np.array(uniform), np.array(sampled), np.array(predicted), np.array(measured)
 
 
 def population_growth(scheme, sigma, alpha, presample=3.0):
-    """What growth says of scores that are the distribution's quantiles."""
+    """Return the growth of scores that are the quantiles of a lognormal distribution."""
     scores = [np.exp(sigma * NormalDist().inv_cdf((i + 0.5) / 20000)) for i in range(20000)]
     return float(conditions.growth(np.array(scores, "float32"), presample, alpha, scheme))
 
 
 @by_scheme
 @pytest.mark.parametrize("sigma", [0.0, 1.1])  # tau = exp(sigma^2 / 2): 1 and 1.83
-def test_the_variance_falls_by_what_growth_says_over_fresh_pools(scheme, sigma):
-    uniform, sampled, said, seen = simulated(scheme, sigma, 0.1, 2000)
-    measured = uniform.mean() / sampled.mean()
-    # The error of a ratio of means.
+def test_growth_is_the_variance_reduction_over_new_pools(scheme, sigma):
+    uniform, sampled, predicted, measured = simulated(scheme, sigma, 0.1, 2000)
+    reduction = uniform.mean() / sampled.mean()
+    # The standard error of a ratio of means.
     relative = np.hypot(uniform.std() / uniform.mean(), sampled.std() / sampled.mean()) / np.sqrt(len(uniform))
     assert relative < 0.03
     expected = population_growth(scheme, sigma, 0.1)
-    assert abs(measured / expected - 1) < 5 * relative
-    assert np.median(said) == pytest.approx(expected, rel=0.1)
-    # What the step sees is a ratio over its own batch, whose spread is wider.
-    assert seen.mean() == pytest.approx(said.mean(), rel=0.1)
+    assert abs(reduction / expected - 1) < 5 * relative
+    assert np.median(predicted) == pytest.approx(expected, rel=0.1)
+    # The measured growth is a ratio over the drawn batch, with a larger spread.
+    assert measured.mean() == pytest.approx(predicted.mean(), rel=0.1)
 
 
-def test_the_variance_falls_by_the_published_law_without_a_uniform_share():
+def test_the_variance_reduction_without_a_uniform_share_is_that_of_the_published_formula():
     uniform, sampled, _, _ = simulated(MULTINOMIAL, 1.1, 1e-6, 2000)
     relative = np.hypot(uniform.std() / uniform.mean(), sampled.std() / sampled.mean()) / np.sqrt(len(uniform))
     expected = 1 / (1 / 3 + 1 / np.exp(1.1**2))
@@ -150,40 +150,40 @@ def test_the_variance_falls_by_the_published_law_without_a_uniform_share():
 
 
 @by_scheme
-def test_measured_growth_over_the_whole_pool_is_growth(scheme):
-    # A batch that holds every candidate as often as is expected: weights w = 1 / (q presample), counts q.
+def test_measured_growth_of_a_batch_of_expected_counts_is_the_growth_of_the_pool(scheme):
+    # A batch that contains every candidate as often as expected: weights w = 1 / (q presample), counts q.
     # With scores [2 1 1 0] * k, alpha 0.5, presample 1: q = (.5 s / 1 + .5) = [1.5 1 1 .5], doubled: counts [3 2 2 1].
     scores = np.array([2.0, 1.0, 1.0, 0.0], "float32")
     counts = [3, 2, 2, 1]
     q = np.array([1.5, 1.0, 1.0, 0.5], "float32")
     norms, weights = np.repeat(scores, counts), np.repeat(1 / q, counts)
-    seen = float(conditions.measured_growth(weights, norms, 1.0, scheme))
-    assert seen == pytest.approx(float(conditions.growth(scores, 1.0, 0.5, scheme)), rel=1e-5)
+    measured = float(conditions.measured_growth(weights, norms, 1.0, scheme))
+    assert measured == pytest.approx(float(conditions.growth(scores, 1.0, 0.5, scheme)), rel=1e-5)
 
 
 def test_measured_growth_does_not_depend_on_the_scale_of_the_norms():
     weights, norms = np.array([0.5, 2.0, 1.0], "float32"), np.array([4.0, 0.0, 1.0], "float32")
     expected = float(conditions.measured_growth(weights, norms, 3.0, SYSTEMATIC))
     for scale in (1e-30, 1e30):
-        seen = float(conditions.measured_growth(weights, norms * np.float32(scale), 3.0, SYSTEMATIC))
-        assert seen == pytest.approx(expected, rel=1e-5)
+        measured = float(conditions.measured_growth(weights, norms * np.float32(scale), 3.0, SYSTEMATIC))
+        assert measured == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("norms", [[0, 0, 0], [1, np.nan, 2], [1, np.inf, 2]])
-def test_norms_of_no_use_measure_nothing(norms):
-    seen = conditions.measured_growth(np.ones(3, "float32"), np.array(norms, "float32"), 3.0, SYSTEMATIC)
-    assert np.isnan(float(seen))
+def test_unusable_norms_give_a_measured_growth_of_nan(norms):
+    measured = conditions.measured_growth(np.ones(3, "float32"), np.array(norms, "float32"), 3.0, SYSTEMATIC)
+    assert np.isnan(float(measured))
 
 
-@both_sides
-@pytest.mark.parametrize(("steps", "kept"), [(1, 0.9), (2, 0.81), (17, 0.9**17)])
-def test_averages_start_at_the_first_value_and_decay_with_every_step(steps, kept):
+@on_host_and_device
+@pytest.mark.parametrize(("steps", "decay"), [(1, 0.9), (2, 0.81), (17, 0.9**17)])
+def test_moving_averages_start_at_the_first_value_and_decay_with_every_step(steps, decay):
     before, value = np.array([np.nan, 2, 2, np.nan], "float32"), np.array([3, np.nan, 4, np.nan], "float32")
     average = n(conditions.moving_average(before, value, 0.9, steps))
-    np.testing.assert_allclose(average, [3, 2, kept * 2 + (1 - kept) * 4, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(average, [3, 2, decay * 2 + (1 - decay) * 4, np.nan], rtol=1e-6)
 
 
-def test_the_default_gate_opens_above_its_cost_and_closes_a_little_below():
+def test_the_default_gate_opens_above_the_cost_and_closes_below_95_percent_of_it():
     gate = GrowthCondition()
     assert gate.terms == Terms() and gate.probes and not gate.satisfied
     assert not gate.observe(signals(), Terms(2.0))
@@ -195,7 +195,7 @@ def test_the_default_gate_opens_above_its_cost_and_closes_a_little_below():
     assert gate.explain(signals(growth=1.954)) == "growth 1.95, cost 2.00"
 
 
-def test_the_default_gate_counts_the_smaller_of_two_growths():
+def test_the_default_gate_uses_the_smaller_of_predicted_and_measured_growth():
     assert signals(growth=2.5, discount=0.5).trusted_growth == 1.25
     assert signals(growth=2.5, discount=1.5).trusted_growth == 2.5
     assert signals(growth=2.5).trusted_growth == 2.5
@@ -204,41 +204,42 @@ def test_the_default_gate_counts_the_smaller_of_two_growths():
     assert gate.observe(signals(growth=2.5, discount=0.9), Terms(2.0))
 
 
-def test_where_steps_cost_nothing_the_default_gate_asks_for_more_growth_than_that():
+def test_the_default_gate_can_require_more_growth_than_the_cost_and_a_number_of_epochs():
     gate = GrowthCondition()
     assert not gate.observe(signals(growth=3.0), Terms(1.0, growth=3.0))
-    assert gate.explain(signals(growth=2.5)) == "growth 2.50, cost 1.00, growth asked for 3.00"
-    assert gate.observe(signals(growth=3.1)) and gate.observe(signals(growth=0.96))  # once open, the cost counts
+    assert gate.explain(signals(growth=2.5)) == "growth 2.50, cost 1.00, required growth 3.00"
+    assert gate.observe(signals(growth=3.1))
+    assert gate.observe(signals(growth=0.96))  # an open gate compares with the cost
     assert not gate.observe(signals(growth=0.95))
     assert not gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=0.9))
     assert gate.explain(signals(growth=3.1)) == (
-        "growth 3.10, cost 1.00, growth asked for 3.00, after 1 pass over the data"
+        "growth 3.10, cost 1.00, required growth 3.00, not before the end of epoch 1"
     )
     assert gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=1.0))
 
 
-def test_the_default_gate_closes_when_the_learning_rate_falls():
+def test_the_default_gate_closes_when_the_learning_rate_decays():
     gate = GrowthCondition()
-    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.98))  # to begin, it must not be on its way down
+    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.98))  # opening needs a higher rate than staying open
     assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.99))
     assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.95))
     assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.94))
     assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 94% of its peak"
-    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=1.0))  # it may rise again
+    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=1.0))  # the rate has risen again
 
 
-def test_few_samples_that_have_all_of_the_gradient_are_worth_it_at_a_rate_that_falls():
+def test_the_default_gate_opens_at_a_lower_learning_rate_if_the_growth_is_very_high():
     gate = GrowthCondition()
     assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.8))
     assert gate.observe(signals(growth=25.0), Terms(2.0, rate=0.8))
-    assert gate.observe(signals(growth=23.8), Terms(2.0, rate=0.9))  # 0.95 of it are enough now
+    assert gate.observe(signals(growth=23.8), Terms(2.0, rate=0.9))  # an open gate needs 0.95 of 25
     assert not gate.observe(signals(growth=23.7), Terms(2.0, rate=0.9))
     assert gate.observe(signals(growth=99.0), Terms(2.0, rate=0.9))
     assert not gate.observe(signals(growth=99.0, discount=0.2), Terms(2.0, rate=0.9))  # 19.8
     assert not gate.observe(signals(growth=99.0), Terms(2.0, rate=0.79))
 
 
-def test_the_published_gate_compares_tau_with_its_threshold():
+def test_the_published_rule_compares_tau_with_a_threshold():
     gate = VarianceReductionCondition(1.5)
     assert gate.probes and not gate.satisfied
     assert not gate.observe(signals()) and not gate.observe(signals(tau=1.5))
@@ -248,24 +249,24 @@ def test_the_published_gate_compares_tau_with_its_threshold():
 
 
 @pytest.mark.parametrize("threshold", [1, 0.5, 0, -1])
-def test_thresholds_of_at_most_one_are_open_from_the_first_step(threshold):
+def test_a_threshold_of_at_most_one_is_open_from_the_first_step(threshold):
     gate = VarianceReductionCondition(threshold)
     assert gate.satisfied and gate.observe(signals()) and gate.observe(signals(tau=1.0))
 
 
-def test_an_infinite_threshold_never_opens_nor_probes():
+def test_an_infinite_threshold_never_opens_and_needs_no_probes():
     gate = VarianceReductionCondition(float("inf"))
     assert not gate.probes
     assert not gate.satisfied and not gate.observe(signals(tau=1e30))
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), "2", True])
-def test_thresholds_that_are_no_number_are_refused(threshold):
+def test_thresholds_that_are_not_numbers_are_refused(threshold):
     with pytest.raises(ValueError, match=rf"`vr_th` must be a number.*Received: vr_th={threshold!r}"):
         VarianceReductionCondition(threshold)
 
 
-def test_the_published_rule_compares_an_average_of_tau_that_starts_at_the_first_value():
+def test_updates_of_the_published_rule_average_tau_from_the_first_value_on():
     gate = VarianceReductionCondition(1.5, momentum=0.9)
     # Taus of [4 0 1 3 2] and [1 0 0 0]: sqrt(6)/2 = 1.225 and 2; then .9 * 1.225 + .1 * 2 = 1.302.
     assert not gate.update(SCORES)
@@ -273,22 +274,22 @@ def test_the_published_rule_compares_an_average_of_tau_that_starts_at_the_first_
     one_hot = np.array([1.0, 0, 0, 0])
     assert not gate.update(one_hot)
     assert gate.average == pytest.approx(0.9 * np.sqrt(6) / 2 + 0.2)
-    # Ten steps later: .9^10 of what was, the rest 2: 1.757.
+    # Ten steps later: .9^10 of the average, the rest 2: 1.757.
     assert gate.update(one_hot, steps=10) and not gate.previously_satisfied
-    kept = 0.9**10
-    assert gate.average == pytest.approx(kept * (0.9 * np.sqrt(6) / 2 + 0.2) + (1 - kept) * 2)
+    decay = 0.9**10
+    assert gate.average == pytest.approx(decay * (0.9 * np.sqrt(6) / 2 + 0.2) + (1 - decay) * 2)
     assert gate.update(one_hot) and gate.previously_satisfied
 
 
 @pytest.mark.parametrize("condition", [VarianceReductionCondition(), ExpCondition(), TotalVariationCondition()])
-@pytest.mark.parametrize("scores", USELESS)
-def test_scores_of_no_use_leave_averages_as_they_are(condition, scores):
+@pytest.mark.parametrize("scores", UNUSABLE)
+def test_unusable_scores_do_not_change_the_average(condition, scores):
     condition.average = 7.0
     condition.update(np.array(scores))
     assert condition.average == 7.0
 
 
-def test_warmup_is_over_after_that_many_steps():
+def test_a_warmup_condition_is_satisfied_after_its_number_of_steps():
     condition = WarmupCondition(3)
     assert not condition.satisfied
     assert [condition.update(SCORES) for _ in range(4)] == [False, False, True, True]
@@ -296,14 +297,14 @@ def test_warmup_is_over_after_that_many_steps():
     assert WarmupCondition(0).satisfied and WarmupCondition(5).update([np.nan], steps=5)
 
 
-def test_the_exponential_condition_compares_the_average_of_one_over_the_mean():
+def test_the_exponential_condition_averages_one_over_the_mean_score():
     # Means 2 and .25: 1/2; then .5 * .5 + .5 * 4 = 2.25.
     condition = ExpCondition(2.0, momentum=0.5)
     assert not condition.update(SCORES) and condition.average == 0.5
     assert condition.update([0.0, 0.5]) and condition.average == 2.25
 
 
-def test_the_total_variation_condition_compares_half_the_distance_from_uniform():
+def test_the_total_variation_condition_averages_half_the_distance_from_uniform():
     # g = [.4 0 .1 .3 .2], u = .2: (.2 + .2 + .1 + .1 + 0) / 2 = .3; of [1 0 0 0]: (.75 + 3 * .25) / 2 = .75.
     condition = TotalVariationCondition(0.5, momentum=0.5)
     assert not condition.update(SCORES) and condition.average == pytest.approx(0.3)
@@ -320,7 +321,7 @@ CONDITIONS = [
 
 
 @pytest.mark.parametrize("make", CONDITIONS)
-def test_a_restored_condition_goes_on_exactly(make):
+def test_a_restored_condition_makes_the_same_decisions(make):
     one, other = make(), make()
     for scale in (1, 2):
         one.update(SCORES * scale)
@@ -331,7 +332,7 @@ def test_a_restored_condition_goes_on_exactly(make):
     assert vars(one) == vars(other)
 
 
-def test_a_gate_is_restored_by_whether_it_was_open():
+def test_a_gate_is_restored_from_a_bool_unless_its_threshold_keeps_it_open():
     gate = VarianceReductionCondition(1.5)
     gate.restore(True)
     assert gate.satisfied

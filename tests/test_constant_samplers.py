@@ -1,4 +1,4 @@
-"""Smaller steps of the same variance, better steps in the same time."""
+"""Batch sizes of constant variance, and pool and batch sizes of constant time."""
 
 import numpy as np
 import pytest
@@ -9,15 +9,15 @@ from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import sizes
 
 
-def test_the_threshold_for_constant_variance_by_hand():
+def test_the_threshold_of_constant_variance_is_that_computed_by_hand():
     # 1 / (2/3 - 1/5) = 15/7; with a backward pass that costs as much as a forward pass: 1 / (1/2 - 1/4) = 4.
     assert sizes.constant_variance_threshold(2.0, 0.2) == pytest.approx(15 / 7)
     assert sizes.constant_variance_threshold(1.0, 0.25) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(("vr", "size"), [(2.5, 76), (4, 57), (1, 128), (1e9, 25)])
-def test_constant_variance_sizes_by_hand(vr, size):
-    # 128 (1/vr + .2): 76.8, 57.6, 153.6 (held at b), 25.6.
+def test_constant_variance_sizes_are_those_computed_by_hand(vr, size):
+    # 128 (1/vr + .2): 76.8, 57.6, 153.6 (limited to b), 25.6.
     assert sizes.constant_variance_size(vr, 128) == size
 
 
@@ -28,15 +28,15 @@ def test_constant_variance_sizes_by_hand(vr, size):
         (2.0, {}, (150, 70)),
         # a0 = max(24, 30): Bmax = 270, B = 195, a = 55.
         (4.0, {}, (195, 55)),
-        # a0 = 24 whatever vr is beyond 5: Bmax = 288, B = 204, a = 52.
+        # a0 = 24 for every vr above 5: Bmax = 288, B = 204, a = 52.
         (50.0, {}, (204, 52)),
-        # All that can be spent on scoring is: B = Bmax = 270, a = 30 = b / vr.
+        # The largest pool: B = Bmax = 270, a = 30 = b / vr.
         (4.0, {"ratio": 1.0}, (270, 30)),
         # t = 240, a0 = 60 (min_a): Bmax = 120, B = 120, a = 60.
         (4.0, {"backward_time": 1.0, "min_a": 0.5}, (120, 60)),
     ],
 )
-def test_constant_time_sizes_by_hand(vr, options, expected):
+def test_constant_time_sizes_are_those_computed_by_hand(vr, options, expected):
     assert sizes.constant_time_sizes(vr, 120, **options) == expected
 
 
@@ -47,29 +47,29 @@ def test_sizes_are_rounded_to_eighths_of_the_batch():
     assert sizes.quantised(1, 3) == 1
 
 
-def test_rounded_sizes_take_no_more_time_than_a_batch():
+def test_rounded_sizes_take_the_time_of_a_uniform_step():
     found = set()
     for vr in np.linspace(1, 10, 100):
-        pool, picked = sizes.quantised_time_sizes(*sizes.constant_time_sizes(vr, 128), 128)
+        pool, picked = sizes.quantised_time_sizes(sizes.constant_time_sizes(vr, 128)[1], 128)
         assert pool + 3 * picked == 3 * 128
         found.add((pool, picked))
     assert {(192, 64), (240, 48)} < found and len(found) <= 7
 
 
-def opened(cls, vr, **options):
-    """A sampler whose gate was shown scores with that tau: [vr^2, 0, 0, ...] of vr^2 samples."""
+def sampler_with_open_gate(cls, vr, **options):
+    """Return a sampler whose gate was updated with scores of that tau: [1, 0, 0, ...] of vr^2 samples."""
     sampler = cls(Toy(), UNBIASED, Reader(), seed=1, **options)
     count = round(vr**2)
     sampler.update(np.arange(count), np.eye(1, count)[0])
     return sampler
 
 
-def test_constant_variance_trains_on_part_of_a_scored_batch():
-    sampler = opened(samplers.ConstantVarianceSampler, 3)
+def test_constant_variance_draws_a_part_of_the_scored_pool():
+    sampler = sampler_with_open_gate(samplers.ConstantVarianceSampler, 3)
     assert sampler.vr == pytest.approx(3) and sampler.condition.satisfied
     drawn = sampler.draw(48)
     assert sampler.model.scored == 48
-    # The pool's own tau moved the average.
+    # The tau of the pool has changed the moving average.
     pool = sampler.candidate_scores
     vr = 0.9 * 3 + 0.1 * np.sqrt(np.mean(pool**2)) / pool.mean()
     assert sampler.vr == pytest.approx(vr, rel=1e-5)
@@ -77,14 +77,14 @@ def test_constant_variance_trains_on_part_of_a_scored_batch():
     np.testing.assert_allclose(drawn.weights, 1 / (0.9 * drawn.scores / pool.mean() + 0.1), rtol=1e-5)
 
 
-def test_constant_time_scores_more_and_trains_on_less():
-    sampler = opened(samplers.ConstantTimeSampler, 4)
+def test_constant_time_scores_more_samples_and_draws_fewer():
+    sampler = sampler_with_open_gate(samplers.ConstantTimeSampler, 4)
     drawn = sampler.draw(32)
     # vr = 4: t = 96, a0 = 8, Bmax = 72, B = 52, a = 14 -> 16 of a pool of 96 - 48.
     assert sampler.model.scored == 48 and len(drawn.indices) == 16
 
 
-def test_until_the_gate_opens_batches_are_uniform_and_nothing_is_scored():
+def test_with_a_closed_gate_batches_are_uniform_and_no_sample_is_scored():
     sampler = samplers.ConstantVarianceSampler(Toy(), UNBIASED, Reader(), seed=1)
     drawn = sampler.draw(32)
     assert (drawn.weights == 1).all() and len(drawn.indices) == 32 and sampler.model.scored == 0
@@ -92,8 +92,8 @@ def test_until_the_gate_opens_batches_are_uniform_and_nothing_is_scored():
     assert not sampler.condition.satisfied and sampler.vr == pytest.approx(1.019, abs=0.001)
 
 
-def test_what_was_measured_of_a_picked_batch_is_not_shown_to_the_gate():
-    sampler = opened(samplers.ConstantTimeSampler, 4)
+def test_measured_scores_of_an_importance_step_do_not_update_the_gate():
+    sampler = sampler_with_open_gate(samplers.ConstantTimeSampler, 4)
     drawn = sampler.draw(32)
     before = sampler.vr
     sampler.update(drawn.indices, np.ones(len(drawn.indices)))
@@ -101,7 +101,7 @@ def test_what_was_measured_of_a_picked_batch_is_not_shown_to_the_gate():
 
 
 @pytest.mark.parametrize("cls", [samplers.ConstantVarianceSampler, samplers.ConstantTimeSampler])
-def test_only_a_few_sizes_are_ever_drawn(cls):
+def test_batch_sizes_are_multiples_of_an_eighth(cls):
     sampler = cls(Toy(), UNBIASED, Reader(), seed=2)
     found = set()
     for _ in range(200):

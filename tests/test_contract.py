@@ -1,4 +1,4 @@
-"""What every sampler, policy and score has to keep, whichever it is. A new one is a new row in a list."""
+"""The contract of all samplers, policies and scores. A new one is an entry in `SAMPLERS`, `POLICIES` or `SCORERS`."""
 
 import io
 import random
@@ -25,13 +25,13 @@ from importance_sampling.scores import Scorer
 BATCH = 16
 
 
-class Row(NamedTuple):
-    """How to make a sampler for the contract, what bounds its unbiased weights, whether it draws by score."""
+class Case(NamedTuple):
+    """A sampler's factory, the limit of its unbiased weights, and whether it draws by score."""
 
     make: Any  # (dataset, policy, model, **options) -> sampler
     bound: float = 10.0
     by_score: bool = True
-    draws: int = 1500
+    draws: int = 1500  # number of draws in tests of means
 
 
 def lstm(cls, with_model):
@@ -47,36 +47,36 @@ def decorated(decorate):
     )
 
 
-def plain(cls, *positional, **fixed):
-    """A sampler of `(dataset, reweighting)`."""
+def without_model(cls, *positional, **fixed):
+    """Return the factory of a sampler with the arguments `(dataset, reweighting)`."""
     return lambda dataset, policy, model, **options: cls(dataset, policy, *positional, **fixed, **options)
 
 
-def scoring(cls, **fixed):
-    """A sampler of `(dataset, reweighting, model)`."""
+def with_model(cls, **fixed):
+    """Return the factory of a sampler with the arguments `(dataset, reweighting, model)`."""
     return lambda dataset, policy, model, **options: cls(dataset, policy, model, **fixed, **options)
 
 
 SAMPLERS = {
-    "uniform": Row(plain(samplers.UniformSampler), 1.0, by_score=False),
-    "model": Row(scoring(samplers.ModelSampler, large_batch=32)),
-    "constant variance": Row(scoring(samplers.ConstantVarianceSampler)),
-    "constant time": Row(scoring(samplers.ConstantTimeSampler)),
-    "history": Row(scoring(samplers.HistorySampler)),
+    "uniform": Case(without_model(samplers.UniformSampler), 1.0, by_score=False),
+    "model": Case(with_model(samplers.ModelSampler, large_batch=32)),
+    "constant variance": Case(with_model(samplers.ConstantVarianceSampler)),
+    "constant time": Case(with_model(samplers.ConstantTimeSampler)),
+    "history": Case(with_model(samplers.HistorySampler)),
     # (s - 1) / log(s) at s = 20
-    "online batch selection": Row(
-        scoring(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
+    "online batch selection": Case(
+        with_model(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
     ),
-    "reshuffle": Row(plain(samplers.ReshuffleSampler)),
-    "cache": Row(plain(samplers.CacheSampler), 2.0),
-    "lstm": Row(lstm(samplers.LSTMSampler, False), draws=400),
-    "lstm comparison": Row(lstm(samplers.LSTMComparisonSampler, True), draws=400),
-    "per class": Row(plain(samplers.PerClassGaussian, presample=32)),
-    "scsg": Row(scoring(samplers.SCSGSampler, B=20, B_over_b=4), 1.0, by_score=False),
-    "additive": Row(decorated(lambda sampler: samplers.AdditiveSmoothingSampler(sampler, 2.0))),
-    "adaptive": Row(decorated(samplers.AdaptiveAdditiveSmoothingSampler)),
-    "power": Row(decorated(samplers.PowerSmoothingSampler)),
-    "conditional": Row(
+    "reshuffle": Case(without_model(samplers.ReshuffleSampler)),
+    "cache": Case(without_model(samplers.CacheSampler), 2.0),
+    "lstm": Case(lstm(samplers.LSTMSampler, False), draws=400),
+    "lstm comparison": Case(lstm(samplers.LSTMComparisonSampler, True), draws=400),
+    "per class": Case(without_model(samplers.PerClassGaussian, presample=32)),
+    "scsg": Case(with_model(samplers.SCSGSampler, B=20, B_over_b=4), 1.0, by_score=False),
+    "additive": Case(decorated(lambda sampler: samplers.AdditiveSmoothingSampler(sampler, 2.0))),
+    "adaptive": Case(decorated(samplers.AdaptiveAdditiveSmoothingSampler)),
+    "power": Case(decorated(samplers.PowerSmoothingSampler)),
+    "conditional": Case(
         decorated(lambda sampler: samplers.ConditionalStartSampler(sampler, conditions.WarmupCondition(2)))
     ),
 }
@@ -87,7 +87,7 @@ POLICIES = {
     "adjusted": AdjustedBiasedReweightingPolicy(0.5),
     "correcting": CorrectingReweightingPolicy(0.5),
 }
-# Scores by name, and a callable; what each of them is has tests of its own.
+# Scores by name, and a callable. Their values are tested in test_scores.py.
 SCORERS = ["loss", "gnorm", "full_gnorm", lambda model, x, y: keras.ops.norm(x, axis=1)]
 
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
@@ -96,14 +96,14 @@ every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Without TensorFlow's own seed: setting it throws away compiled kernels, and nothing here draws by it."""
+    """Set the seeds of Python and NumPy only: setting TensorFlow's seed discards compiled kernels."""
     random.seed(4)
     np.random.seed(4)
 
 
 @pytest.fixture(autouse=True)
 def one_predictor(monkeypatch):
-    """All LSTM samplers share a network, set back to its first weights: tracing one takes a second."""
+    """Let all LSTM samplers share a network, reset to its initial weights: tracing a network takes a second."""
 
     def shared(history, classes, log, seed):
         if not TRACED:
@@ -125,7 +125,7 @@ def build(name, dataset=None, policy=UNBIASED, seed=3):
 
 
 def steps(sampler, n, batch_size=BATCH):
-    """Draw and measure, as a trainer would."""
+    """Draw batches and update the sampler with measured scores."""
     drawn = []
     for _ in range(n):
         drawn.append(sampler.draw(batch_size))
@@ -134,7 +134,7 @@ def steps(sampler, n, batch_size=BATCH):
 
 
 def final(sampler, drawn):
-    """The weights as the training step uses them."""
+    """Return the final weights of a batch."""
     columns = drawn.weights if drawn.weights.ndim == 2 else drawn.weights[:, None]
     measured = sampler.dataset.scores(drawn.indices)
     return np.asarray(sampler.reweighting.final_weights(columns, measured))
@@ -147,13 +147,13 @@ def equal(drawn, others):
 
 
 def constant(predictor, value):
-    """An LSTM predicts by class and history; only this makes it say the same of all."""
+    """Let a predictor return the same score for all samples."""
     predictor.predict = lambda histories, classes: np.full(len(classes), float(value))
 
 
 @every_sampler
 @every_policy
-def test_what_is_drawn_has_its_shapes_and_dtypes_and_weights_that_are_finite(name, policy):
+def test_draws_have_the_documented_shapes_and_dtypes_and_finite_weights(name, policy):
     sampler = build(name, policy=policy)
     for drawn in steps(sampler, 4):
         size = len(drawn.indices)
@@ -170,28 +170,28 @@ def test_what_is_drawn_has_its_shapes_and_dtypes_and_weights_that_are_finite(nam
 
 
 @every_sampler
-def test_the_weighted_mean_over_draws_is_the_mean_of_all(name):
-    row, sampler = SAMPLERS[name], build(name)
+def test_the_weighted_mean_over_draws_is_the_mean_of_the_data(name):
+    case, sampler = SAMPLERS[name], build(name)
     assert sampler.unbiased
-    drawn = steps(sampler, row.draws)
+    drawn = steps(sampler, case.draws)
     means = np.array([(one.weights * VALUES[one.indices]).mean() for one in drawn])
     error = means.std() / np.sqrt(len(means))
     assert abs(means.mean() - VALUES.mean()) < 5 * error, f"{means.mean()} +- {error}, not {VALUES.mean()}"
     sums = np.array([one.weights.mean() for one in drawn])
     assert abs(sums.mean() - 1) <= 5 * sums.std() / np.sqrt(len(sums)) + 1e-6
-    if row.by_score:  # and without the weights it is not, by more than this can overlook
+    if case.by_score:  # the unweighted mean is biased by more than the tolerance of this test
         off = np.mean([VALUES[one.indices].mean() for one in drawn]) - VALUES.mean()
         assert abs(off) > 8 * error
 
 
 @every_sampler
-def test_no_unbiased_weight_exceeds_its_bound(name):
+def test_no_unbiased_weight_exceeds_the_bound(name):
     largest = max(drawn.weights.max() for drawn in steps(build(name), 60))
     assert largest <= SAMPLERS[name].bound * (1 + 1e-5)
 
 
 @every_sampler
-def test_one_seed_makes_one_row_of_draws_and_another_seed_another(name):
+def test_the_same_seed_gives_the_same_draws_and_another_seed_others(name):
     first, again, other = (steps(build(name, seed=seed), 3) for seed in (3, 3, 4))
     equal(first, again)
     assert any((one.indices != two.indices).any() for one, two in zip(first, other, strict=True))
@@ -199,22 +199,22 @@ def test_one_seed_makes_one_row_of_draws_and_another_seed_another(name):
 
 @every_sampler
 @pytest.mark.parametrize("value", [2.5, 0.0])
-def test_equal_scores_and_zeros_make_weights_of_one(name, value):
+def test_equal_scores_and_zeros_give_weights_of_one(name, value):
     sampler = build(name, Toy(np.full(SIZE, value)))
     if hasattr(sampler, "predictor"):
         constant(sampler.predictor, value)
     weights = np.concatenate([drawn.weights for drawn in steps(sampler, 6)])
-    if name in ("cache", "online batch selection"):  # which tell samples apart by when they were seen, and by rank
+    if name in ("cache", "online batch selection"):  # samples differ by the time since they were drawn, and by rank
         assert weights.min() > 0 and weights.max() <= SAMPLERS[name].bound * (1 + 1e-5)
     else:
-        # The reshuffle knows scores to half an octave, beside what it expects of the unseen.
+        # The reshuffle rounds scores to half octaves, and estimates those of samples without a score.
         np.testing.assert_allclose(weights, 1, rtol=0.05 if name == "reshuffle" else 1e-5)
 
 
 @every_sampler
 @every_policy
 @pytest.mark.parametrize("bad", [[np.nan], [np.inf, -1.0]], ids=["NaN", "infinite, negative"])
-def test_scores_of_no_use_never_make_weights_of_no_use(name, policy, bad):
+def test_unusable_scores_give_finite_weights(name, policy, bad):
     scores = SCORES.copy()
     scores[: len(bad)] = bad
     sampler = build(name, Toy(scores), policy)
@@ -223,19 +223,19 @@ def test_scores_of_no_use_never_make_weights_of_no_use(name, policy, bad):
 
 
 @every_sampler
-def test_a_restored_sampler_goes_on_exactly(name, monkeypatch):
+def test_a_restored_sampler_makes_the_same_draws(name, monkeypatch):
     if name == "lstm":
-        monkeypatch.undo()  # a network each
+        monkeypatch.undo()  # the two samplers must not share a network
     sampler, other = build(name), build(name)
     steps(sampler, 5)
     file = io.BytesIO()
     np.savez(file, **sampler.state())
     file.seek(0)
-    going_on = steps(sampler, 5)
+    expected = steps(sampler, 5)
     steps(other, 2)
     with np.load(file, allow_pickle=False) as saved:
         other.restore(dict(saved))
-    equal(steps(other, 5), going_on)
+    equal(steps(other, 5), expected)
 
 
 @pytest.mark.parametrize("name", ["history", "online batch selection", "reshuffle", "cache", "lstm"])
@@ -244,18 +244,18 @@ def test_a_state_of_another_number_of_rows_is_refused(name):
         build(name, Toy(SCORES[:50])).restore(build(name).state())
 
 
-def test_a_state_of_another_kind_is_refused():
+def test_a_state_of_another_kind_of_sampler_is_refused():
     with pytest.raises(ValueError, match=r"`state` must be of a HistorySampler.*Received: state of"):
         build("history").restore(build("uniform").state())
 
 
 @every_sampler
-def test_no_global_generator_is_moved(name, monkeypatch):
+def test_no_global_random_generator_is_advanced(name, monkeypatch):
     monkeypatch.undo()
 
     def generators():
-        following = keras.src.random.seed_generator.global_seed_generator().state
-        return random.getstate(), np.random.get_state()[1].tolist(), np.asarray(following).tolist()
+        keras_state = keras.src.random.seed_generator.global_seed_generator().state
+        return random.getstate(), np.random.get_state()[1].tolist(), np.asarray(keras_state).tolist()
 
     before = generators()
     steps(SAMPLERS[name].make(Toy(), UNBIASED, Reader()), 3)
@@ -263,7 +263,7 @@ def test_no_global_generator_is_moved(name, monkeypatch):
 
 
 @every_sampler
-def test_a_seed_of_none_follows_keras(name):
+def test_a_seed_of_none_follows_kerass_seed(name):
     first, again, other = [], [], []
     for seed, drawn in ((1, first), (1, again), (2, other)):
         keras.utils.set_random_seed(seed)
@@ -273,7 +273,7 @@ def test_a_seed_of_none_follows_keras(name):
 
 
 @every_sampler
-def test_rows_are_read_only_where_they_have_to_be_scored_or_labelled(name):
+def test_samplers_without_model_and_labels_read_no_rows(name):
     sampler = build(name)
     sampler.draw(BATCH)
     if sampler.needs_model or "predictor" in vars(sampler) or name == "per class":
@@ -283,13 +283,13 @@ def test_rows_are_read_only_where_they_have_to_be_scored_or_labelled(name):
 
 @every_sampler
 @pytest.mark.parametrize("size", [0, 2.5, True])
-def test_batch_sizes_that_are_none_are_refused(name, size):
+def test_invalid_batch_sizes_are_refused(name, size):
     with pytest.raises(ValueError, match=rf"`batch_size` must be an int of at least 1. Received: batch_size={size}"):
         build(name).draw(size)
 
 
 @every_policy
-def test_policies_are_the_same_on_both_sides_and_as_layers(policy):
+def test_policies_give_the_same_weights_on_host_and_device_and_as_layers(policy):
     positions = np.array([0, 3, 3, 7])
     columns = policy.sample_weights(positions, SCORES)
     assert columns.shape == (4, policy.weight_size) and columns.dtype == np.float32
@@ -306,9 +306,9 @@ def test_policies_are_the_same_on_both_sides_and_as_layers(policy):
 
 
 @every_policy
-def test_even_columns_are_weights_of_one_whatever_is_measured(policy):
+def test_uniform_weights_give_final_weights_of_one_for_all_measured_scores(policy):
     for measured in ([1.0, 5.0, 0.0], [0.0, 0.0, 0.0], [np.nan, 1.0, 2.0]):
-        np.testing.assert_array_equal(policy.final_weights(policy.even(3), np.array(measured)), np.ones(3))
+        np.testing.assert_array_equal(policy.final_weights(policy.uniform_weights(3), np.array(measured)), np.ones(3))
 
 
 def small_model():
@@ -322,7 +322,7 @@ def small_model():
 
 
 @pytest.mark.parametrize("score", SCORERS, ids=["loss", "gnorm", "full_gnorm", "callable"])
-def test_scores_drive_a_sampler_and_are_traced_once(score, monkeypatch):
+def test_a_sampler_draws_by_every_score_which_is_traced_once(score, monkeypatch):
     traces, run = [], Scorer.__call__
     monkeypatch.setattr(Scorer, "__call__", lambda *args: traces.append(1) or run(*args))
     model, dataset = small_model()
@@ -332,7 +332,7 @@ def test_scores_drive_a_sampler_and_are_traced_once(score, monkeypatch):
     scores = wrapper.score(x, y)
     assert scores.shape == (SIZE,) and scores.dtype == np.float32
     assert np.isfinite(scores).all() and (scores >= 0).all() and scores.std() > 0
-    # A sample's score is its own: whatever stands beside it, a NaN included.
+    # A sample's score doesn't depend on the other samples of the batch, not even on a NaN.
     x = x[::-1].copy()
     x[-1] = np.nan
     others = wrapper.score(x, y[::-1])[::-1]
@@ -346,12 +346,12 @@ def test_scores_drive_a_sampler_and_are_traced_once(score, monkeypatch):
     assert len(traces) == 1
 
 
-def test_weights_are_finished_by_what_the_training_step_measures():
+def test_final_weights_use_the_scores_that_the_training_step_measures():
     model, dataset = small_model()
     policy = AdjustedBiasedReweightingPolicy(0.5)
     wrapper = OracleWrapper(model, policy, score="gnorm")
     sampler = samplers.HistorySampler(dataset, policy, wrapper, recompute=1, seed=1)
-    for _ in range(6):  # the last ones after all were scored anew
+    for _ in range(6):  # the last ones after all samples were rescored
         indices, (x, y), weights = sampler.sample(BATCH)
         _, _, measured = wrapper.train_batch(x, y, weights)
         sampler.update(indices, measured)

@@ -1,4 +1,4 @@
-"""What a step costs, by arithmetic and by a clock that the tests wind."""
+"""The cost of a step, by arithmetic and by a clock that the tests set."""
 
 import warnings
 
@@ -10,8 +10,8 @@ from importance_sampling.conditions import Cost, GrowthCondition, MeasuredCost, 
 from importance_sampling.training import ImportanceTraining
 
 
-class Wound:
-    """A clock that shows what it is told to."""
+class SetClock:
+    """A clock that returns the time that a test has set."""
 
     def __init__(self):
         self.now = 100.0
@@ -22,7 +22,7 @@ class Wound:
 
 @pytest.fixture
 def timed():
-    clock = Wound()
+    clock = SetClock()
     cost = MeasuredCost(clock)
 
     def call(seconds, is_open=False, steps=1, scored=0.0, times=1):
@@ -30,37 +30,37 @@ def timed():
             clock.now += seconds
             cost.lap(is_open, steps, scored)
 
-    call(99.0)  # nobody knows when the first call began
-    call(50.0)  # the next was traced
+    call(99.0)  # the start of the first call is not known
+    call(50.0)  # the second call includes tracing
     return cost, call
 
 
-def test_by_arithmetic_a_batch_that_is_scored_costs_a_third_of_a_step():
+def test_by_arithmetic_a_scored_batch_costs_a_third_of_a_uniform_step():
     assert Cost()(0.0) == 1.0
     assert Cost()(1.0) == pytest.approx(4 / 3)
     assert Cost()(5.0) == pytest.approx(8 / 3)
 
 
-def test_nothing_is_measured_until_there_are_five_plain_steps(timed):
+def test_the_cost_is_by_arithmetic_until_five_uniform_steps_have_been_timed(timed):
     cost, call = timed
     call(2.0, times=4)
     assert cost(3.0) == 2.0
     call(2.0, is_open=True, times=9)
-    assert cost(3.0) == 2.0  # over what?
+    assert cost(3.0) == 2.0  # no uniform steps to compare with
     call(2.0)
-    assert cost(3.0) == 1.0 + 3 / 3 and cost(0.0) == 1.0  # open steps took as long
+    assert cost(3.0) == 1.0 + 3 / 3 and cost(0.0) == 1.0  # importance steps took as long as uniform ones
 
 
-def test_open_steps_that_score_nothing_are_held_against_plain_ones(timed):
+def test_importance_steps_without_scoring_are_compared_with_uniform_steps(timed):
     cost, call = timed
     call(2.0, times=7)
-    call(40.0, is_open=True)  # traced
+    call(40.0, is_open=True)  # includes tracing
     call(3.0, is_open=True, times=5)
     assert cost(0.0) == 1.5
-    assert cost(3.0) == 1.5 + 1  # what scoring takes isn't known
+    assert cost(3.0) == 1.5 + 1  # scoring has not been timed
 
 
-def test_a_pool_costs_what_its_call_took_beyond_the_step(timed):
+def test_the_cost_of_a_pool_is_the_additional_duration_of_its_call(timed):
     cost, call = timed
     call(2.0, times=7)
     call(40.0, is_open=True, scored=3.0)
@@ -68,7 +68,7 @@ def test_a_pool_costs_what_its_call_took_beyond_the_step(timed):
     assert cost(3.0) == 2.5 and cost(5.0) == 3.5
 
 
-def test_before_the_first_pool_a_probe_tells_what_scoring_takes(timed):
+def test_probes_time_scoring_before_the_first_pool(timed):
     cost, call = timed
     call(2.0, times=7)
     call(30.0, scored=1.0)
@@ -76,10 +76,10 @@ def test_before_the_first_pool_a_probe_tells_what_scoring_takes(timed):
     assert cost(4.0) == 1.0 + 4 * 0.25
     call(40.0, is_open=True, scored=4.0)
     call(4.0, is_open=True, scored=4.0)
-    assert cost(4.0) == 2.0  # the pool's own word counts for more
+    assert cost(4.0) == 2.0  # the pool's duration replaces that of probes
 
 
-def test_a_probe_before_there_are_plain_steps_was_the_first_all_the_same(timed):
+def test_a_probe_before_the_first_uniform_steps_counts_as_the_first_probe(timed):
     cost, call = timed
     call(30.0, scored=1.0)
     call(2.0, times=7)
@@ -88,7 +88,7 @@ def test_a_probe_before_there_are_plain_steps_was_the_first_all_the_same(timed):
     assert cost(4.0) == 1.0 + 4 * 0.25
 
 
-def test_a_pass_that_is_scored_ahead_is_told_from_the_step_it_came_with(timed):
+def test_the_scoring_of_an_epoch_is_separated_from_the_step_of_the_same_call(timed):
     cost, call = timed
     call(2.0, times=7)
     call(90.0, is_open=True, scored=10.0)
@@ -97,7 +97,7 @@ def test_a_pass_that_is_scored_ahead_is_told_from_the_step_it_came_with(timed):
     assert cost(1.0) == 1.5 + 0.5
 
 
-def test_executions_of_several_steps_are_divided_among_them(timed):
+def test_the_duration_of_an_execution_is_divided_by_its_steps(timed):
     cost, call = timed
     call(8.0, steps=4, times=7)
     call(9.0, is_open=True, steps=4, times=1)
@@ -105,7 +105,7 @@ def test_executions_of_several_steps_are_divided_among_them(timed):
     assert cost(0.0) == 1.5
 
 
-def test_a_pause_counts_for_nothing_and_one_slow_call_for_little(timed):
+def test_the_duration_excludes_pauses_and_a_single_slow_call_has_no_effect(timed):
     cost, call = timed
     call(2.0, times=7)
     cost.pause()
@@ -116,10 +116,10 @@ def test_a_pause_counts_for_nothing_and_one_slow_call_for_little(timed):
     assert cost(0.0) == 1.0
 
 
-def test_a_call_that_follows_a_pause_counts_from_its_own_beginning():
-    clock = Wound()
+def test_a_call_after_a_pause_is_timed_from_its_start():
+    clock = SetClock()
     cost = MeasuredCost(clock)
-    for _ in range(7):  # as where a pass is one call
+    for _ in range(7):  # as in epochs of one call
         cost.pause()
         clock.now += 1000.0
         cost.begin()
@@ -129,7 +129,7 @@ def test_a_call_that_follows_a_pause_counts_from_its_own_beginning():
     cost.begin()
     clock.now += 3.0
     cost.lap(True, 1, 0.0)
-    for _ in range(5):  # what lies between calls is the next one's
+    for _ in range(5):  # the time between two calls counts as part of the second
         clock.now += 1.0
         cost.begin()
         clock.now += 3.0
@@ -137,31 +137,31 @@ def test_a_call_that_follows_a_pause_counts_from_its_own_beginning():
     assert cost(0.0) == 2.0
 
 
-def test_a_gate_waits_for_a_cost_that_is_to_be_measured():
+def test_a_gate_is_closed_until_the_cost_has_been_measured():
     gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, Terms(2.0, known=False))
     assert gate.explain(signals) == "growth 2.90, cost 2.00 (not measured yet)"
     gate.observe(signals, Terms(2.0, measured=True))
     assert gate.explain(signals) == "growth 2.90, cost 2.00 (measured)"
     assert gate.observe(signals, Terms(2.0))
-    assert not gate.observe(signals, Terms(2.0, known=False))  # of a state that was restored open
+    assert not gate.observe(signals, Terms(2.0, known=False))  # also if it was restored as open
 
 
-def test_what_is_spent_ahead_of_a_pass_must_pay_in_what_is_left_of_it():
+def test_costs_due_at_the_start_of_an_epoch_are_shared_by_the_steps_left():
     ahead = Terms(cost=1.5, ahead=True)
     assert ahead.opening_cost == ahead._replace(left=1.0).opening_cost == 1.5
     assert ahead._replace(left=0.25).opening_cost == 3.0
     assert ahead._replace(left=0.0).opening_cost == float("inf")
-    assert Terms(cost=1.5, left=0.25).opening_cost == 1.5  # of pools, step by step
+    assert Terms(cost=1.5, left=0.25).opening_cost == 1.5  # the cost of pools is due in every step
     gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, ahead._replace(left=0.25))
-    assert gate.explain(signals) == "growth 2.90, cost 1.50, 0.25 of a pass left to earn it back"
+    assert gate.explain(signals) == "growth 2.90, cost 1.50, 0.25 epochs left"
     assert gate.observe(signals, ahead._replace(left=0.5))
-    assert gate.observe(signals, ahead._replace(left=0.1))  # once open, it is paid
+    assert gate.observe(signals, ahead._replace(left=0.1))  # an open gate has paid it
 
 
 def hard_few():
-    """30 of 640 rows are hard, and a model that soon knows the others."""
+    """Return a model and data of which 30 of 640 rows are hard and the others are learnt soon."""
     rng = np.random.default_rng(5)
     x = rng.standard_normal((640, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("float32")
@@ -172,7 +172,7 @@ def hard_few():
 
 
 @pytest.mark.parametrize(("slow", "opens"), [("scoring", False), ("nothing", True)])
-def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
+def test_the_default_gate_uses_the_measured_cost(slow, opens, monkeypatch):
     model, x, y = hard_few()
     ticks = MeasuredCost.lap
 
@@ -180,7 +180,7 @@ def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
         clock.now += steps + (20.0 if slow == "scoring" else 0.01) * scored
         ticks(self, is_open, steps, scored)
 
-    clock = Wound()
+    clock = SetClock()
     monkeypatch.setattr(MeasuredCost, "__init__", lambda self, real=MeasuredCost.__init__: real(self, clock))
     monkeypatch.setattr(MeasuredCost, "lap", lap)
     trainer = ImportanceTraining(model, sampler="pool", cost="measured")
@@ -190,7 +190,7 @@ def test_the_default_gate_knows_the_measured_cost(slow, opens, monkeypatch):
     assert f"cost {trainer.condition.terms.cost:.2f} (measured)" in trainer.summary()
 
 
-def test_a_gate_that_was_restored_open_measures_before_it_goes_on(tmp_path):
+def test_a_gate_restored_as_open_measures_the_cost_first(tmp_path):
     model, x, y = hard_few()
     trainer = ImportanceTraining(model, sampler="pool", cost="measured")
     trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
@@ -201,7 +201,7 @@ def test_a_gate_that_was_restored_open_measures_before_it_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 8])
-def test_the_gate_knows_how_many_passes_are_left(steps_per_epoch):
+def test_the_gate_receives_the_number_of_epochs_left(steps_per_epoch):
     model, x, y = hard_few()
     trainer, seen = ImportanceTraining(model), []
     observe = trainer.condition.observe
@@ -213,13 +213,13 @@ def test_the_gate_knows_how_many_passes_are_left(steps_per_epoch):
     trainer.condition.observe = watch
     epochs = 6 if steps_per_epoch is None else 20
     trainer.fit(x, y, batch_size=16, epochs=epochs, initial_epoch=2, steps_per_epoch=steps_per_epoch, verbose=0)
-    # A pass is 40 batches, and there are 160 or 144 steps; while open it looks once a step is taken, not yet counted.
+    # An epoch is 40 batches; there are 160 or 144 steps. An open gate decides after a step, before it is counted.
     total = (epochs - 2) * (steps_per_epoch or 40)
     assert len(seen) > 4
     assert all(left == pytest.approx((total - steps) / 40, abs=1e-6) for steps, left in seen)
 
 
-def test_by_default_the_cost_is_arithmetic_and_measured_it_needs_no_more_than_the_clock():
+def test_the_cost_is_by_arithmetic_by_default_and_by_the_clock_if_measured():
     model, x, y = hard_few()
     assert ImportanceTraining(model).cost == "arithmetic"
     for sampler in ("pool", "reshuffle"):
@@ -228,7 +228,7 @@ def test_by_default_the_cost_is_arithmetic_and_measured_it_needs_no_more_than_th
         assert trainer.condition.terms.cost not in (4 / 3, 2.0)
 
 
-def test_a_cost_that_nobody_asks_for_warns_and_one_that_is_none_is_refused():
+def test_an_unused_cost_warns_and_an_unknown_cost_is_refused():
     model, *_ = hard_few()
     with pytest.raises(ValueError, match=r"`cost` must be one of .*arithmetic.*measured.* Received: cost='mine'"):
         ImportanceTraining(model, cost="mine")

@@ -1,4 +1,4 @@
-"""Datasets with a name, on small stand-ins of what `keras.datasets` loads, and on MNIST itself where it is."""
+"""The named datasets, on small replacements of `keras.datasets`, and on MNIST if its file is available."""
 
 import doctest
 import importlib
@@ -25,8 +25,8 @@ LABELS = np.arange(500) % 10
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    """Image i is filled with i, to some modulus; labels go round."""
+def small_keras_datasets(monkeypatch):
+    """Replace `keras.datasets` by small arrays: pixels of image i are i modulo a constant; labels are cyclic."""
     digits = np.tile((np.arange(500) % 251).astype("uint8")[:, None, None], (1, 28, 28))
     digits[:, 0, 1] = 255
     photos = np.zeros((500, 32, 32, 3), "uint8")
@@ -52,7 +52,7 @@ def treebank(tmp_path):
 @pytest.mark.parametrize(
     "kind, shape, classes", [(MNIST, (28, 28, 1), 10), (CIFAR10, (32, 32, 3), 10), (CIFAR100, (32, 32, 3), 100)]
 )
-def test_what_keras_loads_becomes_floats_and_one_hot_labels(kind, shape, classes):
+def test_images_of_keras_datasets_become_floats_and_labels_become_one_hot(kind, shape, classes):
     dset = kind()
     assert dset.shape == shape and dset.output_size == classes
     assert len(dset.train_data) == 500 and len(dset.test_data) == 40
@@ -62,7 +62,7 @@ def test_what_keras_loads_becomes_floats_and_one_hot_labels(kind, shape, classes
 
 
 @pytest.mark.skipif(not FILE.exists(), reason=f"needs MNIST; looked for {FILE}, or set KIS_MNIST")
-def test_mnist_itself_from_a_file():
+def test_mnist_is_read_from_a_file():
     dset = MNIST(path=FILE)
     assert len(dset.train_data) == 60000 and len(dset.test_data) == 10000 and dset.shape == (28, 28, 1)
     x, y = dset.train_data[:]
@@ -71,7 +71,7 @@ def test_mnist_itself_from_a_file():
     assert y[:, 0].sum() == 5923
 
 
-def test_a_path_is_read_in_place_of_what_keras_loads(tmp_path):
+def test_path_replaces_the_download_by_keras(tmp_path):
     x, y = np.zeros((4, 5, 5), "uint8"), np.array([0, 1, 2, 1])
     np.savez(tmp_path / "digits.npz", x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
     dset = MNIST(path=str(tmp_path / "digits.npz"))
@@ -83,9 +83,9 @@ def test_a_path_is_read_in_place_of_what_keras_loads(tmp_path):
         PixelByPixelMNIST(path=tmp_path / "none.npz")
 
 
-def test_the_sanity_check_is_two_classes_with_one_row_over_and_over():
+def test_the_cifar_sanity_check_has_two_classes_and_many_copies_of_one_sample():
     dset = CIFARSanityCheck(classes=(5, 3), replicate=70, replicate_idx=11)
-    # Of 500 rows with labels in turns, 100 are of the two classes: 3, 5, 13, 15, ...; the twelfth of them is row 55.
+    # 100 of 500 samples with cyclic labels are in the two classes: 3, 5, 13, 15, ... The twelfth is sample 55.
     assert len(dset.train_data) == 170 and len(dset.test_data) == 8 and dset.output_size == 2
     x, y = dset.train_data[:]
     kept = np.arange(500)[np.isin(LABELS, (3, 5))]
@@ -101,42 +101,42 @@ def test_the_sanity_check_is_two_classes_with_one_row_over_and_over():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"classes": (3,)}, "`classes` must be two or more ints"),
-        ({"classes": (3, 3)}, "`classes` must be two or more ints"),
-        ({"classes": (3, 10)}, "`classes` must be two or more ints"),
+        ({"classes": (3,)}, "`classes` must be two or more different ints"),
+        ({"classes": (3, 3)}, "`classes` must be two or more different ints"),
+        ({"classes": (3, 10)}, "`classes` must be two or more different ints"),
         ({"replicate": -1}, "`replicate` must be an int of at least 0"),
         ({"replicate_idx": -1}, "`replicate_idx` must be an int of at least 0"),
         ({"replicate_idx": 100}, "`replicate_idx` must be below 100"),
     ],
 )
-def test_arguments_of_the_sanity_check_are_checked(arguments, message):
+def test_invalid_arguments_of_the_cifar_sanity_check_raise_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         CIFARSanityCheck(**arguments)
 
 
-def test_pixels_come_in_one_order_for_all_images():
-    dset, plain = PixelByPixelMNIST(), MNIST()
+def test_pixels_of_all_images_are_permuted_in_the_same_way():
+    dset, original = PixelByPixelMNIST(), MNIST()
     assert dset.shape == (784, 1) and len(dset.train_data) == 500 and len(dset.test_data) == 40
     x = dset.train_data[:][0]
-    # Pixel (0, 1) is 255 in every image, and nothing else is.
-    places = np.flatnonzero((x == 1).all(axis=0)[:, 0])
-    assert len(places) == 1
-    np.testing.assert_array_equal(np.sort(x[..., 0]), np.sort(plain.train_data[:][0].reshape(500, 784)))
+    # Pixel (0, 1), and no other, is 255 in every image.
+    positions = np.flatnonzero((x == 1).all(axis=0)[:, 0])
+    assert len(positions) == 1
+    np.testing.assert_array_equal(np.sort(x[..., 0]), np.sort(original.train_data[:][0].reshape(500, 784)))
     np.testing.assert_array_equal(dset.test_data[:][0], x[:40])
     np.testing.assert_array_equal(PixelByPixelMNIST(0).train_data[3][0], x[3])
     assert (PixelByPixelMNIST(permutation_seed=1).train_data[:][0] != x).any()
-    np.testing.assert_array_equal(PixelByPixelMNIST(None).train_data[7][0], plain.train_data[7][0].reshape(784, 1))
+    np.testing.assert_array_equal(PixelByPixelMNIST(None).train_data[7][0], original.train_data[7][0].reshape(784, 1))
     with pytest.raises(ValueError, match="`permutation_seed` must be an int of at least 0"):
         PixelByPixelMNIST(-1)
 
 
-def test_the_next_word_follows_its_context(treebank):
+def test_y_of_the_treebank_is_the_word_after_the_context(treebank):
     dset = PennTreeBank(4, path=treebank)
-    # the: 60, then cat, dog and the line's end: 40 each, in alphabetical order, where < is first; then 20 each, and
-    # <unk> has one more than it is there.
+    # Counts: "the" 60; "<eos>", "cat" and "dog" 40 each, in alphabetical order; "<unk>" 21, because it is added once
+    # to the words of the training file; the others 20.
     assert dset.vocabulary == ["the", "<eos>", "cat", "dog", "<unk>", "a", "saw"]
     assert dset.output_size == 7 and dset.shape == (4,)
-    # 20 times 12 words, and one row for each word that has four before it.
+    # The training file has 20 * 12 words, and every word after the first four is the y of a sample.
     assert len(dset.train_data) == 236 and len(dset.test_data) == 26
     x, y = dset.train_data[[0, 1]]
     words = np.array(dset.vocabulary)
@@ -144,16 +144,16 @@ def test_the_next_word_follows_its_context(treebank):
     assert words[x].tolist() == [["the", "cat", "saw", "the"], ["cat", "saw", "the", "dog"]]
     assert words[y].tolist() == ["dog", "<eos>"]
     assert words[dset.test_data[0][0]].tolist() == ["the", "<unk>", "saw", "a"]
-    # Every row is the one before it moved on by a word.
+    # The window of each sample is the previous window shifted by one word.
     x, y = dset.train_data[:]
     np.testing.assert_array_equal(x[1:, :-1], x[:-1, 1:])
     np.testing.assert_array_equal(x[1:, -1], y[:-1])
 
 
-def test_arguments_of_the_treebank_are_checked(treebank, tmp_path):
+def test_invalid_arguments_of_the_treebank_raise_value_error(treebank, tmp_path):
     with pytest.raises(ValueError, match="`context` must be an int of at least 1"):
         PennTreeBank(0, path=treebank)
-    with pytest.raises(ValueError, match="`context` must be less than the words in either file, 30"):
+    with pytest.raises(ValueError, match="`context` must be below 30, the number of words"):
         PennTreeBank(30, path=treebank)
     for path in (None, tmp_path):
         with pytest.raises(ValueError, match=r"`path` must be a folder with ptb\.train\.txt and ptb\.test\.txt"):
@@ -161,8 +161,8 @@ def test_arguments_of_the_treebank_are_checked(treebank, tmp_path):
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(datasets.__path__)])
-def test_examples_run_as_shown(name, treebank, monkeypatch):
+def test_docstring_examples_of_datasets_give_the_shown_output(name, treebank, monkeypatch):
     monkeypatch.chdir(treebank.parent)
     module = importlib.import_module(f"importance_sampling.datasets.{name}")
-    shown = {"np": np, "keras": keras, **vars(datasets)}
-    assert doctest.testmod(module, extraglobs=shown).failed == 0
+    names = {"np": np, "keras": keras, **vars(datasets)}
+    assert doctest.testmod(module, extraglobs=names).failed == 0

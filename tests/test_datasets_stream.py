@@ -1,4 +1,4 @@
-"""Batches of a generator as a dataset: rows as they come, each once, and no more read ahead than was allowed."""
+"""`GeneratorDataset`: samples in order, each once, and a limited number of batches read in advance."""
 
 import threading
 import time
@@ -9,8 +9,8 @@ import pytest
 from importance_sampling.datasets import GeneratorDataset
 
 
-class Counted:
-    """Endless batches of three rows that count on, and how many have been asked for."""
+class CountedBatches:
+    """An iterator of batches of three consecutive numbers that counts the batches it returned; endless by default."""
 
     def __init__(self, last=None):
         self.batches, self.last = 0, last
@@ -27,8 +27,8 @@ class Counted:
 
 
 @pytest.mark.parametrize("cache_size", [0, 1, 5])
-def test_rows_come_in_order_and_once_however_they_are_asked_for(cache_size):
-    dset = GeneratorDataset(Counted(), cache_size=cache_size)
+def test_samples_are_returned_in_order_and_once_for_every_kind_of_index(cache_size):
+    dset = GeneratorDataset(CountedBatches(), cache_size=cache_size)
     assert dset.shape == (2,) and dset.output_size == 1
     parts = [dset.train_data[:4], dset.train_data[[99, 0, 0]], dset.train_data[2:12:5], dset.train_data[np.arange(6)]]
     assert [len(x) for x, _ in parts] == [4, 3, 2, 6]
@@ -39,40 +39,45 @@ def test_rows_come_in_order_and_once_however_they_are_asked_for(cache_size):
     assert dset.train_data[:0][0].shape == (0, 2)
 
 
-def test_no_more_batches_are_read_ahead_than_the_cache_holds():
-    source = Counted()
+def test_at_most_cache_size_batches_are_read_in_advance():
+    source = CountedBatches()
     dset = GeneratorDataset(source, cache_size=4)
-    for asked in (1, 2, 3):
+    for consumed in (1, 2, 3):
         deadline = time.monotonic() + 5
-        while source.batches < asked + 4 and time.monotonic() < deadline:
+        while source.batches < consumed + 4 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.02)
-        assert source.batches == asked + 4
-        # The first batch was read to learn the shapes; three rows use it up, the next three need another.
+        assert source.batches == consumed + 4
+        # The constructor reads the first batch. The first three samples come from it, the next three need a new batch.
         dset.train_data[:3]
-        if asked == 1:
+        if consumed == 1:
             dset.train_data[:3]
 
 
-def test_without_a_cache_nothing_is_read_ahead_and_no_thread_is_started():
-    before, source = set(threading.enumerate()), Counted()
-    dset = GeneratorDataset(source, cache_size=0)
-    dset.train_data[:4]
-    assert source.batches == 2 and set(threading.enumerate()) <= before  # others may end
+def test_with_cache_size_zero_no_batch_is_read_in_advance():
+    source = CountedBatches()
+    GeneratorDataset(source, cache_size=0).train_data[:4]
+    assert source.batches == 2
+
+
+def test_with_cache_size_zero_no_thread_is_started():
+    before = set(threading.enumerate())
+    GeneratorDataset(CountedBatches(), cache_size=0).train_data[:4]
+    assert set(threading.enumerate()) <= before  # other threads may have ended
 
 
 @pytest.mark.parametrize("cache_size", [0, 5])
-def test_the_end_of_a_stream_is_an_error_that_loses_nothing(cache_size):
-    dset = GeneratorDataset(Counted(last=3), cache_size=cache_size)
+def test_a_request_for_too_many_samples_raises_index_error_and_discards_no_samples(cache_size):
+    dset = GeneratorDataset(CountedBatches(last=3), cache_size=cache_size)
     dset.train_data[:2]
-    with pytest.raises(IndexError, match=r"The stream has ended\. Received: a request for 8 rows, with 7 left"):
+    with pytest.raises(IndexError, match=r"enough samples.*a request for 8 samples, with 7 remaining"):
         dset.train_data[:8]
     np.testing.assert_array_equal(dset.train_data[:7][0][:, 0], np.arange(2, 9))
-    assert [float(x[0]) for x, _ in GeneratorDataset(Counted(last=2)).train_data] == [0, 1, 2, 3, 4, 5]
+    assert [float(x[0]) for x, _ in GeneratorDataset(CountedBatches(last=2)).train_data] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("cache_size", [0, 2])
-def test_errors_of_the_generator_are_raised_where_its_rows_are_asked_for(cache_size):
+def test_an_error_of_the_generator_is_raised_when_its_samples_are_read(cache_size):
     def broken():
         yield np.arange(2.0)[:, None], np.zeros(2)
         raise RuntimeError("the disk is gone")
@@ -81,37 +86,37 @@ def test_errors_of_the_generator_are_raised_where_its_rows_are_asked_for(cache_s
     dset.train_data[0]
     with pytest.raises(RuntimeError, match="the disk is gone"):
         dset.train_data[:2]
-    assert dset.train_data[0][0].tolist() == [1.0]  # what was read before the error isn't lost
+    assert dset.train_data[0][0].tolist() == [1.0]  # samples that were read before the error are still returned
 
 
-def test_the_length_of_a_stream_is_unknown():
-    dset = GeneratorDataset(Counted())
+def test_operations_that_need_the_length_of_a_stream_raise_errors():
+    dset = GeneratorDataset(CountedBatches())
     with pytest.raises(TypeError, match="The length of `train_data` is unknown"):
         len(dset.train_data)
     for idxs in (slice(None), slice(-3, 2), slice(0, -1)):
         with pytest.raises(IndexError, match="a slice needs an end"):
             dset.train_data[idxs]
-    with pytest.raises(IndexError, match="ints of one axis"):
+    with pytest.raises(IndexError, match="a one-dimensional int array"):
         dset.train_data[[[1]]]
 
 
-def test_test_rows_are_arrays_or_so_many_rows_of_a_generator():
+def test_the_test_set_comes_from_arrays_or_from_the_first_samples_of_a_generator():
     arrays = (np.arange(8.0)[:, None], np.arange(8.0))
-    dset = GeneratorDataset(Counted(), arrays)
+    dset = GeneratorDataset(CountedBatches(), arrays)
     assert len(dset.test_data) == 8
     np.testing.assert_array_equal(dset.test_data[[-1, 0]][1], [7, 0])
-    source = Counted()
-    dset = GeneratorDataset(Counted(), source, test_data_length=5)
+    source = CountedBatches()
+    dset = GeneratorDataset(CountedBatches(), source, test_data_length=5)
     assert len(dset.test_data) == 5 and source.batches == 0
     for _ in range(2):
         np.testing.assert_array_equal(dset.test_data[::-1][0][:, 0], [4, 3, 2, 1, 0])
     assert source.batches == 2
 
 
-def test_without_test_rows_there_are_none():
-    dset = GeneratorDataset(Counted())
+def test_without_test_data_the_test_set_is_empty_and_reading_it_raises_value_error():
+    dset = GeneratorDataset(CountedBatches())
     assert len(dset.test_data) == 0
-    with pytest.raises(ValueError, match="no test rows to read: pass `test_data`"):
+    with pytest.raises(ValueError, match="no test set: pass `test_data`"):
         dset.test_data[:]
 
 
@@ -120,15 +125,15 @@ def test_without_test_rows_there_are_none():
     [
         ({"cache_size": -1}, "`cache_size` must be an int of at least 0"),
         ({"test_data_length": 0}, "`test_data_length` must be an int of at least 1"),
-        ({"test_data_length": 3}, "`test_data_length` is for a generator"),
-        ({"test_data": Counted()}, "a generator with `test_data_length`"),
+        ({"test_data_length": 3}, "`test_data_length` is only allowed with a generator"),
+        ({"test_data": CountedBatches()}, "a generator with `test_data_length`"),
         ({"test_data": (np.zeros(3), np.zeros(2))}, r"`test_data` must be a tuple \(x, y\)"),
         ({"train_data": (np.zeros(3), np.zeros(3))}, "`train_data` must be a generator of batches"),
         ({"train_data": iter([])}, "`train_data` must yield at least one batch"),
         ({"train_data": iter([np.zeros(3)])}, r"Batches must be tuples \(x, y\)"),
-        ({"train_data": iter([(np.zeros(3), np.zeros(2))])}, "as many rows as each other"),
+        ({"train_data": iter([(np.zeros(3), np.zeros(2))])}, "the same number of rows"),
     ],
 )
-def test_arguments_are_checked_when_it_is_made(arguments, message):
+def test_invalid_arguments_of_a_generator_dataset_raise_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
-        GeneratorDataset(**{"train_data": Counted(), **arguments})
+        GeneratorDataset(**{"train_data": CountedBatches(), **arguments})

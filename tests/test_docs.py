@@ -107,17 +107,17 @@ FIGURE = dict(median=2.0, quartiles=[1.0, 4.0], n=3)
 
 def group(task="digits", **figures):
     """As `equal_time.py` writes them."""
-    ways = [dict(way=way, train_loss=FIGURE, steps=FIGURE, **figures) for way in ("plain", "reshuffle", "biased")]
+    ways = [dict(way=way, train_loss=FIGURE, steps=FIGURE, **figures) for way in ("uniform", "reshuffle", "biased")]
     return dict(task=task, protocol="anytime", by="seconds", budget=15.0, unit="%", ways=ways)
 
 
 def test_a_table_of_measurements_is_made_of_the_file_alone():
     text = measured.filled("A\n\n<!-- measured: reshuffle -->\n\nB", {"trainers": [group()]})
-    assert text.startswith("A\n\n## Measured\n\nTask `digits`, 15 seconds")
+    assert text.startswith("A\n\n## Measured\n\nTask `digits`. Budget: 15 seconds")
     assert "medians of 3 seeds" in text
     assert re.search(r"^\| way +\| training loss +\| steps +\|$", text, re.MULTILINE)  # nobody has the other columns
     assert re.search(r"^\| reshuffle \| 2<br><small>1 to 4</small>", text, re.MULTILINE)
-    assert re.search(r"^\| plain ", text, re.MULTILINE)
+    assert re.search(r"^\| uniform ", text, re.MULTILINE)
     assert "biased" not in text
     assert "| biased" in measured.filled("<!-- measured: all -->", {"trainers": [group()]})
 
@@ -126,14 +126,14 @@ def test_tables_of_a_file_have_a_heading_for_each_task():
     text = measured.filled("<!-- tables: anytime -->", {"anytime": [group(), group("mnist_mlp")]})
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits", "mnist_mlp"]
     assert text.count("| biased") == 2
-    assert "Digits by a perceptron" in text  # what the task's module says of it
+    assert "MNIST digits, with a perceptron" in text  # the docstring of the task's module
     longer = dict(group(), budget=60.0)
     text = measured.filled("<!-- tables: budget -->", {"budget": [group(), longer]})
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits, 15 seconds", "digits, 60 seconds"]
 
 
 def test_gains_have_a_row_for_each_task():
-    over = {"train_loss over plain": dict(median=0.5, quartiles=[0.5, 0.5], n=3)}
+    over = {"train_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)}
     text = measured.filled("<!-- gains: biased in budget -->", {"budget": [group(**over), group("mnist_mlp", **over)]})
     lines = text.splitlines()
     assert len(lines) == 4 and lines[0].startswith("| task ")
@@ -141,7 +141,7 @@ def test_gains_have_a_row_for_each_task():
 
 
 def test_where_nothing_was_measured_a_page_shows_no_table():
-    for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "promise: default in anytime"):
+    for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "test-loss: default in anytime"):
         assert measured.filled(f"A\n\n<!-- {place} -->\n\nB", {}) == "A\n\n\n\nB"
     page = "A\n<!-- if anytime -->\nfound\n<!-- end -->\nB\n<!-- if budget -->\nnot\n<!-- end -->\n"
     assert measured.filled(page, {"anytime": [group()]}) == "A\nfound\n\nB\n\n"

@@ -1,4 +1,4 @@
-"""The examples: scripts that share their options, each of which names the line that makes the difference."""
+"""The example scripts: data, models, trainers and options."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ NAMES = ("mnist_mlp", "mnist_cnn", "mnist_lstm", "mnist_svrg", "mnist_svrg_cnn",
 
 @pytest.fixture
 def example(monkeypatch):
-    """Imports a script."""
+    """Return a function that imports a script by name."""
     monkeypatch.syspath_prepend(str(FOLDER))
     return import_module
 
@@ -33,7 +33,7 @@ def options(**changes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_and_model_fit_and_uniform_is_the_model_itself(name, example, digits):
+def test_every_example_builds_a_model_for_its_data_and_a_trainer(name, example, digits):
     script = example(name).EXAMPLE
     data = script.data(options(data=digits))
     model = script.build(data)
@@ -43,7 +43,7 @@ def test_data_and_model_fit_and_uniform_is_the_model_itself(name, example, digit
     assert script.name == name and script.text == example(name).__doc__
 
 
-def test_pixels_come_in_one_shuffled_order(example, digits):
+def test_the_permuted_task_permutes_all_pixels(example, digits):
     script = example("mnist_lstm").EXAMPLE
     rows, pixels = (script.data(options(data=digits, permuted=permuted)) for permuted in (False, True))
     assert rows.shape == (6, 6) and pixels.shape == (36, 1)
@@ -52,14 +52,14 @@ def test_pixels_come_in_one_shuffled_order(example, digits):
     np.testing.assert_array_equal(np.sort(pixels.x_train[..., 0]), np.sort(read))
 
 
-def test_of_the_rare_class_one_row_in_a_hundred_stays(example, digits):
+def test_the_rare_class_has_one_per_cent_of_its_training_samples(example, digits):
     data = example("imbalanced").EXAMPLE.data(options(data=digits))
     assert data.y_train.sum(axis=0).tolist() == [130] * 8 + [1] + [130]
     assert data.y_test.sum(axis=0).tolist() == [5] * 10
-    assert example("imbalanced").missed({"found": 0.75}) == 25.0
+    assert example("imbalanced").missed({"recall": 0.75}) == 25.0
 
 
-def test_without_a_network_the_photographs_are_pieces_of_two(example, monkeypatch, capsys):
+def test_without_a_network_tiles_of_two_photographs_replace_cifar10(example, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: 1 / 0)
     dataset = example("loading").photographs(options())
@@ -68,22 +68,22 @@ def test_without_a_network_the_photographs_are_pieces_of_two(example, monkeypatc
     assert "CIFAR10 could not be downloaded" in capsys.readouterr().err
 
 
-def test_a_file_that_is_none_is_an_error_and_no_reason_for_other_data(example, tmp_path):
+def test_a_missing_data_file_exits_with_an_error(example, tmp_path):
     with pytest.raises(SystemExit, match="--data: `path` must be an npz file"):
         example("loading").digits(options(data=tmp_path / "absent.npz"))
 
 
 @pytest.mark.parametrize("budget", [["--epochs", "2"], ["--seconds", "0.02"]])
-def test_a_script_trains_for_what_is_asked(budget, example, digits, monkeypatch, capsys):
+def test_a_script_trains_for_the_given_epochs_or_seconds(budget, example, digits, monkeypatch, capsys):
     script = example("mnist_svrg").EXAMPLE
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(digits), "--quick", "--seed", "3", *budget])
     script.main()
-    shown = capsys.readouterr().out
-    assert "Epoch 2/2" in shown if budget[0] == "--epochs" else "of 0.02 seconds, training loss" in shown
-    assert "steps" in shown.splitlines()[-1]  # the trainer's summary
+    output = capsys.readouterr().out
+    assert "Epoch 2/2" in output if budget[0] == "--epochs" else "of 0.02 seconds, training loss" in output
+    assert "steps" in output.splitlines()[-1]  # the trainer's summary
 
 
-def test_the_learning_rate_falls_over_the_budget(example, digits, monkeypatch):
+def test_the_learning_rate_decays_over_the_budget(example, digits, monkeypatch):
     scripts = example("common")
     built = []
 
@@ -102,12 +102,12 @@ def test_the_learning_rate_falls_over_the_budget(example, digits, monkeypatch):
     assert float(built[0].optimizer.learning_rate) == pytest.approx(0.1 * 0.25)
 
 
-def test_both_ways_are_compared_and_written(example, digits, monkeypatch, tmp_path, capsys):
+def test_compare_writes_the_results_of_both_ways(example, digits, monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     arguments = ["x", "mnist_svrg", "--data", str(digits), "--quick", "--epochs", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
     example("compare").main()
-    shown = capsys.readouterr().out
-    assert "mnist_svrg: 4 gradient steps each way" in shown
-    assert "| uniform |" in shown and "| SVRG    |" in shown
+    output = capsys.readouterr().out
+    assert "mnist_svrg: 4 gradient steps for each way" in output
+    assert "| uniform |" in output and "| SVRG    |" in output
     assert (tmp_path / "mnist_svrg.png").exists() and (tmp_path / "mnist_svrg.csv").exists()

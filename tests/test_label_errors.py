@@ -1,4 +1,4 @@
-"""The example: labels are changed as said, suspects come in order, precision is counted, the picture is drawn."""
+"""The example `label_errors`: wrong labels, rankings, precision and output."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ def example(monkeypatch):
     return label_errors
 
 
-def test_two_per_cent_of_the_labels_become_another_digit(example):
+def test_with_errors_changes_two_per_cent_of_the_labels(example):
     labels = np.arange(500) % 10
     changed = example.with_errors(labels, seed=3)
     assert np.count_nonzero(changed != labels) == 10
@@ -24,18 +24,18 @@ def test_two_per_cent_of_the_labels_become_another_digit(example):
     np.testing.assert_array_equal(changed, example.with_errors(labels, seed=3))
 
 
-def test_precision_is_the_share_of_the_wrong_among_the_first(example):
-    found = example.precision(np.array([True, False, False, True]), np.array([3, 1, 0, 2]))
-    assert found.tolist() == [1, 1 / 2, 2 / 3, 2 / 4]
+def test_precision_is_the_fraction_of_wrong_labels_among_the_first_k(example):
+    precision = example.precision(np.array([True, False, False, True]), np.array([3, 1, 0, 2]))
+    assert precision.tolist() == [1, 1 / 2, 2 / 3, 2 / 4]
 
 
-def test_the_most_drawn_come_first_and_of_equals_the_higher_last_score(example):
+def test_the_ranking_is_by_draws_and_then_by_last_score(example):
     recorder = SimpleNamespace(draws=np.array([2, 5, 2, 2]), last_score=np.array([0.1, 0.0, np.nan, 0.7]))
     assert example.most_drawn(recorder).tolist() == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("uniform", [[], ["--uniform"]], ids=["importance", "uniform"])
-def test_it_runs_and_draws(uniform, example, monkeypatch, tmp_path, capsys):
+def test_the_script_prints_a_table_and_writes_a_plot(uniform, example, monkeypatch, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)
     images = (np.eye(16)[labels].reshape(300, 4, 4) * 200 + rng.integers(0, 20, (300, 4, 4))).astype("uint8")
@@ -45,5 +45,5 @@ def test_it_runs_and_draws(uniform, example, monkeypatch, tmp_path, capsys):
     example.main()
     printed = capsys.readouterr().out
     assert ("times drawn" not in printed) if uniform else ("times drawn | last score" in printed)
-    assert " 6 |" in printed and "By chance: 2.0 %." in printed  # 2 % of 300
+    assert " 6 |" in printed and "Random ranking: 2.0 %." in printed  # 2 % of 300
     assert (tmp_path / "label_errors.png").stat().st_size > 10000

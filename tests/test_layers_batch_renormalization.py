@@ -1,4 +1,4 @@
-"""Batch renormalisation: its two limits, Algorithm 1 by hand, the schedule, gradients, and frozen layers."""
+"""`BatchRenormalization`: its two limits, Algorithm 1 by hand, the schedule of bounds, gradients, and frozen layers."""
 
 import keras
 import numpy as np
@@ -9,8 +9,8 @@ from importance_sampling.layers import BatchRenormalization
 
 RNG = np.random.default_rng(4)
 X = (RNG.normal(size=(6, 3)) * [1.0, 3.0, 0.2] + [0.5, -2.0, 4.0]).astype("float32")
-PLAIN = {"rmax_0": 1.0, "rmax_inf": 1.0, "dmax_0": 0.0, "dmax_inf": 0.0}
-UNCLIPPED = {"rmax_0": 1e6, "rmax_inf": 1e6, "dmax_0": 1e6, "dmax_inf": 1e6}
+BATCH_NORM = {"rmax_0": 1.0, "rmax_inf": 1.0, "dmax_0": 0.0, "dmax_inf": 0.0}
+NO_CLIPPING = {"rmax_0": 1e6, "rmax_inf": 1e6, "dmax_0": 1e6, "dmax_inf": 1e6}
 # mu_B = 2 and 1; with epsilon 1, s_B = sqrt(8 + 1) = 3 and sqrt(3 + 1) = 2.
 R3 = float(np.sqrt(3))
 BATCH = np.array([[2 - 2 * np.sqrt(2), 1 - R3], [2 + 2 * np.sqrt(2), 1 + R3]], "float32")
@@ -21,7 +21,7 @@ def n(tensor):
 
 
 def built(weights=None, shape=(None, 3), **options):
-    """A layer with gamma, beta, mu, s as given; by default none is what it starts at."""
+    """Build a layer with the given gamma, beta, mu and s; the default values differ from the initial ones."""
     layer = BatchRenormalization(**options)
     layer.build(shape)
     weights = weights or ([1.5, 0.5, -1.0], [0.2, 0.0, 3.0], [0.3, -1.0, 2.0], [1.2, 2.0, 0.5])
@@ -30,17 +30,17 @@ def built(weights=None, shape=(None, 3), **options):
 
 
 def by_hand(r, d, gamma=(1.0, 1.0), beta=(0.0, 0.0)):
-    """y of BATCH for given corrections."""
+    """Return y of BATCH for given corrections r and d."""
     return ((BATCH - [2, 1]) / [3, 2] * r + d) * gamma + beta
 
 
-def test_algorithm_1_by_hand_where_both_corrections_are_within_bounds():
+def test_unclipped_corrections_follow_algorithm_1():
     options = {"epsilon": 1.0, "rmax_0": 2.0, "dmax_0": 1.0, "momentum": 0.9}
     layer = built(([2, 3], [1, -1], [1, 2], [2, 4]), (None, 2), **options)
     # r = 3/2, 2/4; d = (2 - 1)/2, (1 - 2)/4
     expected = by_hand([1.5, 0.5], [0.5, -0.25], [2, 3], [1, -1])
     np.testing.assert_allclose(n(layer(BATCH, training=True)), expected, rtol=1e-5)
-    # 0.9 of the old, 0.1 of the batch
+    # 0.9 * old statistics + 0.1 * batch statistics
     np.testing.assert_allclose(n(layer.moving_mean), [1.1, 1.9], rtol=1e-6)
     np.testing.assert_allclose(n(layer.moving_std), [2.1, 3.8], rtol=1e-6)
 
@@ -51,7 +51,7 @@ def test_corrections_are_clipped_on_both_sides():
     np.testing.assert_allclose(n(layer(BATCH, training=True)), by_hand([2, 0.5], [0.25, -0.25]), rtol=1e-5, atol=1e-6)
 
 
-def test_inference_is_by_the_moving_statistics():
+def test_inference_uses_the_moving_statistics():
     layer = built(([2, 3], [1, -1], [1, 2], [2, 4]), (None, 2))
     # 2 (3 - 1) / 2 + 1, 3 (10 - 2) / 4 - 1
     np.testing.assert_allclose(n(layer(np.array([[3.0, 10.0]]))), [[3, 5]], rtol=1e-6)
@@ -59,41 +59,41 @@ def test_inference_is_by_the_moving_statistics():
     assert int(layer.step) == 0
 
 
-def test_bounds_of_one_and_zero_are_batch_normalisation():
-    layer = built(**PLAIN)
+def test_with_rmax_1_and_dmax_0_the_layer_equals_batch_normalisation():
+    layer = built(**BATCH_NORM)
     batch_norm = keras.layers.BatchNormalization()
     batch_norm.build((None, 3))
     batch_norm.gamma.assign(layer.gamma)
     batch_norm.beta.assign(layer.beta)
     weight = tf.constant(RNG.normal(size=X.shape).astype("float32"))
     results = []
-    for one in (layer, batch_norm):
+    for each in (layer, batch_norm):
         x = tf.constant(X)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = one(x, training=True)
+            y = each(x, training=True)
             total = tf.reduce_sum(weight * y)
-        results.append([n(y), *map(n, tape.gradient(total, [x, one.gamma.value, one.beta.value]))])
+        results.append([n(y), *map(n, tape.gradient(total, [x, each.gamma.value, each.beta.value]))])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_unclipped_training_is_inference_with_the_statistics_at_hand():
-    layer = built(**UNCLIPPED)
+def test_without_clipping_training_output_equals_inference_output():
+    layer = built(**NO_CLIPPING)
     inference = n(layer(X, training=False))
     np.testing.assert_allclose(n(layer(X, training=True)), inference, rtol=1e-4, atol=1e-5)
-    assert np.abs(n(layer(X, training=False)) - inference).max() > 1e-3  # and then the statistics have moved
+    assert np.abs(n(layer(X, training=False)) - inference).max() > 1e-3  # the training step updated the statistics
 
 
-def test_no_gradient_goes_through_the_corrections():
-    layer = built(**UNCLIPPED)
+def test_no_gradient_flows_through_the_corrections():
+    layer = built(**NO_CLIPPING)
     weight = RNG.normal(size=X.shape)
     x = tf.constant(X)
     with tf.GradientTape() as tape:
         tape.watch(x)
         total = tf.reduce_sum(tf.constant(weight, tf.float32) * layer(x, training=True))
     gradient = n(tape.gradient(total, x))
-    # Numerically, with r and d frozen at their values at X.
+    # The numerical gradient with r and d fixed at their values at X.
     gamma, beta = (np.float64(w) for w in ([1.5, 0.5, -1.0], [0.2, 0.0, 3.0]))
     mu, s = np.float64([0.3, -1.0, 2.0]), np.float64([1.2, 2.0, 0.5])
 
@@ -112,7 +112,7 @@ def test_no_gradient_goes_through_the_corrections():
         nudge[i] = 1e-5
         expected[i] = (total_of(at + nudge) - total_of(at - nudge)) / 2e-5
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
-    # Had they been let through, it would be inference's gradient, which is a different one.
+    # A gradient through r and d would give the gradient of inference, which differs.
     assert np.abs(gradient - weight * gamma / s).max() > 0.1
 
 
@@ -120,26 +120,26 @@ SCHEDULE = {0: (1.5, 0.5), 1: (2.0, 0.75), 3: (3.0, 1.25), 6: (4.5, 2.0), 10: (4
 
 
 @pytest.mark.parametrize("step", SCHEDULE)
-def test_bounds_grow_linearly_and_stop(step):
+def test_bounds_grow_linearly_up_to_their_final_value(step):
     options = {"rmax_0": 1.5, "rmax_inf": 4.5, "rmax_duration": 6, "dmax_0": 0.5, "dmax_inf": 3.0, "dmax_duration": 10}
     layer = built(**options)
     layer.step.assign(step)
     np.testing.assert_allclose([float(layer.rmax()), float(layer.dmax())], SCHEDULE[step], rtol=1e-6)
 
 
-def test_the_defaults_are_the_papers_bounds():
+def test_the_default_bounds_are_those_of_the_paper():
     layer = built()
     for step, bounds in {0: (1, 0), 12500: (1.625, 2.5), 20000: (2, 4), 25000: (2.25, 5), 40000: (3, 5)}.items():
         layer.step.assign(step)
         np.testing.assert_allclose([float(layer.rmax()), float(layer.dmax())], bounds, rtol=1e-6)
 
 
-def test_a_duration_of_zero_is_the_last_bound_at_once():
+def test_a_duration_of_zero_starts_with_the_final_bound():
     layer = built(rmax_duration=0, dmax_duration=0)
     assert float(layer.rmax()) == 3 and float(layer.dmax()) == 5
 
 
-def test_training_steps_count_and_widen_the_bounds_in_fit():
+def test_fit_increments_the_step_counter_and_the_bounds():
     model = keras.Sequential([keras.Input((3,)), BatchRenormalization(rmax_duration=4, dmax_duration=8)])
     model.compile("sgd", "mse", jit_compile=True)
     model.fit(X, X, batch_size=2, epochs=1, verbose=0)
@@ -150,9 +150,9 @@ def test_training_steps_count_and_widen_the_bounds_in_fit():
     np.testing.assert_allclose([float(layer.rmax()), float(layer.dmax())], [2.5, 1.875], rtol=1e-6)
 
 
-def test_the_bounds_of_the_first_step_are_the_first_ones():
+def test_the_first_step_uses_the_initial_bounds():
     layer = built(([1, 1], [0, 0], [1, 2], [2, 4]), (None, 2), epsilon=1.0, rmax_duration=1, dmax_duration=1)
-    # First plain batch normalisation, then unclipped, with statistics that 0.99 of the old make up.
+    # The first step is batch normalisation. The second isn't clipped, with 99 % of the initial statistics.
     np.testing.assert_allclose(n(layer(BATCH, training=True)), by_hand(1, 0), rtol=1e-5, atol=1e-6)
     # s = 2.01 and 3.98, mu = 1.01 and 1.99
     expected = by_hand([3 / 2.01, 2 / 3.98], [0.99 / 2.01, -0.99 / 3.98])
@@ -162,15 +162,15 @@ def test_the_bounds_of_the_first_step_are_the_first_ones():
 def test_a_frozen_layer_runs_in_inference_mode():
     layer = built(trainable=False)
     inference = n(layer(X, training=False))
-    kept = layer.get_weights()
+    before_training = layer.get_weights()
     np.testing.assert_array_equal(n(layer(X, training=True)), inference)
-    for before, after in zip(kept, layer.get_weights(), strict=True):
+    for before, after in zip(before_training, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     layer.trainable = True
     assert np.abs(n(layer(X, training=True)) - inference).max() > 0.1
 
 
-def test_only_scale_and_offset_are_trained():
+def test_only_gamma_and_beta_are_trainable():
     assert [v.name for v in built().trainable_variables] == ["gamma", "beta"]
     assert [v.name for v in built().non_trainable_variables] == ["moving_mean", "moving_std", "step"]
     bare = BatchRenormalization(center=False, scale=False)
@@ -178,7 +178,7 @@ def test_only_scale_and_offset_are_trained():
     assert bare.trainable_variables == [] and bare.gamma is None and bare.beta is None
 
 
-def test_initialisers_are_used():
+def test_variables_start_with_the_values_of_their_initialisers():
     layer = BatchRenormalization(
         beta_initializer=keras.initializers.Constant(1),
         gamma_initializer=keras.initializers.Constant(2),
@@ -189,7 +189,7 @@ def test_initialisers_are_used():
     np.testing.assert_allclose(n(layer(np.array([[11.0]]))), [[5]])
 
 
-def test_channels_may_come_first():
+def test_axis_1_normalises_channels_first_inputs():
     x = RNG.normal(size=(2, 3, 4, 5)).astype("float32")
     first, last = built(shape=(None, 3, 4, 5), axis=1), built(shape=(None, 4, 5, 3))
     ours, theirs = n(first(x, training=True)), n(last(np.moveaxis(x, 1, -1), training=True))
@@ -197,7 +197,7 @@ def test_channels_may_come_first():
     np.testing.assert_allclose(n(first.moving_std), n(last.moving_std), rtol=1e-6)
 
 
-def test_masked_steps_are_not_part_of_the_batch():
+def test_masked_entries_are_excluded_from_the_batch_statistics():
     x = np.array([[[1.0], [5.0]], [[4.0], [100.0]]], "float32")
     mask = np.array([[True, True], [True, False]])
     layer, alone = (BatchRenormalization(momentum=0.0) for _ in range(2))
@@ -206,12 +206,12 @@ def test_masked_steps_are_not_part_of_the_batch():
     np.testing.assert_allclose(n(layer.moving_mean), [10 / 3], rtol=1e-6)
 
 
-def test_masks_are_passed_on():
+def test_the_layer_propagates_the_mask():
     masked = keras.layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
     np.testing.assert_array_equal(n(BatchRenormalization()(masked)._keras_mask), [[True, False]])
 
 
-def test_a_saved_model_returns_the_same_and_trains_on_from_the_same_step(tmp_path):
+def test_a_loaded_model_predicts_and_trains_as_the_saved_model(tmp_path):
     options = {"momentum": 0.5, "rmax_inf": 4.0, "dmax_inf": 6.0, "rmax_duration": 7, "dmax_duration": 9}
     inputs = keras.Input((3,))
     model = keras.Model(inputs, BatchRenormalization(name="norm", **options)(inputs))
@@ -225,9 +225,9 @@ def test_a_saved_model_returns_the_same_and_trains_on_from_the_same_step(tmp_pat
     np.testing.assert_array_equal(n(theirs(X, training=True)), n(ours(X, training=True)))
 
 
-def test_mixed_float16_is_computed_in_float32():
-    layer = BatchRenormalization(dtype="mixed_float16", momentum=0.0, **PLAIN)
-    x = np.array([[600.0], [0.0]], "float16")  # the variance, 90000, is no float16
+def test_with_mixed_float16_the_computation_is_in_float32():
+    layer = BatchRenormalization(dtype="mixed_float16", momentum=0.0, **BATCH_NORM)
+    x = np.array([[600.0], [0.0]], "float16")  # the variance 90000 overflows float16
     result = layer(x, training=True)
     assert keras.backend.standardize_dtype(result.dtype) == "float16"
     np.testing.assert_allclose(n(result), [[1], [-1]], rtol=1e-3)
@@ -236,7 +236,7 @@ def test_mixed_float16_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_a_compiled_function_does_what_eager_does(jit_compile):
+def test_a_compiled_function_gives_the_results_of_eager_execution(jit_compile):
     eager, compiled = (built(rmax_0=1.2, dmax_0=0.1, rmax_duration=2, dmax_duration=2) for _ in range(2))
     function = tf.function(lambda x: compiled(x, training=True), jit_compile=jit_compile)
     for _ in range(3):
@@ -260,12 +260,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
-def test_arguments_out_of_range_are_refused(name, value):
+def test_arguments_out_of_range_raise_value_error(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}="):
         BatchRenormalization(**{name: value})
 
 
 @pytest.mark.parametrize("bound", ["rmax", "dmax"])
-def test_bounds_that_shrink_are_refused(bound):
+def test_a_final_bound_below_the_initial_bound_raises_value_error(bound):
     with pytest.raises(ValueError, match=rf"`{bound}_inf` must be a finite number of at least 4; .* {bound}_inf=2"):
         BatchRenormalization(**{f"{bound}_0": 4.0, f"{bound}_inf": 2.0})

@@ -1,4 +1,4 @@
-"""Gradient norms at pre-activations: closed forms, plain autodiff, and everywhere that a layer may run."""
+"""`GradientNormLayer`: closed forms, comparison with automatic differentiation, and execution modes."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def either(y_true, y_pred, from_logits=False):
 
 
 def by_autodiff(loss, targets, z):
-    """One sample at a time."""
+    """Compute the gradient norms one sample at a time."""
     norms = []
     for target, row in zip(targets, z, strict=True):
         row = tf.constant(row[None])
@@ -55,13 +55,13 @@ TAKES_LOGITS = {
 
 
 @pytest.mark.parametrize("case", TAKES_LOGITS)
-def test_softmax_and_cross_entropy_is_the_distance_of_probabilities_from_labels(case):
+def test_for_cross_entropy_the_norm_is_the_distance_of_probabilities_and_labels(case):
     loss, targets = TAKES_LOGITS[case]
     np.testing.assert_allclose(n(GradientNormLayer(loss)([targets, LOGITS])), SOFTMAX, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["binary_crossentropy", "bce", "BinaryCrossentropy"])
-def test_binary_cross_entropy_is_the_mean_over_units(loss):
+def test_for_binary_cross_entropy_the_loss_is_the_mean_over_units(loss):
     # Sigmoid of log 3 is 3/4, of 0 is 1/2: (3/4 - 1, 1/2) / 2 and (3/4, -1/2) / 2.
     z = np.array([[np.log(3), 0], [np.log(3), 0]], "float32")
     expected = np.sqrt(np.array([[0.3125], [0.8125]])) / 2
@@ -69,13 +69,13 @@ def test_binary_cross_entropy_is_the_mean_over_units(loss):
     np.testing.assert_allclose(n(result), expected, rtol=1e-5)
 
 
-def test_squared_error_is_twice_the_distance_per_unit():
+def test_for_mean_squared_error_the_norm_is_twice_the_distance_per_unit():
     # 2 (3, 4) / 2 and 2 (0, -1) / 2
     result = GradientNormLayer("mse")([np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, -1.0]])])
     np.testing.assert_allclose(n(result), [[5], [1]], rtol=1e-6)
 
 
-def test_any_loss_and_shape_agrees_with_plain_autodiff():
+def test_norms_agree_with_automatic_differentiation_of_single_samples():
     rng = np.random.default_rng(3)
     z, y = rng.normal(size=(2, 4, 5, 3)).astype("float32")
     result = n(GradientNormLayer(quartic)([y, z]))
@@ -85,22 +85,22 @@ def test_any_loss_and_shape_agrees_with_plain_autodiff():
     np.testing.assert_allclose(n(GradientNormLayer(log_cosh)([y, z])), by_autodiff(log_cosh, y, z), rtol=1e-5)
 
 
-def test_a_single_pre_activation_needs_no_feature_axis():
+def test_logits_of_shape_batch_are_treated_as_batch_by_1():
     # 2 (z - y)
     result = GradientNormLayer("mse")([np.array([1.0, 2.0, 0.0]), np.array([2.0, -1.0, 0.0])])
     np.testing.assert_allclose(n(result), [[2], [6], [0]], rtol=1e-6)
 
 
-def test_masked_steps_do_not_count():
+def test_masked_entries_are_excluded():
     z = np.array([[[3.0], [4.0], [0.0]], [[2.0], [0.0], [0.0]]], "float32")
     inputs = [keras.Input((3, 1)), keras.Input((3, 1))]
     model = keras.Model(inputs, GradientNormLayer("mse")([inputs[0], keras.layers.Masking()(inputs[1])]))
-    # 2 (3, 4) / 2 over two valid steps, 2 * 2 over one.
+    # 2 (3, 4) / 2 over two unmasked entries, 2 * 2 over one.
     np.testing.assert_allclose(model.predict([np.zeros_like(z), z], verbose=0), [[5], [4]], rtol=1e-6)
 
 
 def graph(loss, **options):
-    """Targets and features in, norms at the logits out."""
+    """Build a model of targets and features that returns logits and gradient norms."""
     targets, features = keras.Input((3,)), keras.Input((4,))
     logits = keras.layers.Dense(3, **options)(features)
     return keras.Model(
@@ -111,16 +111,18 @@ def graph(loss, **options):
 FEATURES = np.random.default_rng(7).normal(size=(3, 4)).astype("float32")
 
 
-@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str)
-def test_it_runs_in_a_model_eager_as_a_graph_and_with_xla(how):
+@pytest.mark.parametrize(
+    "options_of_compile", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str
+)
+def test_the_layer_runs_in_a_model_in_eager_graph_and_xla_mode(options_of_compile):
     model = graph("categorical_crossentropy")
-    model.compile(**how)
+    model.compile(**options_of_compile)
     logits, norms = model.predict([ONE_HOT, FEATURES], verbose=0)
     np.testing.assert_allclose(norms, np.linalg.norm(tf.nn.softmax(logits) - ONE_HOT, axis=1)[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_batches_of_unknown_size_share_a_trace(jit_compile):
+def test_batches_of_different_sizes_share_one_trace(jit_compile):
     layer, traces = GradientNormLayer("categorical_crossentropy"), []
 
     @tf.function(jit_compile=jit_compile, input_signature=[tf.TensorSpec((None, 3)), tf.TensorSpec((None, 3))])
@@ -134,7 +136,7 @@ def test_batches_of_unknown_size_share_a_trace(jit_compile):
 
 
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", keras.losses.categorical_crossentropy, either, quartic])
-def test_a_saved_model_returns_the_same(loss, tmp_path):
+def test_a_loaded_model_returns_the_results_of_the_saved_model(loss, tmp_path):
     model = graph(loss)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -143,24 +145,24 @@ def test_a_saved_model_returns_the_same(loss, tmp_path):
     np.testing.assert_allclose(after, before, rtol=1e-6)
 
 
-def test_mixed_float16_is_computed_and_returned_in_float32():
+def test_with_mixed_float16_the_result_is_computed_and_returned_in_float32():
     model = graph("categorical_crossentropy", dtype="mixed_float16")
     logits, norms = model.predict([ONE_HOT, FEATURES], verbose=0)
     assert logits.dtype == "float16" and norms.dtype == "float32"
     assert model.outputs[1].dtype == "float32" and model.outputs[1].shape == (None, 1)
     expected = np.linalg.norm(tf.nn.softmax(logits.astype("float32")) - ONE_HOT, axis=1)[:, None]
-    np.testing.assert_allclose(norms, expected, rtol=1e-5)  # float16 has no such precision
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)  # a higher precision than that of float16
 
 
-def test_small_gradients_of_float16_do_not_vanish():
+def test_small_gradients_of_float16_logits_do_not_underflow():
     z = np.array([[12.0, 0.0]], "float16")
-    # p of the wrong class is exp(-12), 6e-6: the norm is sqrt(2) of that, and its square no float16.
+    # p of the wrong class is exp(-12) = 6e-6. The norm is sqrt(2) times that, and its square underflows in float16.
     norms = GradientNormLayer("categorical_crossentropy", dtype="mixed_float16")([np.array([[1.0, 0.0]]), z])
     np.testing.assert_allclose(n(norms), [[np.sqrt(2) * np.exp(-12) / (1 + np.exp(-12))]], rtol=1e-2)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_it_can_be_trained_through_even_at_zero(jit_compile):
+def test_the_gradient_of_the_norm_is_zero_where_the_norm_is_zero(jit_compile):
     layer = GradientNormLayer("mse")
 
     @tf.function(jit_compile=jit_compile)
@@ -175,17 +177,17 @@ def test_it_can_be_trained_through_even_at_zero(jit_compile):
 
 
 @pytest.mark.parametrize("loss", [keras.losses.CategoricalCrossentropy(), keras.losses.BinaryCrossentropy()])
-def test_objects_that_take_probabilities_are_refused(loss):
+def test_loss_objects_with_from_logits_false_raise_value_error(loss):
     with pytest.raises(ValueError, match=r"`loss` must take logits.*from_logits=True.*Received: loss=\w+Crossentropy"):
         GradientNormLayer(loss)
 
 
-def test_losses_without_a_gradient_are_refused():
-    with pytest.raises(ValueError, match=r"`loss` must be differentiable in the pre-activations.*Received: loss="):
+def test_losses_without_a_gradient_raise_value_error():
+    with pytest.raises(ValueError, match=r"`loss` must be differentiable at the logits.*Received: loss="):
         GradientNormLayer(lambda y_true, y_pred: keras.ops.round(y_true))([ONE_HOT, LOGITS])
 
 
-def test_what_is_no_loss_is_refused():
+def test_an_unknown_loss_or_a_single_input_raises_value_error():
     with pytest.raises(ValueError, match=r"`loss` must be the name of a Keras loss.* Received: loss='nothing'"):
         GradientNormLayer("nothing")
     with pytest.raises(ValueError, match=r"GradientNormLayer must be called on.*\[targets, pre_activations\]"):

@@ -1,4 +1,4 @@
-"""Metrics by sample: which accuracy, closed forms, agreement with `evaluate`, and what survives a file."""
+"""`MetricLayer`: kinds of accuracy, closed forms, agreement with `evaluate`, and saving."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from importance_sampling.layers import MetricLayer
 
-# Ranked first, second, third as (0 1 2), (1 2 0), (2 0 1).
+# Classes by decreasing probability: (0 1 2), (1 2 0), (2 0 1).
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.2, 0.5]], "float32")
 CLASSES = np.array([0, 2, 1])
 ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
@@ -23,7 +23,7 @@ def spread(y_true, y_pred):
 
 
 @pytest.mark.parametrize("name", ["accuracy", "acc", "Accuracy"])
-def test_accuracy_goes_by_the_shapes(name):
+def test_the_shapes_select_the_kind_of_accuracy(name):
     layer = MetricLayer(name)
     np.testing.assert_array_equal(n(layer([ONE_HOT, P])), [[1], [0], [0]])
     layer = MetricLayer(name)
@@ -33,7 +33,7 @@ def test_accuracy_goes_by_the_shapes(name):
     layer = MetricLayer(name)
     np.testing.assert_array_equal(n(layer([np.array([1, 0, 1]), np.array([[0.9], [0.6], [0.51]])])), [[1], [0], [1]])
     layer = MetricLayer(name)
-    # Two sequences of three steps: one right of three, three right.
+    # Two sequences of three steps: the first has one correct prediction, the second three.
     labels = np.array([[0, 2, 1], [0, 1, 2]])
     np.testing.assert_allclose(n(layer([labels, np.stack([P, P])])), [[1 / 3], [1]], rtol=1e-6)
 
@@ -50,13 +50,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_values_are_each_samples_own(case):
+def test_the_layer_returns_the_metric_of_every_sample(case):
     metric, y_true, expected = CASES[case]
     np.testing.assert_allclose(n(MetricLayer(metric)([y_true, P])), np.array(expected)[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_saved_model_returns_the_same(case, tmp_path):
+def test_a_loaded_model_returns_the_results_of_the_saved_model(case, tmp_path):
     metric, y_true, expected = CASES[case]
     inputs = [keras.Input(y_true.shape[1:]), keras.Input((3,))]
     model = keras.Model(inputs, MetricLayer(metric, name="metric")(inputs))
@@ -67,31 +67,31 @@ def test_a_saved_model_returns_the_same(case, tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse", keras.metrics.TopKCategoricalAccuracy(k=2)])
-def test_the_mean_over_samples_is_what_evaluate_says(metric):
+def test_the_mean_over_samples_equals_the_result_of_evaluate(metric):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("linear")])
     model.compile(loss="mse", metrics=[metric])
-    figures = model.evaluate(P, ONE_HOT, verbose=0, return_dict=True)
-    (said,) = (value for name, value in figures.items() if name != "loss")
-    assert 0 < said < 1
-    np.testing.assert_allclose(np.mean(n(MetricLayer(metric)([ONE_HOT, P]))), said, rtol=1e-5)
+    results = model.evaluate(P, ONE_HOT, verbose=0, return_dict=True)
+    (expected,) = (value for name, value in results.items() if name != "loss")
+    assert 0 < expected < 1
+    np.testing.assert_allclose(np.mean(n(MetricLayer(metric)([ONE_HOT, P]))), expected, rtol=1e-5)
 
 
-def test_a_metric_object_does_not_become_the_models_own():
+def test_a_metric_object_is_not_tracked_as_a_metric_of_the_model():
     layer = MetricLayer(keras.metrics.BinaryAccuracy(threshold=0.7))
     np.testing.assert_array_equal(n(layer([np.array([[1], [1]]), np.array([[0.6], [0.8]])])), [[0], [1]])
     assert layer.metrics == [] and layer.variables == []
 
 
-def test_masked_steps_do_not_count():
+def test_masked_entries_are_excluded():
     p = np.stack([P, P])
     p[1, 1:] = 0.0
     inputs = [keras.Input((3,)), keras.Input((3, 3))]
     model = keras.Model(inputs, MetricLayer("accuracy")([inputs[0], keras.layers.Masking()(inputs[1])]))
-    # Two right of three; one right of the one that is valid.
+    # Two of three are correct; in the second sample, one of one unmasked entry.
     np.testing.assert_allclose(model.predict([np.array([[0, 1, 1], [0, 1, 1]]), p], verbose=0), [[2 / 3], [1]])
 
 
-def test_float16_is_computed_and_returned_in_float32():
+def test_with_mixed_float16_the_result_is_computed_and_returned_in_float32():
     layer = MetricLayer("mse", dtype="mixed_float16")
     result = layer([np.zeros((1, 1), "float16"), np.full((1, 1), 300, "float16")])
     assert keras.backend.standardize_dtype(result.dtype) == "float32"
@@ -100,23 +100,23 @@ def test_float16_is_computed_and_returned_in_float32():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_it_runs_in_a_compiled_function(jit_compile):
+def test_the_layer_runs_in_a_compiled_function(jit_compile):
     layer = MetricLayer("accuracy")
     compiled = tf.function(lambda y, p: layer([y, p]), jit_compile=jit_compile)
     np.testing.assert_array_equal(n(compiled(tf.constant(ONE_HOT), tf.constant(P))), [[1], [0], [0]])
 
 
 @pytest.mark.parametrize("metric", [None, "no such metric", 3, "AUC", keras.metrics.Precision(), keras.metrics.Mean()])
-def test_what_has_no_value_per_sample_is_refused(metric):
+def test_metrics_without_values_per_sample_raise_value_error(metric):
     with pytest.raises(ValueError, match=r"`metric` must be .*no value per sample\. Received: metric="):
         MetricLayer(metric)
 
 
-def test_functions_that_reduce_over_the_batch_are_refused():
+def test_functions_that_reduce_over_the_batch_raise_value_error():
     with pytest.raises(ValueError, match=r"`metric` must return a value per sample.*shape \(\) for.*\(3, 3\)"):
         MetricLayer(lambda y_true, y_pred: keras.ops.mean(y_pred))([ONE_HOT, P])
 
 
-def test_inputs_other_than_two_batches_are_refused():
+def test_inputs_other_than_two_batches_raise_value_error():
     with pytest.raises(ValueError, match=r"MetricLayer must be called on a list of 2 tensors.*\[y_true, y_pred\]"):
         MetricLayer("mse")([P, P, P])

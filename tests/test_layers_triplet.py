@@ -1,4 +1,4 @@
-"""Triplets: the difference of squared distances, its gradient, and training with a hinge behind it."""
+"""`TripletLossLayer`: values, gradients, and training with a hinge loss."""
 
 import keras
 import numpy as np
@@ -17,13 +17,13 @@ def n(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-def test_it_is_the_squared_distance_to_the_positive_less_that_to_the_negative():
+def test_the_value_is_the_difference_of_squared_distances():
     np.testing.assert_allclose(n(TripletLossLayer()([A, P, N])), EXPECTED, rtol=1e-6)
     np.testing.assert_allclose(n(TripletLossLayer()([A, N, P])), -EXPECTED, rtol=1e-6)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_its_gradients_are_twice_the_differences(jit_compile):
+def test_the_gradients_are_twice_the_differences(jit_compile):
     layer = TripletLossLayer()
 
     @tf.function(jit_compile=jit_compile)
@@ -45,7 +45,7 @@ def triplet_model():
     return keras.Model(inputs, TripletLossLayer(name="t")([embed(i) for i in inputs]))
 
 
-def test_a_saved_model_returns_the_same(tmp_path):
+def test_a_loaded_model_returns_the_results_of_the_saved_model(tmp_path):
     model = triplet_model()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -54,7 +54,7 @@ def test_a_saved_model_returns_the_same(tmp_path):
     np.testing.assert_allclose(after, before, rtol=1e-6)
 
 
-def test_training_with_a_hinge_brings_triplets_in_order():
+def test_training_with_a_hinge_loss_satisfies_the_triplets():
     keras.utils.set_random_seed(1)
     model = triplet_model()
     model.compile(keras.optimizers.SGD(0.01), lambda y_true, t: keras.ops.relu(t + 0.2))
@@ -63,7 +63,7 @@ def test_training_with_a_hinge_brings_triplets_in_order():
     assert np.all(model.predict([A, P, N], verbose=0) < -0.15)
 
 
-def test_float16_is_computed_and_returned_in_float32():
+def test_with_mixed_float16_the_result_is_computed_and_returned_in_float32():
     layer = TripletLossLayer(dtype="mixed_float16")
     result = layer([np.zeros((1, 1), "float16"), np.full((1, 1), 300, "float16"), np.full((1, 1), 299, "float16")])
     assert keras.backend.standardize_dtype(result.dtype) == "float32"
@@ -71,11 +71,11 @@ def test_float16_is_computed_and_returned_in_float32():
 
 
 @pytest.mark.parametrize("shapes", [[(2, 3), (2, 4), (2, 3)], [(2, 3), (2, 3), (2, 3, 1)], [(2,), (2,), (2,)]])
-def test_embeddings_of_unequal_shapes_are_refused(shapes):
-    with pytest.raises(ValueError, match=r"must be embeddings of one shape, \(batch, d\).*Received: shapes="):
+def test_embeddings_of_unequal_shapes_raise_value_error(shapes):
+    with pytest.raises(ValueError, match=r"must have equal shapes \(batch, d\).*Received: shapes="):
         TripletLossLayer()([np.zeros(shape) for shape in shapes])
 
 
-def test_inputs_other_than_three_tensors_are_refused():
+def test_inputs_other_than_three_tensors_raise_value_error():
     with pytest.raises(ValueError, match=r"list of 3 tensors.*\[anchor, positive, negative\].*Received: shapes="):
         TripletLossLayer()([A, P])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.model_wrappers import ImportanceStep, Probe, pool_signals
+from importance_sampling.model_wrappers import ImportanceStep, pool_signals
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling

@@ -1,4 +1,4 @@
-"""Every builder builds, is compiled for its outputs, and takes a step; the small ones train by importance sampling."""
+"""Every builder returns a compiled model that can be trained; small models are trained by importance sampling."""
 
 import doctest
 import functools
@@ -24,12 +24,12 @@ def make(name, output_size):
     return shape, models.get(name)(shape, output_size)
 
 
-# For the tests that only look: some are large, and one step of training, which one test takes, changes no answer.
+# Cached, because some models are large. One test trains a cached model for one step; other tests don't depend on that.
 build = functools.cache(make)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def let_go():
+def release_cached_models():
     yield
     build.cache_clear()
 
@@ -44,9 +44,9 @@ def data(name, shape, output_size, rows=4):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_a_builder_makes_a_classifier_that_takes_a_step(name):
+def test_a_builder_returns_a_trainable_classifier(name):
     shape, model = build(name, 3)
-    model.run_eagerly = True  # quicker than tracing it
+    model.run_eagerly = True  # faster than tracing
     x, y = data(name, shape, 3)
     assert model.input_shape == (None, *shape) and model.output_shape == (None, 3)
     np.testing.assert_allclose(model.predict_on_batch(x).sum(axis=1), 1, rtol=1e-5)
@@ -54,13 +54,13 @@ def test_a_builder_makes_a_classifier_that_takes_a_step(name):
     logs = model.train_on_batch(x, y, return_dict=True)
     assert np.isfinite(logs["loss"]) and 0 <= logs["accuracy"] <= 1
     assert int(model.optimizer.iterations.value) == 1
-    # Nearly all weights move: none of the network is cut off. A state that starts at its fixed point may stay.
-    moved = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
-    assert np.mean(moved) > 0.8, moved
+    # The step changes nearly all weights. A state that starts at its fixed point may be unchanged.
+    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert np.mean(changed) > 0.8, changed
 
 
 @pytest.mark.parametrize("name", ["small_nn", "lr", "svrg_nn", "small_cnn", "all_conv", "lstm_mnist"])
-def test_one_output_is_a_binary_classifier(name):
+def test_with_one_output_the_model_is_a_binary_classifier(name):
     shape, model = make(name, 1)
     model.run_eagerly = True
     x, y = data(name, shape, 1)
@@ -89,26 +89,26 @@ def test_one_output_is_a_binary_classifier(name):
         ("lstm_lm", (4,), 3 * 64 + 4 * 128 * (64 + 128 + 1) + 128 * 3 + 3),
     ],
 )
-def test_parameters_by_hand(name, shape, count):
+def test_the_number_of_parameters_equals_the_count_by_hand(name, shape, count):
     assert models.get(name)(shape, 3).count_params() == count
 
 
-def test_a_wide_resnet_is_as_wide_and_deep_as_asked():
+def test_a_wide_resnet_has_the_requested_depth_and_width():
     model = models.wide_resnet(10, 3, drop_rate=0.4)((32, 32, 3), 5)
     kernels = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    # One convolution at first, two in each of 3 groups of one block, and a 1x1 where the shape changes: in each group.
+    # One convolution, then two in each of 3 groups of one block, and one 1x1 convolution per group for the new shape.
     assert len(kernels) == 1 + 6 + 3
     assert [layer.filters for layer in kernels if layer.kernel_size == (3, 3)] == [16, 48, 48, 96, 96, 192, 192]
     assert sorted(layer.filters for layer in kernels if layer.kernel_size == (1, 1)) == [48, 96, 192]
     assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.4] * 3
     assert model.get_layer(model.layers[-3].name).input.shape == (None, 8, 8, 192)
-    # 11.0 million parameters is what is published for depth 16 and width 8.
+    # The paper reports 11.0 million parameters for depth 16 and width 8.
     assert models.wide_resnet(16, 8)((32, 32, 3), 10).count_params() / 1e6 == pytest.approx(11.0, abs=0.05)
     assert not [layer for layer in models.wide_resnet(10, 1)((8, 8, 3), 2).layers if "dropout" in layer.name]
 
 
 @pytest.mark.parametrize("name", ["svrg_nn", "all_conv", "wide_resnet_28_2"])
-def test_the_gradient_of_the_penalty_is_what_the_docstring_says(name):
+def test_the_gradient_of_the_penalty_is_the_documented_one(name):
     rate = {"svrg_nn": 1e-4, "all_conv": 1e-3, "wide_resnet_28_2": 5e-4}[name]
     _, model = build(name, 3)
     kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
@@ -116,17 +116,17 @@ def test_the_gradient_of_the_penalty_is_what_the_docstring_says(name):
     assert sum(float(loss) for loss in model.losses) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_pixels_reach_the_pretrained_network_as_its_weights_expect_them():
+def test_the_pretrained_model_preprocesses_pixels_for_its_weights():
     _, model = build("pretrained_resnet50", 3)
     first = keras.Model(model.input, model.get_layer("conv1_pad").input)
     x = np.zeros((1, 32, 32, 3), "float32")
     x[..., 0], x[..., 2] = 1.0, 0.5
-    # Blue, green, red in [0, 255], less the means 103.939, 116.779 and 123.68 of ImageNet.
+    # Blue, green, red in [0, 255], minus the means 103.939, 116.779 and 123.68 of ImageNet.
     wanted = [127.5 - 103.939, -116.779, 255 - 123.68]
     np.testing.assert_allclose(first.predict_on_batch(x)[0, 5, 7], wanted, rtol=1e-5)
 
 
-def test_a_model_is_the_same_after_it_was_saved(tmp_path):
+def test_a_model_rebuilt_from_json_and_weights_gives_the_same_outputs(tmp_path):
     shape, model = build("pretrained_resnet50", 3)
     x, _ = data("pretrained_resnet50", shape, 3)
     copy = keras.models.model_from_json(model.to_json())
@@ -135,7 +135,7 @@ def test_a_model_is_the_same_after_it_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_the_logits_have_a_layer_of_their_own(name):
+def test_the_logits_are_the_output_of_a_layer_named_logits(name):
     _, model = build(name, 3)
     if name not in ("lstm_lm",):
         assert model.loss == "categorical_crossentropy"
@@ -154,7 +154,7 @@ def test_a_model_trains_by_importance_sampling(name):
     assert int(model.optimizer.iterations.value) == 12
 
 
-def test_an_unknown_name_is_told_the_known_ones():
+def test_an_unknown_name_raises_value_error_with_the_known_names():
     with pytest.raises(ValueError, match=r"`name` must be one of small_nn, .*_resnet50\. Received: name='vgg'"):
         models.get("vgg")
     assert set(models.__all__) - {"get", "wide_resnet"} == set(BUILDERS) - {"wide_resnet_28_2"}
@@ -163,7 +163,7 @@ def test_an_unknown_name_is_told_the_known_ones():
 @pytest.mark.parametrize(
     "name, shape, output_size, message",
     [
-        ("small_nn", (), 3, "`input_shape` must be a tuple, the shape of one row"),
+        ("small_nn", (), 3, "`input_shape` must be a tuple, the shape of one sample"),
         ("small_nn", 784, 3, "`input_shape` must be a tuple"),
         ("lr", (5,), 0, "`output_size` must be an int of at least 1"),
         ("svrg_nn", (5,), 2.0, "`output_size` must be an int of at least 1"),
@@ -176,7 +176,7 @@ def test_an_unknown_name_is_told_the_known_ones():
         ("pretrained_resnet50", (28, 32, 3), 3, "at least 32 high and wide"),
     ],
 )
-def test_arguments_of_builders_are_checked(name, shape, output_size, message):
+def test_invalid_arguments_of_builders_raise_value_error(name, shape, output_size, message):
     with pytest.raises(ValueError, match=message):
         models.get(name)(shape, output_size)
 
@@ -185,12 +185,12 @@ def test_arguments_of_builders_are_checked(name, shape, output_size, message):
     "arguments, message",
     [((27, 2), "`L` must be an int"), ((28, 0), "`k` must be an int"), ((28, 2, 1.0), "`drop_rate` must be a number")],
 )
-def test_arguments_of_a_wide_resnet_are_checked(arguments, message):
+def test_invalid_arguments_of_a_wide_resnet_raise_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.wide_resnet(*arguments)
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(models.__path__)])
-def test_examples_run_as_shown(name):
+def test_docstring_examples_of_models_give_the_shown_output(name):
     module = importlib.import_module(f"importance_sampling.models.{name}")
     assert doctest.testmod(module, extraglobs=vars(models)).failed == 0

@@ -1,4 +1,4 @@
-"""Pictures show the numbers that they are given, with units, and say what they lack."""
+"""Plots show the given numbers with units, and errors name missing data."""
 
 import sys
 from types import SimpleNamespace
@@ -30,11 +30,13 @@ def recorder():
     return recorder
 
 
-def test_one_run_is_a_line_and_several_are_their_median_in_a_band():
-    plain = SimpleNamespace(history={"loss": [4.0, 3.0, 2.0], "val_loss": [5.0, 4.0, 3.0]})
-    sampled = [{"loss": [3.0 * k, 1.0 * k, 0.5 * k], "val_loss": [2.0, 2.0, 2.0]} for k in (1, 2, 5)]
+def test_one_run_is_a_line_and_several_runs_are_a_median_with_a_band():
+    uniform = SimpleNamespace(history={"loss": [4.0, 3.0, 2.0], "val_loss": [5.0, 4.0, 3.0]})
+    importance = [{"loss": [3.0 * k, 1.0 * k, 0.5 * k], "val_loss": [2.0, 2.0, 2.0]} for k in (1, 2, 5)]
     figure = plot_histories(
-        {"uniform": plain, "importance": sampled}, {"loss": "loss (nats)", "val_loss": "validation loss"}, log=["loss"]
+        {"uniform": uniform, "importance": importance},
+        {"loss": "loss (nats)", "val_loss": "validation loss"},
+        log=["loss"],
     )
     left, right = figure.axes
     assert lines(left) == {"uniform": [[1, 2, 3], [4, 3, 2]], "importance": [[1, 2, 3], [6, 2, 1]]}
@@ -43,27 +45,27 @@ def test_one_run_is_a_line_and_several_are_their_median_in_a_band():
     assert (left.get_xlabel(), left.get_ylabel()) == ("epochs", "loss (nats)")
     assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
     styles = {(line.get_linestyle(), line.get_marker()) for line in left.get_lines()}
-    assert len(styles) == 2, "lines must be told apart without colour"
+    assert len(styles) == 2, "lines must be distinguishable without colour"
 
 
-def test_over_seconds_a_history_must_have_them():
+def test_plots_over_seconds_need_histories_with_seconds():
     history = {"loss": [4.0, 3.0], "seconds": [1.5, 4.0]}
     (axes,) = plot_histories({"a": history}, over="seconds").axes
     assert lines(axes) == {"a": [[1.5, 4.0], [4.0, 3.0]]} and axes.get_xlabel() == "training time (seconds)"
     with pytest.raises(
-        ValueError, match=r"with 'seconds'. Put a `TrainingSeconds\(\)` .* Received: 'b', with \['loss'"
+        ValueError, match=r"with 'seconds'. Add a `TrainingSeconds\(\)` .* Received: 'b', with \['loss'"
     ):
         plot_histories({"b": {"loss": [1.0]}}, over="seconds")
     with pytest.raises(ValueError, match=r"`over` must be .* Received: over='steps'"):
         plot_histories({"b": history}, over="steps")
 
 
-def test_one_metric_needs_no_list():
+def test_one_metric_can_be_given_as_a_string():
     (axes,) = plot_histories({"a": {"val_loss": [4.0, 3.0]}}, "val_loss", log="val_loss").axes
     assert lines(axes) == {"a": [[1, 2], [4, 3]]} and axes.get_yscale() == "log"
 
 
-def test_scores_are_a_fan_from_the_first_importance_step_on(recorder):
+def test_score_quantiles_are_plotted_from_the_first_importance_step(recorder):
     (axes,) = plot_scores(recorder).axes
     epochs, medians = lines(axes)["median"]
     assert epochs == [1, 2, 3] and np.isnan(medians[0])
@@ -71,21 +73,21 @@ def test_scores_are_a_fan_from_the_first_importance_step_on(recorder):
     assert "score" in axes.get_ylabel() and axes.get_yscale() == "log"
 
 
-def test_weights_have_their_fan_and_draws_their_histogram(recorder):
+def test_weights_are_plotted_as_quantiles_and_draws_as_a_histogram(recorder):
     left, right = plot_weights(recorder).axes
     np.testing.assert_array_equal(lines(left)["median"][1][1:], recorder.weight_quantiles[1:, 2])
     # Draws of the six rows: 3, 3, 6, 0, 9, 3.
     assert [int(bar.get_height()) for bar in right.patches] == [1, 0, 0, 3, 0, 0, 1, 0, 0, 1]
 
 
-def test_with_the_gate_closed_there_is_nothing_to_draw():
+def test_a_recorder_without_importance_steps_raises_value_error():
     recorder = SamplingRecorder()
     recorder.on_epoch_end(0)
-    with pytest.raises(ValueError, match=r"must have recorded importance steps; .* of 1 epochs"):
+    with pytest.raises(ValueError, match=r"must have recorded importance steps: .* of 1 epochs"):
         plot_scores(recorder)
 
 
-def test_the_most_drawn_come_first_with_label_and_prediction(recorder):
+def test_samples_are_ordered_by_draws_with_label_and_prediction(recorder):
     x = np.arange(24.0).reshape(6, 4)
     y = np.eye(3)[[0, 1, 2, 0, 1, 2]]
     model = SimpleNamespace(predict=lambda x, verbose: np.eye(3)[[1, 0, 0]])
@@ -102,14 +104,14 @@ def test_the_most_drawn_come_first_with_label_and_prediction(recorder):
         plot_most_drawn(recorder, x[:5], y, model)
 
 
-def test_rows_become_images():
+def test_as_image_reshapes_and_rescales_a_sample():
     assert as_image(np.zeros((2, 3, 1))).shape == (2, 3) and as_image(np.zeros(12), (2, 2, 3)).shape == (2, 2, 3)
     assert as_image(np.array([[[-1.0, 1.0, 3.0]]])).ravel().tolist() == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match=r"`shape` must be .* Received: shape=\(2, 2\), rows of shape \(5,\)"):
         as_image(np.zeros(5))
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"the extra \[plot\]: pip install 'keras-importance-sampling\[plot\]'"):
         plot_histories({"a": {"loss": [1.0]}})

@@ -1,4 +1,4 @@
-"""From scores to probabilities, positions and weights."""
+"""Probabilities of scores, and draws from a pool: positions, weights and scores."""
 
 import keras
 import numpy as np
@@ -9,9 +9,9 @@ from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 from importance_sampling.samplers.pool import clean_scores, probabilities
 
-pytestmark = pytest.mark.usefixtures("either_side")
+pytestmark = pytest.mark.usefixtures("host_and_device")
 by_scheme = pytest.mark.parametrize("name", ["systematic", "multinomial"])
-useless = pytest.mark.parametrize(
+unusable = pytest.mark.parametrize(
     "scores",
     [np.zeros(5), [1, np.nan, 2, 3, 4], [1, np.inf, 2, 3, 4], [1, -1, 2, 3, 4], [np.nan] * 5],
     ids=["zeros", "a NaN", "an infinity", "a negative", "all NaN"],
@@ -56,8 +56,8 @@ def test_half_precision_scores_are_summed_in_single_precision():
     np.testing.assert_allclose(p, [0.24, 0.04, 0.24, 0.24, 0.24], rtol=1e-6)
 
 
-@useless
-def test_a_pool_without_use_is_drawn_uniformly(scores):
+@unusable
+def test_unusable_scores_give_uniform_probabilities(scores):
     scores = np.array(scores, "float32")
     cleaned, usable = clean_scores(scores)
     assert not usable
@@ -65,16 +65,16 @@ def test_a_pool_without_use_is_drawn_uniformly(scores):
     np.testing.assert_allclose(n(probabilities(scores, 0.1)), np.full(5, 0.2), rtol=1e-6)
 
 
-@useless
+@unusable
 @by_scheme
 @pytest.mark.parametrize("k", [1.0, 0.5])
-def test_a_pool_without_use_gives_weights_of_one(scores, name, k):
-    one = sampler(batch=3, name=name, k=k)
-    picked = one.pick(np.array(scores, "float32"), np.full(one.num_uniforms, 0.3, "float32"))
+def test_unusable_scores_give_weights_of_one(scores, name, k):
+    pool_sampler = sampler(batch=3, name=name, k=k)
+    picked = pool_sampler.pick(np.array(scores, "float32"), np.full(pool_sampler.num_uniforms, 0.3, "float32"))
     np.testing.assert_allclose(n(picked.weights), [1, 1, 1], rtol=1e-6)
 
 
-def test_scores_that_are_of_use_are_told_so():
+def test_usable_scores_are_scaled_to_a_maximum_of_one():
     cleaned, usable = clean_scores(SCORES)
     assert usable
     np.testing.assert_allclose(n(cleaned), SCORES / 4)
@@ -85,24 +85,24 @@ def test_scores_that_are_of_use_are_told_so():
 def test_no_weight_exceeds_one_over_alpha(name, alpha):
     scores = np.zeros(40, "float32")
     scores[:2] = [1e6, 1]
-    one = sampler(40, 20, alpha, name)
+    pool_sampler = sampler(40, 20, alpha, name)
     largest = 0
     for u in np.linspace(0, 0.99, 20):
-        uniforms = (u + np.arange(one.num_uniforms) / one.num_uniforms) % 1
-        largest = max(largest, n(one.pick(scores, uniforms.astype("float32")).weights).max())
+        uniforms = (u + np.arange(pool_sampler.num_uniforms) / pool_sampler.num_uniforms) % 1
+        largest = max(largest, n(pool_sampler.pick(scores, uniforms.astype("float32")).weights).max())
     assert largest == pytest.approx(1 / alpha, rel=1e-5)
 
 
-def test_equal_scores_drawn_systematically_are_a_uniform_batch():
-    # Arrows at .5/3, 1.5/3, 2.5/3 of nine equal parts.
+def test_systematic_draws_with_equal_scores_are_a_uniform_batch():
+    # Quantiles .5/3, 1.5/3, 2.5/3 of nine equal parts.
     picked = sampler(9, 3).pick(np.full(9, 2.5, "float32"), np.array([0.5], "float32"))
     np.testing.assert_array_equal(n(picked.positions), [1, 4, 7])
     np.testing.assert_allclose(n(picked.weights), 1, rtol=1e-6)
     np.testing.assert_allclose(n(picked.scores), 2.5)
 
 
-def test_the_picked_bring_their_weights_and_scores():
-    # P = [.36 .04 .12 .28 .2], cumulative .36 .4 .52 .8 1; arrows at .1 .35 .6 .85; w = 1 / (5 P).
+def test_a_draw_returns_positions_scores_and_weights():
+    # P = [.36 .04 .12 .28 .2], cumulative .36 .4 .52 .8 1; quantiles .1 .35 .6 .85; w = 1 / (5 P).
     picked = sampler(5, 4, 0.2).pick(SCORES, np.array([0.4], "float32"))
     np.testing.assert_array_equal(n(picked.positions), [0, 0, 3, 4])
     np.testing.assert_allclose(n(picked.scores), [4, 4, 3, 2])
@@ -112,11 +112,11 @@ def test_the_picked_bring_their_weights_and_scores():
 @by_scheme
 def test_the_weighted_mean_over_draws_is_the_pool_mean(name):
     rng, draws = np.random.default_rng(6), 1500
-    one = sampler(5, 4, 0.2, name)
-    values = np.array([7.0, -1.0, 0.0, 2.0, 12.0])  # whose mean is 4
+    pool_sampler = sampler(5, 4, 0.2, name)
+    values = np.array([7.0, -1.0, 0.0, 2.0, 12.0])  # mean 4
     means = np.empty(draws)
-    pick = tf.function(one.pick, autograph=False)
+    pick = tf.function(pool_sampler.pick, autograph=False)
     for i in range(draws):
-        picked = pick(tf.constant(SCORES), tf.constant(rng.random(one.num_uniforms, dtype="float32")))
+        picked = pick(tf.constant(SCORES), tf.constant(rng.random(pool_sampler.num_uniforms, dtype="float32")))
         means[i] = (n(picked.weights) * values[n(picked.positions)]).mean()
     assert abs(means.mean() - 4) < 5 * means.std() / np.sqrt(draws)

@@ -1,4 +1,4 @@
-"""The recorder counts what the trainers say that they trained on, row by row, and says where it can't."""
+"""The recorder counts draws, weights and scores by row, and refuses data without row indices."""
 
 import sys
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from importance_sampling.callbacks import SamplingCallback, SamplingRecorder
-from importance_sampling.callbacks.epoch import EpochDraws, weighted_quantiles
+from importance_sampling.callbacks.epoch_draws import EpochDraws, weighted_quantiles
 from importance_sampling.events import SAMPLE, SCORE
 from importance_sampling.training import SVRG, BiasedImportanceTraining, ImportanceTraining, ReshuffleTraining
 
@@ -28,65 +28,65 @@ def fit(trainer, recorder, x=X, y=Y, **options):
     trainer.fit(x, y, **{"batch_size": BATCH, "verbose": 0, "callbacks": [recorder], **options})
 
 
-def told(recorder, indices, weights, scores):
+def record(recorder, indices, weights, scores):
     recorder.on_sample(None, np.array(indices), np.array(weights, "float32"), np.array(scores, "float32"))
 
 
 # Numbers
 
 
-def test_draws_weights_and_last_scores_add_up_by_row():
+def test_draws_weights_and_last_scores_are_recorded_by_row():
     recorder = SamplingRecorder()
     recorder.connect(4, dict)
-    told(recorder, [3, 1, 3], [0.5, 2.0, 0.5], [4.0, 1.0, 4.0])
-    told(recorder, [1, 0, 2], [1.0, 1.0, 1.0], [np.nan] * 3)  # a plain step
-    told(recorder, [3, 1, 1], [0.25, 4.0, 4.0], [8.0, 0.5, 0.5])
+    record(recorder, [3, 1, 3], [0.5, 2.0, 0.5], [4.0, 1.0, 4.0])
+    record(recorder, [1, 0, 2], [1.0, 1.0, 1.0], [np.nan] * 3)  # a uniform step
+    record(recorder, [3, 1, 1], [0.25, 4.0, 4.0], [8.0, 0.5, 0.5])
     assert recorder.draws.tolist() == [1, 4, 1, 3]
     assert recorder.weights.tolist() == [1.0, 11.0, 1.0, 1.25]
     np.testing.assert_array_equal(recorder.last_score, np.array([np.nan, 0.5, np.nan, 8.0], "float32"))
 
 
-def test_a_score_that_is_no_number_leaves_the_last_one_in_place():
+def test_a_nan_score_does_not_replace_the_last_score():
     recorder = SamplingRecorder()
     recorder.connect(2, dict)
-    told(recorder, [0, 1], [1.0, 1.0], [3.0, 5.0])
-    told(recorder, [0, 1], [1.0, 1.0], [np.nan, 7.0])
+    record(recorder, [0, 1], [1.0, 1.0], [3.0, 5.0])
+    record(recorder, [0, 1], [1.0, 1.0], [np.nan, 7.0])
     assert recorder.last_score.tolist() == [3.0, 7.0] and recorder.draws.tolist() == [2, 2]
 
 
-def test_quantiles_count_a_sample_by_its_weight():
-    # Shares of 6, in order of the values: 1 to 1/6, 2 to 5/6, 9 to 1. So 5 % lie up to 1; 25, 50 and 75 % up to 2.
+def test_quantiles_count_every_sample_by_its_weight():
+    # Cumulative shares of 6: 1 to 1/6, 2 to 5/6, 9 to 1. So the 5 % quantile is 1; those of 25, 50 and 75 % are 2.
     assert weighted_quantiles(np.array([9.0, 1.0, 2.0]), np.array([1.0, 1.0, 4.0])).tolist() == [1, 2, 2, 2, 9]
 
 
-def test_an_epoch_keeps_what_was_drawn_by_score_and_its_mean_effective_size():
+def test_epoch_draws_collect_batches_with_scores_and_their_mean_effective_size():
     epoch = EpochDraws()
     assert not epoch and np.isnan(epoch.quantiles()).all()
     epoch.add(np.array([1.0, 3.0]), np.array([6.0, 2.0]))  # 16 / 10
     epoch.add(np.array([2.0, 2.0]), np.array([1.0, 4.0]))  # 16 / 8
-    epoch.add(np.ones(2), np.full(2, np.nan))  # a plain step
+    epoch.add(np.ones(2), np.full(2, np.nan))  # a uniform step
     assert epoch.effective_size == pytest.approx(1.8)
     assert epoch.scores.tolist() == [6, 2, 1, 4] and epoch.weights.tolist() == [1, 3, 2, 2]
-    epoch.begin()
+    epoch.reset()
     assert not epoch
 
 
-def test_what_an_epoch_left_that_was_broken_off_is_none_of_the_next_ones():
+def test_quantiles_exclude_batches_of_an_interrupted_epoch():
     recorder = SamplingRecorder()
     recorder.connect(4, dict)
     recorder.on_epoch_begin(0)
-    told(recorder, [0, 1], [1.0, 1.0], [100.0, 100.0])
+    record(recorder, [0, 1], [1.0, 1.0], [100.0, 100.0])
     recorder.on_epoch_begin(0)  # of another `fit`
-    told(recorder, [2, 3], [1.0, 1.0], [2.0, 2.0])
+    record(recorder, [2, 3], [1.0, 1.0], [2.0, 2.0])
     recorder.on_epoch_end(0)
     assert recorder.draws.tolist() == [1, 1, 1, 1] and recorder.score_quantiles.tolist() == [[2.0] * 5]
 
 
-def test_many_batches_are_counted_at_a_time_and_none_is_lost():
+def test_batches_are_counted_many_at_a_time_without_loss():
     recorder = SamplingRecorder()
     recorder.connect(3, dict)
     for batch in range(100):
-        told(recorder, [0, batch % 2 + 1], [0.5, 2.0], [float(batch), 1.0])
+        record(recorder, [0, batch % 2 + 1], [0.5, 2.0], [float(batch), 1.0])
     assert len(recorder._uncounted) == 36
     assert recorder.draws.tolist() == [100, 50, 50] and recorder.last_score.tolist() == [99, 1, 1]
     assert recorder.weights.tolist() == [50.0, 100.0, 100.0] and not recorder._uncounted
@@ -96,21 +96,21 @@ def test_many_batches_are_counted_at_a_time_and_none_is_lost():
 
 TRAINERS = {
     "pool, executions of three steps": (lambda m: BiasedImportanceTraining(m, presample=16, seed=1), 3),
-    "plain": (lambda m: ImportanceTraining(m, tau_th=float("inf"), seed=1), 1),
+    "uniform": (lambda m: ImportanceTraining(m, tau_th=float("inf"), seed=1), 1),
     "reshuffle": (lambda m: ReshuffleTraining(m, seed=1), 1),
     "variance-reduced": (lambda m: SVRG(m, B=0, B_over_b=4, seed=1), 1),
 }
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_what_trainers_say_is_recorded_over_several_fits(name):
+def test_the_recorder_counts_the_samples_of_several_fits(name):
     make, steps_per_execution = TRAINERS[name]
     trainer = make(build(steps_per_execution=steps_per_execution))
-    recorder, heard = SamplingRecorder(), []
+    recorder, received = SamplingRecorder(), []
     for epochs in (1, 3):
-        fit(trainer, recorder, epochs=epochs, on_sample=lambda *args: heard.append(args[1:]))
-    assert len(heard) == 4 * -(-ROWS // BATCH)
-    indices, weights, scores = map(np.concatenate, zip(*heard, strict=True))
+        fit(trainer, recorder, epochs=epochs, on_sample=lambda *args: received.append(args[1:]))
+    assert len(received) == 4 * -(-ROWS // BATCH)
+    indices, weights, scores = map(np.concatenate, zip(*received, strict=True))
     np.testing.assert_array_equal(recorder.draws, np.bincount(indices, minlength=ROWS))
     np.testing.assert_allclose(recorder.weights, np.bincount(indices, weights, ROWS))
     scored = ~np.isnan(scores)
@@ -119,17 +119,19 @@ def test_what_trainers_say_is_recorded_over_several_fits(name):
         recorder.last_score, np.array([last.get(row, np.nan) for row in range(ROWS)], "float32")
     )
     assert recorder.score_quantiles.shape == recorder.weight_quantiles.shape == (4, 5)
-    assert np.isfinite(recorder.score_quantiles[-1]).all() == scored[-1] == (name not in ("plain", "variance-reduced"))
+    assert (
+        np.isfinite(recorder.score_quantiles[-1]).all() == scored[-1] == (name not in ("uniform", "variance-reduced"))
+    )
     assert not SAMPLE.receivers and not SCORE.receivers
 
 
-def test_rows_of_the_validation_split_are_no_rows_of_the_training_set():
+def test_rows_of_the_validation_split_are_not_counted():
     recorder = SamplingRecorder()
     fit(ImportanceTraining(build(), tau_th=float("inf")), recorder, validation_split=0.2)
     assert recorder.draws.tolist() == [1] * 40
 
 
-def test_what_another_trainer_draws_meanwhile_is_not_heard():
+def test_the_draws_of_another_trainer_are_not_recorded():
     recorder, other = SamplingRecorder(), ImportanceTraining(build(), tau_th=float("inf"))
     meanwhile = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: other.fit(X[:8], Y[:8], verbose=0, on_sample=lambda *_: None)
@@ -138,28 +140,28 @@ def test_what_another_trainer_draws_meanwhile_is_not_heard():
     assert recorder.draws.tolist() == [1] * ROWS
 
 
-def test_only_a_callback_that_needs_rows_has_plain_steps_read_for_it():
-    class Hears(SamplingCallback):
+def test_only_callbacks_that_need_rows_receive_the_samples_of_uniform_steps():
+    class CountsSteps(SamplingCallback):
         steps = 0
 
         def on_sample(self, sampler, indices, weights, scores):
             self.steps += 1
 
-    class Needs(Hears):
+    class NeedsRows(CountsSteps):
         needs_rows = True
 
-    hears, needs = Hears(), Needs()
+    counts, needs = CountsSteps(), NeedsRows()
     trainer = ImportanceTraining(build(), tau_th=float("inf"))
-    fit(trainer, hears)
-    assert hears.steps == 0
+    fit(trainer, counts)
+    assert counts.steps == 0
     fit(trainer, needs)
     assert needs.steps == 7
 
 
-# What it refuses, and what it warns of
+# Errors and warnings
 
 
-def test_outside_of_a_trainers_fit_it_warns_also_after_a_fit_that_failed():
+def test_the_recorder_warns_in_the_fit_of_a_model_also_after_a_failed_fit_of_a_trainer():
     def fail(batch, logs):
         raise ZeroDivisionError("on purpose")
 
@@ -167,29 +169,29 @@ def test_outside_of_a_trainers_fit_it_warns_also_after_a_fit_that_failed():
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         fit(trainer, recorder, callbacks=[recorder, keras.callbacks.LambdaCallback(on_train_batch_end=fail)])
-    with pytest.warns(UserWarning, match=r"SamplingRecorder hears nothing .* Received: the `fit` of a model"):
+    with pytest.warns(UserWarning, match=r"SamplingRecorder receives no samples: .* Received: the `fit` of a model"):
         fit(model, recorder)
     assert recorder.draws.sum() == BATCH
 
 
-def test_streams_have_no_row_numbers():
+def test_the_recorder_refuses_streams():
     stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
     model = build()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"SamplingRecorder needs data whose rows have numbers: .* a stream"):
+    with pytest.raises(ValueError, match=r"SamplingRecorder needs row indices: .* a stream"):
         ImportanceTraining(model).fit(stream, verbose=0, callbacks=[SamplingRecorder()])
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 
-def test_another_number_of_rows_is_another_training_set():
+def test_the_recorder_refuses_another_training_set():
     recorder, trainer = SamplingRecorder(), ImportanceTraining(build(), tau_th=float("inf"))
     fit(trainer, recorder)
-    with pytest.raises(ValueError, match=r"goes on with the training set .* Received: 49 rows, after 50"):
+    with pytest.raises(ValueError, match=r"records a single training set. .* Received: 49 rows, after 50"):
         fit(trainer, recorder, X[1:], Y[1:])
     assert recorder.draws.tolist() == [1] * ROWS
 
 
-def test_a_model_that_trains_by_itself_has_nothing_recorded():
+def test_the_recorder_warns_if_the_model_has_its_own_train_function():
     class Own(keras.Sequential):
         def train_step(self, data):
             return super().train_step(data)
@@ -200,36 +202,36 @@ def test_a_model_that_trains_by_itself_has_nothing_recorded():
     model = Own([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with (
-        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own has a training step of its own"),
+        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own defines a training step"),
         pytest.warns(UserWarning, match="Importance sampling stays off"),
     ):
         fit(ImportanceTraining(model), SamplingRecorder())
 
 
-# Out of it
+# Results
 
 
 @pytest.fixture
 def recorded():
     recorder = SamplingRecorder()
     recorder.connect(3, dict)
-    told(recorder, [2, 0, 2], [0.5, 1.5, 0.25], [1.25, 0.1, 1.25])
+    record(recorder, [2, 0, 2], [0.5, 1.5, 0.25], [1.25, 0.1, 1.25])
     return recorder
 
 
-def test_it_is_saved_as_npz_and_as_csv(recorded, tmp_path):
-    recorded.save(tmp_path / "drawn.npz")
-    with np.load(tmp_path / "drawn.npz") as saved:
+def test_the_recorder_saves_npz_and_csv_files(recorded, tmp_path):
+    recorded.save(tmp_path / "draws.npz")
+    with np.load(tmp_path / "draws.npz") as saved:
         for name, array in recorded.arrays().items():
             np.testing.assert_array_equal(saved[name], array)
-    recorded.save(str(tmp_path / "drawn.csv"))
-    lines = (tmp_path / "drawn.csv").read_text().splitlines()
+    recorded.save(str(tmp_path / "draws.csv"))
+    lines = (tmp_path / "draws.csv").read_text().splitlines()
     assert lines == ["row,draws,weights,last_score", "0,1,1.5,0.1", "1,0,0,", "2,2,0.75,1.25"]
-    with pytest.raises(ValueError, match=r"`path` must end in .npz or .csv. Received: path='drawn.txt'"):
-        recorded.save("drawn.txt")
+    with pytest.raises(ValueError, match=r"`path` must end in .npz or .csv. Received: path='draws.txt'"):
+        recorded.save("draws.txt")
 
 
-def test_it_is_a_frame_where_there_is_pandas(recorded, monkeypatch):
+def test_the_recorder_returns_a_pandas_frame_if_pandas_is_installed(recorded, monkeypatch):
     pandas = pytest.importorskip("pandas")
     frame = recorded.frame()
     assert isinstance(frame, pandas.DataFrame) and frame.index.name == "row"

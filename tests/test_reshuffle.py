@@ -1,4 +1,4 @@
-"""The weighted reshuffle: counts, weights, what is remembered of scores, and what old scores are taken to say."""
+"""The weighted reshuffle: counts, weights, rescoring, and the calibration of old scores."""
 
 import time
 
@@ -8,9 +8,9 @@ from toys import SCORES, SIZE, VALUES, Reader, Toy
 
 from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy, BiasedReweightingPolicy
 from importance_sampling.samplers import PowerSmoothingSampler, ReshuffleSampler
-from importance_sampling.samplers.calibration import AGES, MEMORY, SIZES, SMALLEST, Calibration, cells
+from importance_sampling.samplers.calibration import MEMORY, MIN_SCORE, NUM_AGES, NUM_MAGNITUDES, Calibration, cells
 
-UNSEEN = AGES * SIZES
+UNSEEN = NUM_AGES * NUM_MAGNITUDES
 
 
 def build(scores=SCORES, policy=UNBIASED, **options):
@@ -18,7 +18,7 @@ def build(scores=SCORES, policy=UNBIASED, **options):
 
 
 def epoch(sampler, batch_size, steps=None):
-    """Draw and measure, as a trainer would; a pass over the data, or so many steps."""
+    """Draw batches and update the sampler with measured scores, for an epoch or a number of steps."""
     drawn = []
     for _ in range(steps or sampler.size // batch_size):
         drawn.append(sampler.draw(batch_size))
@@ -33,29 +33,29 @@ def joined(drawn):
 # Epochs
 
 
-def test_the_first_epoch_is_a_permutation_with_weights_of_one():
-    indices, weights, scores, fair = joined(epoch(build(), 12))
+def test_the_first_epoch_is_uniform_with_weights_of_one():
+    indices, weights, scores, unbiased = joined(epoch(build(), 12))
     np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
     assert (indices != np.arange(SIZE)).any()
     np.testing.assert_allclose(weights, 1, rtol=1e-6)
-    np.testing.assert_array_equal(weights, fair)
+    np.testing.assert_array_equal(weights, unbiased)
     np.testing.assert_array_equal(scores, 1)
 
 
-def test_the_second_epoch_trusts_scores_half_way_and_learns_what_they_are_worth():
+def test_expected_scores_start_at_a_geometric_mean_and_approach_the_measured_scores():
     sampler = build()
     epoch(sampler, 12)
     indices, weights, scores, _ = joined(epoch(sampler, 12))
-    # sqrt(s m), but for the width of a cell, a half octave of the score.
+    # sqrt(s m), up to the width of a cell, a half octave of the score.
     np.testing.assert_allclose(scores, np.sqrt(SCORES[indices] * np.sqrt(np.mean(SCORES**2))), rtol=0.2)
     assert weights.max() > 1.5
-    indices, _, learnt, _ = joined(epoch(sampler, 12, 100)[-5:])
-    drawn = SCORES[indices] > 1  # the smallest hardly are
-    assert np.median(np.abs(np.log(learnt / SCORES[indices]))[drawn]) < 0.5  # of the guesses, 0.8
+    indices, _, expected, _ = joined(epoch(sampler, 12, 100)[-5:])
+    high = SCORES[indices] > 1  # samples with low scores are rarely drawn
+    assert np.median(np.abs(np.log(expected / SCORES[indices]))[high]) < 0.5  # initially 0.8
 
 
 @pytest.mark.parametrize("recompute", [1, 2])
-def test_all_are_scored_anew_every_so_many_epochs_the_first_included(recompute):
+def test_all_samples_are_rescored_every_recompute_epochs_including_the_first(recompute):
     model = Reader()
     sampler = build(model=model, recompute=recompute)
     _, weights, scores, _ = joined(epoch(sampler, 12))
@@ -66,43 +66,43 @@ def test_all_are_scored_anew_every_so_many_epochs_the_first_included(recompute):
 
 
 def in_fits(sampler, *fits, batch_size=6):
-    """Draw and measure as trainers do that know how many samples each `fit` draws."""
+    """Draw batches and update the sampler as trainers do, which set the number of samples left in a `fit`."""
     drawn = []
     for samples in fits:
         for left in range(samples, 0, -batch_size):
-            sampler.left = left
+            sampler.samples_left = left
             drawn += epoch(sampler, min(batch_size, left), 1)
     return drawn
 
 
 @pytest.mark.parametrize(("left", "times"), [(60, 2), (20, 2), (7, 2), (6, 1)])
-def test_what_is_left_is_laid_out_by_itself_and_scored_if_it_is_more_than_a_tenth_of_an_epoch(left, times):
+def test_the_samples_left_are_drawn_as_a_short_epoch_and_rescored_if_more_than_a_tenth_of_an_epoch(left, times):
     model = Reader()
     sampler = build(model=model, recompute=1)
     drawn = in_fits(sampler, SIZE + left)
     assert model.scored == times * SIZE
-    assert sampler._at == SIZE  # nothing was laid out that isn't drawn
-    # Every sample left P_i times, up or down.
+    assert sampler._cursor == SIZE  # all planned samples were drawn
+    # Every sample occurs left * P_i times, rounded up or down.
     indices, weights, *_ = joined(drawn[10:])
-    count, exact = np.bincount(indices, minlength=SIZE), left * sampler._p.astype("float64")
+    count, exact = np.bincount(indices, minlength=SIZE), left * sampler._draw_probabilities.astype("float64")
     assert (count >= np.floor(exact - 1e-4)).all() and (count <= np.ceil(exact + 1e-4)).all()
-    np.testing.assert_allclose(weights, 1 / (SIZE * sampler._p[indices]), rtol=1e-5)
+    np.testing.assert_allclose(weights, 1 / (SIZE * sampler._draw_probabilities[indices]), rtol=1e-5)
 
 
-def test_a_batch_that_ends_one_plan_and_begins_another_counts_what_it_has_drawn():
+def test_a_batch_across_two_epochs_plans_only_the_samples_left():
     sampler = build(model=Reader(), recompute=1)
-    in_fits(sampler, SIZE + 4, batch_size=8)  # the last batch but one begins four samples before the plan's end
-    assert sampler._at == SIZE and sampler.model.scored == SIZE
+    in_fits(sampler, SIZE + 4, batch_size=8)  # the last but one batch starts four samples before the end of the epoch
+    assert sampler._cursor == SIZE and sampler.model.scored == SIZE
 
 
-def test_a_whole_epoch_is_scored_also_after_one_that_was_cut_short():
+def test_a_whole_epoch_is_rescored_after_a_short_fit():
     sampler = build(model=Reader(), recompute=1)
     in_fits(sampler, 36)
     in_fits(sampler, SIZE)
     assert sampler.model.scored == 2 * SIZE
 
 
-def test_however_short_a_fit_is_scores_serve_little_more_than_an_epoch():
+def test_scores_are_used_for_at_most_a_tenth_of_an_epoch_longer_in_short_fits():
     sampler = build(model=Reader(), recompute=1)
     in_fits(sampler, *[6] * 11)  # 66 of 60 samples
     assert sampler.model.scored == SIZE
@@ -110,27 +110,27 @@ def test_however_short_a_fit_is_scores_serve_little_more_than_an_epoch():
     assert sampler.model.scored == 2 * SIZE
 
 
-def test_in_short_fits_too_the_first_epoch_is_a_plain_one():
+def test_the_first_epoch_is_uniform_also_across_short_fits():
     indices, weights, *_ = joined(in_fits(build(), *[12] * 5))
     np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
     np.testing.assert_allclose(weights, 1, rtol=1e-6)
 
 
-def test_a_decorator_hands_on_how_much_is_left():
+def test_a_decorator_passes_the_number_of_samples_left_on():
     inner = build(model=Reader(), recompute=1)
     outer = PowerSmoothingSampler(inner, 0.5)
     in_fits(outer, SIZE + 4)
-    assert outer.left == inner.left == 4 and inner.model.scored == SIZE
+    assert outer.samples_left == inner.samples_left == 4 and inner.model.scored == SIZE
 
 
-def test_scoring_anew_needs_a_model_that_can():
+def test_rescoring_needs_a_model_that_scores():
     with pytest.raises(ValueError, match=r"`model` must have `score.*Received: model=None"):
         build(recompute=1)
     with pytest.raises(ValueError, match=r"`recompute` must be an int of at least 0.*Received: recompute=-1"):
         build(recompute=-1)
 
 
-def test_later_epochs_deal_out_every_sample_as_often_as_its_probability_says():
+def test_a_sample_occurs_in_an_epoch_as_often_as_expected_rounded_up_or_down():
     sampler = build()
     for _ in range(30):
         indices, weights, expected, _ = joined(epoch(sampler, 12))
@@ -144,42 +144,42 @@ def test_later_epochs_deal_out_every_sample_as_often_as_its_probability_says():
 
 
 @pytest.mark.parametrize(("alpha", "left"), [(0.1, np.inf), (0.5, np.inf), (0.1, 25)])
-def test_a_plan_is_unbiased_given_its_probabilities(alpha, left):
+def test_a_planned_epoch_is_unbiased_given_its_probabilities(alpha, left):
     sampler = build(alpha=alpha)
     epoch(sampler, 12, 100)
     sums = []
     for _ in range(1500):
-        sampler._plan(lambda scores: scores, left)
-        order = sampler._order[sampler._at :]
+        sampler._plan_epoch(lambda scores: scores, left)
+        order = sampler._order[sampler._cursor :]
         assert len(order) == min(left, SIZE)
-        sums.append((VALUES[order] / sampler._p[order]).mean() / SIZE)
+        sums.append((VALUES[order] / sampler._draw_probabilities[order]).mean() / SIZE)
     error = np.std(sums) / np.sqrt(len(sums))
     assert abs(np.mean(sums) - VALUES.mean()) < 5 * error
-    assert 0 < error < 0.02 * VALUES.mean()  # single sums are off by up to a few tenths of it
-    assert abs(VALUES @ sampler._p - VALUES.mean()) > 20 * error  # what unweighted draws would say
+    assert 0 < error < 0.02 * VALUES.mean()  # single sums deviate by up to a few tenths of the error
+    assert abs(VALUES @ sampler._draw_probabilities - VALUES.mean()) > 20 * error  # the unweighted mean
 
 
-def test_a_batch_across_two_epochs_has_each_part_weighed_by_its_own_probabilities():
+def test_a_batch_across_two_epochs_is_weighed_by_the_probabilities_of_each_epoch():
     sampler = build()
-    epoch(sampler, 12, 99)  # five batches are an epoch
-    left, p = sampler._order[48:].copy(), sampler._p
+    epoch(sampler, 12, 99)  # an epoch is five batches
+    left, p = sampler._order[48:].copy(), sampler._draw_probabilities
     drawn = sampler.draw(16)  # 12 are left
-    assert (sampler._p != p).any()
+    assert (sampler._draw_probabilities != p).any()
     np.testing.assert_array_equal(drawn.indices, np.concatenate([left, sampler._order[:4]]))
-    weights = 1 / (SIZE * np.concatenate([p[left], sampler._p[sampler._order[:4]]]))
+    weights = 1 / (SIZE * np.concatenate([p[left], sampler._draw_probabilities[sampler._order[:4]]]))
     np.testing.assert_allclose(drawn.weights, weights, rtol=1e-5)
-    np.testing.assert_allclose(drawn.fair, weights, rtol=1e-5)
+    np.testing.assert_allclose(drawn.unbiased_weights, weights, rtol=1e-5)
 
 
-def test_a_batch_across_two_epochs_is_observed_by_what_was_known_when_it_was_planned(monkeypatch):
+def test_the_calibration_uses_the_cells_of_the_time_of_the_draw(monkeypatch):
     sampler, seen = build(), []
     epoch(sampler, 12, 4)
-    monkeypatch.setattr(sampler.calibration, "observe", lambda *observed: seen.append(observed))
+    monkeypatch.setattr(sampler.calibration, "update", lambda *observed: seen.append(observed))
     sampler._cells[:] = 7
     drawn = sampler.draw(16)  # 12 are left
     scores = np.append(np.full(15, 2.0), np.nan)
     sampler.update(drawn.indices, scores)
-    sampler.update(drawn.indices[:2], scores[:2])  # no batch as it was drawn
+    sampler.update(drawn.indices[:2], scores[:2])  # not the last batch
     (cells, observed), (others, _) = seen
     np.testing.assert_array_equal(cells[:12], 7)
     np.testing.assert_array_equal(cells[12:], sampler._cells[drawn.indices[12:15]])
@@ -188,24 +188,24 @@ def test_a_batch_across_two_epochs_is_observed_by_what_was_known_when_it_was_pla
 
 
 @pytest.mark.parametrize("policy", [BiasedReweightingPolicy(0.3), AdjustedBiasedReweightingPolicy(0.5)])
-def test_figures_stay_fair_whatever_the_policy(policy):
+def test_unbiased_weights_do_not_depend_on_the_policy(policy):
     sampler, other = build(policy=policy), build()
     for mine, unbiased in zip(epoch(sampler, 14, 12), epoch(other, 14, 12), strict=True):
         np.testing.assert_array_equal(mine.indices, unbiased.indices)
-        np.testing.assert_array_equal(mine.fair, unbiased.weights)
+        np.testing.assert_array_equal(mine.unbiased_weights, unbiased.weights)
         assert mine.weights.shape[1:] == (() if policy.weight_size == 1 else (2,))
     assert np.abs(np.ravel(mine.weights)[:14] - unbiased.weights).max() > 0.1
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 150])
-def test_any_batch_size_goes_through_the_epochs_in_turn(batch_size):
+def test_epochs_are_complete_with_any_batch_size(batch_size):
     sampler = build()
     indices, weights, _, _ = joined(epoch(sampler, batch_size, 420 // batch_size + 1))
     np.testing.assert_array_equal(np.sort(indices[:SIZE]), np.arange(SIZE))
     assert np.isfinite(weights).all() and weights.max() <= 10 * (1 + 1e-5)
 
 
-def test_a_state_of_the_middle_of_an_epoch_goes_on_alike():
+def test_a_state_saved_within_an_epoch_gives_the_same_draws_when_restored():
     sampler, other = build(), build(seed=8)
     epoch(sampler, 14, 7)
     other.restore({name: np.array(value) for name, value in sampler.state().items()})
@@ -214,7 +214,7 @@ def test_a_state_of_the_middle_of_an_epoch_goes_on_alike():
             np.testing.assert_array_equal(one, two)
 
 
-def test_scores_that_are_no_use_are_passed_over():
+def test_unusable_measured_scores_are_ignored():
     scores = SCORES.copy()
     scores[:3] = np.nan, np.inf, -1
     sampler = build(scores)
@@ -223,60 +223,60 @@ def test_scores_that_are_no_use_are_passed_over():
     assert np.isnan(sampler._scores[:3]).all() and np.isfinite(sampler._scores[3:]).sum() > 50
 
 
-# Old scores
+# Calibration of old scores
 
 
 def test_cells_are_half_octaves_of_the_score_and_octaves_of_the_age():
-    # 2 log2(s) + 84: 84 for 1, 86 for 2, 82 for 1/2, and 0 and 127 at the ends. log2(age) + 3: 0 for 1/8, 3 for 1.
-    scores = np.array([1.0, 2.0, 0.5, 0.0, SMALLEST / 8, 1e9, 1.0, 1.0, 1.0, np.nan])
+    # 2 log2(s) + 84: 84 for 1, 86 for 2, 82 for 1/2, limited to 0 and 127. log2(age) + 3: 0 for 1/8, 3 for 1.
+    scores = np.array([1.0, 2.0, 0.5, 0.0, MIN_SCORE / 8, 1e9, 1.0, 1.0, 1.0, np.nan])
     ages = np.array([1.0, 4.0, 0.125, 1.0, 1.0, 1.0, 0.0, 0.3, 1e9, 1.0])
-    sizes = [84, 86, 82, 0, 0, 127, 84, 84, 84]
-    octaves = [3, 5, 0, 3, 3, 3, 0, 1, 7]
-    expected = [age * SIZES + size for age, size in zip(octaves, sizes, strict=True)] + [UNSEEN]
-    np.testing.assert_array_equal(cells(scores, ages), expected)
+    magnitudes = [84, 86, 82, 0, 0, 127, 84, 84, 84]
+    age_numbers = [3, 5, 0, 3, 3, 3, 0, 1, 7]
+    known = [age * NUM_MAGNITUDES + magnitude for age, magnitude in zip(age_numbers, magnitudes, strict=True)]
+    np.testing.assert_array_equal(cells(scores, ages), [*known, UNSEEN])
     assert cells(scores, ages).dtype == np.int16
 
 
-def test_without_an_observation_scores_are_trusted_half_way():
-    expected = Calibration().expected()
-    # A cell's scores are 2^((size - 84) / 2) up to half an octave more; their roots, at its middle.
-    sizes = np.tile(np.arange(SIZES), AGES)
-    np.testing.assert_allclose(expected[:-1], 2.0 ** ((sizes + 0.5 - 84) / 4), rtol=1e-6)
+def test_before_the_first_observation_the_expected_score_is_the_root_of_the_score():
+    expected = Calibration().expected_scores()
+    # The middle of a cell is the score 2^((magnitude + 0.5 - 84) / 2).
+    magnitudes = np.tile(np.arange(NUM_MAGNITUDES), NUM_AGES)
+    np.testing.assert_allclose(expected[:-1], 2.0 ** ((magnitudes + 0.5 - 84) / 4), rtol=1e-6)
     assert expected[UNSEEN] == pytest.approx(1.0)
 
 
-def test_what_is_observed_alike_everywhere_is_expected_everywhere():
+def test_equal_observations_in_all_cells_are_expected_in_all_cells():
     calibration = Calibration()
-    every = np.repeat([*range(SIZES), UNSEEN], 5000)
-    calibration.observe(every, np.full(len(every), 3.0))
-    np.testing.assert_allclose(calibration.expected(), 3.0, rtol=0.02)
+    all_cells = np.repeat([*range(NUM_MAGNITUDES), UNSEEN], 5000)
+    calibration.update(all_cells, np.full(len(all_cells), 3.0))
+    np.testing.assert_allclose(calibration.expected_scores(), 3.0, rtol=0.02)
 
 
-def test_one_cell_tells_most_of_itself_and_the_unseen_of_the_unseen():
+def test_a_cell_with_many_observations_is_estimated_from_them():
     calibration = Calibration()
-    cell = 3 * SIZES + 40
+    cell = 3 * NUM_MAGNITUDES + 40
     for _ in range(40):
-        calibration.observe(np.full(100, cell), np.full(100, 2.0))
-        calibration.observe(np.full(100, 3 * SIZES + 75), np.full(100, 50.0))
-        calibration.observe(np.full(100, UNSEEN), np.array([1.0, 7.0] * 50))
-    expected = calibration.expected()
+        calibration.update(np.full(100, cell), np.full(100, 2.0))
+        calibration.update(np.full(100, 3 * NUM_MAGNITUDES + 75), np.full(100, 50.0))
+        calibration.update(np.full(100, UNSEEN), np.array([1.0, 7.0] * 50))
+    expected = calibration.expected_scores()
     assert expected[cell] == pytest.approx(2.0, rel=0.01)
-    assert expected[3 * SIZES + 75] == pytest.approx(50.0, rel=0.01)
+    assert expected[3 * NUM_MAGNITUDES + 75] == pytest.approx(50.0, rel=0.01)
     assert expected[UNSEEN] == pytest.approx(5.0, rel=0.01)  # sqrt((1 + 49) / 2), the root of the mean square
-    assert expected[5 * SIZES + 40] == pytest.approx(2.0, rel=0.05)  # another age, of which nothing was seen
+    assert expected[5 * NUM_MAGNITUDES + 40] == pytest.approx(2.0, rel=0.05)  # an age without observations
 
 
-def test_observations_fade():
+def test_observations_decay():
     calibration = Calibration()
-    calibration.observe(np.full(1000, UNSEEN), np.full(1000, 4.0))
+    calibration.update(np.full(1000, UNSEEN), np.full(1000, 4.0))
     for _ in range(8 * MEMORY):
-        calibration.observe(np.full(10, UNSEEN), np.full(10, 1.0))
-    assert calibration.expected()[UNSEEN] == pytest.approx(1.0, rel=0.01)
-    # 1000 of 4^2, faded by (1 - 1/500)^4000 = 3.3e-4, beside 10 * 500 of 1.
+        calibration.update(np.full(10, UNSEEN), np.full(10, 1.0))
+    assert calibration.expected_scores()[UNSEEN] == pytest.approx(1.0, rel=0.01)
+    # 1000 of 4^2, with a decay of (1 - 1/500)^4000 = 3.3e-4, and 10 * 500 of 1.
     assert calibration.squares[UNSEEN] == pytest.approx(5000 + 1000 * 16 * 3.3e-4, rel=0.01)
 
 
-def test_a_noisy_score_is_expected_at_its_root_mean_square():
+def test_the_expected_score_of_a_noisy_score_is_its_root_mean_square():
     rng = np.random.default_rng(0)
     true = np.exp(rng.normal(size=20000))
 
@@ -288,14 +288,14 @@ def test_a_noisy_score_is_expected_at_its_root_mean_square():
     calibration = Calibration()
     for _ in range(500):
         indices = rng.integers(20000, size=128)
-        calibration.observe(cell[indices], noisy(indices))
+        calibration.update(cell[indices], noisy(indices))
     following = noisy(np.arange(20000))
-    expected = calibration.expected()[cell]
+    expected = calibration.expected_scores()[cell]
     for one in np.unique(cell):
         of_it = cell == one
-        if of_it.sum() > 400:  # fewer tell little of a mean square
+        if of_it.sum() > 400:  # fewer give an inaccurate mean square
             assert expected[of_it][0] == pytest.approx(np.sqrt(np.mean(following[of_it] ** 2)), rel=0.25), one
-    # By the last score itself the variance of the weighted gradient is far higher.
+    # With the last score itself the variance of the weighted gradient is much higher.
     variance = {}
     for name, scores in (("expected", expected), ("last", last)):
         variance[name] = np.mean(2 * true**2 / (0.9 * scores / scores.mean() + 0.1))
@@ -303,7 +303,7 @@ def test_a_noisy_score_is_expected_at_its_root_mean_square():
     assert variance["expected"] < 0.8 * np.mean(2 * true**2)
 
 
-def test_a_million_samples_take_little_time_to_draw_from():
+def test_a_draw_from_a_million_samples_takes_less_than_a_fifth_of_a_millisecond():
     size, batch = 10**6, 128
 
     class Rows(Toy):
@@ -312,15 +312,15 @@ def test_a_million_samples_take_little_time_to_draw_from():
 
     sampler = ReshuffleSampler(Rows(), UNBIASED, seed=0)
     scores = np.random.default_rng(0).exponential(size=size)
-    spent = []
+    seconds = []
     for _ in range(200):
         start = time.process_time()
         drawn = sampler.draw(batch)
         sampler.update(drawn.indices, scores[drawn.indices])
-        spent.append(time.process_time() - start)
-    assert np.median(spent) < 0.0002  # 0.02 ms on one core at 3 GHz: half a per cent of a step of 4 ms
+        seconds.append(time.process_time() - start)
+    assert np.median(seconds) < 0.0002  # 0.02 ms on one core at 3 GHz: 0.5 % of a step of 4 ms
     sampler._scores[:] = scores
     start = time.process_time()
-    sampler._plan(lambda scores: scores, np.inf)
-    # 0.1 s once an epoch of 7812 batches, so 0.02 ms a step.
+    sampler._plan_epoch(lambda scores: scores, np.inf)
+    # 0.1 s per epoch of 7812 batches: 0.02 ms per step.
     assert (time.process_time() - start) / (size / batch) < 0.0002

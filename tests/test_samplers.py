@@ -1,4 +1,4 @@
-"""Uniform passes, pools scored by a model, snapshots, and what samplers refuse."""
+"""Uniform epochs, pools scored by a model, snapshots, and the validation of arguments."""
 
 import numpy as np
 import pytest
@@ -8,23 +8,28 @@ from importance_sampling import samplers
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 
 
-def test_uniform_passes_hold_every_sample_once_in_changing_order():
+def test_a_uniform_epoch_contains_every_sample_once_in_an_order_that_changes():
     sampler = samplers.UniformSampler(Toy(), BiasedReweightingPolicy(0.3), seed=1)
-    # 60 = 3 * 16 + 12: the fourth batch takes 4 from the next pass.
+    # 60 = 3 * 16 + 12: the fourth batch takes 4 samples from the next epoch.
     drawn = np.concatenate([sampler.draw(16).indices for _ in range(8)])
     first, second = drawn[:60], drawn[60:120]
-    for one in (first, second):
-        np.testing.assert_array_equal(np.sort(one), np.arange(SIZE))
+    for epoch in (first, second):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(SIZE))
     assert (first != second).any() and (first != np.arange(SIZE)).any()
-    assert np.isnan(sampler.draw(4).scores).all() and sampler.candidate_scores is None
 
 
-def test_uniform_batches_may_be_larger_than_the_data():
+def test_uniform_batches_have_no_scores():
+    sampler = samplers.UniformSampler(Toy(), UNBIASED, seed=1)
+    assert np.isnan(sampler.draw(4).scores).all()
+    assert sampler.candidate_scores is None
+
+
+def test_uniform_batches_can_be_larger_than_the_data():
     drawn = samplers.UniformSampler(Toy(SCORES[:5]), UNBIASED, seed=1).draw(12).indices
     np.testing.assert_array_equal(np.bincount(drawn[:10]), np.full(5, 2))
 
 
-def test_a_pool_is_drawn_from_by_the_scores_that_the_model_gives():
+def test_a_batch_is_drawn_from_a_pool_by_the_scores_of_the_model():
     toy, model = Toy(), Reader()
     sampler = samplers.ModelSampler(toy, UNBIASED, model, large_batch=20, alpha=0.2, seed=1)
     drawn = sampler.draw(8)
@@ -36,14 +41,14 @@ def test_a_pool_is_drawn_from_by_the_scores_that_the_model_gives():
     np.testing.assert_allclose(drawn.weights, 1 / (0.8 * scores / pool.mean() + 0.2), rtol=1e-5)
 
 
-def test_how_often_samples_are_drawn_is_what_their_scores_say():
-    # The pool is everything, systematic draws of 200 of [1 2 3 4 0] with alpha .5: P = .05 s + .1, counts exact.
+def test_samples_are_drawn_in_proportion_to_their_probabilities():
+    # The pool is the whole dataset. Systematic draws of 200 with scores [1 2 3 4 0] and alpha .5: P = .05 s + .1.
     sampler = samplers.ModelSampler(Toy([1.0, 2, 3, 4, 0]), UNBIASED, Reader(), alpha=0.5, seed=1)
     counts = np.bincount(sampler.draw(200).indices, minlength=5)
     np.testing.assert_allclose(counts, [30, 40, 50, 60, 20], atol=1)
 
 
-def test_multinomial_draws_vary_where_systematic_ones_do_not():
+def test_the_counts_of_multinomial_draws_vary_more_than_those_of_systematic_draws():
     def counts(scheme):
         toy = Toy([1.0, 1.0])
         sampler = samplers.ModelSampler(toy, UNBIASED, Reader(), resampling=scheme, seed=1)
@@ -52,18 +57,18 @@ def test_multinomial_draws_vary_where_systematic_ones_do_not():
     assert counts("systematic") <= {9, 10, 11} and len(counts("multinomial")) > 3
 
 
-def test_the_scores_are_asked_for_in_the_batches_that_were_named():
-    class Named(Reader):
+def test_the_model_scores_with_the_forward_batch_size():
+    class RecordsBatchSize(Reader):
         def score(self, x, y, batch_size=128):
-            self.asked = batch_size
+            self.batch_size = batch_size
             return super().score(x, y)
 
-    model = Named()
+    model = RecordsBatchSize()
     samplers.ModelSampler(Toy(), UNBIASED, model, 20, 7, seed=1).draw(4)
-    assert model.asked == 7
+    assert model.batch_size == 7
 
 
-def test_snapshots_come_before_every_so_many_batches_and_grow_up_to_everything():
+def test_snapshots_are_taken_every_b_over_b_batches_and_grow_up_to_all_samples():
     model = Reader()
     sampler = samplers.SCSGSampler(Toy(), UNBIASED, model, B=20, B_over_b=3, B_rate=2.0, seed=1)
     counts = []
@@ -79,13 +84,13 @@ def test_snapshots_come_before_every_so_many_batches_and_grow_up_to_everything()
     assert set(np.concatenate(model.snapshots[0])) != set(range(20))
 
 
-def test_a_snapshot_of_zero_is_of_everything():
+def test_a_snapshot_size_of_zero_means_all_samples():
     model = Reader()
     samplers.SCSGSampler(Toy(), UNBIASED, model, B=0, seed=1).draw(16)
     assert sum(map(len, model.snapshots[0])) == SIZE
 
 
-def test_arguments_out_of_range_are_refused():
+def test_arguments_out_of_range_raise_an_error_with_rule_and_value():
     toy, model = Toy(), Reader()
     cases = [
         ("dataset", lambda: samplers.UniformSampler(np.ones(3), UNBIASED)),
@@ -131,23 +136,74 @@ def test_arguments_out_of_range_are_refused():
             make()
 
 
-def test_measurements_that_do_not_match_are_refused():
+def test_update_refuses_indices_and_scores_of_different_lengths():
     sampler = samplers.HistorySampler(Toy(), UNWEIGHTED, recompute=0)
     with pytest.raises(ValueError, match=r"`indices` and `scores` must have one number for each.*Received: indices"):
         sampler.update([1, 2], [1.0])
 
 
-def test_candidates_of_ones_own_may_be_lists_and_need_a_score_each():
-    class Own(samplers.BaseSampler):
-        def _candidates(self, batch_size):
-            return self.indices, self.scores
+class FixedCandidates(samplers.BaseSampler):
+    """A sampler whose candidates are the attributes `indices` and `scores`."""
 
-    sampler = Own(Toy(), UNBIASED, seed=1)
+    def _candidates(self, batch_size):
+        return self.indices, self.scores
+
+
+def test_candidates_of_a_users_sampler_can_be_lists():
+    sampler = FixedCandidates(Toy(), UNBIASED, seed=1)
     sampler.indices, sampler.scores = [5, 3], [0.0, 2]
     drawn = sampler.draw(20)
     # P = (0.05, 0.95): one draw of twenty, weights 1 / (2 P).
-    assert sorted(drawn.indices.tolist()) == [3] * 19 + [5] and drawn.indices.dtype == np.int64
+    assert sorted(drawn.indices.tolist()) == [3] * 19 + [5]
+    assert drawn.indices.dtype == np.int64
     np.testing.assert_allclose(np.unique(drawn.weights), [1 / 1.9, 10.0], rtol=1e-6)
-    for sampler.indices, sampler.scores in (([1, 2], [1.0]), ([], []), ([1], [[1.0]])):
-        with pytest.raises(ValueError, match=r"`_candidates` of Own must return .* Received: indices of shape"):
-            sampler.draw(2)
+
+
+@pytest.mark.parametrize(("indices", "scores"), [([1, 2], [1.0]), ([], []), ([1], [[1.0]])])
+def test_candidates_need_a_score_each(indices, scores):
+    sampler = FixedCandidates(Toy(), UNBIASED, seed=1)
+    sampler.indices, sampler.scores = indices, scores
+    message = r"`_candidates` of FixedCandidates must return .* Received: indices of shape"
+    with pytest.raises(ValueError, match=message):
+        sampler.draw(2)
+
+
+def test_the_old_names_of_samplers_work_and_warn():
+    sampler = samplers.UniformSampler(Toy(), UNBIASED, seed=1)
+    drawn = sampler.draw(4)
+    with pytest.warns(DeprecationWarning, match=r"`Drawn.fair` is deprecated .* Use `Drawn.unbiased_weights`"):
+        np.testing.assert_array_equal(drawn.fair, drawn.unbiased_weights)
+    with pytest.warns(DeprecationWarning, match="Use `samples_left`"):
+        sampler.left = 7
+    assert sampler.samples_left == 7
+    with pytest.warns(DeprecationWarning, match="Use `samples_left`"):
+        assert samplers.PowerSmoothingSampler(sampler).left == 7
+
+
+STATES_OF_1_0 = {
+    "uniform": (lambda: samplers.UniformSampler(Toy(), UNBIASED, seed=3), {"_seed", "_pass", "_cursor"}),
+    "history": (
+        lambda: samplers.HistorySampler(Toy(), UNBIASED, recompute=0, seed=3),
+        {"_drawn", "table/scores", "table/seen"},
+    ),
+    "online batch selection": (
+        lambda: samplers.OnlineBatchSelectionSampler(Toy(), UNBIASED, recompute=0, seed=3),
+        {"_steps", "_order", "_p", "table/scores", "table/seen"},
+    ),
+    "reshuffle": (
+        lambda: samplers.ReshuffleSampler(Toy(), UNBIASED, seed=3),
+        {"_scores", "_seen", "_drawn", "_rescored", "_order", "_cells", "_expected", "_p", "_at"}
+        | {"calibration/squares", "calibration/counts"},
+    ),
+    "constant time": (
+        lambda: samplers.ConstantTimeSampler(Toy(), UNBIASED, Reader(), seed=3),
+        {"_seed", "_pass", "_cursor", "_is_fair"}
+        | {"condition/satisfied", "condition/previously_satisfied", "condition/average"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES_OF_1_0)
+def test_state_files_have_the_keys_of_version_1_0(name):
+    make, keys = STATES_OF_1_0[name]
+    assert set(make().state()) == {"generator", *keys}

@@ -1,4 +1,4 @@
-"""Smoothed scores, and samplers around samplers."""
+"""Smoothed scores, and decorators of samplers."""
 
 import keras
 import numpy as np
@@ -17,15 +17,15 @@ def n(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-@pytest.mark.usefixtures("either_side")
-def test_additive_and_power_smoothing_by_hand():
+@pytest.mark.usefixtures("host_and_device")
+def test_additive_and_power_smoothing_are_those_computed_by_hand():
     np.testing.assert_allclose(n(smoothing.additive(S, 0.5)), [4.5, 0.5, 1.5])
     np.testing.assert_allclose(n(smoothing.power(S, 0.5)), [2, 0, 1])
     np.testing.assert_allclose(n(smoothing.power(S, 0)), [1, 1, 1])
 
 
-@pytest.mark.usefixtures("either_side")
-def test_adaptive_smoothing_starts_at_the_first_mean_and_follows_it():
+@pytest.mark.usefixtures("host_and_device")
+def test_adaptive_smoothing_adds_a_share_of_the_moving_average():
     # Means 5/3 and 2/3: .9 * 5/3 + .1 * 2/3 = 47/30.
     smoothed, average = smoothing.adaptive(S, float("nan"), 0.3, 0.9)
     np.testing.assert_allclose(n(smoothed), S + 0.5, rtol=1e-6)
@@ -50,14 +50,14 @@ def expected_weights(smoothed, indices, alpha=0.1):
         (lambda sampler: samplers.AdditiveSmoothingSampler(sampler, 3.0), SCORES + 3),
         (samplers.AdaptiveAdditiveSmoothingSampler, SCORES + 0.5 * SCORES.mean()),
         (samplers.PowerSmoothingSampler, np.sqrt(SCORES)),
-        # From the inside out.
+        # The inner decorator comes first.
         (
             lambda sampler: samplers.AdditiveSmoothingSampler(samplers.PowerSmoothingSampler(sampler, 2.0), 3.0),
             SCORES**2 + 3,
         ),
     ],
 )
-def test_decorated_samplers_draw_by_smoothed_scores_and_tell_the_unsmoothed(decorate, smoothed):
+def test_decorated_samplers_draw_by_smoothed_scores_and_return_the_scores_before_smoothing(decorate, smoothed):
     sampler = decorate(model_sampler())
     drawn = sampler.draw(200)
     np.testing.assert_allclose(drawn.weights, expected_weights(smoothed, drawn.indices), rtol=1e-5)
@@ -67,34 +67,38 @@ def test_decorated_samplers_draw_by_smoothed_scores_and_tell_the_unsmoothed(deco
     np.testing.assert_allclose(counts, 200 / SIZE / expected_weights(smoothed, np.arange(SIZE)), atol=1)
 
 
-def test_the_uniform_share_of_the_decorated_counts():
+def test_a_decorator_uses_the_uniform_share_of_its_sampler():
     drawn = samplers.PowerSmoothingSampler(model_sampler(alpha=0.6)).draw(50)
     np.testing.assert_allclose(drawn.weights, expected_weights(np.sqrt(SCORES), drawn.indices, 0.6), rtol=1e-5)
 
 
-def test_policies_compare_unsmoothed_scores():
+def test_policies_use_the_scores_before_smoothing():
     sampler = samplers.PowerSmoothingSampler(model_sampler(CorrectingReweightingPolicy()))
     drawn = sampler.draw(20)
     np.testing.assert_allclose(drawn.weights[:, 1], SCORES[drawn.indices], rtol=1e-6)
 
 
-def test_sizes_of_the_decorated_are_kept():
+def test_a_decorator_keeps_the_batch_size_of_its_sampler():
     sampler = samplers.ConstantVarianceSampler(Toy(), UNBIASED, Reader(), seed=1)
     sampler.update(np.arange(SIZE), SCORES)
     assert 0 < len(samplers.AdditiveSmoothingSampler(sampler, 1.0).draw(32).indices) < 32
 
 
-def test_a_decorator_says_what_its_sampler_needs():
+def test_a_decorator_needs_what_its_sampler_needs():
     history = samplers.HistorySampler(Toy(), UNBIASED, recompute=0, seed=1)
     decorated = samplers.PowerSmoothingSampler(history)
     assert decorated.needs_scores and not decorated.needs_model and decorated.unbiased
     assert model_sampler().needs_model and not model_sampler().needs_scores
     assert samplers.AdditiveSmoothingSampler(model_sampler(), 1).needs_model
-    decorated.update([3], [2.0])
+
+
+def test_a_decorator_passes_measured_scores_on_to_its_sampler():
+    history = samplers.HistorySampler(Toy(), UNBIASED, recompute=0, seed=1)
+    samplers.PowerSmoothingSampler(history).update([3], [2.0])
     assert history.table.seen.sum() == 1
 
 
-def test_a_conditional_start_is_uniform_until_its_condition_holds():
+def test_a_conditional_start_draws_uniformly_until_its_condition_is_satisfied():
     model = Reader()
     inner = samplers.ModelSampler(Toy(), UNBIASED, model, large_batch=SIZE, seed=1)
     sampler = samplers.ConditionalStartSampler(inner, WarmupCondition(2))
@@ -107,10 +111,10 @@ def test_a_conditional_start_is_uniform_until_its_condition_holds():
         assert model.scored == max(0, step - 1) * SIZE
         assert (sampler.candidate_scores is None) == (step < 2)
         seen.extend(drawn.indices if step < 2 else [])
-    assert len(set(seen)) == 30  # of one shuffled pass
+    assert len(set(seen)) == 30  # of one shuffled epoch
 
 
-def test_while_on_the_condition_is_shown_the_candidates_and_not_the_picked():
+def test_a_satisfied_condition_is_updated_with_the_scores_of_the_candidates():
     condition = VarianceReductionCondition(1.5, momentum=0.0)
     sampler = samplers.ConditionalStartSampler(model_sampler(), condition)
     sampler.draw(15)
@@ -123,7 +127,7 @@ def test_while_on_the_condition_is_shown_the_candidates_and_not_the_picked():
     assert condition.average == pytest.approx(tau, rel=1e-5)
 
 
-def test_while_off_the_sampler_learns_all_the_same():
+def test_the_sampler_is_updated_also_while_the_condition_is_not_satisfied():
     history = samplers.HistorySampler(Toy(), UNBIASED, recompute=0, seed=1)
     sampler = samplers.ConditionalStartSampler(history, WarmupCondition(5))
     drawn = sampler.draw(15)
@@ -131,7 +135,7 @@ def test_while_off_the_sampler_learns_all_the_same():
     assert history.table.seen.sum() == 15
 
 
-def test_smoothing_may_come_around_a_conditional_start():
+def test_a_conditional_start_can_be_decorated_with_smoothing():
     sampler = samplers.PowerSmoothingSampler(samplers.ConditionalStartSampler(model_sampler(), WarmupCondition(1)))
     drawn = sampler.draw(15)
     assert (drawn.weights == 1).all()
@@ -140,7 +144,7 @@ def test_smoothing_may_come_around_a_conditional_start():
     np.testing.assert_allclose(drawn.weights, expected_weights(np.sqrt(SCORES), drawn.indices), rtol=1e-5)
 
 
-def test_adaptive_smoothing_remembers_the_average_between_draws():
+def test_the_moving_average_of_adaptive_smoothing_is_saved_and_restored():
     toy = Toy()
     inner = samplers.ModelSampler(toy, UNBIASED, Reader(), large_batch=SIZE, seed=1)
     sampler = samplers.AdaptiveAdditiveSmoothingSampler(inner, percentage=2.0, forget=0.75)
@@ -155,7 +159,7 @@ def test_adaptive_smoothing_remembers_the_average_between_draws():
     assert other.average == sampler.average == pytest.approx(13 / 16 * SCORES.mean())
 
 
-def test_a_conditional_start_that_is_restored_while_off_goes_on_in_its_pass():
+def test_a_restored_conditional_start_continues_its_uniform_epoch():
     def make():
         return samplers.ConditionalStartSampler(model_sampler(), WarmupCondition(9))
 

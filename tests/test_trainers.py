@@ -363,7 +363,7 @@ def test_a_reshuffle_knows_what_is_left_of_a_fit_and_scores_nothing_for_a_rest()
         fit(trainer, batch_size=15, **options)
         passes.append((trainer.forward_equivalents - before - 3 * steps) * 15 / ROWS)
         (kind,) = trainer._steps.values()
-        assert kind.sampler.left == float("inf")
+        assert kind.sampler.samples_left == float("inf")
     # Eight steps draw 120 of 112 rows: a rest of 8. 24 steps are three epochs and a rest of 24, more than a tenth of
     # one; 15 steps one and a rest of 113, of which all but one are another.
     assert passes == pytest.approx([1, 4, 1, 2])

@@ -1,4 +1,4 @@
-"""Steps on batches are Keras's own, and what is observed is what their forward pass computed."""
+"""`TransparentModel`: results equal those of Keras, and observed values come from the same forward pass."""
 
 import keras
 import numpy as np
@@ -25,23 +25,23 @@ def compiled(model, **options):
     return model
 
 
-def test_losses_metrics_and_weights_are_those_of_keras():
+def test_losses_metrics_and_weights_equal_those_of_keras():
     inputs, dropped, outputs = graph()
     transparent = compiled(TransparentModel(inputs, outputs, observed_tensors=[dropped, inputs * 2]))
     inputs, _, outputs = graph()
     model = compiled(keras.Model(inputs, outputs))
     weights = np.linspace(0.1, 3, 12)
     for options in ({}, {"class_weight": {0: 1.0, 1: 3.0}}, {"sample_weight": weights}):
-        seen = transparent.train_on_batch(X, Y, **options)
-        assert seen[:2] == model.train_on_batch(X, Y, **options)
-        assert all(isinstance(value, (np.ndarray, np.generic)) for value in seen)
-        np.testing.assert_array_equal(seen[3], 2 * X)
+        values = transparent.train_on_batch(X, Y, **options)
+        assert values[:2] == model.train_on_batch(X, Y, **options)
+        assert all(isinstance(value, (np.ndarray, np.generic)) for value in values)
+        np.testing.assert_array_equal(values[3], 2 * X)
     for a, b in zip(transparent.variables, model.variables, strict=True):
         np.testing.assert_array_equal(a, b)
-    seen = transparent.test_on_batch(X, Y, sample_weight=weights)
-    assert seen[:2] == model.test_on_batch(X, Y, sample_weight=weights)
-    np.testing.assert_array_equal(seen[2], hidden_of(transparent).predict_on_batch(X))
-    # The rest is the model's own.
+    values = transparent.test_on_batch(X, Y, sample_weight=weights)
+    assert values[:2] == model.test_on_batch(X, Y, sample_weight=weights)
+    np.testing.assert_array_equal(values[2], hidden_of(transparent).predict_on_batch(X))
+    # Other methods are those of the wrapped model.
     assert transparent.fit(X, Y, verbose=0).history.keys() == {"loss", "accuracy"}
 
 
@@ -49,21 +49,21 @@ def hidden_of(transparent):
     return keras.Model(transparent.inputs[0], transparent.layers[-2].output)
 
 
-def test_what_is_observed_in_training_is_of_the_very_step():
+def test_observed_values_come_from_the_forward_pass_of_the_training_step():
     inputs, dropped, outputs = graph()
     model = compiled(TransparentModel(inputs, outputs, [dropped, outputs]))
     kernel, bias = model.layers[-1].get_weights()
-    loss, _, seen_dropped, seen_outputs = model.train_on_batch(X, Y)
-    assert (seen_dropped == 0).mean() > 0.3
-    logits = seen_dropped @ kernel + bias  # by the weights ahead of the step
+    loss, _, dropped_value, output_values = model.train_on_batch(X, Y)
+    assert (dropped_value == 0).mean() > 0.3
+    logits = dropped_value @ kernel + bias  # with the weights before the step
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(seen_outputs, expected, rtol=1e-5)
+    np.testing.assert_allclose(output_values, expected, rtol=1e-5)
     regularised = 0.01 * np.square(kernel).sum()
     assert loss == pytest.approx(-np.log(expected[np.arange(12), Y]).mean() + regularised, rel=1e-5)
-    assert (model.train_on_batch(X, Y)[2] != seen_dropped).any()
+    assert (model.train_on_batch(X, Y)[2] != dropped_value).any()
 
 
-def test_masks_and_several_outputs_reach_the_loss():
+def test_the_loss_uses_masks_and_several_outputs():
     def build(cls, **observed):
         keras.utils.set_random_seed(4)
         inputs = keras.Input((3,), dtype="int32")
@@ -75,26 +75,26 @@ def test_masks_and_several_outputs_reach_the_loss():
     x = np.array([[1, 2, 0], [3, 0, 0]])
     y = {"tag": np.array([[0, 1, 1], [1, 0, 0]]), "count": np.arange(6.0).reshape(2, 3, 1)}
     transparent = build(TransparentModel, observed_tensors=True)
-    *figures, seen = transparent.train_on_batch(x, y)
-    assert figures == build(keras.Model).train_on_batch(x, y)
-    assert seen.shape == (2, 3, 4)
+    *results, values = transparent.train_on_batch(x, y)
+    assert results == build(keras.Model).train_on_batch(x, y)
+    assert values.shape == (2, 3, 4)
 
 
-def test_a_value_alone_is_no_list():
+def test_a_single_value_is_not_returned_as_a_list():
     inputs, _, outputs = graph()
     model = compiled(TransparentModel(inputs, [outputs]), metrics=None)
     assert np.ndim(model.train_on_batch(X, Y)) == 0
     before = model.test_on_batch(X, Y)
-    model.compile("adam", "mae")  # another loss is another step
+    model.compile("adam", "mae")  # a new loss rebuilds the test function
     assert model.test_on_batch(X, keras.utils.to_categorical(Y, 3)) != before
 
 
-def test_the_model_stays_as_it_was_also_when_a_step_fails():
+def test_the_model_is_restored_after_a_failed_step():
     inputs, dropped, outputs = graph()
     model = compiled(TransparentModel(inputs, outputs, dropped))
-    held = model._model
+    wrapped = model._model
     with pytest.raises(ValueError, match="incompatible with the layer"):
         model.train_on_batch(np.ones((2, 3)), Y[:2])
-    assert held.train_function is None and "call" not in vars(held)
+    assert wrapped.train_function is None and "call" not in vars(wrapped)
     with pytest.raises(ValueError, match=r"computed from `inputs`\. Received: observed_tensors=<Keras"):
         TransparentModel(inputs, outputs, keras.Input((2,)) + 1)

@@ -1,18 +1,18 @@
-"""A data set whose rows carry their own scores, and a model that reads them off: samplers tested by numbers."""
+"""A dataset whose rows contain their scores, and a model that returns them: for tests of samplers with known scores."""
 
 import numpy as np
 
 SIZE = 60
 _rng = np.random.default_rng(11)
-# Spread over e^-6 to e^6, so that tau is 2.5: every gate opens.
+# From e^-6 to e^6, with a tau of 2.5, so that every gate opens.
 SCORES = _rng.permutation(np.exp(np.linspace(-6, 6, SIZE)))
-# What a gradient would be: not symmetric, and lower where scores are high, so that an unweighted mean is far off.
+# In the place of gradients: asymmetric, and lower for high scores, so that an unweighted mean is strongly biased.
 VALUES = 4.0 - np.log(SCORES) / 2 + _rng.exponential(size=SIZE)
 CLASSES = (np.median(SCORES) < SCORES).astype("int64") + (np.arange(SIZE) % 5 == 0)
 
 
 class Rows:
-    """Rows that count how many of them were read."""
+    """Rows `(x, y)` that count the rows read."""
 
     def __init__(self, x, y):
         self.x, self.y, self.read = x, y, 0
@@ -27,7 +27,7 @@ class Rows:
 
 
 class Toy:
-    """x is (score, index), y the class."""
+    """A dataset: x is (score, row index), y the class."""
 
     output_size = 3
 
@@ -37,12 +37,12 @@ class Toy:
         self.train_data = Rows(self.x, np.asarray(y)[: len(scores)])
 
     def scores(self, indices):
-        """What a training step would measure."""
+        """Return the scores that a training step would measure."""
         return self.x[indices, 0]
 
 
 class Reader:
-    """A model that scores by what x says."""
+    """A model that returns the scores in x."""
 
     def __init__(self):
         self.scored = 0

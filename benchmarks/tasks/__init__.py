@@ -1,4 +1,4 @@
-"""The tasks of the equal-time benchmark, a module each, with a `Task` named TASK."""
+"""The tasks of the benchmarks. Each module defines a `Task` named TASK."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ NAMES = (
 
 
 def get(name: str) -> Task:
-    """The task of that name."""
+    """Return a task by name."""
     return import_module(f"tasks.{name}").TASK

@@ -1,4 +1,4 @@
-"""The artificial data of [C16]: 402,000 points on the unit square, hard only along a curve, by a small perceptron.
+"""The artificial data of [C16], with a small perceptron: 402,000 points on the unit square, hard only along a curve.
 
 Source: [C16] Canevet, Jose & Fleuret, Importance Sampling Tree for Large-scale Empirical Expectation, ICML 2016.
 """
@@ -12,7 +12,7 @@ from tasks.task import Task
 
 
 def load(file: Path | None) -> Data:
-    """A grid of 775 x 775; of its test points the first 20,000, which are a random draw."""
+    """Return a grid of 775 x 775 points. The test set is a random sample of 20,000 points."""
     return Data.of(CanevetICML2016(N=775))
 
 

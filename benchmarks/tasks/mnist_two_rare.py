@@ -1,4 +1,4 @@
-"""Digits, two classes of which (3 and 8) have 60 training samples each in place of 6000; the test set is whole."""
+"""MNIST digits, with 60 instead of 6000 training samples of the classes 3 and 8; the test set is complete."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from importance_sampling.comparison import Data
 from tasks.mnist import perceptron, rows
 from tasks.task import Task
 
-RARE, KEPT = (3, 8), 60
+RARE, NUM_SAMPLES = (3, 8), 60
 
 
 def load(file: Path | None) -> Data:
-    """The first 60 rows of each rare class, and all of the others."""
-    return rows(file).thinned({digit: KEPT for digit in RARE})
+    """Keep the first 60 training samples of each rare class, and all of the other classes."""
+    return rows(file).thinned({digit: NUM_SAMPLES for digit in RARE})
 
 
 TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16)

@@ -1,6 +1,6 @@
-"""Digits of which 20 % have a wrong training label, another digit by chance: importance sampling should hurt here.
+"""MNIST digits, of which 20 % have a random wrong training label: importance sampling is expected to hurt here.
 
-The training loss is that of the labels trained on; test labels are right.
+The training loss is computed with the wrong labels; the test labels are correct.
 """
 
 from pathlib import Path
@@ -11,15 +11,15 @@ from importance_sampling.comparison import Data
 from tasks.mnist import digits, perceptron, rows
 from tasks.task import Task
 
-SHARE = 0.2
+WRONG = 0.2  # the fraction of wrong labels
 
 
 def load(file: Path | None) -> Data:
-    """The same wrong labels every time."""
+    """Return the digits with wrong training labels, the same ones in every call."""
     x_train, y_train, x_test, y_test = rows(file)
     random = np.random.default_rng(0)
     labels = digits(y_train)
-    wrong = random.random(len(labels)) < SHARE
+    wrong = random.random(len(labels)) < WRONG
     labels = np.where(wrong, (labels + random.integers(1, 10, len(labels))) % 10, labels)
     return Data(x_train, np.eye(10, dtype="float32")[labels], x_test, y_test)
 

@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The definition of a benchmark task."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from importance_sampling.comparison import Data
 
 
 class Task(NamedTuple):
-    """Data, a model, and how long to train it.
+    """Data, a model, and the training budget.
 
     Attributes:
-        load: from an npz file of MNIST (None: downloaded; others than MNIST's pay no heed) to the data.
-        build: makes the compiled model.
-        rate: learning rate under the protocol `anytime`: what a user would start with.
-        tuned: peak learning rate under the protocol `budget`; `equal_time.py --tune` found it, and wrote it here.
-        seconds: the default budget, in seconds.
-        steps: the default budget where it is cost that counts, in plain steps of 3 forward passes.
+        load: function from an npz file of MNIST to the data. None downloads MNIST; tasks on other data ignore the file.
+        build: function that returns the compiled model.
+        rate: float, the learning rate of the protocol `anytime`, a usual default.
+        tuned: float, the peak learning rate of the protocol `budget`; `equal_time.py --tune` determines and writes it.
+        seconds: float, the default budget in seconds.
+        steps: int, the default budget for `--by cost`, in uniform steps of 3 forward passes.
         batch_size: int.
-        loss_rows: how many training rows the training loss is measured on.
-        error: from what `evaluate` returns for the test set to the test error; None: 100 (1 - accuracy).
-        unit: of the error.
+        loss_rows: int, the number of training samples for the training loss.
+        error: function from the dict that `evaluate` returns for the test set to the test error. None means
+            100 (1 - accuracy).
+        unit: str, the unit of the test error.
     """
 
     load: Callable[[Path | None], Data]

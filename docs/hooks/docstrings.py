@@ -1,7 +1,7 @@
-"""Docstrings as the site needs them: examples as code, and the sources' short names as links.
+"""Adapt docstrings to the site: examples become code, and short names of sources become links.
 
-A griffe extension. Docstrings say `Example:`, which griffe knows as `Examples:` only, describe several
-arguments at once (`x, y: the batch`), and cite papers as [KF18].
+This is a griffe extension. The docstrings use `Example:`, where griffe expects `Examples:`, describe several arguments
+at once (`x, y: the batch`), and cite papers as [KF18].
 """
 
 import re
@@ -23,10 +23,10 @@ SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+): (.+(?:\n\1 +.+)*)$", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Called by griffe for everything that it finds in the package."""
+    """Rewrites the docstring of each object that griffe finds in the package."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite its docstring."""
+        """Rewrite the docstring of an object; griffe calls this method."""
         if obj.docstring is not None:
             text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
             text = SEVERAL.sub(lambda several: "\n".join(_each(*several.groups())), text)

@@ -1,6 +1,6 @@
-"""Formulas as MathML, made when the site is built: pages show them without a script, a font or a network.
+"""Convert formulas to MathML when the site is built, so that pages need no script, font or network to show them.
 
-`pymdownx.arithmatex` finds what stands between dollars; this turns it over. How it looks is the browser's business.
+`pymdownx.arithmatex` finds the formulas between dollar signs; this hook converts them.
 """
 
 import html
@@ -13,7 +13,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*<
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Called by mkdocs with the HTML of a page."""
+    """Convert the formulas in the HTML of a page; mkdocs calls this function."""
     return FORMULA.sub(_mathml, content)
 
 

@@ -1,4 +1,4 @@
-"""Pictures on the site from where the scripts that made them write them: no second copy is kept."""
+"""Add the pictures to the site from the folders that the scripts write to, without a second copy in the repository."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,6 @@ PLACES = ("examples/*.png", "docs/data/*/*.png")
 
 
 def on_files(files: Files, config: Any, **_: Any) -> None:
-    """Called by mkdocs with the files of the site."""
+    """Add the pictures to the files of the site; mkdocs calls this function."""
     for picture in sorted(path for place in PLACES for path in ROOT.glob(place)):
         files.append(File.generated(config, picture.name, abs_src_path=str(picture)))

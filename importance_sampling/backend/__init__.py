@@ -29,7 +29,6 @@ from importance_sampling.backend.tensorflow import (
 from importance_sampling.backend.tensorflow_data import (
     Reading,
     as_bytes,
-    can_be_joined,
     column,
     concatenate,
     cut,
@@ -40,8 +39,10 @@ from importance_sampling.backend.tensorflow_data import (
     is_loader,
     is_resident,
     kind,
+    reading_of,
     resident,
     rows,
+    with_rows,
     without_optionals,
 )
 from importance_sampling.backend.tensorflow_pipelines import feed, is_of_pipeline, passes, pools, untuned
@@ -51,7 +52,6 @@ __all__ = [
     "Reading",
     "SummaryWriter",
     "as_bytes",
-    "can_be_joined",
     "column",
     "compile_step",
     "concatenate",
@@ -74,6 +74,7 @@ __all__ = [
     "map_slices",
     "passes",
     "pools",
+    "reading_of",
     "recording",
     "replicas",
     "resident",
@@ -81,5 +82,6 @@ __all__ = [
     "run_steps",
     "searchsorted",
     "untuned",
+    "with_rows",
     "without_optionals",
 ]

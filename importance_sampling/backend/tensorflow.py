@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from importance_sampling.backend import keras_internals
 from importance_sampling.backend.tensorflow_data import concatenate, gather
 
 # Steps
@@ -56,13 +57,10 @@ def replicas(model: keras.Model) -> int:
 
 def is_distributed(model: keras.Model) -> bool:
     """Whether a strategy feeds the model, be it of one replica."""
-    return model._distribute_strategy is not None or tf.distribute.has_strategy()
+    return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
 
 
-LOOP = ("train_step", "make_train_function", "_make_function")
-
-
-def has_custom_loop(model: keras.Model, names: Sequence[str] = LOOP) -> bool:
+def has_custom_loop(model: keras.Model, names: Sequence[str] = keras_internals.STEP_METHODS) -> bool:
     """Whether the model's class, or the model itself, replaces Keras's training step or the making of it."""
     return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
@@ -125,8 +123,9 @@ def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], 
 
 
 def host(variable: keras.Variable) -> np.ndarray:
-    """A variable's value on the host."""
-    return variable.value.numpy()
+    """Return a variable's value on the host; bfloat16, which NumPy can't save to files, as float32."""
+    value = variable.value
+    return (tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value).numpy()
 
 
 def searchsorted(ascending: Any, values: Any) -> Any:

@@ -1,34 +1,28 @@
 """TensorFlow's side of the rim, the data: rows of arrays and tensors, readings of streams.
 
-Conversions are Keras's own (`keras.src.trainers.data_adapters.array_slicing`), so that candidates are what plain steps
-train on. Nothing is drawn here.
+Conversions are Keras's own (`keras_data`), so that candidates are what plain steps train on. Nothing is drawn here.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
+
+from importance_sampling.backend import keras_data, keras_internals
 
 
 def is_resident(value: Any) -> bool:
     """Whether a value is an array in memory: NumPy's, a framework's (sparse and ragged too), pandas's or scipy's."""
-    return (
-        isinstance(value, array_slicing.ARRAY_TYPES)
-        or data_adapter_utils.is_tensorflow_tensor(value)
-        or data_adapter_utils.is_jax_array(value)
-        or data_adapter_utils.is_torch_tensor(value)
-        or data_adapter_utils.is_scipy_sparse(value)
-    )
+    return keras_data.is_array_in_memory(value)
 
 
 def has_rows(value: Any) -> bool:
     """Whether a value is an array, to Keras, whose rows can be gathered."""
-    if not array_slicing.can_slice_array(value) or not hasattr(value, "shape") or len(value.shape) == 0:
+    if not keras_data.is_array_for_fit(value) or not hasattr(value, "shape") or len(value.shape) == 0:
         return False
     if isinstance(value, np.ndarray) and value.dtype == object:
         return all(isinstance(entry, str) for entry in value)  # the objects that Keras takes
@@ -42,32 +36,31 @@ def is_dataset(value: Any) -> bool:
 
 def is_loader(value: Any) -> bool:
     """Whether a value is a loader of another framework that Keras takes."""
-    is_grain = getattr(data_adapters, "is_grain_dataset", lambda value: False)  # later than Keras 3.8
-    return data_adapters.is_torch_dataloader(value) or is_grain(value)
+    return keras_data.is_loader_for_fit(value)
 
 
 def cut(value: Any, start: int, stop: int) -> Any:
     """The rows of an array from `start` up to `stop`, in Keras's dtype, as Keras cuts them."""
-    return array_slicing.convert_to_sliceable(value)[start:stop]
+    return keras_data.slice_rows(value, start, stop)
 
 
 def resident(value: Any) -> Any:
     """The array as the tensor that Keras's own pipeline would make of it, so that both can share one."""
     with tf.device("CPU:0"):
-        value = array_slicing.convert_to_sliceable(value, target_backend="tensorflow")
-        if isinstance(value, array_slicing.TensorflowSparseWrapper):
+        value = keras_data.to_pipeline_array(value)
+        if keras_data.is_sparse_rows(value):
             return value.sparse
-        return value if data_adapter_utils.is_tensorflow_tensor(value) else tf.convert_to_tensor(value)
+        return value if keras_data.is_tensorflow_tensor(value) else tf.convert_to_tensor(value)
 
 
 def column(tensor: Any) -> Any:
     """A tensor as a column that rows are gathered from again and again."""
-    return array_slicing.to_tensorflow_sparse_wrapper(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
+    return keras_data.to_sparse_rows(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
 
 
 def kind(column: Any) -> str:
     """What compiled steps depend on in a column: kind, dtype and shape of a row."""
-    column = column.sparse if isinstance(column, array_slicing.TensorflowSparseWrapper) else column
+    column = column.sparse if keras_data.is_sparse_rows(column) else column
     return f"{type(column).__name__} {column.dtype} {tuple(column.shape[1:])}"
 
 
@@ -80,14 +73,27 @@ def gather(tensor: Any, positions: Any) -> Any:
     """Rows of a tensor, or of a column."""
     positions = tf.convert_to_tensor(positions)
     if isinstance(tensor, tf.SparseTensor):
-        tensor = array_slicing.to_tensorflow_sparse_wrapper(tensor)
-    if isinstance(tensor, array_slicing.TensorflowSparseWrapper):
-        return array_slicing.slice_tensorflow_sparse_wrapper(tensor, positions)
+        tensor = keras_data.to_sparse_rows(tensor)
+    if keras_data.is_sparse_rows(tensor):
+        return keras_data.gather_sparse_rows(tensor, positions)
     gathered = tf.gather(tensor, positions)
     if isinstance(gathered, tf.RaggedTensor):  # it forgets how many rows it has, where that is static
         splits = tf.ensure_shape(gathered.row_splits, [None if n is None else n + 1 for n in positions.shape])
         gathered = tf.RaggedTensor.from_row_splits(gathered.values, splits, validate=False)
     return gathered
+
+
+def with_rows(tensor: Any, rows: int) -> Any:
+    """Give a tensor that lost its static number of rows that number, checked when it runs; others stay as they are."""
+    if not isinstance(tensor, tf.Tensor) or tensor.shape.rank in (None, 0) or tensor.shape[0] is not None:
+        return tensor
+    known = tf.ensure_shape(tensor, (rows, *tensor.shape[1:]))
+    mask, logits = keras_internals.get_mask(tensor), keras_internals.get_logits(tensor)
+    if mask is not None:
+        keras_internals.set_mask(known, with_rows(mask, rows))
+    if logits is not None:
+        keras_internals.set_logits(known, with_rows(logits, rows))
+    return known
 
 
 def concatenate(parts: Any) -> Any:
@@ -104,15 +110,6 @@ def _join(*tensors: Any) -> Any:
 def rows(tensor: Any, start: int, stop: int) -> Any:
     """The rows of a tensor from `start` up to `stop`."""
     return gather(tensor, tf.range(start, stop)) if isinstance(tensor, tf.SparseTensor) else tensor[start:stop]
-
-
-def can_be_joined(iterator: Any) -> bool:
-    """Whether all batches of an iterator have rows of one shape; rows of ragged tensors always have."""
-    specs = tf.nest.flatten(iterator.element_spec)
-    return all(
-        not isinstance(spec, (tf.TensorSpec, tf.SparseTensorSpec)) or (spec.shape.rank and all(spec.shape[1:]))
-        for spec in specs
-    )
 
 
 def without_optionals(batch: Any) -> Any:
@@ -137,7 +134,7 @@ class Reading:
         if getattr(x, "persistent_workers", False):  # a loader of torch's that has one iterator at a time
             x = copy.copy(x)
             x._iterator = None
-        self._adapter = data_adapters.get_data_adapter(x=x, class_weight=class_weight)
+        self._adapter = keras_data.data_adapter(x, class_weight=class_weight)
         self._adapter.on_epoch_begin()
         self._iterator = iter(self._adapter.get_tf_dataset().repeat())
 
@@ -148,3 +145,29 @@ class Reading:
         """Stop reading."""
         self._iterator = None
         self._adapter.on_epoch_end()
+
+
+def reading_of(iterator: Any) -> Callable | None:
+    """Return `again(seed)`, which makes a second reading of the data that Keras's iterator reads; None if it can't."""
+    dataset = getattr(iterator, "_dataset", None)  # TensorFlow's reference that keeps the data set alive
+    if not isinstance(dataset, tf.data.Dataset):
+        return None
+    return lambda seed: DatasetReading(dataset)
+
+
+class DatasetReading:
+    """A reading of a data set, pass after pass.
+
+    Args:
+        dataset: what Keras's adapter made of the user's data.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        self._iterator = iter(dataset.repeat())
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._iterator = None

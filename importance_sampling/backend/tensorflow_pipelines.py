@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers import data_adapters
 
+from importance_sampling.backend import keras_data
 from importance_sampling.backend.tensorflow_data import gather
 
 PREFETCHED_POOLS = 2
@@ -32,8 +32,8 @@ def passes(source: Any, batch_size: int, shuffle: bool | str, note: Callable | N
     """
     rows, whole = source.num_rows, source.num_rows // batch_size
     by_batch = shuffle == "batch"  # Keras shuffles within the batches then; what it hands out are those, joined here
-    numbers = data_adapters.get_data_adapter(
-        x=np.arange(rows, dtype="int64"), batch_size=batch_size if by_batch else rows, shuffle=shuffle
+    numbers = keras_data.data_adapter(
+        np.arange(rows, dtype="int64"), batch_size=batch_size if by_batch else rows, shuffle=shuffle
     )
     orders = numbers.get_tf_dataset()
     if by_batch:

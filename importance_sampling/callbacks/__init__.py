@@ -1,4 +1,4 @@
-"""Keras callbacks for the `callbacks` of a trainer's `fit`: what was drawn, by sample and in TensorBoard."""
+"""Keras callbacks for a trainer's `fit`: record the draws of every sample, write to TensorBoard, measure the time."""
 
 from importance_sampling.callbacks.base import SamplingCallback
 from importance_sampling.callbacks.recorder import SamplingRecorder

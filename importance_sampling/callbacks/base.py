@@ -1,7 +1,6 @@
-"""A Keras callback that is told what is drawn, and how a trainer's `fit` finds it and tells it.
+"""The base class of Keras callbacks that receive the samples drawn, and their connection to a trainer's `fit`.
 
-It is told directly, not by a signal: a signal has no `fit` of its own, and another trainer's draws would be heard with
-it. No source. Nothing is recorded here.
+Callbacks are called directly, not by signals: a signal would also deliver the draws of other trainers.
 """
 
 from __future__ import annotations
@@ -15,68 +14,76 @@ import keras
 
 
 class SamplingCallback(keras.callbacks.Callback):
-    """A callback that a trainer's `fit` tells what it draws. To subclass, fill in what it is to be told.
+    """A Keras callback that receives samples and scores from a trainer's `fit`.
+
+    A subclass implements `on_sample` or `on_scores`, or both, beside any of Keras's hooks.
 
     Attributes:
-        on_sample: `on_sample(sampler, indices, weights, scores)`, as the argument of `fit`; None (default): not told.
-        on_scores: `on_scores(sampler, scores)`, as the argument of `fit`; None (default): not told.
-        needs_rows: bool, default False; whether `on_sample` is of no use without the numbers of the rows. It is told of
-            plain steps too then; the order of every pass is noted for it.
+        on_sample: `on_sample(sampler, indices, weights, scores)`, called after every importance step, and after every
+            uniform step if `needs_rows` is True; None (default): not called. Indices are int `(b,)`; weights and scores
+            float32 `(b,)`. In uniform steps weights are 1 and scores NaN.
+        on_scores: `on_scores(sampler, scores)`, called with the scores of candidates, float32 `(n,)`; None (default):
+            not called.
+        needs_rows: bool, default False. True: row indices are required, so `fit` refuses streams and records the order
+            of each epoch.
 
     Example:
-        >>> class Largest(SamplingCallback):
+        >>> class LargestWeight(SamplingCallback):
         ...     weight = 0.0
         ...     def on_sample(self, sampler, indices, weights, scores):
         ...         self.weight = max(self.weight, weights.max())
     """
 
-    async_safe = True  # without hooks of batches, Keras need not read its logs for it
+    async_safe = True  # has no batch hooks, so Keras need not wait for the logs of a batch
     on_sample: Callable | None = None
     on_scores: Callable | None = None
     needs_rows = False
     _figures: Callable | None = None
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
-        """A trainer's `fit` begins.
+        """Prepare for a trainer's `fit`, which calls this method before training.
 
         Args:
-            num_rows: int, rows of the training set; None where rows have no numbers.
-            figures: returns `score`, `tau` and `importance` as History has them, read anew.
+            num_rows: int, the number of rows of the training set; None if the data have no row indices.
+            figures: returns the current `score`, `tau` and `importance`, as in History.
         """
         self._figures = figures
 
     def disconnect(self) -> None:
-        """The `fit` has ended, however it ended."""
+        """Release what `connect` set. A trainer's `fit` calls this method at its end, also after an error."""
         self._figures = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Warn where nobody will tell it anything."""
+        """Warn if training was started by `model.fit` instead of a trainer's `fit`."""
         if self._figures is None:
             name = type(self).__name__
             warnings.warn(
-                f"{name} hears nothing of what is drawn: it must be among the callbacks of a trainer's `fit`, such as "
+                f"{name} receives no samples: pass it to the `callbacks` of a trainer's `fit`, such as "
                 f"`ImportanceTraining(model).fit(..., callbacks=[{name}(...)])`. Received: the `fit` of a model",
                 stacklevel=2,
             )
 
 
 def sampling_callbacks(callbacks: Sequence[Any]) -> list[SamplingCallback]:
-    """Those that are to be told, each once."""
-    return list(dict.fromkeys(callback for callback in callbacks if isinstance(callback, SamplingCallback)))
+    """Return the `SamplingCallback`s among callbacks, without duplicates."""
+    return list({id(callback): callback for callback in callbacks if isinstance(callback, SamplingCallback)}.values())
 
 
 @contextlib.contextmanager
-def connected(callbacks: Sequence[SamplingCallback], source: Any, reason: str | None, reporter: Any) -> Iterator[None]:
-    """Tell callbacks of a `fit` that begins, and of its end.
+def connected(
+    callbacks: Sequence[SamplingCallback], source: Any, reason: str | None, reporter: Any, warn: Callable[[str], None]
+) -> Iterator[None]:
+    """Connect callbacks for the duration of a `fit`.
 
     Args:
-        callbacks: as `sampling_callbacks` returns them.
-        source: of the data, None where there is none.
-        reason: why there can be no importance sampling, None if there can.
+        callbacks: as returned by `sampling_callbacks`.
+        source: the source of the training data, or None.
+        reason: the reason why importance sampling is impossible, or None.
         reporter: a `Reporter`.
+        warn: called with the warning if a callback can't record anything.
 
     Raises:
-        ValueError: rows must have numbers for one of them, and have none.
+        ValueError: a callback needs row indices, and the data have none.
     """
 
     def figures() -> dict[str, float]:
@@ -86,21 +93,20 @@ def connected(callbacks: Sequence[SamplingCallback], source: Any, reason: str | 
     num_rows = source.num_rows if source is not None and source.has_rows else None
     for callback in callbacks:
         if callback.needs_rows and num_rows is None:
-            _without_rows(type(callback).__name__, source, reason)
-    try:
+            _refuse_without_rows(type(callback).__name__, source, reason, warn)
+    with contextlib.ExitStack() as stack:
         for callback in callbacks:
+            stack.callback(callback.disconnect)  # also if another one raises, or this one while it connects
             callback.connect(num_rows, figures)
         yield
-    finally:
-        for callback in callbacks:
-            callback.disconnect()
 
 
-def _without_rows(name: str, source: Any, reason: str | None) -> None:
+def _refuse_without_rows(name: str, source: Any, reason: str | None, warn: Callable[[str], None]) -> None:
+    """Raise for a stream; warn if the library doesn't read the data at all."""
     if source is not None:
         raise ValueError(
-            f"{name} needs data whose rows have numbers: arrays, memory maps, a dataset. Leave it out for streams "
+            f"{name} needs row indices: pass arrays, memory maps or a dataset, or leave the callback out for streams "
             "(tf.data, `PyDataset`, loaders, generators). Received: `x` that is a stream"
         )
-    if reason is not None:  # else Keras is about to refuse the data
-        warnings.warn(f"{name} records nothing: {reason}.", stacklevel=5)
+    if reason is not None:  # without a reason, Keras raises an error for the data
+        warn(f"{name} records nothing: {reason}.")

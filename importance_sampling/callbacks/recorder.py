@@ -1,7 +1,6 @@
-"""Records what was drawn of every sample of the training set: how often, by what score, with what weights.
+"""Record the draws, scores and weights of every sample of the training set.
 
-A sample that is drawn again and again is hard, rare, or wrongly labelled: worth a look. No source. Nothing is drawn
-here, neither samples nor pictures; those are in `plotting`.
+Samples that are drawn often are hard, rare or wrongly labelled. `plotting` shows them.
 """
 
 from __future__ import annotations
@@ -13,38 +12,39 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.callbacks.base import SamplingCallback
-from importance_sampling.callbacks.epoch import EpochDraws
+from importance_sampling.callbacks.epoch_draws import EpochDraws
 
-AT_A_TIME = 64  # batches: what runs between two steps runs slowly, as caches are full of the model's
+BATCHES_PER_COUNT = 64  # between two steps the CPU caches hold the model's data, so that single counts are slow
 
 
 class SamplingRecorder(SamplingCallback):
-    """Per sample of the training set: how often it was drawn, its scores when it was, the sum of its weights.
+    """Count, per sample of the training set, its draws, its last score and the sum of its weights.
 
-    Put it into the `callbacks` of a trainer's `fit`, of as many `fit`s as you like: it goes on counting. Rows count
-    from 0 in the order of the data that were handed over, without the rows of `validation_split`. A plain step draws
-    its rows once, with weights of 1 and without scores. Scores are those that samples were drawn by, as the sampler
-    knew them then; those that it drew and those that it passed over are known to it, only the former to the recorder.
+    Pass it to the `callbacks` of one or several `fit`s of trainers. Counts continue from one `fit` to the next. Row
+    indices are positions in the training data, without the rows of `validation_split`. A uniform step counts each of
+    its samples once, with a weight of 1 and no score. Scores are the predicted scores that a sample was drawn by;
+    scores of candidates that were not drawn are not recorded.
 
-    It costs 20 bytes a sample, up to 24 more for the order of the rows while `fit` runs, and little time: batches are
-    counted many at a time.
+    Cost: 20 bytes per sample, up to 24 more for the order of an epoch during `fit`, and little time, since many batches
+    are counted at once.
 
     Attributes:
-        draws: int64 `(rows,)`, how often each was drawn.
-        weights: float64 `(rows,)`, the sum of its weights.
-        last_score: float32 `(rows,)`, by which it was drawn last; NaN where it never was by a score.
-        score_quantiles: float64 `(epochs, 5)`, the 5, 25, 50, 75 and 95 % quantiles of the scores in each epoch, as a
-            fair sample has them, and `weight_quantiles` those of the weights drawn; NaN where no importance step was
-            taken. Of long epochs the last 512 importance steps count.
+        draws: int64 `(rows,)`, the number of draws.
+        weights: float64 `(rows,)`, the sum of the weights.
+        last_score: float32 `(rows,)`, the last score that the sample was drawn by; NaN if there is none.
+        score_quantiles: float64 `(epochs, 5)`, the 5, 25, 50, 75 and 95 % quantiles of the scores of each epoch, as
+            estimated for the whole training set; NaN for epochs without importance steps. At most the last 512
+            importance steps of an epoch are used.
+        weight_quantiles: float64 `(epochs, 5)`, the same quantiles of the weights of the drawn samples.
 
     Raises:
-        ValueError: in `fit`, data whose rows have no numbers (streams), or another number of rows than before.
+        ValueError: in `fit`, the data have no row indices (streams), or another number of rows than before.
 
     Example:
         >>> recorder = SamplingRecorder()
         >>> ImportanceTraining(model).fit(x_train, y_train, epochs=10, callbacks=[recorder])
         >>> hardest = np.argsort(-recorder.draws)[:100]
-        >>> recorder.save("drawn.csv")
+        >>> recorder.save("draws.csv")
     """
 
     needs_rows = True
@@ -59,67 +59,67 @@ class SamplingRecorder(SamplingCallback):
         self._epoch = EpochDraws()
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
-        """Make room for the rows of a `fit`, or go on with those that there are."""
+        """Allocate the counts at the first `fit`, and check the number of rows at later ones."""
         if num_rows is not None and not len(self._draws):
             self._draws, self._weights = np.zeros(num_rows, "int64"), np.zeros(num_rows, "float64")
             self._last_score = np.full(num_rows, np.nan, "float32")
         elif num_rows not in (None, len(self._draws)):
             raise ValueError(
-                "A SamplingRecorder goes on with the training set that it knows: use a new one for another. "
+                "A SamplingRecorder records a single training set. Use a new one for another training set. "
                 f"Received: {num_rows} rows, after {len(self._draws)}"
             )
         super().connect(num_rows, figures)
 
     def on_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
-        """Take note of a batch; many are counted at a time."""
+        """Record a batch."""
         self._uncounted.append((indices, weights, scores))
-        if len(self._uncounted) >= AT_A_TIME:
+        if len(self._uncounted) >= BATCHES_PER_COUNT:
             self._count()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Begin an epoch's quantiles."""
-        self._count()  # what an epoch left that was broken off
-        self._epoch.begin()
+        """Reset the quantiles of the epoch."""
+        self._count()  # batches of an epoch that was interrupted
+        self._epoch.reset()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keep an epoch's quantiles."""
+        """Record the quantiles of the epoch."""
         self._count()
         self._quantiles.append(self._epoch.quantiles())
 
     @property
     def draws(self) -> np.ndarray:
-        """How often each was drawn."""
+        """The number of draws, int64 `(rows,)`."""
         self._count()
         return self._draws
 
     @property
     def weights(self) -> np.ndarray:
-        """The sums of their weights."""
+        """The sum of the weights, float64 `(rows,)`."""
         self._count()
         return self._weights
 
     @property
     def last_score(self) -> np.ndarray:
-        """By which each was drawn last."""
+        """The last score that the sample was drawn by, float32 `(rows,)`."""
         self._count()
         return self._last_score
 
     @property
     def score_quantiles(self) -> np.ndarray:
-        """Of the scores, by epoch."""
+        """The quantiles of the scores, float64 `(epochs, 5)`."""
         return np.array([scores for scores, _ in self._quantiles])
 
     @property
     def weight_quantiles(self) -> np.ndarray:
-        """Of the weights, by epoch."""
+        """The quantiles of the weights, float64 `(epochs, 5)`."""
         return np.array([weights for _, weights in self._quantiles])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """`draws`, `weights` and `last_score` by name."""
+        """Return `draws`, `weights` and `last_score` by name."""
         return dict(draws=self.draws, weights=self.weights, last_score=self.last_score)
 
     def frame(self) -> Any:
-        """The same as a `pandas.DataFrame`, indexed by `row`.
+        """Return `arrays` as a `pandas.DataFrame` with the index `row`.
 
         Raises:
             ImportError: pandas isn't installed.
@@ -127,7 +127,7 @@ class SamplingRecorder(SamplingCallback):
         try:
             import pandas
         except ImportError as error:
-            raise ImportError("`frame` needs pandas: pip install pandas. `arrays` does without") from error
+            raise ImportError("`frame` needs pandas: pip install pandas. `arrays` works without it") from error
         frame = pandas.DataFrame(self.arrays())
         frame.index.name = "row"
         return frame
@@ -136,10 +136,11 @@ class SamplingRecorder(SamplingCallback):
         """Write `arrays` to a file.
 
         Args:
-            path: ends in `.npz`, for `numpy.load`, or in `.csv`: a line a row, empty where there is no score.
+            path: ends in `.npz`, for `numpy.load`; or in `.csv`, with a line per row and an empty field if there is no
+                score.
 
         Raises:
-            ValueError: the path ends otherwise.
+            ValueError: the path has another ending.
         """
         path = Path(path)
         if path.suffix == ".npz":
@@ -154,7 +155,7 @@ class SamplingRecorder(SamplingCallback):
             raise ValueError(f"`path` must end in .npz or .csv. Received: path={str(path)!r}")
 
     def _count(self) -> None:
-        """Add up the batches that were taken note of."""
+        """Add the uncounted batches to the counts."""
         if not self._uncounted:
             return
         batches, self._uncounted = self._uncounted, []
@@ -162,6 +163,6 @@ class SamplingRecorder(SamplingCallback):
         np.add.at(self._draws, indices, 1)
         np.add.at(self._weights, indices, weights.astype("float64"))
         known = np.isfinite(scores)
-        self._last_score[indices[known]] = scores[known]  # of several of a row, the last
+        self._last_score[indices[known]] = scores[known]  # NumPy assigns the last of several values of a row
         for _, weights, scores in batches:
             self._epoch.add(weights, scores)

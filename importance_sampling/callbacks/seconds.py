@@ -1,7 +1,6 @@
-"""Seconds of training in the logs of epochs, so that History can be drawn over time.
+"""Add the seconds of training to the logs, so that History can be plotted over time.
 
-Validation doesn't count. It times a `fit` as it is, compilation and the machine's moods included;
-`comparison.Clock` is for fair comparisons.
+The time includes compilation and excludes validation. `comparison.Clock` compares trainers at equal times.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ import keras
 
 
 class TrainingSeconds(keras.callbacks.Callback):
-    """Adds `seconds`, of training since the first `fit` began, to the logs of every epoch, and so to History.
+    """Add `seconds` to the logs of every epoch: the seconds of training since the first `fit` began.
+
+    The logs of an epoch are in History. Time between two `fit`s, and time of validation, doesn't count.
 
     Example:
         >>> history = trainer.fit(x_train, y_train, epochs=10, callbacks=[TrainingSeconds()])
@@ -22,29 +23,29 @@ class TrainingSeconds(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._seconds = 0.0
-        self._started: float | None = None  # None outside a `fit`
+        self._started: float | None = None  # None outside `fit`
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Start."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        """Stop for a validation."""
+        """Stop the clock for validation."""
         if self._started is not None:
             self._seconds += time.perf_counter() - self._started
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        """Go on."""
+        """Restart the clock after validation."""
         if self._started is not None:
             self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Tell."""
+        """Add the seconds to the logs."""
         now = time.perf_counter()
         self._seconds, self._started = self._seconds + now - self._started, now
         if logs is not None:
             logs["seconds"] = self._seconds
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """What comes after doesn't count."""
+        """Stop the clock."""
         self._started = None

@@ -1,4 +1,4 @@
-"""Figures of importance sampling in TensorBoard, an epoch at a time. No source; it computes no score."""
+"""Write quantities of importance sampling for TensorBoard, after each epoch."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.callbacks.base import SamplingCallback
-from importance_sampling.callbacks.epoch import EpochDraws
+from importance_sampling.callbacks.epoch_draws import EpochDraws
 
 DESCRIPTIONS = {
-    "tau": "How unequal the scores are, 1 when all are equal; a moving average.",
+    "tau": "Inequality of the scores, 1 if all are equal; a moving average.",
     "importance share": "Share of the epoch's steps that were importance steps.",
     "mean score": "Mean score of the candidates; a moving average.",
     "effective sample size": "Of a batch, in samples, (sum w)^2 / sum w^2; mean over the epoch's importance steps.",
-    "scores": "Of the samples that importance steps drew.",
+    "scores": "Scores of the samples that importance steps drew.",
     "weights": "Importance weights of the samples that importance steps drew.",
 }
 
 
 class SamplingTensorBoard(SamplingCallback):
-    """Writes tau, the share of importance steps, effective sample size, and histograms of scores and weights.
+    """Write tau, the share of importance steps, the effective sample size, and histograms of scores and weights.
 
-    After every epoch, under the tags `importance/...`; what wasn't measured in an epoch isn't written. Histograms are
-    of the last 512 importance steps. The step is the number of the epoch, as for Keras's own TensorBoard callback;
-    a `fit` that begins with 0 again goes on where the one before it ended. Works with streams too.
+    The tags are `importance/...`, written after each epoch. Quantities that were not measured in an epoch are not
+    written. Histograms are of the epoch's last 512 importance steps. TensorBoard's step is the number of the epoch, as
+    in Keras's TensorBoard callback; if a later `fit` begins at epoch 0 again, it continues after the last step. All
+    kinds of data are supported, streams too.
 
     Args:
-        log_dir: a folder, which `tensorboard --logdir` is to be given.
+        log_dir: the folder for `tensorboard --logdir`, default "logs".
 
     Raises:
-        ImportError: when training begins, TensorBoard isn't installed.
+        ImportError: in `fit`, TensorBoard isn't installed.
 
     Example:
         >>> ImportanceTraining(model).fit(x_train, y_train, callbacks=[SamplingTensorBoard("logs/run1")])
@@ -43,7 +44,7 @@ class SamplingTensorBoard(SamplingCallback):
         super().__init__()
         self.log_dir = Path(log_dir)
         self._writer: Any = None
-        self._step = -1  # of TensorBoard's, written last
+        self._step = -1  # TensorBoard's step of the last epoch
         self._epoch = EpochDraws()
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
@@ -59,15 +60,15 @@ class SamplingTensorBoard(SamplingCallback):
         super().disconnect()
 
     def on_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
-        """Keep a batch that was drawn by score."""
+        """Add the batch of an importance step to the histograms."""
         self._epoch.add(weights, scores)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Begin anew."""
-        self._epoch.begin()
+        """Reset the histograms."""
+        self._epoch.reset()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write."""
+        """Write the quantities of the epoch."""
         if self._figures is None:
             return
         self._step = max(epoch, self._step + 1)

@@ -1,10 +1,13 @@
-"""Train one model in several ways for the same seconds, cost or steps, and see how far each gets."""
+"""Compare ways to train a model, with equal initial weights and equal budgets of seconds, cost or steps."""
+
+import warnings
+from typing import Any
 
 from importance_sampling.comparison.clock import Clock, Evaluation, Point, forward_equivalents
 from importance_sampling.comparison.data import Data
-from importance_sampling.comparison.picture import Panel, draw
+from importance_sampling.comparison.equal_budget import fit_of, identical_models, train
+from importance_sampling.comparison.plot import Panel, draw
 from importance_sampling.comparison.task import Budget, Task, check, compare
-from importance_sampling.comparison.training import alike, fit_of, train
 
 __all__ = [
     "Budget",
@@ -14,11 +17,20 @@ __all__ = [
     "Panel",
     "Point",
     "Task",
-    "alike",
     "check",
     "compare",
     "draw",
     "fit_of",
     "forward_equivalents",
+    "identical_models",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "alike":
+        warnings.warn(
+            "`comparison.alike` is deprecated: use `comparison.identical_models`.", DeprecationWarning, stacklevel=2
+        )
+        return identical_models
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
-"""What is trained on and what is tested on."""
+"""Training and test data of a comparison."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ from importance_sampling.datasets import BaseDataset
 from importance_sampling.fronts import arrays_of
 from importance_sampling.sources.stores import is_store
 
-MOST = 2**30  # bytes of x that are read whole
+MAX_BYTES = 2**30  # of x; larger training sets aren't loaded into memory
 TEST_ROWS = 20000
 
 
 class Data(NamedTuple):
-    """Arrays whose first axis is the row; x_train and y_train may be such that are read as rows are asked for."""
+    """Arrays of training and test samples. x_train and y_train can be lazily read arrays."""
 
     x_train: Any
     y_train: Any
@@ -26,48 +27,57 @@ class Data(NamedTuple):
 
     @classmethod
     def of(cls, dataset: BaseDataset) -> Data:
-        """The rows of a data set: of the test rows the first 20,000; training rows whole up to 1 GB, else as asked for.
+        """Return the samples of a dataset.
+
+        Training samples are loaded into memory up to 1 GiB of x; a larger training set is read lazily. At most the
+        first 20,000 test samples are used.
 
         Example:
             >>> Data.of(CanevetICML2016(N=64)).x_train.shape
             (2745, 2)
         """
         train = arrays_of(dataset.train_data)
-        if np.prod(train[0].shape) * train[0].dtype.itemsize <= MOST:
+        if np.prod(train[0].shape) * train[0].dtype.itemsize <= MAX_BYTES:
             train = dataset.train_data[:]
         return cls(*train, *dataset.test_data[:TEST_ROWS])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row of x."""
+        """The shape of one sample of x."""
         return tuple(self.x_train.shape[1:])
 
     @property
     def output_size(self) -> int:
-        """The columns of y."""
+        """The number of columns of y."""
         return int(self.y_train.shape[-1])
 
     @property
     def in_memory(self) -> bool:
-        """Whether training rows are in memory."""
+        """True if the training samples are in memory."""
         return not is_store(self.x_train)
 
-    def resident(self) -> Data:
-        """The same as tensors, so that everybody who trains on them shares one copy; what isn't in memory stays so."""
+    def as_tensors(self) -> Data:
+        """Return the data as tensors, which several models can share. Lazily read arrays are unchanged."""
         return Data(*(part if is_store(part) else backend.resident(part) for part in self))
 
+    def resident(self) -> Data:
+        """Deprecated: use `as_tensors`."""
+        warnings.warn("`Data.resident` is deprecated: use `Data.as_tensors`.", DeprecationWarning, stacklevel=2)
+        return self.as_tensors()
+
     def first(self, rows: int) -> Data:
-        """The first so many rows of either set."""
+        """Return the first `rows` samples of both sets."""
         return Data(*(part[:rows] for part in self))
 
     def thinned(self, most: Mapping[int, int]) -> Data:
-        """The same with some classes made rare in training: the test set stays whole.
+        """Reduce the training samples of some classes. The test set is unchanged.
 
         Args:
-            most: from a class to how many of its training rows stay, the first ones. y must be one-hot.
+            most: mapping from a class to its maximum number of training samples; the first ones are kept. y must be
+                one-hot.
         """
         labels = np.asarray(self.y_train).argmax(axis=1)
-        kept = np.ones(len(labels), bool)
+        selected = np.ones(len(labels), bool)
         for label, rows in most.items():
-            kept[np.flatnonzero(labels == label)[rows:]] = False
-        return Data(self.x_train[kept], self.y_train[kept], self.x_test, self.y_test)
+            selected[np.flatnonzero(labels == label)[rows:]] = False
+        return Data(self.x_train[selected], self.y_train[selected], self.x_test, self.y_test)

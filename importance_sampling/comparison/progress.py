@@ -1,4 +1,4 @@
-"""Shows how far a comparison is: on a terminal one line that is written over, elsewhere a line a finished way."""
+"""Progress output of a comparison: one line that is updated on a terminal, otherwise one line per finished way."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from importance_sampling.comparison.clock import Clock
 
 
 class Progress:
-    """What is shown of a task's runs.
+    """Prints the progress of the runs of a task.
 
     Args:
-        task: str, its name.
-        unit: of the test error.
-        to: where to; None: standard error.
+        task: str, the name of the task.
+        unit: str, the unit of the test error, default "%".
+        stream: text stream to write to; None (default) means standard error.
     """
 
-    def __init__(self, task: str, unit: str = "%", to: TextIO | None = None):
-        self.task, self.unit, self.to = task, unit, to or sys.stderr
+    def __init__(self, task: str, unit: str = "%", stream: TextIO | None = None):
+        self.task, self.unit, self.stream = task, unit, stream or sys.stderr
         self._width = 0
 
-    def measured(self, way: str, seed: int, clock: Clock) -> None:
-        """A measurement of a way that is under way."""
-        if self.to.isatty():
-            self._over(f"{self.task}, seed {seed}, {way}: {told(clock, self.unit)}", end="")
+    def show_measurement(self, way: str, seed: int, clock: Clock) -> None:
+        """Print the latest measurement of an unfinished run; only on a terminal."""
+        if self.stream.isatty():
+            self._overwrite(f"{self.task}, seed {seed}, {way}: {status(clock, self.unit)}", end="")
 
-    def done(self, run: Mapping) -> None:
-        """A way that has finished."""
+    def show_result(self, run: Mapping) -> None:
+        """Print the result of a finished run."""
         last = run["points"][-1]
-        self._over(
+        self._overwrite(
             f"{self.task}, seed {run['seed']}, {run['way']}: done, {run['steps']} steps in {run['seconds']:.1f} s, "
             f"training loss {last['train_loss']:.4g}, test error {last['test_error']:.2f} {self.unit}",
             end="\n",
         )
 
-    def _over(self, line: str, end: str) -> None:
+    def _overwrite(self, line: str, end: str) -> None:
         width, self._width = self._width, 0 if end else len(line)
-        start = "\r" if self.to.isatty() else ""
-        self.to.write(f"{start}{line:{width}}{end}")
-        self.to.flush()
+        start = "\r" if self.stream.isatty() else ""
+        self.stream.write(f"{start}{line:{width}}{end}")
+        self.stream.flush()
 
 
-def told(clock: Clock, unit: str = "%") -> str:
-    """Where a clock stands, and what it measured last."""
+def status(clock: Clock, unit: str = "%") -> str:
+    """Return the spent budget and the latest measurement of a clock as text."""
     last = clock.points[-1]
     return (
         f"{clock.spent:.3g} of {clock.budget:g} {clock.by}, training loss {last.train_loss:.4g}, "

@@ -1,8 +1,8 @@
-"""The language of the command line: a name with its options, and what is put around it.
+"""Parser of the specifications on the command line: a name with options, and names of wrappers with options.
 
     NAME[,option=value]...[+NAME[,option=value]...]...
 
-Values are Python's literals, `inf`, or else text. Which names there are is the `catalogue`'s business.
+A value is a Python literal, a float such as `inf`, or text. The module `registry` defines the names.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ class Part(NamedTuple):
 
 
 def parse(text: str) -> list[Part]:
-    """The parts of a text, in their order.
+    """Parse a specification into its parts.
 
     Args:
-        text: str.
+        text: str, the specification.
+
+    Returns:
+        List of `Part`, in the order of the text.
 
     Raises:
-        ValueError: an option has no value, or a part no name.
+        ValueError: an option has no value, or a part has no name.
 
     Example:
         >>> parse("cifar10+augmented,N=100000,horizontal_flip=True")
@@ -37,49 +40,52 @@ def parse(text: str) -> list[Part]:
     return [_part(part, text) for part in _split(text, "+")]
 
 
-def call(part: Part, known: Mapping[str, Callable], kind: str, *given: Any, **fixed: Any) -> Any:
-    """Call what a part names with its options.
+def call(part: Part, registry: Mapping[str, Callable], category: str, *args: Any, **fixed: Any) -> Any:
+    """Call the function or class that a part names, with the options of the part.
 
     Args:
         part: `Part`.
-        known: from names to what is called.
-        kind: str, what these are, for the errors.
-        *given: what they are called with ahead of the options.
-        **fixed: arguments that are no options, for those that take them.
+        registry: mapping from names to functions or classes.
+        category: str, the name of the entries of `registry`, for error messages.
+        *args: positional arguments before the options.
+        **fixed: keyword arguments that can't be set by options; passed only if the function accepts them.
 
     Raises:
-        ValueError: the name or an option isn't known, or what is called raised one.
+        ValueError: the name or an option is unknown, or the function raises a ValueError.
     """
-    taken = options_of(lookup(part.name, known, kind), len(given))
-    names = [name for name in taken if name not in fixed]
+    accepted = options_of(lookup(part.name, registry, category), len(args))
+    names = [name for name in accepted if name not in fixed]
     if unknown := [name for name in part.options if name not in names]:
         raise ValueError(
-            f"{part.name} has no option `{unknown[0]}`; it has {', '.join(names) or 'none'}. "
+            f"{part.name} has no option `{unknown[0]}`. Its options: {', '.join(names) or 'none'}. "
             f"Received: {unknown[0]}={part.options[unknown[0]]!r}"
         )
-    return known[part.name](*given, **part.options, **{name: fixed[name] for name in fixed if name in taken})
+    return registry[part.name](*args, **part.options, **{name: fixed[name] for name in fixed if name in accepted})
 
 
-def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
-    """What has that name.
+def lookup(name: str, registry: Mapping[str, Any], category: str) -> Any:
+    """Return the entry of a name.
 
     Raises:
-        ValueError: nothing has.
+        ValueError: the name is unknown.
     """
-    if name not in known:
-        raise ValueError(f"The {kind} must be one of {', '.join(known)}. Received: {name!r}")
-    return known[name]
+    if name not in registry:
+        raise ValueError(f"The {category} must be one of {', '.join(registry)}. Received: {name!r}")
+    return registry[name]
 
 
-def options_of(function: Callable, given: int = 0) -> dict[str, inspect.Parameter]:
-    """The options of a function or class: its named arguments but the first few, those of a base's `**options` too."""
-    arguments = list(inspect.signature(function).parameters.values())[given:]
-    found = {one.name: one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    if inspect.isclass(function) and any(one.kind is one.VAR_KEYWORD for one in arguments):
+def options_of(function: Callable, num_args: int = 0) -> dict[str, inspect.Parameter]:
+    """Return the options of a function or class: its named parameters, without the first `num_args`.
+
+    If a class has a `**` parameter, the keyword-only parameters of its base classes are included.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[num_args:]
+    options = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if inspect.isclass(function) and any(p.kind is p.VAR_KEYWORD for p in parameters):
         for base in function.__mro__[1:-1]:
-            more = inspect.signature(base).parameters.values()
-            found = {one.name: one for one in more if one.kind is one.KEYWORD_ONLY} | found
-    return found
+            inherited = inspect.signature(base).parameters.values()
+            options = {p.name: p for p in inherited if p.kind is p.KEYWORD_ONLY} | options
+    return options
 
 
 def _part(part: str, text: str) -> Part:
@@ -88,17 +94,15 @@ def _part(part: str, text: str) -> Part:
     for pair in pairs:
         option, equals, value = pair.partition("=")
         if not equals or not option.strip():
-            raise ValueError(
-                f"Options are written option=value, after the name and a comma. Received: {pair!r} in {text!r}"
-            )
+            raise ValueError(f"Write options as option=value, separated by commas. Received: {pair!r} in {text!r}")
         options[option.strip()] = _value(value.strip())
     if not name.strip():
-        raise ValueError(f"A name is missing. Received: {text!r}")
+        raise ValueError(f"Write a name before the options. Received: {text!r}")
     return Part(name.strip(), options)
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split where it isn't between brackets, nor in a number such as 1e+3."""
+    """Split at a separator that isn't inside brackets or part of a number such as 1e+3."""
     return re.split(rf"(?<![0-9]e){re.escape(separator)}(?![^(\[]*[)\]])", text)
 
 

@@ -1,4 +1,4 @@
-"""Train a task in several ways, from the same weights and by turns, once a seed, and keep what was measured."""
+"""Comparison of several ways to train a model, with the same initial weights and equal budgets, for several seeds."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import keras
 
 from importance_sampling.comparison.clock import Clock, Evaluation
 from importance_sampling.comparison.data import Data
-from importance_sampling.comparison.training import alike, train
+from importance_sampling.comparison.equal_budget import identical_models, train
 
 
 class Budget(NamedTuple):
-    """How long each way trains."""
+    """The training budget of each way."""
 
     amount: float
-    by: str = "seconds"  # or "cost" or "steps"
+    by: str = "seconds"  # the unit: "seconds" of training, "cost" in forward passes of a batch, or "steps"
 
 
 class Task(NamedTuple):
-    """What is trained.
+    """Data, a model, and the ways to train it.
 
     Attributes:
-        name: str, for tables and pictures.
+        name: str, the name in tables and plots.
         data: `Data`.
-        build: makes the compiled model, its variables built.
-        ways: from a name to what makes, of a model and a seed, whatever has Keras's `fit`.
-        batch_size: int.
-        error: from what `evaluate` returns for the test set to the test error; None: 100 (1 - accuracy).
-        unit: of the error.
-        decay: None, or from the spent share of the budget to what the learning rate is multiplied by.
+        build: function that returns a compiled and built model.
+        ways: mapping from the name of a way to a function of a model and a seed. The function returns a trainer, or
+            another object with Keras's `fit`.
+        batch_size: int, default 128.
+        error: function from the dict that `evaluate` returns for the test set to the test error. None (default) means
+            100 (1 - accuracy).
+        unit: str, the unit of the test error, default "%".
+        decay: function from the spent fraction of the budget, in [0, 1], to a factor of the learning rate. None
+            (default) means a constant learning rate.
     """
 
     name: str
@@ -44,14 +47,17 @@ class Task(NamedTuple):
 
 
 def check(task: Task) -> None:
-    """Find out, ahead of training, what can't be trained: make everything once, and try the model on two rows.
+    """Check a task before training: build the model and all trainers, and evaluate the model on two samples.
 
     Raises:
-        ValueError: an option of a way is unknown or out of its range, or model and data don't fit.
+        ValueError: an option of a way is unknown or out of range, there is no test set, or the model doesn't match the
+            data.
     """
     data = task.data
     if not len(data.x_test):
-        raise ValueError(f"A comparison needs test rows. Received: {task.name} without any")
+        raise ValueError(
+            f"A comparison needs a test set: use a dataset with test samples. Received: {task.name} with 0 test samples"
+        )
     model = task.build()
     for make in task.ways.values():
         make(model, 0)
@@ -70,27 +76,28 @@ def compare(
 
     Args:
         task: `Task`.
-        budget: `Budget`, of each way.
-        seeds: ints.
-        done: called with the run, a dict as `figures` reads them, and the trainer of whoever has just finished.
-        measured: called with the way, the seed and the clock after every measurement.
-        measurements: int >= 1, how many after the first, which is of the untrained model.
+        budget: `Budget` of each way.
+        seeds: ints; all ways are trained once per seed.
+        done: called with the run and the trainer after a way has finished. A run is a dict of settings and
+            measurements, as described in `analysis`.
+        measured: called with the name of the way, the seed and the `Clock` after every measurement.
+        measurements: int >= 1, default 20; the number of measurements after that of the untrained model.
 
     Raises:
-        Exception: what one of the ways raised, once the others of its seed have finished.
+        Exception: the error of a way, after the other ways of the same seed have finished.
     """
-    data, names = task.data.resident(), list(task.ways)
+    data, names = task.data.as_tensors(), list(task.ways)
     protocol = "budget" if task.decay else "anytime"
     for seed in seeds:
-        models = alike(task.build, len(names), seed)
+        models = identical_models(task.build, len(names), seed)
         trainers = [make(model, seed) for make, model in zip(task.ways.values(), models, strict=True)]
-        asked = dict(task=task.name, protocol=protocol, seed=seed, by=budget.by, budget=budget.amount)
-        asked |= dict(rate=float(models[0].optimizer.learning_rate), measurements=measurements)
+        settings = dict(task=task.name, protocol=protocol, seed=seed, by=budget.by, budget=budget.amount)
+        settings |= dict(rate=float(models[0].optimizer.learning_rate), measurements=measurements)
 
-        def finished(number: int, clock: Clock, trainers=trainers, asked=asked) -> None:
-            done(asked | {"way": names[number]} | clock.record(), trainers[number])
+        def on_finish(index: int, clock: Clock, trainers=trainers, settings=settings) -> None:
+            done(settings | {"way": names[index]} | clock.record(), trainers[index])
 
-        def looked(clock: Clock, models=models, seed=seed) -> None:
+        def on_measurement(clock: Clock, models=models, seed=seed) -> None:
             measured(names[models.index(clock.model)], seed, clock)
 
         train(
@@ -100,8 +107,8 @@ def compare(
             budget.amount,
             budget.by,
             task.batch_size,
-            finished,
-            measured=looked,
+            on_finish,
+            measured=on_measurement,
             measurements=measurements,
             decay=task.decay,
         )

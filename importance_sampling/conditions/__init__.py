@@ -1,7 +1,7 @@
-"""Conditions: is importance sampling worth its price yet?
+"""Conditions: decide whether importance sampling is used.
 
-Unless a cost is to be measured, nothing is timed here: decisions depend on scores alone, so that the same seed gives
-the same weights on any machine.
+Decisions depend on scores only, so that the same seed gives the same weights on every machine. The exception is
+`MeasuredCost`, which depends on the time of steps.
 """
 
 from importance_sampling.conditions.base import Condition, ScoreCondition, Terms

@@ -1,7 +1,4 @@
-"""What conditions have in common: what they say, how they are shown scores or signals, what they remember.
-
-A condition is shown scores by whoever has them and says whether to sample by importance. It computes no scores.
-"""
+"""The base classes of conditions, and the context of a gate's decision."""
 
 from __future__ import annotations
 
@@ -10,40 +7,41 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from importance_sampling.conditions.signals import Signals, moving_average
-from importance_sampling.datasets.base import is_real
+from importance_sampling.utils.validation import is_real
 
 
 class Terms(NamedTuple):
-    """What signals are held against."""
+    """The context of a gate's decision."""
 
-    cost: float = 1.0  # of an importance step, in plain ones
-    growth: float = 1.0  # the least that is asked for to begin
-    passes: float = 0.0  # over the data, the least that there must have been to begin
-    rate: float = 1.0  # the learning rate over the largest so far
-    passed: float = float("inf")  # passes over the data so far
-    left: float = float("inf")  # passes that are left of `fit`
-    ahead: bool = False  # whether what a pass costs more is spent as it begins
-    known: bool = True  # whether the cost is, if it is to be measured
-    measured: bool = False  # whether the cost was measured
+    cost: float = 1.0  # of an importance step; a uniform step is 1
+    growth: float = 1.0  # minimum growth for the gate to open
+    passes: float = 0.0  # minimum number of epochs before the gate opens
+    rate: float = 1.0  # learning rate divided by the largest learning rate so far
+    passed: float = float("inf")  # epochs so far
+    left: float = float("inf")  # epochs left in `fit`
+    ahead: bool = False  # True if the additional cost of an epoch is due at its start
+    known: bool = True  # False if the cost is to be measured and has not been measured yet
+    measured: bool = False  # True if the cost was measured
 
     @property
     def opening_cost(self) -> float:
-        """What a step costs if importance sampling begins now: what is spent ahead has less than a pass to pay."""
+        """The cost of a step if the gate opens now: costs due at the start are shared by the steps left in `fit`."""
         if not self.ahead or self.left >= 1.0:
             return self.cost
         return 1.0 + (self.cost - 1.0) / self.left if self.left > 0 else float("inf")
 
 
 class Condition:
-    """Whether importance sampling is on.
+    """The base class of conditions. Importance sampling is used while a condition is satisfied.
 
-    A trainer shows averaged signals to its gate, by `observe`; scores are shown by `update`, to those that have it.
+    A trainer's gate is a condition that decides from averaged signals, in `observe`. Other conditions decide from
+    scores, in `update`.
 
     Attributes:
-        satisfied: bool, whether it is.
-        previously_satisfied: bool, what it was before the last update.
-        probes: whether, as a gate, it needs to see scores while closed.
-        terms: `Terms`, as observed last.
+        satisfied: bool.
+        previously_satisfied: bool, the value of `satisfied` before the last update.
+        probes: bool, True if a trainer must score batches for the condition while it is not satisfied.
+        terms: the `Terms` of the last decision.
     """
 
     probes = True
@@ -55,20 +53,32 @@ class Condition:
         self.terms = Terms()
 
     def observe(self, signals: Signals, terms: Terms | None = None) -> bool:
-        """Decide anew, on the terms given or as they were; returns `satisfied`."""
+        """Decide from signals and return `satisfied`.
+
+        Args:
+            signals: `Signals`, averaged.
+            terms: `Terms`, or None to use those of the last decision.
+
+        Returns:
+            bool.
+        """
         self.terms = terms or self.terms
         return self._settle(self._decide(signals))
 
     def explain(self, signals: Signals) -> str:
-        """In words, what the condition compares."""
+        """Return the values that the decision depends on as a text, for a trainer's summary."""
         raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next decision depends on."""
+        """Return all data that the next decision depends on."""
         return {name: np.asarray(getattr(self, name)) for name in self._saved}
 
     def restore(self, state: dict[str, np.ndarray] | bool) -> None:
-        """Go on from what `state` returned, or from `satisfied` alone, where somebody else keeps the averages."""
+        """Set the condition to a saved state.
+
+        Args:
+            state: as returned by `state`; or a bool, the value of `satisfied`, if the averages are saved elsewhere.
+        """
         if isinstance(state, bool):
             state = {**self.state(), "satisfied": np.asarray(state)}
         for name in self._saved:
@@ -83,20 +93,21 @@ class Condition:
 
 
 class ScoreCondition(Condition):
-    """On while the moving average of a statistic of the scores exceeds a threshold.
+    """Satisfied while the moving average of a statistic of the scores exceeds a threshold.
 
-    The average starts at the first value measured; scores of no use (a NaN, a negative, zeros alone) measure nothing.
+    The average starts at the first value. Unusable scores (with a NaN, an infinite or a negative number among them, or
+    zeros only) don't change it.
 
     Attributes:
-        average: float, NaN until something was measured.
+        average: float, NaN before the first value.
 
     Args:
         threshold: float.
-        momentum: float in [0, 1), of the average, per step.
-        name: the threshold's, for the error.
+        momentum: float in [0, 1), of the moving average, per step.
+        name: the name of the threshold's argument, for error messages.
 
     Raises:
-        ValueError: `threshold` is not a number, or `momentum` is out of range.
+        ValueError: `threshold` is not a number, or `momentum` is out of its range.
     """
 
     _saved = (*Condition._saved, "average")
@@ -112,14 +123,14 @@ class ScoreCondition(Condition):
         self.average = float("nan")
 
     def update(self, scores: Any, steps: int = 1) -> bool:
-        """Take scores into account and decide anew.
+        """Update the moving average with scores, and decide.
 
         Args:
-            scores: float `(n,)`, of a fair sample of the data.
-            steps: int >= 1, how many steps ago the last ones were shown.
+            scores: float `(n,)`, of a uniform sample of the data.
+            steps: int >= 1, default 1, the number of steps since the last update.
 
         Returns:
-            `satisfied`.
+            bool, `satisfied`.
         """
         value = self._statistic(np.asarray(scores, "float64"))
         self.average = float(moving_average(self.average, float(value), self.momentum, steps))

@@ -1,6 +1,6 @@
-"""What an importance step costs, in plain ones: by arithmetic, or as this machine takes them.
+"""The cost of an importance step, relative to a uniform step: by arithmetic, or measured by the clock.
 
-No source; it is this library's own. The loop tells what every call took; nothing is decided here.
+Source: this library.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from importance_sampling.conditions.base import Terms
 
-PLAIN_STEP = 3.0  # a plain step's cost in forward passes of a batch: a backward pass counts as two
+PLAIN_STEP = 3.0  # cost of a uniform step, in forward passes of a batch: a backward pass counts as two
 
 COSTS = ("arithmetic", "measured")
-ENOUGH = 5  # durations, for a median to be trusted
-REMEMBERED = 51
+ENOUGH = 5  # number of durations from which a median is reliable
+REMEMBERED = 51  # number of durations that a median is taken of
 
 
 class Cost:
-    """By arithmetic: 1 + scored / 3, of a step for which so many batches are scored.
+    """The cost by arithmetic: 1 + scored / 3 uniform steps, for a step that scores `scored` batches.
 
-    It is the same on any machine, so that the same seed gives the same weights.
+    It doesn't depend on the machine, so the same seed gives the same weights everywhere.
 
     Example:
         >>> Cost()(3.0)
@@ -35,60 +35,60 @@ class Cost:
     is_measured = False
 
     def __call__(self, scored: float) -> float:
-        """The cost of a step for which `scored` batches are scored, in plain steps."""
+        """Return the cost of a step that scores `scored` batches; a uniform step is 1."""
         return 1.0 + scored / PLAIN_STEP
 
     def terms(self, scored: float, **others: Any) -> Terms:
-        """What the signals of such steps are held against.
+        """Return the `Terms` of steps.
 
         Args:
-            scored: float, how many batches are scored for a step.
-            others: further fields of `Terms`.
+            scored: float, the number of batches scored per step.
+            others: other fields of `Terms`.
         """
         return Terms(self(scored), known=self.is_known, measured=self.is_measured, **others)
 
     def begin(self) -> None:
-        """A call begins."""
+        """Start a call of one or several steps."""
 
     def lap(self, is_open: bool, steps: int, scored: float) -> None:
-        """A call is over."""
+        """End a call."""
 
     def pause(self) -> None:
-        """What comes before the next call is none of the last one's time."""
+        """Exclude the time until the next call from its duration."""
 
 
 class MeasuredCost(Cost):
-    """By the clock: open + scored * scoring, medians of what calls took from end to end, over that of plain steps.
+    """The cost by the clock: (open + scored * scoring) / plain, medians of durations in seconds.
 
-    `open` is what a step takes in which nothing was scored, and `scoring` what a batch that was scored added to its
-    call. It isn't known until there are five plain calls, and a gate waits for them, if it was open already too. What
-    else isn't known is as by arithmetic; a probe tells what scoring takes before the first open step does. The first
-    call of each kind is left out: it was compiled.
+    `plain` is the duration of a uniform step, `open` that of an importance step without scoring, and `scoring` the
+    additional duration per scored batch. Before five uniform calls have been timed the cost is that by arithmetic, and
+    a gate stays closed. Likewise, `open` and `scoring` are those by arithmetic before they have been timed; a probe
+    gives the first value of `scoring`. The first call of each kind is ignored, since it includes compilation.
 
     Args:
-        clock: returns seconds.
+        clock: returns seconds; default `time.perf_counter`.
 
     Example:
         >>> cost = MeasuredCost()
-        >>> cost(3.0)  # nothing was measured yet
+        >>> cost(3.0)  # before the first measurement
         2.0
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self._clock = clock
         self._since: float | None = None
-        self._plain, self._open = Durations(), Durations()  # of a step
-        self._probes, self._pools = Durations(), Durations()  # of a batch that was scored
+        self._plain, self._open = Durations(), Durations()  # per step
+        self._probes, self._pools = Durations(), Durations()  # per scored batch
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a plain step to hold others against."""
+        """True if enough uniform steps have been timed."""
         return self._plain.are_enough
 
     is_measured = is_known
 
     def __call__(self, scored: float) -> float:
-        """The cost of a step for which `scored` batches are scored, in plain steps."""
+        """Return the cost of a step that scores `scored` batches; a uniform step is 1."""
         if not self._plain.are_enough:
             return super().__call__(scored)
         plain = self._plain.median
@@ -98,17 +98,17 @@ class MeasuredCost(Cost):
         return step + scored * scoring
 
     def begin(self) -> None:
-        """A call begins: what came since the last one is its own, unless there was a pause."""
+        """Start a call. The time since the end of the last call counts as part of it, unless `pause` was called."""
         if self._since is None:
             self._since = self._clock()
 
     def lap(self, is_open: bool, steps: int, scored: float) -> None:
-        """A call is over: take note of what it took.
+        """End a call and record its duration.
 
         Args:
-            is_open: bool, whether its steps were importance steps.
-            steps: int > 0, how many it took.
-            scored: float, batches that were scored in it.
+            is_open: bool, True if its steps were importance steps.
+            steps: int > 0, the number of steps.
+            scored: float, the number of batches scored.
         """
         now = self._clock()
         began, self._since = self._since, now
@@ -124,25 +124,25 @@ class MeasuredCost(Cost):
             (self._pools if is_open else self._probes).skip()
 
     def pause(self) -> None:
-        """What comes before the next call is none of the last one's time."""
+        """Exclude the time until the next call from its duration."""
         self._since = None
 
 
 class Durations:
-    """The last durations of a kind but for the first of all, and their median."""
+    """The last durations of one kind of call, without the first one, and their median."""
 
     def __init__(self) -> None:
         self._last: deque = deque(maxlen=REMEMBERED)
         self._is_first = True
 
     def add(self, seconds: float) -> None:
-        """Take one in."""
+        """Add a duration."""
         if not self._is_first:
             self._last.append(seconds)
         self._is_first = False
 
     def skip(self) -> None:
-        """One went by that can't be told; it may have been the first."""
+        """Discard a duration that can't be attributed. It counts as the first one."""
         self._is_first = False
 
     def __bool__(self) -> bool:
@@ -150,10 +150,10 @@ class Durations:
 
     @property
     def are_enough(self) -> bool:
-        """Whether the median is one to be trusted."""
+        """True if there are enough durations for a reliable median."""
         return len(self._last) >= ENOUGH
 
     @property
     def median(self) -> float:
-        """Of the durations, in seconds."""
+        """The median of the durations, in seconds."""
         return float(np.median(self._last))

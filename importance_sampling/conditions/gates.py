@@ -1,6 +1,7 @@
-"""The gates of trainers: the growth of the effective batch against its cost, and the published rule on tau.
+"""The gates of trainers: growth of the effective batch size against cost, and the published rule on tau.
 
-Source: [KF18] (arXiv 1803.00942), section 3.3, for the rule on tau; the other is this library's.
+Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), section 3.3, for the
+rule on tau; the other is this library's own.
 """
 
 from __future__ import annotations
@@ -9,30 +10,30 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.signals import Signals, tau
-from importance_sampling.datasets.base import is_real
 from importance_sampling.probabilities import clean_scores
+from importance_sampling.utils.validation import is_real
 
 HYSTERESIS = 0.95
-# Learning rates, over the largest so far. A cosine is below the first after a sixteenth of the run.
-STEADY = 0.99  # to open: one that is on its way down closes the gate before what opening costs is earned back
+# Minimum learning rates, relative to the largest learning rate so far.
+STEADY = 0.99  # to open; a cosine schedule falls below it after a sixteenth of the run
 STILL_STEADY = 0.95  # to stay open
-LEAST_RATE = 0.8
+LEAST_RATE = 0.8  # at a growth of at least `RARE_GROWTH`
 RARE_GROWTH = 25.0
 
 
 class GrowthCondition(Condition):
-    """Open while the effective batch grows by more than an open step costs, and noise is what holds training back.
+    """Open while the growth of the effective batch size exceeds the cost of a step and the learning rate isn't falling.
 
-    That is growth > cost, at a learning rate that isn't falling. The noise that a gradient leaves in the weights is in
-    proportion to the rate: a rate that decays takes away what importance sampling would, and what is left to it then is
-    to fit the hardest samples, which lowers the training loss and raises the test loss. So the rate must be at least
-    0.99 of the largest so far to open, and 0.95 to stay open. Where few samples have nearly all of the gradient, as
-    where a class is rare, uniform batches have too few of them at any rate: a growth of 25, which draws from all of the
-    data may have and pools never do, is enough down to 0.8.
+    Gradient noise perturbs the weights in proportion to the learning rate, so a decaying rate reduces the noise that
+    importance sampling would reduce. Importance sampling then fits the hardest samples, which lowers the training loss
+    and raises the test loss. The rate must be at least 0.99 of the largest rate so far for the gate to open, and 0.95
+    for it to stay open. If few samples have nearly all of the gradient, as those of a rare class, uniform batches
+    contain too few of them at any rate: from a growth of 25, which is possible only if samples are drawn from all of
+    the data, a rate of 0.8 is enough.
 
-    To begin, the terms may ask for more growth than the cost, and for some passes over the data; and what is spent
-    ahead of a pass must be worth it in what is left of `fit`. Once open it closes below 0.95 of the cost, or of
-    that growth, so that noise doesn't flip it at every look.
+    To open, the gate can require a higher growth than the cost, and a number of epochs; and the growth must exceed the
+    costs due at the start of an epoch, shared by the steps left in `fit`. An open gate closes when the growth falls
+    below 0.95 of the cost (or of 25 at a low rate). This hysteresis prevents that noise opens and closes it repeatedly.
     """
 
     def _decide(self, signals: Signals) -> bool:
@@ -46,7 +47,7 @@ class GrowthCondition(Condition):
         return pays and matters and terms.known
 
     def explain(self, signals: Signals) -> str:
-        """The growth beside the cost, and whatever else keeps it closed."""
+        """Return growth and cost, and the other values that keep the gate closed, as a text."""
         terms = self.terms
         text = f"growth {signals.trusted_growth:.2f}, cost {terms.cost:.2f}"
         if not terms.known:
@@ -58,23 +59,23 @@ class GrowthCondition(Condition):
         if self.satisfied:
             return text
         if terms.growth > terms.cost:
-            text += f", growth asked for {terms.growth:.2f}"
+            text += f", required growth {terms.growth:.2f}"
         if terms.opening_cost > terms.cost:
-            text += f", {terms.left:.2f} of a pass left to earn it back"
-        return text if terms.passed >= terms.passes else f"{text}, after {terms.passes:g} pass over the data"
+            text += f", {terms.left:.2f} epochs left"
+        return text if terms.passed >= terms.passes else f"{text}, not before the end of epoch {terms.passes:g}"
 
 
 class VarianceReductionCondition(ScoreCondition):
     """The published rule: open while the moving average of tau = sqrt(B sum(g^2)) exceeds a threshold.
 
-    It knows nothing of what is gained from tau: with small pools little is (see `GrowthCondition`).
+    The variance gain of a pool can be much smaller than tau suggests (see `GrowthCondition`).
 
     Args:
-        vr_th: float, default 1.2; at most 1 is open from the first step, infinity never opens.
-        momentum: float in [0, 1), default 0.9, of the average, per step.
+        vr_th: float, default 1.2. At most 1: always open; infinity: never open.
+        momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
-        ValueError: `vr_th` is not a number, or `momentum` is out of range.
+        ValueError: `vr_th` is not a number, or `momentum` is out of its range.
 
     Example:
         >>> condition = VarianceReductionCondition(1.2)
@@ -95,7 +96,7 @@ class VarianceReductionCondition(ScoreCondition):
         return self.threshold
 
     def restore(self, state: dict[str, np.ndarray] | bool) -> None:
-        """As `Condition.restore`, unless the threshold leaves no choice."""
+        """Set the condition to a saved state. A threshold of at most 1 keeps it open."""
         super().restore(state)
         self.satisfied = self.satisfied or self.always
 
@@ -109,15 +110,15 @@ class VarianceReductionCondition(ScoreCondition):
         return tau(scores) if clean_scores(scores)[1] else float("nan")
 
     def explain(self, signals: Signals) -> str:
-        """tau beside its threshold."""
+        """Return tau and its threshold as a text."""
         return f"tau {float(signals.tau):.2f}, threshold {self.threshold:.2f}"
 
 
 def gate(tau_th: float) -> VarianceReductionCondition:
-    """The published rule at a threshold.
+    """Return the published rule with a threshold.
 
     Raises:
-        ValueError: it isn't a number.
+        ValueError: `tau_th` is not a number.
     """
     if not is_real(tau_th):
         raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")

@@ -1,7 +1,8 @@
-"""What scores say about how much importance sampling would gain: tau, growth, and their moving averages.
+"""Estimate the variance reduction of importance sampling from scores: tau, growth, and their moving averages.
 
-Source: [KF18] (arXiv 1803.00942), equations 23 to 26, for tau; the growth of the effective batch under systematic and
-multinomial draws follows from the second moment of their counts. Nothing is decided here.
+Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), equations 23 to 26,
+for tau. The growth of the effective batch size under systematic and multinomial resampling follows from the second
+moments of their counts.
 """
 
 from __future__ import annotations
@@ -11,35 +12,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from importance_sampling.numerics import floats, side
 from importance_sampling.probabilities import clean_scores
+from importance_sampling.utils.numerics import array_namespace, as_floats
 
 if TYPE_CHECKING:
     from importance_sampling.samplers.resampling import Resampling
 
 
 class Signals(NamedTuple):
-    """What the scores say; every field a float, NaN where it was not measured."""
+    """Statistics of scores. Every field is a float, NaN if it was not measured."""
 
-    tau: Any  # >= 1
-    growth: Any  # by how much the effective batch grows, by the scores at hand; one for each size, if of several pools
-    discount: Any  # what is left of it by what the training step saw, as a factor; measured only while open
-    score: Any  # mean of the scores
+    tau: Any  # >= 1, inequality of the scores
+    growth: Any  # growth of the effective batch size by the predicted scores; a list, one per pool size, if several
+    discount: Any  # growth by the scores that the training step measured, divided by `growth`; only while open
+    score: Any  # mean score
 
     @property
     def trusted_growth(self) -> float:
-        """The smaller of the two growths. The discount outlives the closing of the gate, or it would flap."""
+        """The smaller growth of the predicted and the measured scores.
+
+        The discount stays in use after the gate has closed; otherwise the gate would open and close repeatedly.
+        """
         return float(self.growth) * float(np.fmin(self.discount, 1.0))
 
 
 def tau(scores: Any) -> Any:
-    """tau = sqrt(B sum(g^2)) = sqrt(1 + CV(s)^2), at least 1: how unequal the scores are.
+    """Compute tau = sqrt(B sum(g^2)) = sqrt(1 + CV(s)^2), a measure of the inequality of scores.
 
     Args:
         scores: float `(pool_size,)`, >= 0.
 
     Returns:
-        Float scalar.
+        Float scalar, >= 1; 1 for equal scores.
 
     Example:
         >>> tau(np.array([1.0, 2.0, 3.0, 0.0]))  # sqrt(4 * 14 / 36) = 1.247
@@ -47,46 +51,46 @@ def tau(scores: Any) -> Any:
     Source: [KF18], equation 26.
     """
     scores, _ = clean_scores(scores)
-    xp = side(scores)
+    xp = array_namespace(scores)
     return xp.sqrt(xp.mean(xp.square(scores))) / xp.mean(scores)
 
 
 def growth(scores: Any, presample: float, alpha: float, resampling: Resampling) -> Any:
-    """By how much a pool of `presample` batches makes the effective batch grow.
+    """Compute the growth of the effective batch size by drawing from a pool of `presample` batches.
 
-    growth = presample mean(s^2) / mean(v(q) s^2), where q = ((1 - alpha) s / mean(s) + alpha) / presample is how often
-    a candidate is expected to be drawn and v(q) = E[count^2] / q^2 is the resampling's.
+    growth = presample mean(s^2) / mean(v(q) s^2), where q = ((1 - alpha) s / mean(s) + alpha) / presample is the
+    expected number of times that a candidate is drawn, and v(q) = E[count^2] / q^2 depends on the resampling scheme.
 
     Args:
-        scores: float `(n,)`, >= 0, a pool or any fair sample of the data.
-        presample: float, the pool's size in batches.
-        alpha: float, the uniform share.
-        resampling: the scheme in use.
+        scores: float `(n,)`, >= 0, of a pool or of another uniform sample of the data.
+        presample: float, the size of the pool in batches.
+        alpha: float in (0, 1], the uniform share.
+        resampling: the resampling scheme.
 
     Returns:
-        Float scalar, at most `presample`; 1 at equal scores with systematic draws.
+        Float scalar, at most `presample`; 1 for equal scores with systematic resampling.
     """
     scores, _ = clean_scores(scores)
-    xp = side(scores)
+    xp = array_namespace(scores)
     q = ((1.0 - alpha) * scores / xp.mean(scores) + alpha) / presample
     square = xp.square(scores)
     return presample * xp.mean(square) / xp.mean(resampling.second_moment(q) * square)
 
 
 def measured_growth(weights: Any, norms: Any, presample: float, resampling: Resampling) -> Any:
-    """The growth by the gradient norms that the training step itself measured on the batch it drew.
+    """Compute the growth from the gradient norms m that the training step measured on the drawn batch.
 
-    presample sum(w m^2) / sum(w v(q) m^2), where a weight w means q = 1 / (w presample): the importance weights turn
-    sums over the batch into sums over the pool.
+    growth = presample sum(w m^2) / sum(w v(q) m^2), where q = 1 / (w presample). The unbiased weights turn sums over
+    the batch into estimates of sums over the pool.
 
     Args:
-        weights: float `(batch_size,)`, unbiased ones.
-        norms: float `(batch_size,)`, m, in training mode.
-        presample: float, the pool's size in batches.
-        resampling: the scheme in use.
+        weights: float `(batch_size,)`, the unbiased weights w.
+        norms: float `(batch_size,)`, the gradient norms m, in training mode.
+        presample: float, the size of the pool in batches.
+        resampling: the resampling scheme.
 
     Returns:
-        float32 scalar, NaN where the norms are no use.
+        float32 scalar; NaN if the norms are zeros only, or not all finite.
     """
     norms = ops.cast(norms, "float32")
     square = weights * ops.square(norms / ops.max(norms))
@@ -95,8 +99,18 @@ def measured_growth(weights: Any, norms: Any, presample: float, resampling: Resa
 
 
 def moving_average(average: Any, value: Any, momentum: float, steps: int) -> Any:
-    """Exponential moving average with `momentum` per step elapsed; it starts at the first value measured (not NaN)."""
-    xp = side(average, value, steps)
+    """Update an exponential moving average.
+
+    Args:
+        average: float, the previous average; NaN if there is none.
+        value: float of the same shape; NaN if it was not measured.
+        momentum: float in [0, 1), per step.
+        steps: int >= 1, the number of steps since the last update.
+
+    Returns:
+        Float: the value if there was no average, the previous average if the value is NaN.
+    """
+    xp = array_namespace(average, value, steps)
     kept = momentum**steps
-    mixed = kept * floats(average, xp) + (1.0 - kept) * floats(value, xp)
+    mixed = kept * as_floats(average, xp) + (1.0 - kept) * as_floats(value, xp)
     return xp.where(xp.isnan(value), average, xp.where(xp.isnan(average), value, mixed))

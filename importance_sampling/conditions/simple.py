@@ -1,6 +1,6 @@
-"""Conditions on the scores alone, for `ConditionalStartSampler` and for users' own loops.
+"""Conditions on scores, for `ConditionalStartSampler` and for training loops of your own.
 
-Source: the conditions of earlier versions of the method's library, by formula; none of them weighs gain against cost.
+Source: the conditions of the same names in earlier versions of the method's library.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
-from importance_sampling.datasets.base import is_int
 from importance_sampling.probabilities import clean_scores
+from importance_sampling.utils.validation import is_int
 
 
 class WarmupCondition(Condition):
-    """On after a number of steps, whatever the scores.
+    """Satisfied after a number of steps. Scores have no effect.
 
-    It loses where those steps are too few for scores to differ, or far more than that took.
+    Not suited to a `warmup` that is too short for the scores to become unequal, or much longer than that.
 
     Args:
-        warmup: int >= 0, default 100: updates until it is on.
+        warmup: int >= 0, default 100, in steps.
 
     Raises:
-        ValueError: `warmup` is out of range.
+        ValueError: `warmup` is out of its range.
+
+    Example:
+        >>> condition = WarmupCondition(2)
+        >>> condition.update(scores), condition.update(scores)
+        (False, True)
     """
 
     _saved = (*Condition._saved, "steps")
@@ -37,22 +42,30 @@ class WarmupCondition(Condition):
         self.satisfied = self.warmup == 0
 
     def update(self, scores: Any, steps: int = 1) -> bool:
-        """Count `steps` more; `scores` are not looked at. Returns `satisfied`."""
+        """Count steps and return `satisfied`.
+
+        Args:
+            scores: not used.
+            steps: int >= 1, default 1, the number of steps since the last update.
+
+        Returns:
+            bool.
+        """
         self.steps += int(steps)
         return self._settle(self.steps >= self.warmup)
 
 
 class ExpCondition(ScoreCondition):
-    """On while the moving average of 1 / mean(s) exceeds a threshold: when the scores have become small.
+    """Satisfied while the moving average of 1 / mean(s) exceeds a threshold, that is, while scores are small.
 
-    It depends on the scale of the scores, and small ones need not be unequal ones.
+    The condition depends on the scale of the scores. Small scores are not necessarily unequal.
 
     Args:
-        lambda_th: float, default 2, in units of one over the score's.
-        momentum: float in [0, 1), default 0.9, of the average, per step.
+        lambda_th: float, default 2, in units of 1 / score.
+        momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
-        ValueError: `lambda_th` is not a number, or `momentum` is out of range.
+        ValueError: `lambda_th` is not a number, or `momentum` is out of its range.
 
     Example:
         >>> ExpCondition(2.0).update(np.array([0.1, 0.2, 0.6]))  # 1 / 0.3 = 3.33
@@ -67,16 +80,17 @@ class ExpCondition(ScoreCondition):
 
 
 class TotalVariationCondition(ScoreCondition):
-    """On while the moving average of the distance (1/2) sum|g_i - u| of the scores from uniform exceeds a threshold.
+    """Satisfied while the moving average of the total variation distance (1/2) sum|g_i - u| exceeds a threshold.
 
-    The distance is in [0, 1 - 1/n]. A few very high scores, where importance sampling gains most, move it little.
+    The distance between the normalised scores g and the uniform distribution u is in [0, 1 - 1/n]. A few very high
+    scores, for which importance sampling has the largest effect, change it only a little.
 
     Args:
         tv_th: float, default 0.5.
-        momentum: float in [0, 1), default 0.9, of the average, per step.
+        momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
-        ValueError: `tv_th` is not a number, or `momentum` is out of range.
+        ValueError: `tv_th` is not a number, or `momentum` is out of its range.
 
     Example:
         >>> TotalVariationCondition(0.2).update(np.array([1.0, 1.0, 1.0, 5.0]))  # (3 * 1/8 + 3/8) / 2 = 0.375

@@ -1,4 +1,4 @@
-"""Datasets: training and test rows by index, in one shape for the whole library."""
+"""Datasets that give access to training and test samples by index."""
 
 from importance_sampling.datasets.augmentation import OntheflyAugmentedImages
 from importance_sampling.datasets.base import BaseDataset

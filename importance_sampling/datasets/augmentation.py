@@ -1,8 +1,7 @@
-"""Images that are augmented as they are read, each copy always the same.
+"""A dataset that augments images when it reads them, with the same result for the same index.
 
-Here is which copy is of which row, what is kept, and what an augmentation may be: a dict of ranges (drawn and applied
-in `affine`), a Keras layer, or a function. All are handed their randomness by the number of the copy, so that a row
-which was scored is the row that is trained on.
+The augmentation is a dict of parameters (see `affine`), a Keras layer, or a function. Its random numbers depend only on
+the index of the copy. Hence a sample that was scored and then drawn is trained on with the same augmentation.
 """
 
 from __future__ import annotations
@@ -15,40 +14,43 @@ import keras
 import numpy as np
 from keras import ops
 
-from importance_sampling.datasets.affine import Ranges
-from importance_sampling.datasets.base import BaseDataset, check_dataset, is_int
+from importance_sampling.datasets.affine import RandomTransform
+from importance_sampling.datasets.base import BaseDataset, check_dataset
+from importance_sampling.utils.validation import is_int
 
 
 class OntheflyAugmentedImages(BaseDataset):
-    """A dataset of augmented copies: copy i is of row i % len(dataset), and the same whenever it is read.
+    """A dataset of augmented copies. Copy i comes from training sample i % len(dataset.train_data).
 
-    What copy i looks like depends on `(random_state, i)` alone, not on what was read before. Test rows and labels pass
-    as they are.
+    The pixels of copy i depend only on `(random_state, i)`, and not on the order of reading. Labels and test samples
+    are returned unchanged.
 
     Args:
         dataset: `BaseDataset` of images `(height, width, channels)`, float.
         augmentation_params: one of
 
-            - a dict, by the names that `ImageDataGenerator` had; see `affine.Ranges` for those there are: rotation,
-              shifts, shear, zoom, flips, a shift of the channels. Applied to many rows at once.
-            - a Keras layer or `Sequential` of them, such as `keras.layers.RandomRotation(0.1)`: called on one image at
-              a time with training=True, its random states set anew for each. Slower; mind its `value_range`.
-            - a function `f(image, seed)` -> image, with the image an array `(height, width, channels)` and the seed an
-              int in [0, 2**31).
-        N: int >= 1 or None (default); how many augmented training rows there are. None: 10 * len(dataset.train_data).
-        random_state: int >= 0, default 0.
-        cache_size: int >= 0 or None (default); how many augmented images to keep, those last read. None keeps none.
+            - a dict with the parameters of Keras 2's `ImageDataGenerator` for rotation, shift, shear, zoom, flip and
+              channel shift, as listed in `affine.RandomTransform`. All images of a batch are transformed at once.
+            - a Keras layer or a `Sequential` of layers, such as `keras.layers.RandomRotation(0.1)`. It is called on
+              one image at a time with training=True, with its seed set for each image. This is slower. Set
+              `value_range` where the layer has this argument.
+            - a function `f(image, seed)` -> image, with an array `(height, width, channels)` and an int in [0, 2**31).
+        N: int >= 1 or None (default); the number of augmented training samples. None means
+            10 * len(dataset.train_data).
+        random_state: int >= 0, default 0; the seed of the augmentation.
+        cache_size: int >= 0 or None (default); the number of most recently read augmented images to cache. None means
+            no cache.
 
     Raises:
-        ValueError: an argument is out of its range, or the augmentation, tried on the first row, changes the shape of
-            an image or doesn't give the same one twice.
+        ValueError: an argument is out of range; or the augmentation of the first image changes its shape, or returns
+            different images for the same seed.
 
     Example:
         >>> x = np.random.default_rng(0).random((4, 8, 8, 1))
         >>> dset = InMemoryImageDataset(x, np.arange(4), x, np.arange(4))
         >>> augmented = OntheflyAugmentedImages(dset, {"rotation_range": 15, "horizontal_flip": True}, N=100)
-        >>> one, again = augmented.train_data[[42, 42]][0]
-        >>> bool((one == again).all())
+        >>> first, second = augmented.train_data[[42, 42]][0]
+        >>> bool((first == second).all())
         True
         >>> augmented = OntheflyAugmentedImages(dset, keras.layers.RandomTranslation(0.2, 0.2))
         >>> len(augmented.train_data)
@@ -67,49 +69,49 @@ class OntheflyAugmentedImages(BaseDataset):
         if len(dataset.shape) != 3:
             raise ValueError(
                 "`dataset` must have images of shape (height, width, channels). "
-                f"Received: dataset with rows of shape {dataset.shape}"
+                f"Received: dataset with samples of shape {dataset.shape}"
             )
         if N is not None and (not is_int(N) or N < 1):
-            raise ValueError(f"`N` must be an int of at least 1, or None for 10 copies a row. Received: N={N!r}")
+            raise ValueError(f"`N` must be an int of at least 1, or None for 10 copies per sample. Received: N={N!r}")
         if not is_int(random_state) or random_state < 0:
             raise ValueError(f"`random_state` must be an int of at least 0. Received: random_state={random_state!r}")
         if cache_size is not None and (not is_int(cache_size) or cache_size < 0):
             raise ValueError(
-                "`cache_size` must be an int of at least 0, the images to keep, or None for none. "
+                "`cache_size` must be an int of at least 0, in images, or None for no cache. "
                 f"Received: cache_size={cache_size!r}"
             )
         self._dataset = dataset
         self._augment = _augmentation(augmentation_params)
-        self._rows = len(dataset.train_data)
-        self._copies = 10 * self._rows if N is None else int(N)
+        self._num_samples = len(dataset.train_data)
+        self._num_copies = 10 * self._num_samples if N is None else int(N)
         self._random_state = int(random_state)
         self._cache_size = int(cache_size or 0)
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        if not self._rows:
-            raise ValueError("`dataset` must have training rows. Received: dataset with none")
-        trial = [self._copies_of(np.arange(4), np.repeat(dataset.train_data[:1][0], 4, axis=0)) for _ in range(2)]
-        if trial[0].shape[1:] != tuple(dataset.shape):
+        if not self._num_samples:
+            raise ValueError("`dataset` must have training samples. Received: dataset with 0 training samples")
+        trials = [self._augmented(np.arange(4), np.repeat(dataset.train_data[:1][0], 4, axis=0)) for _ in range(2)]
+        if trials[0].shape[1:] != tuple(dataset.shape):
             raise ValueError(
-                "`augmentation_params` must keep the shape of an image, as test rows aren't augmented. "
-                f"Received: augmentation_params that makes {trial[0].shape[1:]} of {dataset.shape}"
+                "`augmentation_params` must keep the shape of an image, because test samples aren't augmented. "
+                f"Received: augmentation_params that changes {dataset.shape} to {trials[0].shape[1:]}"
             )
-        if not np.array_equal(*trial):
+        if not np.array_equal(*trials):
             raise ValueError(
-                "`augmentation_params` must make the same image of the same seed: draw all that is random from it. "
-                f"Received: augmentation_params={augmentation_params!r}"
+                "`augmentation_params` must return the same image for the same seed: derive all random numbers from "
+                f"the seed. Received: augmentation_params={augmentation_params!r}"
             )
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
-        copies = np.arange(self._copies)[idxs]
-        x, y = self._dataset.train_data[copies % self._rows]
+        copies = np.arange(self._num_copies)[idxs]
+        x, y = self._dataset.train_data[copies % self._num_samples]
         if not len(copies):
             return x, y
         if not self._cache_size:
-            return self._copies_of(copies, x), y
+            return self._augmented(copies, x), y
         images = {int(i): self._cache[i] for i in copies if i in self._cache}
-        fresh = np.array([place for place, i in enumerate(copies) if i not in images], "int64")
-        if len(fresh):
-            images.update(zip(copies[fresh].tolist(), self._copies_of(copies[fresh], x[fresh]), strict=True))
+        missing = np.array([position for position, i in enumerate(copies) if i not in images], "int64")
+        if len(missing):
+            images.update(zip(copies[missing].tolist(), self._augmented(copies[missing], x[missing]), strict=True))
         for i in copies.tolist():
             self._cache[i] = images[i]
             self._cache.move_to_end(i)
@@ -117,13 +119,21 @@ class OntheflyAugmentedImages(BaseDataset):
             self._cache.popitem(last=False)
         return np.stack([images[i] for i in copies.tolist()]), y
 
-    def _copies_of(self, copies: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Augmented images `(n, height, width, channels)`, of the copies by number and the images they are of."""
+    def _augmented(self, copies: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Return augmented images.
+
+        Args:
+            copies: int `(n,)`, the indices of the copies.
+            images: `(n, height, width, channels)`, the original images.
+
+        Returns:
+            `(n, height, width, channels)`.
+        """
         generators = [np.random.default_rng((self._random_state, int(i))) for i in copies]
         return np.asarray(self._augment(np.asarray(images), generators))
 
     def _train_size(self) -> int:
-        return self._copies
+        return self._num_copies
 
     def _test_data(self, idxs: np.ndarray | slice) -> tuple:
         return self._dataset.test_data[idxs]
@@ -141,9 +151,10 @@ class OntheflyAugmentedImages(BaseDataset):
 
 
 class LayerAugmentation:
-    """A Keras layer, called on one image at a time with random states of our own.
+    """Augmentation by a Keras layer, called on one image at a time, with its seed set for each image.
 
-    The states are those of its `variables` that aren't among its `weights`: ints, two each.
+    The seeds are the states of the layer's seed generators: int variables of shape (2,) that are in `variables` but not
+    in `weights`.
 
     Args:
         layer: `keras.Layer`.
@@ -153,9 +164,9 @@ class LayerAugmentation:
         self.layer = layer
 
     def __call__(self, images: np.ndarray, generators: list[np.random.Generator]) -> np.ndarray:
-        return np.stack([self._one(*pair) for pair in zip(images, generators, strict=True)])
+        return np.stack([self._augment_image(*pair) for pair in zip(images, generators, strict=True)])
 
-    def _one(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def _augment_image(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         if not self.layer.built:
             self.layer(image[None], training=True)
         weights = {id(weight) for weight in self.layer.weights}
@@ -166,7 +177,7 @@ class LayerAugmentation:
 
 
 class FunctionAugmentation:
-    """A function `f(image, seed)` -> image."""
+    """Augmentation by a function `f(image, seed)` -> image."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -178,12 +189,12 @@ class FunctionAugmentation:
 
 def _augmentation(params: Any) -> Callable:
     if isinstance(params, dict):
-        return Ranges(**params)
+        return RandomTransform(**params)
     if isinstance(params, keras.Layer):
         return LayerAugmentation(params)
     if callable(params):
         return FunctionAugmentation(params)
     raise ValueError(
-        "`augmentation_params` must be a dict of ranges, a Keras layer, or a function f(image, seed). "
+        "`augmentation_params` must be a dict of parameters, a Keras layer, or a function f(image, seed). "
         f"Received: augmentation_params={params!r}"
     )

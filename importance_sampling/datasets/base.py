@@ -1,7 +1,8 @@
-"""What a dataset is: six things to fill in, and two views that turn any index into one of two kinds.
+"""The base class of all datasets, and the views that index their samples.
 
-A dataset reads rows; it doesn't shuffle, batch or draw. Views take what NumPy takes on the first axis, so that a
-dataset itself is only ever asked for a forward slice or an array of non-negative ints, both within range.
+A subclass of `BaseDataset` implements four methods and two properties. The views `train_data` and `test_data` accept
+every index that NumPy accepts on the first axis. They convert it to a forward slice or to an array of non-negative
+ints within range, so subclasses handle only these two kinds.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 
 class Rows:
-    """Rows of a dataset by index: `rows[3]`, `rows[-1]`, `rows[10:20]`, `rows[[4, 4, 1]]`, `rows[mask]`, `len(rows)`.
+    """A view that indexes samples: `rows[3]`, `rows[-1]`, `rows[10:20]`, `rows[[4, 4, 1]]`, `rows[mask]`, `len(rows)`.
 
-    An int gives one row without the axis of rows; everything else gives arrays with it.
+    An int returns one sample without the batch axis. All other indices return arrays with a batch axis.
 
     Args:
-        read: from a forward slice or an int array, within range, to `(x, y)`.
-        size: from nothing to the number of rows.
+        read: function of a forward slice or an int array, both within range, that returns `(x, y)`.
+        size: function without arguments that returns the number of samples.
     """
 
     def __init__(self, read: Callable, size: Callable):
@@ -32,13 +33,14 @@ class Rows:
         return int(self._size())
 
     def __getitem__(self, idxs: Any) -> tuple:
-        """Rows as `(x, y)`.
+        """Return samples as `(x, y)`.
 
         Args:
-            idxs: int, slice, array of ints of one axis, or bool array with one entry a row. Negative: from the end.
+            idxs: int, slice, one-dimensional int array, or bool array with one entry per sample. Negative indices
+                count from the end.
 
         Raises:
-            IndexError: an index is out of range, or isn't one.
+            IndexError: an index is out of range or of the wrong type.
         """
         size = len(self)
         if isinstance(idxs, slice):
@@ -46,29 +48,29 @@ class Rows:
             if step < 0:
                 return self._read(np.arange(start, stop, step))
             return self._read(slice(start, max(start, stop), step))
-        places = np.asarray(idxs)
-        if places.dtype == bool and places.shape == (size,):
-            return self._read(np.flatnonzero(places))
-        if places.ndim == 1 and places.size == 0:
+        indices = np.asarray(idxs)
+        if indices.dtype == bool and indices.shape == (size,):
+            return self._read(np.flatnonzero(indices))
+        if indices.ndim == 1 and indices.size == 0:
             return self._read(np.zeros(0, "int64"))
-        if places.ndim > 1 or places.dtype.kind not in "iu":
+        if indices.ndim > 1 or indices.dtype.kind not in "iu":
             raise IndexError(
-                "Rows are asked for by an int, a slice, ints of one axis, or a bool for each row. "
-                f"Received: idxs of dtype {places.dtype} and shape {places.shape}"
+                "Index samples with an int, a slice, a one-dimensional int array, or a bool array with one entry per "
+                f"sample. Received: idxs of dtype {indices.dtype} and shape {indices.shape}"
             )
-        places = places.astype("int64")
-        if ((places < -size) | (places >= size)).any():
+        indices = indices.astype("int64")
+        if ((indices < -size) | (indices >= size)).any():
             raise IndexError(
-                f"Indices must be in [-{size}, {size}). Received: idxs in [{places.min()}, {places.max()}]"
+                f"Indices must be in [-{size}, {size}). Received: idxs in [{indices.min()}, {indices.max()}]"
             )
-        places = np.where(places < 0, places + size, places)
-        if places.ndim == 0:
-            return keras.tree.map_structure(lambda rows: rows[0], self._read(places[None]))
-        return self._read(places)
+        indices = np.where(indices < 0, indices + size, indices)
+        if indices.ndim == 0:
+            return keras.tree.map_structure(lambda rows: rows[0], self._read(indices[None]))
+        return self._read(indices)
 
 
 class BaseDataset(ABC):
-    """A dataset to fill in: four methods and two properties; `train_data` and `test_data` come of them.
+    """The base class of datasets: implement four methods and two properties to get `train_data` and `test_data`.
 
     Example:
         >>> class Squares(BaseDataset):
@@ -88,10 +90,10 @@ class BaseDataset(ABC):
 
     @abstractmethod
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
-        """Training rows.
+        """Return training samples.
 
         Args:
-            idxs: int array `(n,)` or a forward slice; within range, never negative.
+            idxs: int array `(n,)` or forward slice, within range and never negative.
 
         Returns:
             `(x, y)`, each `(n, ...)`.
@@ -99,48 +101,38 @@ class BaseDataset(ABC):
 
     @abstractmethod
     def _train_size(self) -> int:
-        """Number of training rows."""
+        """Return the number of training samples."""
 
     @abstractmethod
     def _test_data(self, idxs: np.ndarray | slice) -> tuple:
-        """Test rows; as `_train_data`."""
+        """Return test samples; the same interface as `_train_data`."""
 
     @abstractmethod
     def _test_size(self) -> int:
-        """Number of test rows."""
+        """Return the number of test samples."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one row of x."""
+        """The shape of one sample of x."""
 
     @property
     @abstractmethod
     def output_size(self) -> int:
-        """How many outputs a model of these data has: the number of classes, or of columns of y."""
+        """The number of outputs that a model needs for this dataset: the number of classes or of columns of y."""
 
     @property
     def train_data(self) -> Any:
-        """`Rows` of the training set."""
+        """The training set, as `Rows`."""
         return Rows(self._train_data, self._train_size)
 
     @property
     def test_data(self) -> Any:
-        """`Rows` of the test set."""
+        """The test set, as `Rows`."""
         return Rows(self._test_data, self._test_size)
 
 
 def check_dataset(dataset: Any) -> None:
-    """Raise unless it is a `BaseDataset`."""
+    """Raise a ValueError if `dataset` isn't a `BaseDataset`."""
     if not isinstance(dataset, BaseDataset):
         raise ValueError(f"`dataset` must be a `BaseDataset`. Received: dataset={dataset!r} (of type {type(dataset)})")
-
-
-def is_int(value: Any) -> bool:
-    """Whether a value is a whole number and not a bool."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def is_real(value: Any) -> bool:
-    """Whether a value is a number, and neither a bool nor NaN."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value

@@ -1,4 +1,4 @@
-"""The artificial data of [C16]: two classes on the unit square, hard only along a curve.
+"""The artificial dataset of [C16]: two classes on the unit square, separated by a curve.
 
 Source: [C16] Canevet, Jose & Fleuret, Importance Sampling Tree for Large-scale Empirical Expectation, ICML 2016.
 """
@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, is_int, is_real
+from importance_sampling.datasets.base import BaseDataset
 from importance_sampling.datasets.in_memory import one_hot
+from importance_sampling.utils.validation import is_int, is_real
 
 
 class CanevetICML2016(BaseDataset):
-    """An N x N grid on the unit square, labelled by chance on either side of a curve.
+    """An N x N grid on the unit square with random binary labels.
 
-    The point (a, b) has label 1 with probability 1 / (1 + exp(smooth (b - c(a)))), c(a) = sin(4 (a + 1/2)^5) / 3 + 1/2,
-    else 0. Below the curve nearly all are 1, above it nearly all 0, and only a band along it is uncertain.
+    The point (a, b) has label 1 with probability 1 / (1 + exp(smooth (b - c(a)))), where
+    c(a) = sin(4 (a + 1/2)^5) / 3 + 1/2, else label 0. Most labels are 1 below the curve c and 0 above it. Labels are
+    uncertain only in a band around the curve.
 
-    The default grid has 67 million points: coordinates are worked out as they are read, and what is kept is five bytes
-    a point, 335 MB; making it takes some seconds. N=512 shows the same picture.
+    The default grid has 67 million points. It takes 335 MB of memory (five bytes per point; coordinates are computed
+    when they are read) and some seconds to construct. N=512 has the same structure.
 
     Args:
-        N: int >= 2, default 8192; points along a side, so that there are N * N of them, both edges included.
-        test_split: float in [0, 1), default 0.33; the share of the points, drawn at random, that are test rows.
-        smooth: float > 0, default 40; the band where labels are uncertain is about 4 / smooth wide to either side.
-        seed: int >= 0, default 0; of the labels and of the split.
+        N: int in [2, 65536), default 8192; the number of points per side, including both edges.
+        test_split: float in [0, 1), default 0.33; the fraction of the points, drawn at random, that form the test set.
+        smooth: float > 0, default 40; the width of the uncertain band is about 4 / smooth on each side of the curve.
+        seed: int >= 0, default 0; the seed of the labels and of the split.
 
     Raises:
-        ValueError: an argument is out of its range, or leaves no training rows.
+        ValueError: an argument is out of range.
 
     Example:
         >>> dset = CanevetICML2016(N=64)
@@ -43,7 +45,7 @@ class CanevetICML2016(BaseDataset):
     def __init__(self, N: int = 8192, test_split: float = 0.33, smooth: float = 40, *, seed: int = 0):
         if not is_int(N) or not 2 <= N < 2**16:
             raise ValueError(
-                f"`N` must be an int in [2, 65536), the points along a side of the grid. Received: N={N!r}"
+                f"`N` must be an int in [2, 65536), the number of points per side of the grid. Received: N={N!r}"
             )
         if not is_real(test_split) or not 0 <= test_split < 1:
             raise ValueError(f"`test_split` must be a number in [0, 1). Received: test_split={test_split!r}")
@@ -53,18 +55,18 @@ class CanevetICML2016(BaseDataset):
             raise ValueError(f"`seed` must be an int of at least 0. Received: seed={seed!r}")
         self._side = int(N)
         random = np.random.default_rng(seed)
-        along = np.linspace(0.0, 1.0, self._side)
+        coordinates = np.linspace(0.0, 1.0, self._side)
         self._labels = np.empty((self._side, self._side), np.uint8)
-        for place, a in enumerate(along):
-            self._labels[place] = random.random(self._side) < probability(a, along, smooth)
+        for i, a in enumerate(coordinates):
+            self._labels[i] = random.random(self._side) < probability(a, coordinates, smooth)
         self._labels = self._labels.ravel()
         self._order = np.arange(self._side**2, dtype=np.uint32)
         random.shuffle(self._order)
         self._num_test = int(test_split * self._side**2)
 
-    def _read(self, points: np.ndarray) -> tuple:
-        rows = np.stack(np.divmod(points, np.uint32(self._side)), axis=1) / (self._side - 1)
-        return rows.astype("float32"), one_hot(self._labels[points], 2)
+    def _read(self, indices: np.ndarray) -> tuple:
+        x = np.stack(np.divmod(indices, np.uint32(self._side)), axis=1) / (self._side - 1)
+        return x.astype("float32"), one_hot(self._labels[indices], 2)
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
         return self._read(self._order[self._num_test :][idxs])
@@ -88,11 +90,11 @@ class CanevetICML2016(BaseDataset):
 
 
 def probability(a: np.ndarray | float, b: np.ndarray | float, smooth: float) -> np.ndarray:
-    """With which (a, b) has label 1.
+    """Return the probability that the point (a, b) has label 1.
 
     Args:
-        a: float, the first coordinate, in [0, 1].
-        b: float, the second, in [0, 1]; broadcast against a.
+        a: float in [0, 1], the first coordinate.
+        b: float in [0, 1], the second coordinate; broadcast against `a`.
         smooth: float > 0.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Datasets that come as a stream of batches.
+"""A dataset that reads its training samples from a generator of batches.
 
-A stream has no order to ask for and no length: its training rows are taken as they come. One worker thread calls the
-generator, never more than `cache_size` batches ahead of what was asked for.
+A generator has no length and no random access, so training samples are returned in the order of the generator. One
+worker thread reads up to `cache_size` batches in advance.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, Rows, is_int
+from importance_sampling.datasets.base import BaseDataset, Rows
+from importance_sampling.utils.validation import is_int
 
 END = object()
 
 
 class GeneratorDataset(BaseDataset):
-    """Batches `(x, y)` from a Python generator, as a dataset.
+    """A dataset of batches `(x, y)` from a Python generator.
 
-    `train_data[idxs]` is the next n rows of the stream, n being how many rows `idxs` would pick: indices are counted,
-    not looked at. `train_data[7]` is the next row, `train_data[:32]` and `train_data[np.arange(32)]` the next 32. Rows
-    go by once. `len(train_data)` isn't known, and what needs it is an error.
+    `train_data[idxs]` returns the next n samples, where n is the number of indices; the values of the indices are
+    ignored. For example, `train_data[7]` returns the next sample, and `train_data[:32]` and `train_data[np.arange(32)]`
+    return the next 32. Every sample is returned once. `len(train_data)` raises a TypeError.
 
-    The first batch is read when the dataset is made, to learn the shapes; it isn't lost.
+    The constructor reads the first batch to determine the shapes. `train_data` still returns this batch.
 
     Args:
-        train_data: iterator, or an iterable, of batches `(x, y)`, arrays `(rows, ...)`, any number of rows.
-        test_data: None (default) for no test rows; a tuple of arrays `(x, y)`; or an iterator of batches.
-        test_data_length: int >= 1 or None (default); how many test rows to read from an iterator, once, when they are
-            first asked for, to be kept. Required with an iterator, and only then allowed.
-        cache_size: int >= 0, default 5; batches read ahead, in a thread. 0 reads in the caller's thread, when needed.
+        train_data: iterable of batches `(x, y)`, two arrays with the same number of rows.
+        test_data: None (default) for no test set; a tuple of arrays `(x, y)`; or an iterable of batches.
+        test_data_length: int >= 1 or None (default); the number of test samples to read from an iterable. They are
+            read once, on first use, and stored. Required for an iterable of batches, not allowed otherwise.
+        cache_size: int >= 0, default 5; the number of batches that a worker thread reads in advance. With 0 there is no
+            worker thread.
 
     Raises:
-        ValueError: an argument is of the wrong kind, or the stream has no first batch.
+        ValueError: an argument has the wrong type or value, or `train_data` yields no batch.
 
     Example:
         >>> def batches():
@@ -57,7 +59,7 @@ class GeneratorDataset(BaseDataset):
     ):
         if not is_int(cache_size) or cache_size < 0:
             raise ValueError(
-                "`cache_size` must be an int of at least 0, the batches to read ahead. "
+                "`cache_size` must be an int of at least 0, the number of batches to read in advance. "
                 f"Received: cache_size={cache_size!r}"
             )
         if test_data_length is not None and (not is_int(test_data_length) or test_data_length < 1):
@@ -67,7 +69,7 @@ class GeneratorDataset(BaseDataset):
             )
         if not isinstance(train_data, Iterable) or isinstance(train_data, (tuple, np.ndarray)):
             raise ValueError(
-                "`train_data` must be a generator of batches (x, y); arrays go into an `InMemoryDataset`. "
+                "`train_data` must be a generator of batches (x, y). Use `InMemoryDataset` for arrays. "
                 f"Received: train_data of type {type(train_data)}"
             )
         self._test: Any = (None, None) if test_data is None else test_data
@@ -81,12 +83,12 @@ class GeneratorDataset(BaseDataset):
 
     @property
     def train_data(self) -> StreamRows:
-        """`StreamRows`: the next rows, however they are asked for."""
+        """The training set, as `StreamRows`."""
         return StreamRows(self._stream)
 
     @property
     def test_data(self) -> Rows:
-        """`Rows` of the test set; of length 0 if there is none."""
+        """The test set, as `Rows`; empty if there is no test set."""
         return Rows(self._test_data, self._test_size)
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
@@ -97,7 +99,7 @@ class GeneratorDataset(BaseDataset):
 
     def _test_data(self, idxs: np.ndarray | slice) -> tuple:
         if not self._test_length:
-            raise ValueError("There are no test rows to read: pass `test_data`. Received: test_data=None")
+            raise ValueError("There is no test set: pass `test_data`. Received: test_data=None")
         if not isinstance(self._test, tuple):
             self._test = Stream(iter(self._test), 0).take(self._test_length)
         return self._test[0][idxs], self._test[1][idxs]
@@ -116,122 +118,126 @@ class GeneratorDataset(BaseDataset):
 
 
 class StreamRows:
-    """The next rows of a stream, as many as an index would pick; see `GeneratorDataset`."""
+    """A view that returns the next samples of a stream; see `GeneratorDataset`."""
 
     def __init__(self, stream: Stream):
         self._stream = stream
 
     def batches(self) -> Iterator[tuple]:
-        """The batches that are left, as they come."""
-        return self._stream.left()
+        """Iterate over the remaining batches."""
+        return self._stream.remaining()
 
     def __len__(self) -> int:
         raise TypeError(
-            "The length of `train_data` is unknown: it is a generator's. Say how many steps to take, as with "
-            "`steps_per_epoch`"
+            "The length of `train_data` is unknown because it is a generator. Set the number of steps, for example "
+            "with `steps_per_epoch`"
         )
 
     def __getitem__(self, idxs: Any) -> tuple:
-        """The next n rows as `(x, y)`.
+        """Return the next n samples as `(x, y)`.
 
         Args:
-            idxs: an int for one row, without the axis of rows; an array of any n ints; a slice with an end.
+            idxs: int for one sample, without the batch axis; one-dimensional array of n ints; or slice with an end.
 
         Raises:
-            IndexError: the stream has fewer rows left; `idxs` is a slice that needs a length.
+            IndexError: fewer samples remain, or `idxs` is a slice that needs the length of the stream.
         """
         if isinstance(idxs, slice):
             start, stop, step = idxs.start or 0, idxs.stop, idxs.step or 1
             if stop is None or min(start, stop, step) < 0:
                 raise IndexError(
-                    "The length of `train_data` is unknown, so that a slice needs an end, and nothing negative. "
+                    "The length of `train_data` is unknown: a slice needs an end and no negative numbers. "
                     f"Received: idxs={idxs}"
                 )
             return self._stream.take(len(range(start, stop, step)))
-        places = np.asarray(idxs)
-        if places.ndim > 1 or (places.size and places.dtype.kind not in "iu"):
+        indices = np.asarray(idxs)
+        if indices.ndim > 1 or (indices.size and indices.dtype.kind not in "iu"):
             raise IndexError(
-                "Rows of a stream are asked for by an int, a slice, or ints of one axis. "
-                f"Received: idxs of dtype {places.dtype} and shape {places.shape}"
+                "Index a stream with an int, a slice, or a one-dimensional int array. "
+                f"Received: idxs of dtype {indices.dtype} and shape {indices.shape}"
             )
-        if places.ndim == 0:
+        if indices.ndim == 0:
             return keras.tree.map_structure(lambda rows: rows[0], self._stream.take(1))
-        return self._stream.take(len(places))
+        return self._stream.take(len(indices))
 
 
 class Stream:
-    """Rows of an iterator of batches, in order, each once.
+    """Samples from an iterator of batches, in order, each once.
 
     Args:
         batches: iterator of `(x, y)`.
-        ahead: int >= 0, batches to read ahead in a thread.
+        prefetch: int >= 0, the number of batches that a worker thread reads in advance.
 
     Attributes:
-        waiting: deque of futures of batches, at most `ahead` of them.
-        rest: `(x, y)` or None, what is left over of the last batch.
+        queue: deque of at most `prefetch` futures of batches.
+        buffer: `(x, y)` or None, the samples that were read but not yet returned.
     """
 
-    def __init__(self, batches: Iterator, ahead: int):
+    def __init__(self, batches: Iterator, prefetch: int):
         self.batches = batches
-        self.ahead = ahead
-        self.waiting: deque[Future] = deque()
-        self.rest: tuple | None = None
-        # A single worker: a generator can't be entered twice. It ends with the stream, or with the program.
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches") if ahead else None
+        self.prefetch = prefetch
+        self.queue: deque[Future] = deque()
+        self.buffer: tuple | None = None
+        # One worker, because two threads can't call a generator at the same time.
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches") if prefetch else None
 
     def peek(self) -> tuple:
-        """The next batch, which stays where it is.
+        """Return the next batch without consuming it.
 
         Raises:
-            ValueError: there is none, or it isn't `(x, y)`.
+            ValueError: the stream has ended, or the batch isn't `(x, y)`.
         """
-        if self.rest is None:
-            self.rest = self._next()
-        if self.rest is None:
-            raise ValueError("`train_data` must yield at least one batch (x, y). Received: a stream that is at its end")
-        return self.rest
+        if self.buffer is None:
+            self.buffer = self._next()
+        if self.buffer is None:
+            raise ValueError("`train_data` must yield at least one batch (x, y). Received: an exhausted generator")
+        return self.buffer
 
     def take(self, count: int) -> tuple:
-        """The next rows.
+        """Return the next samples.
 
         Raises:
-            IndexError: there are fewer left. After an error, what was read so far is still to come.
+            IndexError: fewer samples remain. The samples that were read before an error stay in the buffer.
         """
-        parts = [] if self.rest is None else [self.rest]
-        found = sum(len(x) for x, _ in parts)
+        parts = [] if self.buffer is None else [self.buffer]
+        available = sum(len(x) for x, _ in parts)
         try:
-            while found < count or not parts:
+            while available < count or not parts:
                 batch = self._next()
                 if batch is None:
-                    raise IndexError(f"The stream has ended. Received: a request for {count} rows, with {found} left")
+                    raise IndexError(
+                        "The stream doesn't have enough samples: request fewer, or use a longer generator. "
+                        f"Received: a request for {count} samples, with {available} remaining"
+                    )
                 parts.append(batch)
-                found += len(batch[0])
+                available += len(batch[0])
         finally:
-            self.rest = _joined(parts) if parts else None
-        x, y = self.rest
-        self.rest = (x[count:], y[count:]) if found > count else None
+            self.buffer = _concatenated(parts) if parts else None
+        x, y = self.buffer
+        self.buffer = (x[count:], y[count:]) if available > count else None
         return x[:count], y[:count]
 
-    def left(self) -> Iterator[tuple]:
-        """The batches that are left, as they come."""
+    def remaining(self) -> Iterator[tuple]:
+        """Iterate over the remaining batches."""
         while True:
-            batch, self.rest = (self._next() if self.rest is None else self.rest), None
+            batch, self.buffer = (self._next() if self.buffer is None else self.buffer), None
             if batch is None:
                 return
             yield batch
 
     def _next(self) -> tuple | None:
-        """The next batch, or None at the end; the generator's own errors are raised here."""
+        """Return the next batch, or None at the end. Errors of the generator are raised here."""
         if self.worker is None:
-            return _batch(next(self.batches, END))
-        while len(self.waiting) < self.ahead:
-            self.waiting.append(self.worker.submit(next, self.batches, END))
-        batch = _batch(self.waiting.popleft().result())
-        self.waiting.append(self.worker.submit(next, self.batches, END))
+            return _validated(next(self.batches, END))
+        while len(self.queue) < self.prefetch:
+            self.queue.append(self.worker.submit(next, self.batches, END))
+        batch = _validated(self.queue.popleft().result())
+        self.queue.append(self.worker.submit(next, self.batches, END))
         return batch
 
 
-def _batch(batch: Any) -> tuple | None:
+def _validated(batch: Any) -> tuple | None:
+    """Return a batch as two arrays, or None for the end of the stream."""
     if batch is END:
         return None
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -239,33 +245,33 @@ def _batch(batch: Any) -> tuple | None:
     x, y = (np.asarray(part) for part in batch)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(
-            f"x and y of a batch must have as many rows as each other. Received: shapes {x.shape} and {y.shape}"
+            f"x and y of a batch must have the same number of rows. Received: shapes {x.shape} and {y.shape}"
         )
     return x, y
 
 
-def _joined(parts: list[tuple]) -> tuple:
+def _concatenated(parts: list[tuple]) -> tuple:
     if len(parts) == 1:
         return parts[0]
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
 def _test_length(test_data: Any, length: int | None) -> int:
     if isinstance(test_data, tuple):
         if length is not None:
             raise ValueError(
-                "`test_data_length` is for a generator of test rows; leave it out. "
+                "`test_data_length` is only allowed with a generator of test batches: remove it. "
                 f"Received: test_data_length={length!r}, test_data of type {type(test_data)}"
             )
         if len(test_data) != 2 or len({len(part) for part in test_data if part is not None}) > 1:
             raise ValueError(
-                "`test_data` must be a tuple (x, y) of arrays of as many rows, or a generator. "
+                "`test_data` must be a tuple (x, y) of arrays with the same number of rows, or a generator. "
                 f"Received: a tuple of shapes {[np.shape(part) for part in test_data]}"
             )
         return 0 if test_data[0] is None else len(test_data[0])
     if not isinstance(test_data, Iterable) or length is None:
         raise ValueError(
-            "`test_data` must be a tuple (x, y) of arrays, or a generator with `test_data_length`, the rows to read of "
-            f"it. Received: test_data of type {type(test_data)}, test_data_length={length!r}"
+            "`test_data` must be a tuple (x, y) of arrays, or a generator with `test_data_length`, the number of "
+            f"samples to read. Received: test_data of type {type(test_data)}, test_data_length={length!r}"
         )
     return int(length)

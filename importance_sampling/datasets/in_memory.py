@@ -1,6 +1,7 @@
-"""Datasets of arrays that are in memory.
+"""Datasets of in-memory arrays.
 
-Labels become one-hot once; images stay in the dtype they came in, and become floats as they are read.
+Labels are converted to one-hot vectors on construction. Images keep their dtype and are converted to floats when they
+are read.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from importance_sampling.datasets.base import BaseDataset
 
 
 class Loadable(Protocol):
-    """What `from_loadable` takes: a module or an object such as `keras.datasets.mnist`."""
+    """The argument type of `from_loadable`: a module or object with `load_data()`, such as `keras.datasets.mnist`."""
 
     def load_data(self) -> tuple: ...
 
 
 class InMemoryDataset(BaseDataset):
-    """Arrays, split into training and test rows.
+    """A dataset of in-memory arrays.
 
     Args:
         X_train: array `(rows, ...)`.
-        y_train: array `(rows,)` or `(rows, ...)`; with `categorical`, ints in [0, classes), `(rows,)` or `(rows, 1)`.
-        X_test: array `(test rows, ...)`, rows of the same shape.
-        y_test: array, as y_train.
-        categorical: bool, default True; labels become one-hot float32 rows `(classes,)`, classes being one more than
-            the greatest label of both sets, and `output_size` their number. False leaves y as it is; then `output_size`
-            is the length of its last axis, and 1 if it has one axis.
+        y_train: array `(rows, ...)`; with `categorical=True`, int labels >= 0, `(rows,)` or `(rows, 1)`.
+        X_test: array `(test rows, ...)`, with the same sample shape as `X_train`.
+        y_test: array, as `y_train`.
+        categorical: bool, default True. If True, labels are converted to one-hot float32 `(rows, classes)`, where
+            `classes` is one more than the largest label of both sets, and `output_size` is `classes`. If False, y is
+            unchanged, and `output_size` is the size of its last axis, or 1 if it has one axis.
 
     Raises:
-        ValueError: numbers of rows, shapes, or labels don't fit.
+        ValueError: the numbers of rows or the shapes don't match, or the labels are invalid.
 
     Example:
         >>> x, y = np.eye(4), np.array([0, 1, 2, 1])
@@ -49,12 +50,12 @@ class InMemoryDataset(BaseDataset):
         for name, (x, y) in (("train", self._train), ("test", self._test)):
             if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
                 raise ValueError(
-                    f"`X_{name}` and `y_{name}` must have as many rows as each other. "
+                    f"`X_{name}` and `y_{name}` must have the same number of rows. "
                     f"Received: X_{name} of shape {x.shape}, y_{name} of shape {y.shape}"
                 )
         if self._train[0].shape[1:] != self._test[0].shape[1:]:
             raise ValueError(
-                "Rows of `X_train` and `X_test` must have one shape. "
+                "`X_train` and `X_test` must have the same sample shape. "
                 f"Received: X_train of shape {self._train[0].shape}, X_test of shape {self._test[0].shape}"
             )
         if categorical:
@@ -65,14 +66,14 @@ class InMemoryDataset(BaseDataset):
 
     @classmethod
     def from_loadable(cls, loadable: Loadable, **kw: Any) -> InMemoryDataset:
-        """A dataset of what `loadable.load_data()` returns.
+        """Create a dataset from the result of `loadable.load_data()`.
 
         Args:
-            loadable: has `load_data()` that returns `((x, y), (x, y))` of training and test rows.
-            kw: further arguments of the class.
+            loadable: module or object with `load_data()` that returns `((x_train, y_train), (x_test, y_test))`.
+            **kw: further arguments of the class.
 
         Raises:
-            ValueError: there is no `load_data`.
+            ValueError: `loadable` has no `load_data`.
         """
         return cls(*load(loadable), **kw)
 
@@ -99,20 +100,20 @@ class InMemoryDataset(BaseDataset):
 
 
 class InMemoryImageDataset(InMemoryDataset):
-    """Images, handed out as float32 in [0, 1] with the channels last.
+    """A dataset of images that are returned as float32 in [0, 1], channels last.
 
-    They are kept in the dtype they came in; a quarter of the memory for bytes.
+    Images are stored in their original dtype: uint8 images take a quarter of the memory of float32 images.
 
     Args:
         X_train: array `(rows, height, width)` or `(rows, height, width, channels)`; ints in [0, 255] or floats in
-            [0, 1]. A missing axis of channels is added.
+            [0, 1]. A missing channel axis is added.
         y_train: as for `InMemoryDataset`.
-        X_test: as X_train.
-        y_test: as y_train.
+        X_test: as `X_train`.
+        y_test: as `y_train`.
         categorical: bool, default True; as for `InMemoryDataset`.
 
     Raises:
-        ValueError: as for `InMemoryDataset`, or these aren't images of that range.
+        ValueError: as for `InMemoryDataset`, or the arrays aren't images, or their values are out of range.
 
     Example:
         >>> x = np.full((3, 2, 2), 51, "uint8")
@@ -138,20 +139,23 @@ class InMemoryImageDataset(InMemoryDataset):
 
 
 def load(loadable: Loadable, path: str | Path | None = None) -> tuple:
-    """The four arrays of a loadable, or of an npz file in its place.
+    """Load the four arrays of a dataset from a loadable or from an npz file.
 
     Args:
-        loadable: has `load_data()`.
-        path: None, or an npz file with x_train, y_train, x_test and y_test.
+        loadable: module or object with `load_data()`; used if `path` is None.
+        path: None (default), or an npz file with x_train, y_train, x_test and y_test.
 
     Returns:
         `(x_train, y_train, x_test, y_test)`.
+
+    Raises:
+        ValueError: `path` isn't such a file, or `loadable` has no `load_data`.
     """
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(
-                "`path` must be an npz file with x_train, y_train, x_test and y_test, or None for the copy that Keras "
-                f"keeps. Received: path={str(path)!r}, which isn't a file"
+                "`path` must be an npz file with x_train, y_train, x_test and y_test, or None to download the dataset "
+                f"with Keras. Received: path={str(path)!r}, which isn't a file"
             )
         with np.load(path) as data:
             names = ("x_train", "y_train", "x_test", "y_test")
@@ -163,7 +167,8 @@ def load(loadable: Loadable, path: str | Path | None = None) -> tuple:
             return tuple(data[name] for name in names)
     if not callable(getattr(loadable, "load_data", None)):
         raise ValueError(
-            "`loadable` must have `load_data()` that returns ((x, y), (x, y)), as `keras.datasets.mnist` does. "
+            "`loadable` must have `load_data()` that returns ((x_train, y_train), (x_test, y_test)), such as "
+            "`keras.datasets.mnist`. "
             f"Received: loadable={loadable!r}"
         )
     (x_train, y_train), (x_test, y_test) = loadable.load_data()
@@ -171,10 +176,10 @@ def load(loadable: Loadable, path: str | Path | None = None) -> tuple:
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Labels `(rows,)` as float32 `(rows, classes)`."""
-    rows = np.zeros((len(labels), classes), "float32")
-    rows[np.arange(len(labels)), labels] = 1.0
-    return rows
+    """Convert int labels `(rows,)` to one-hot float32 `(rows, classes)`."""
+    encoded = np.zeros((len(labels), classes), "float32")
+    encoded[np.arange(len(labels)), labels] = 1.0
+    return encoded
 
 
 def _labels(name: str, y: np.ndarray) -> np.ndarray:
@@ -182,8 +187,8 @@ def _labels(name: str, y: np.ndarray) -> np.ndarray:
         y = y[:, 0]
     if y.ndim != 1 or y.dtype.kind not in "iub" or (len(y) and y.min() < 0):
         raise ValueError(
-            f"`{name}` must be ints of at least 0, one a row, to be made one-hot. Pass categorical=False for anything "
-            f"else. Received: {name} of dtype {y.dtype} and shape {y.shape}"
+            f"`{name}` must be ints of at least 0, one per row, to be converted to one-hot vectors. Pass "
+            f"categorical=False to use other targets. Received: {name} of dtype {y.dtype} and shape {y.shape}"
         )
     return y.astype("int64")
 

@@ -1,9 +1,9 @@
-"""Datasets with a name: MNIST, CIFAR, and what experiments have made of them.
+"""MNIST, CIFAR and datasets derived from them.
 
-`keras.datasets` downloads and keeps them; `path` reads a file in its place. Sources: LeCun et al., Gradient-based
-learning applied to document recognition, 1998; Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009;
-[L15] Le, Jaitly & Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, 2015
-(arXiv 1504.00941), for the pixels in a row.
+`keras.datasets` downloads and caches the files; `path` reads a local file instead. Sources: LeCun et al.,
+Gradient-based learning applied to document recognition, 1998; Krizhevsky, Learning Multiple Layers of Features from
+Tiny Images, 2009; [L15] Le, Jaitly & Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units,
+2015 (arXiv 1504.00941), for pixel-by-pixel MNIST.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from importance_sampling.datasets.base import is_int
 from importance_sampling.datasets.in_memory import InMemoryImageDataset, load
+from importance_sampling.utils.validation import is_int
 
 
 class MNIST(InMemoryImageDataset):
     """Handwritten digits: 60000 training and 10000 test images of shape (28, 28, 1), float32 in [0, 1]; 10 classes.
 
     Args:
-        path: None (default) for `keras.datasets.mnist`, which downloads at first, or an npz file with x_train, y_train,
+        path: None (default) to download the dataset with `keras.datasets.mnist`, or an npz file with x_train, y_train,
             x_test and y_test.
 
     Raises:
@@ -43,7 +43,7 @@ class CIFAR10(InMemoryImageDataset):
     """Small photographs: 50000 training and 10000 test images of shape (32, 32, 3), float32 in [0, 1]; 10 classes.
 
     Args:
-        path: None (default) for `keras.datasets.cifar10`, which downloads at first, or an npz file with x_train,
+        path: None (default) to download the dataset with `keras.datasets.cifar10`, or an npz file with x_train,
             y_train, x_test and y_test.
 
     Raises:
@@ -59,10 +59,10 @@ class CIFAR10(InMemoryImageDataset):
 
 
 class CIFAR100(InMemoryImageDataset):
-    """As `CIFAR10`, with 100 classes.
+    """Small photographs as in `CIFAR10`, with 100 classes.
 
     Args:
-        path: None (default) for `keras.datasets.cifar100`, which downloads at first, or an npz file with x_train,
+        path: None (default) to download the dataset with `keras.datasets.cifar100`, or an npz file with x_train,
             y_train, x_test and y_test.
 
     Raises:
@@ -78,19 +78,20 @@ class CIFAR100(InMemoryImageDataset):
 
 
 class CIFARSanityCheck(InMemoryImageDataset):
-    """Some classes of CIFAR10, with one training row many times over: a sampler worth its name soon leaves it alone.
+    """Some classes of CIFAR10, with many copies of one training sample, as a sanity check of samplers.
 
-    Row `replicate_idx` of the training rows that are left follows them `replicate` times. The image is kept once.
-    Labels become 0, 1, ... in the order of `classes`. Test rows are those of the classes, each once.
+    A working sampler soon draws the repeated sample rarely, because the model fits it early. The `replicate` copies of
+    training sample `replicate_idx` follow the other training samples; its image is stored once. Labels are 0, 1, ... in
+    the order of `classes`. The test set contains the test samples of these classes.
 
     Args:
-        classes: two or more ints in [0, 10), default (3, 5), cats and dogs; none twice.
-        replicate: int >= 0, default 30000; how many more times the row is there.
-        replicate_idx: int >= 0, default 42; which row, counted among the training rows of `classes`.
+        classes: two or more different ints in [0, 10), default (3, 5), cats and dogs.
+        replicate: int >= 0, default 30000; the number of additional copies.
+        replicate_idx: int >= 0, default 42; the index of the sample among the training samples of `classes`.
         path: as for `CIFAR10`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> dset = CIFARSanityCheck(replicate=100)
@@ -107,9 +108,7 @@ class CIFARSanityCheck(InMemoryImageDataset):
         path: str | Path | None = None,
     ):
         if len(set(classes)) != len(classes) or len(classes) < 2 or not all(is_int(c) and 0 <= c < 10 for c in classes):
-            raise ValueError(
-                f"`classes` must be two or more ints in [0, 10), none of them twice. Received: classes={classes!r}"
-            )
+            raise ValueError(f"`classes` must be two or more different ints in [0, 10). Received: classes={classes!r}")
         if not is_int(replicate) or replicate < 0:
             raise ValueError(f"`replicate` must be an int of at least 0. Received: replicate={replicate!r}")
         if not is_int(replicate_idx) or replicate_idx < 0:
@@ -119,28 +118,31 @@ class CIFARSanityCheck(InMemoryImageDataset):
         rows = len(train[0])
         if replicate_idx >= rows:
             raise ValueError(
-                f"`replicate_idx` must be below {rows}, the number of training rows of `classes`. "
+                f"`replicate_idx` must be below {rows}, the number of training samples of `classes`. "
                 f"Received: replicate_idx={replicate_idx!r}"
             )
         super().__init__(*train, *test)
-        self._stored = np.concatenate([np.arange(rows), np.full(replicate, replicate_idx)])
+        self._row_indices = np.concatenate([np.arange(rows), np.full(replicate, replicate_idx)])
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
-        return super()._train_data(self._stored[idxs])
+        return super()._train_data(self._row_indices[idxs])
 
     def _train_size(self) -> int:
-        return len(self._stored)
+        return len(self._row_indices)
 
 
 class PixelByPixelMNIST(InMemoryImageDataset):
-    """MNIST one pixel at a time: rows of shape (784, 1), float32 in [0, 1], all in one shuffled order; 10 classes.
+    """MNIST as sequences of pixels: samples of shape (784, 1), float32 in [0, 1]; 10 classes.
+
+    The pixels of all images are permuted in the same way.
 
     Args:
-        permutation_seed: int >= 0, default 0; of the order of the pixels. None keeps that of reading, line by line.
+        permutation_seed: int >= 0 or None, default 0; the seed of the permutation. None means no permutation: the
+            pixels are ordered line by line.
         path: as for `MNIST`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> dset = PixelByPixelMNIST()
@@ -153,7 +155,7 @@ class PixelByPixelMNIST(InMemoryImageDataset):
     def __init__(self, permutation_seed: int | None = 0, *, path: str | Path | None = None):
         if permutation_seed is not None and (not is_int(permutation_seed) or permutation_seed < 0):
             raise ValueError(
-                "`permutation_seed` must be an int of at least 0, or None for the order of reading. "
+                "`permutation_seed` must be an int of at least 0, or None for no permutation. "
                 f"Received: permutation_seed={permutation_seed!r}"
             )
         super().__init__(*load(keras.datasets.mnist, path))
@@ -162,15 +164,15 @@ class PixelByPixelMNIST(InMemoryImageDataset):
         if permutation_seed is not None:
             self._permutation = np.random.default_rng(permutation_seed).permutation(pixels)
 
-    def _in_order(self, data: tuple) -> tuple:
+    def _permuted(self, data: tuple) -> tuple:
         x, y = data
         return x.reshape(len(x), -1)[:, self._permutation, None], y
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
-        return self._in_order(super()._train_data(idxs))
+        return self._permuted(super()._train_data(idxs))
 
     def _test_data(self, idxs: np.ndarray | slice) -> tuple:
-        return self._in_order(super()._test_data(idxs))
+        return self._permuted(super()._test_data(idxs))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -178,9 +180,9 @@ class PixelByPixelMNIST(InMemoryImageDataset):
 
 
 def _of_classes(x: np.ndarray, y: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of some classes, with labels that are places in `classes`."""
+    """Select the samples of some classes and relabel them by their position in `classes`."""
     y = np.asarray(y).ravel()
-    places = np.full(max(int(y.max()), *classes) + 1, -1)
-    places[list(classes)] = np.arange(len(classes))
-    labels = places[y]
+    new_label = np.full(max(int(y.max()), *classes) + 1, -1)
+    new_label[list(classes)] = np.arange(len(classes))
+    labels = new_label[y]
     return np.asarray(x)[labels >= 0], labels[labels >= 0]

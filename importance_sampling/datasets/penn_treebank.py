@@ -1,6 +1,6 @@
-"""The Penn Treebank as it is used for language models: a window of words, and the word that comes next.
+"""The Penn Treebank for language models: a window of words and the next word.
 
-Source: Mikolov et al., Recurrent neural network based language model, Interspeech 2010, for how the text is prepared.
+Source: Mikolov et al., Recurrent neural network based language model, Interspeech 2010, for the preprocessing.
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ from pathlib import Path
 
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, is_int
+from importance_sampling.datasets.base import BaseDataset
+from importance_sampling.utils.validation import is_int
 
 FILES = ("ptb.train.txt", "ptb.test.txt")
 END, UNKNOWN = "<eos>", "<unk>"
 
 
 class PennTreeBank(BaseDataset):
-    """Row i: the words i to i + context - 1 of the text, and as y the word after them.
+    """The Penn Treebank: x of sample i is the words i to i + context - 1 of the text, and y is the next word.
 
-    The vocabulary is that of the training file, with `<eos>` at the end of every line and `<unk>` for what the test
-    file has besides; ids go from the most frequent word to the least, and alphabetically among equals. y is an id, not
-    one-hot: train with a sparse loss, as `models.get("lstm_lm")` does.
+    The vocabulary contains the words of the training file, `<eos>` for the end of a line, and `<unk>` for words of the
+    test file that aren't in the training file. Word ids are ordered by decreasing frequency, then alphabetically. y is
+    a word id and not one-hot: use a sparse loss, as `models.get("lstm_lm")` does.
 
     Args:
-        context: int >= 1; words in a row.
-        path: a folder with ptb.train.txt and ptb.test.txt; required, as nothing is downloaded.
+        context: int >= 1; the number of words in x.
+        path: folder with ptb.train.txt and ptb.test.txt; required, because the dataset isn't downloaded.
 
     Raises:
-        ValueError: `context` is out of range or longer than a file, or a file is missing.
+        ValueError: `context` is out of range or not shorter than a file, or a file is missing.
 
     Attributes:
-        vocabulary: list of str, the words by id.
+        vocabulary: list of str, the words in the order of their ids.
 
     Example:
         >>> dset = PennTreeBank(context=20, path="ptb")
@@ -49,7 +50,7 @@ class PennTreeBank(BaseDataset):
         train, test = (_words(file) for file in files)
         words, counts = np.unique([*train, UNKNOWN], return_counts=True)
         self.vocabulary: list[str] = words[np.argsort(-counts, kind="stable")].tolist()
-        ids = {word: place for place, word in enumerate(self.vocabulary)}
+        ids = {word: i for i, word in enumerate(self.vocabulary)}
         self._context = int(context)
         self._train, self._test = (
             np.array([ids.get(word, ids[UNKNOWN]) for word in text], "int32") for text in (train, test)
@@ -57,7 +58,8 @@ class PennTreeBank(BaseDataset):
         shortest = min(len(self._train), len(self._test))
         if shortest <= context:
             raise ValueError(
-                f"`context` must be less than the words in either file, {shortest}. Received: context={context!r}"
+                f"`context` must be below {shortest}, the number of words of the shorter file. "
+                f"Received: context={context!r}"
             )
 
     def _windows(self, text: np.ndarray, idxs: np.ndarray | slice) -> tuple:

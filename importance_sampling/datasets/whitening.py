@@ -1,4 +1,4 @@
-"""ZCA whitening: the linear map, nearest to the identity, after which the training rows are uncorrelated.
+"""ZCA whitening: the whitening transform of the training set that is closest to the identity.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, appendix A.
 """
@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from importance_sampling.datasets.base import BaseDataset, check_dataset, is_real
+from importance_sampling.datasets.base import BaseDataset, check_dataset
+from importance_sampling.utils.validation import is_real
 
-SLICE = 1024
+CHUNK = 1024  # samples to read at a time
 
 
 class ZCAWhitening(BaseDataset):
-    """A dataset whose x is whitened: (x - mean) C^(-1/2), mean and covariance C those of its training rows.
+    """A dataset with whitened x: (x - mean) C^(-1/2), with mean and covariance C of the training set.
 
-    Training rows are read twice, in slices, when it is made; rows are whitened as they are read. What costs is the
-    eigendecomposition, cubic in the size of a row: some seconds for 3072, the size of a CIFAR image.
+    The constructor reads the training set twice, in chunks. Samples are whitened when they are read. The
+    eigendecomposition is cubic in the size of a sample: some seconds for 3072, the size of a CIFAR image.
 
-    A direction that doesn't vary in the training rows is blown up by 1/sqrt(epsilon) in test rows that vary along it.
+    A direction without variance in the training set is multiplied by 1/sqrt(epsilon) in the test set.
 
     Args:
-        dataset: `BaseDataset` with float or int x; its rows are flattened for the map and given their shape back.
-        epsilon: float >= 0, default 1e-6; added to the variances before they are divided by, in squared units of x.
+        dataset: `BaseDataset` with float or int x. Samples are flattened for whitening and keep their shape.
+        epsilon: float >= 0, default 1e-6, in squared units of x; added to the eigenvalues of C.
 
     Raises:
-        ValueError: `dataset` isn't one or has under two training rows, or `epsilon` is out of range or 0 where a
-            direction doesn't vary.
+        ValueError: `dataset` isn't a `BaseDataset` or has fewer than two training samples; or `epsilon` is out of
+            range, or 0 where a direction has no variance.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(500, 3)) @ [[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]]
@@ -43,7 +44,7 @@ class ZCAWhitening(BaseDataset):
         rows = len(dataset.train_data)
         if rows < 2:
             raise ValueError(
-                f"`dataset` must have at least 2 training rows to be whitened. Received: dataset with {rows}"
+                f"`dataset` must have at least 2 training samples. Received: dataset with {rows} training samples"
             )
         self._dataset = dataset
         self._mean, covariance = _moments(dataset, rows)
@@ -51,15 +52,15 @@ class ZCAWhitening(BaseDataset):
         variances = np.maximum(variances, 0.0) + epsilon
         if variances.min() <= np.finfo("float64").eps * variances.max():
             raise ValueError(
-                "`epsilon` must be above 0 where x doesn't vary in every direction, as here. "
+                "`epsilon` must be above 0 because some directions of x have no variance. "
                 f"Received: epsilon={epsilon!r}"
             )
-        self._map = ((directions / np.sqrt(variances)) @ directions.T).astype("float32")
+        self._transform = ((directions / np.sqrt(variances)) @ directions.T).astype("float32")
 
     def _whiten(self, data: tuple) -> tuple:
         x, y = data
         flat = np.asarray(x, "float64").reshape(len(x), -1) - self._mean
-        return (flat.astype("float32") @ self._map).reshape(len(x), *self.shape), y
+        return (flat.astype("float32") @ self._transform).reshape(len(x), *self.shape), y
 
     def _train_data(self, idxs: np.ndarray | slice) -> tuple:
         return self._whiten(self._dataset.train_data[idxs])
@@ -83,13 +84,13 @@ class ZCAWhitening(BaseDataset):
 
 
 def _moments(dataset: BaseDataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `(d,)` and unbiased covariance `(d, d)` of the flattened training rows, float64."""
+    """Return the mean `(d,)` and unbiased covariance `(d, d)` of the flattened training samples, float64."""
 
-    def slices():
-        for start in range(0, rows, SLICE):
-            x = np.asarray(dataset.train_data[start : start + SLICE][0], "float64")
+    def chunks():
+        for start in range(0, rows, CHUNK):
+            x = np.asarray(dataset.train_data[start : start + CHUNK][0], "float64")
             yield x.reshape(len(x), -1)
 
-    mean = sum(x.sum(axis=0) for x in slices()) / rows
-    covariance = sum((x - mean).T @ (x - mean) for x in slices()) / (rows - 1)
+    mean = sum(x.sum(axis=0) for x in chunks()) / rows
+    covariance = sum((x - mean).T @ (x - mean) for x in chunks()) / (rows - 1)
     return mean, covariance

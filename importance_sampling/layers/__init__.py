@@ -1,10 +1,10 @@
-"""Layers for users' own models: values per sample, and normalisations that don't lean on how a batch was drawn.
+"""Layers for losses, metrics and gradient norms per sample, and normalisation layers for importance sampling.
 
-`LayerNormalization` and `GroupNormalization` are Keras's own. Their arguments differ from those of earlier versions of
-the method's library: `LayerNormalization(axis=-1)` normalises over the axes that are named, with a scale and an offset
-for each of their entries, where `axes` named those that were not averaged over, by default none but the batch, with a
-single scale; `axis` as all axes but the first comes closest. `GroupNormalization(groups=32)` is given the number of
-groups, where `G` was the number of channels in a group.
+`LayerNormalization` and `GroupNormalization` are Keras's layers. Their arguments differ from those of
+importance_sampling 0.10: `LayerNormalization(axis=...)` names the axes to normalise over, and has one scale and one
+offset for each entry of these axes. The old argument `axes` named the axes not to normalise over (default: the batch
+axis), and the layer had one scale. The closest replacement is `axis` with all axes but the first.
+`GroupNormalization(groups=32)` takes the number of groups; the old argument `G` was the number of channels per group.
 """
 
 from keras.layers import GroupNormalization, LayerNormalization

@@ -1,8 +1,4 @@
-"""Losses by sample, inside a model: `LossLayer`, and how an identifier becomes a function of targets and predictions.
-
-No source: the formulas are those of the loss handed over. Nothing is weighed or reduced over the batch, and class or
-sample weights are not applied.
-"""
+"""The loss of every sample: `LossLayer` and the function `loss_per_sample`."""
 
 from __future__ import annotations
 
@@ -18,31 +14,34 @@ Loss = str | dict | Callable | keras.losses.Loss
 
 
 def resolve(loss: Loss) -> Callable:
-    """The Keras loss behind an identifier: a `Loss` object or a function.
+    """Return the Keras loss of an identifier: a `Loss` object or a function.
 
     Raises:
-        ValueError: there is none, or it is an object that doesn't implement `call`.
+        ValueError: the identifier is unknown, or the `Loss` object doesn't implement `call`.
     """
     try:
-        found = keras.losses.get(loss)
+        resolved = keras.losses.get(loss)
     except (ValueError, TypeError) as error:
         raise ValueError(_requirement(loss)) from error
-    if not callable(found):  # None
+    if not callable(resolved):  # None
         raise ValueError(_requirement(loss))
-    if isinstance(found, keras.losses.Loss) and type(found).call is keras.losses.Loss.call:
-        raise ValueError(f"`loss` must implement `call`, where its values per sample are. Received: loss={loss!r}")
-    return found
+    if isinstance(resolved, keras.losses.Loss) and type(resolved).call is keras.losses.Loss.call:
+        raise ValueError(f"`loss` must implement `call`, which returns the values per sample. Received: loss={loss!r}")
+    return resolved
 
 
 def loss_per_sample(loss: Callable, y_true: Any, y_pred: Any, mask: Any, dtype: str) -> Any:
-    """The loss of every sample, of shape `(batch,)`: the mean over its (valid) entries, whatever the reduction.
+    """Return the loss of every sample: the mean over its unmasked entries. The loss's reduction is ignored.
 
     Args:
-        loss: what `resolve` returns.
-        y_true: tensor `(batch, ...)`, cast to `dtype` as a compiled loss would.
-        y_pred: tensor `(batch, ...)`.
-        mask: bool, of the predictions, or None.
-        dtype: of the computation.
+        loss: `keras.losses.Loss` or function, as returned by `resolve`.
+        y_true: tensor `(batch, ...)`; cast to `dtype`, as a compiled loss does.
+        y_pred: tensor `(batch, ...)`; cast to `dtype`.
+        mask: bool mask of the predictions, or None.
+        dtype: str, the dtype of the computation.
+
+    Returns:
+        Tensor `(batch,)`.
     """
     y_true, y_pred = aligned(ops.cast(y_true, dtype), ops.cast(y_pred, dtype))
     values = (loss.call if isinstance(loss, keras.losses.Loss) else loss)(y_true, y_pred)
@@ -58,34 +57,34 @@ def _requirement(loss: Any) -> str:
 
 @keras.saving.register_keras_serializable(package="importance_sampling")
 class LossLayer(PerSampleLayer):
-    """The loss of every sample, as a layer's output: called on `[y_true, y_pred]`, it returns `(batch, 1)`.
+    """Compute the loss of every sample: called on `[y_true, y_pred]`, the layer returns `(batch, 1)`.
 
     loss_i = mean over the entries e of sample i of loss(y_true_ie, y_pred_ie)
 
-    Entries that the mask of `y_pred` leaves out don't count; a sample without any has the loss 0. The object's
-    reduction plays no part. Computed in float32 (float64 under a float64 policy), and returned so.
+    Entries that are masked in `y_pred` are excluded; the loss of a sample without unmasked entries is 0. The reduction
+    of a loss object is ignored. The result is computed and returned in float32 (float64 with a float64 policy).
 
     Args:
         loss: str, dict, `keras.losses.Loss` or function of `(y_true, y_pred)` that returns a value per sample or per
-            entry. A function of your own must be registered with Keras to be loaded again. What Keras leaves out of
-            a loss object's configuration, such as `Huber`'s delta in Keras 3.15, isn't loaded again either.
+            entry. Register your own functions with Keras to load saved models. Arguments that Keras omits from the
+            config of a loss object, such as `delta` of `Huber` in Keras 3.15, aren't restored.
         **kwargs: of `keras.layers.Layer`: name, dtype, trainable.
 
     Call arguments:
-        inputs: list of `y_true`, any dtype, `(batch, ...)`, and `y_pred`, float `(batch, ...)`; one axis counts as
-            `(batch, 1)`.
+        inputs: list of `y_true`, any dtype, `(batch, ...)`, and `y_pred`, float `(batch, ...)`. `(batch,)` is treated
+            as `(batch, 1)`.
 
     Returns:
         float32 `(batch, 1)`.
 
     Raises:
-        ValueError: `loss` is no loss, it returns no value per sample, or the inputs aren't two tensors.
+        ValueError: `loss` isn't a loss or doesn't return a value per sample, or the inputs aren't two tensors.
 
     Example:
         >>> y_true, y_pred = np.array([[0.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 3.0], [1.0, 2.0]])
         >>> LossLayer("mse")([y_true, y_pred])  # [[2.0], [0.5]]
 
-    Source: the loss's own.
+    Source: that of the loss.
     """
 
     INPUTS = ("y_true", "y_pred")
@@ -95,9 +94,9 @@ class LossLayer(PerSampleLayer):
         self.loss = resolve(loss)
 
     def values(self, y_true: Any, y_pred: Any, mask: Any = None) -> Any:
-        """The loss of every sample, `(batch,)`."""
+        """Return the loss of every sample, `(batch,)`."""
         return loss_per_sample(self.loss, y_true, y_pred, mask, self.result_dtype)
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}

@@ -1,7 +1,6 @@
-"""What normalisations by moving statistics share: arguments, variables, a batch's moments, and the affine map.
+"""The base class of normalisation layers with moving statistics: arguments, variables, batch moments, gamma and beta.
 
-No source: it is bookkeeping. It doesn't say which statistics normalise, which is what its subclasses differ in, and it
-doesn't synchronise statistics between replicas.
+Statistics aren't synchronised between replicas.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from keras import ops
 
 
 class MovingStatistics(keras.layers.Layer):
-    """A layer that keeps the moving mean and the moving spread of every channel, and returns gamma * z + beta.
+    """A layer with a moving mean and a moving spread (variance or standard deviation) per channel.
 
-    All variables have the shape `(channels,)`. Everything is computed in float32 at least, and cast at the end to the
-    policy's compute dtype. A subclass names its spread in `SPREAD`, and implements `normalise`.
+    The output is gamma * z + beta, where z is the normalised input. All variables have the shape `(channels,)`. The
+    computation is in float32 or float64; the output is cast to the policy's compute dtype. A subclass sets `SPREAD`,
+    the name of the spread variable, and implements `normalise`.
     """
 
     SPREAD = ""
@@ -36,14 +36,16 @@ class MovingStatistics(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.momentum = number("momentum", momentum, 0.0, 1.0, "0 keeps the last batch's statistics, 1 never moves")
-        self.epsilon = number("epsilon", epsilon, 0.0, math.inf, "it is added to variances")
+        self.momentum = finite_float(
+            "momentum", momentum, 0.0, 1.0, "0 uses only the last batch, 1 never changes the statistics"
+        )
+        self.epsilon = finite_float("epsilon", epsilon, 0.0, math.inf, "it is added to the variance")
         if self.epsilon == 0.0:
-            raise ValueError(f"`epsilon` must be greater than 0: it bounds what is divided by. Received: {epsilon=}")
+            raise ValueError(f"`epsilon` must be greater than 0 to avoid a division by zero. Received: {epsilon=}")
         if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
             raise ValueError(
-                "`axis` must be an int, the axis of the channels, and not that of the batch: -1 where channels come "
-                f"last, 1 where they come first. Received: {axis=}"
+                "`axis` must be an int, the channel axis, and not the batch axis: use -1 for channels last, 1 for "
+                f"channels first. Received: {axis=}"
             )
         self.axis = axis
         self.center = bool(center)
@@ -55,13 +57,13 @@ class MovingStatistics(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        """Make the variables: gamma, beta, the moving mean, the moving spread, in this order."""
+        """Create the variables in the order gamma, beta, moving mean, moving spread."""
         self.compute_output_shape(input_shape)
         channels = input_shape[self.axis]
         if channels is None:
             raise ValueError(
-                f"The axis of the channels must have a known size: give `keras.Input` one. Received: axis={self.axis}, "
-                f"input_shape={tuple(input_shape)}"
+                "The channel axis must have a known size: specify it in `keras.Input`. "
+                f"Received: axis={self.axis}, input_shape={tuple(input_shape)}"
             )
 
         def variable(name: str, initializer: Any, trainable: bool) -> keras.Variable:
@@ -76,7 +78,7 @@ class MovingStatistics(keras.layers.Layer):
         self.input_spec = keras.InputSpec(ndim=len(input_shape), axes={self.axis: channels})
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise; statistics move only where `training` and `trainable` are both true."""
+        """Normalise the inputs. Statistics are updated only if `training` and `trainable` are both True."""
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         z = self.normalise(x, bool(training) and self.trainable, mask)
         if self.gamma is not None:
@@ -85,18 +87,18 @@ class MovingStatistics(keras.layers.Layer):
             z = z + self.per_channel(self.beta, z)
         return ops.cast(z, self.compute_dtype)
 
-    def normalise(self, x: Any, learning: bool, mask: Any) -> Any:
-        """x normalised, ahead of gamma and beta."""
+    def normalise(self, x: Any, training: bool, mask: Any) -> Any:
+        """Return the normalised x, before gamma and beta."""
         raise NotImplementedError
 
-    def per_channel(self, vector: Any, like: Any) -> Any:
-        """`(channels,)` with the axes of `like`, in its dtype."""
-        shape = [1] * len(like.shape)
+    def per_channel(self, vector: Any, x: Any) -> Any:
+        """Reshape a vector `(channels,)` for broadcasting against x, and cast it to the dtype of x."""
+        shape = [1] * len(x.shape)
         shape[self.axis] = -1
-        return ops.reshape(ops.cast(vector, like.dtype), shape)
+        return ops.reshape(ops.cast(vector, x.dtype), shape)
 
     def moments(self, x: Any, mask: Any) -> tuple[Any, Any]:
-        """Mean and variance of every channel, `(channels,)`, over the entries that `mask` leaves."""
+        """Return mean and variance per channel, `(channels,)` each, over the unmasked entries."""
         channels = self.axis % len(x.shape)
         axes = tuple(axis for axis in range(len(x.shape)) if axis != channels)
         if mask is None:
@@ -104,8 +106,8 @@ class MovingStatistics(keras.layers.Layer):
             return mean, ops.mean(ops.square(x - self.per_channel(mean, x)), axis=axes)
         if len(mask.shape) != len(x.shape) - 1:
             raise ValueError(
-                "`mask` must have the inputs' axes but that of the channels. Received: mask of shape "
-                f"{tuple(mask.shape)}, inputs of shape {tuple(x.shape)}"
+                "`mask` must have all axes of the inputs except the channel axis. "
+                f"Received: mask of shape {tuple(mask.shape)}, inputs of shape {tuple(x.shape)}"
             )
         valid = ops.broadcast_to(ops.expand_dims(ops.cast(mask, "bool"), channels), ops.shape(x))
         count = ops.maximum(ops.sum(ops.cast(valid, x.dtype), axis=axes), 1.0)
@@ -114,28 +116,28 @@ class MovingStatistics(keras.layers.Layer):
         square = ops.square(ops.where(valid, x - self.per_channel(mean, x), zero))
         return mean, ops.sum(square, axis=axes) / count
 
-    def move(self, mean: Any, spread: Any) -> None:
-        """Move the statistics towards a batch's: m <- momentum m + (1 - momentum) batch."""
+    def update_statistics(self, mean: Any, spread: Any) -> None:
+        """Update the moving statistics by those of a batch: m <- momentum m + (1 - momentum) batch."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_spread, spread)):
-            kept = self.momentum * ops.cast(moving, batch.dtype)
-            moving.assign(ops.cast(kept + (1.0 - self.momentum) * batch, moving.dtype))
+            previous = self.momentum * ops.cast(moving, batch.dtype)
+            moving.assign(ops.cast(previous + (1.0 - self.momentum) * batch, moving.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
-        """The inputs' shape.
+        """Return the input shape.
 
         Raises:
-            ValueError: it has no such axis, or that axis is the batch's.
+            ValueError: the inputs don't have the axis `axis`, or it is the batch axis.
         """
         axes = len(input_shape)
         if not -axes < self.axis < axes:
             raise ValueError(
-                f"`axis` must be one of the inputs' axes, and not the batch's. Received: axis={self.axis}, "
-                f"input_shape={tuple(input_shape)}"
+                "`axis` must be an axis of the inputs other than the batch axis. "
+                f"Received: axis={self.axis}, input_shape={tuple(input_shape)}"
             )
         return tuple(input_shape)
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
+        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "momentum": self.momentum,
@@ -150,11 +152,18 @@ class MovingStatistics(keras.layers.Layer):
         }
 
 
-def number(name: str, value: Any, low: float, high: float, meaning: str) -> float:
-    """`value` as a float.
+def finite_float(name: str, value: Any, low: float, high: float, meaning: str) -> float:
+    """Return `value` as a float.
+
+    Args:
+        name: str, the name of the argument, for the error message.
+        value: the value to check.
+        low: float, the minimum.
+        high: float, the maximum, or infinity.
+        meaning: str, the meaning of the argument, for the error message.
 
     Raises:
-        ValueError: it isn't a finite number in [low, high].
+        ValueError: `value` isn't a finite number in [low, high].
     """
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not usable or not low <= value <= high:

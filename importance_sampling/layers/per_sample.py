@@ -1,7 +1,4 @@
-"""What layers that return one number per sample share: shapes, dtypes, masks, and the mean over what a sample holds.
-
-No source: it is bookkeeping. It doesn't know what is computed, and it never reduces over the batch.
-"""
+"""The base class of layers that return one value per sample, and functions for shapes and masks."""
 
 from __future__ import annotations
 
@@ -10,14 +7,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling.backend import keras_internals
+
 
 class PerSampleLayer(keras.layers.Layer):
-    """A layer without weights that is called on a list of tensors and returns `(batch, 1)`.
+    """A layer without weights that takes a list of tensors and returns `(batch, 1)`.
 
-    Inputs reach `values` as they are, not cast to float16; the result is float32, or float64 under that policy,
-    because losses and norms leave the range of float16 both ways.
+    Inputs aren't cast to the policy's compute dtype. The result is float32, or float64 with a float64 policy, because
+    losses and norms overflow and underflow in float16.
 
-    A subclass sets `INPUTS` and implements `values`.
+    A subclass sets `INPUTS`, the names of the inputs, and implements `values`.
     """
 
     INPUTS: tuple[str, ...] = ()
@@ -28,18 +27,18 @@ class PerSampleLayer(keras.layers.Layer):
 
     @property
     def result_dtype(self) -> str:
-        """The dtype computed in and returned: the policy's, at least float32."""
+        """The dtype of the computation and of the result: the policy's compute dtype, at least float32."""
         return keras.backend.result_type(self.compute_dtype, "float32")
 
     def build(self, input_shape: Any) -> None:
-        """Check the inputs' shapes; there are no weights to make."""
+        """Check the input shapes. There are no weights."""
         self.check_shapes(input_shape)
 
     def check_shapes(self, shapes: Any) -> None:
-        """Raise unless `shapes` is one shape, of at least the batch's axis, for each of `INPUTS`.
+        """Check that `shapes` contains one shape with a batch axis for each of `INPUTS`.
 
         Raises:
-            ValueError: it isn't.
+            ValueError: the number of shapes is wrong, or a shape has no batch axis.
         """
         nested = isinstance(shapes, (list, tuple)) and all(isinstance(shape, (list, tuple)) for shape in shapes)
         if not nested or len(shapes) != len(self.INPUTS) or any(len(shape) == 0 for shape in shapes):
@@ -49,37 +48,37 @@ class PerSampleLayer(keras.layers.Layer):
             )
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        """One number per sample, `(batch, 1)`; `mask` is the list of the inputs' masks, of which the last counts."""
+        """Return one value per sample, `(batch, 1)`. `mask` is the list of input masks; only the last one is used."""
         values = self.values(*inputs, mask=mask[-1] if mask else None)
         return ops.reshape(ops.cast(values, self.result_dtype), (-1, 1))
 
     def values(self, *inputs: Any, mask: Any) -> Any:
-        """One number per sample, of shape `(batch,)`."""
+        """Return one value per sample, `(batch,)`."""
         raise NotImplementedError
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        """None: what was masked has been left out."""
+        """Return None: the output has no mask, because masked entries are excluded from the values."""
         return None
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
-        """`(batch, 1)`."""
+        """Return `(batch, 1)`."""
         self.check_shapes(input_shape)
         return (input_shape[-1][0], 1)
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> keras.KerasTensor:
-        """`(batch, 1)` in `result_dtype`."""
+        """Return a `KerasTensor` of shape `(batch, 1)` and dtype `result_dtype`."""
         return keras.KerasTensor(self.compute_output_shape([t.shape for t in inputs]), dtype=self.result_dtype)
 
 
 def aligned(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Targets and predictions with a feature axis each: `(batch,)` is `(batch, 1)`, as it is for `model.fit`.
+    """Expand targets and predictions of shape `(batch,)` to `(batch, 1)`, as `model.fit` does.
 
     Args:
         y_true: tensor `(batch, ...)`.
         y_pred: tensor `(batch, ...)`.
 
     Returns:
-        The two. Sparse targets, with an axis less than predictions of many classes, stay sparse.
+        `(y_true, y_pred)`. Sparse targets, with one axis less than predictions of several classes, are unchanged.
     """
     if len(y_pred.shape) == 1:
         y_pred = ops.expand_dims(y_pred, -1)
@@ -88,41 +87,40 @@ def aligned(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     return y_true, y_pred
 
 
-def mean_per_sample(values: Any, mask: Any, like: Any, origin: str) -> Any:
-    """The mean over all axes but the first, over valid entries alone where there is a mask.
+def mean_per_sample(values: Any, mask: Any, y_pred: Any, origin: str) -> Any:
+    """Return the mean over all axes but the first. With a mask, the mean is over unmasked entries.
 
     Args:
-        values: float `(batch, ...)`.
-        mask: bool, broadcastable to `values` but for trailing axes, or None. A mask that the loss itself left on
-            `values` counts as well.
-        like: tensor `(batch, ...)` that says how many samples there are.
-        origin: what made the values, for the message.
+        values: float `(batch, ...)`. A Keras mask attached to `values` is applied too.
+        mask: bool or None, with the shape of `values` without some trailing axes, or broadcastable to it.
+        y_pred: tensor `(batch, ...)`, the predictions; only the batch size is used.
+        origin: str, the argument that computes the values, for the error message.
 
     Returns:
-        Float `(batch,)`; 0 for a sample without valid entries.
+        Float `(batch,)`; 0 for a sample without unmasked entries.
 
     Raises:
-        ValueError: there isn't a value per sample.
+        ValueError: `values` doesn't have one row per sample, or has fewer axes than a mask.
     """
-    rows = {t.shape[0] for t in (values, like) if len(t.shape) > 0} - {None}
-    if len(values.shape) == 0 or len(rows) > 1:
+    batch_sizes = {t.shape[0] for t in (values, y_pred) if len(t.shape) > 0} - {None}
+    if len(values.shape) == 0 or len(batch_sizes) > 1:
         raise ValueError(
-            f"{origin} must return a value per sample or per entry: reduce it over all axes but the first. "
-            f"Received: values of shape {tuple(values.shape)} for predictions of shape {tuple(like.shape)}"
+            f"{origin} must return a value per sample or per entry: don't reduce over the batch axis. "
+            f"Received: values of shape {tuple(values.shape)} for predictions of shape {tuple(y_pred.shape)}"
         )
-    masks = [m for m in (mask, getattr(values, "_keras_mask", None)) if m is not None]
+    masks = [m for m in (mask, keras_internals.get_mask(values)) if m is not None]
     if not masks:
         return ops.mean(values, axis=tuple(range(1, len(values.shape))))
     valid = ops.ones_like(values)
-    for one in masks:
-        if len(one.shape) > len(values.shape):
+    for each in masks:
+        if len(each.shape) > len(values.shape):
             raise ValueError(
-                f"{origin} must return values with the axes of the mask, {tuple(one.shape)}: take the mask off the "
+                f"{origin} must return values with the axes of the mask, {tuple(each.shape)}: remove the mask from the "
                 f"predictions, or reduce fewer axes. Received: values of shape {tuple(values.shape)}"
             )
-        missing = (1,) * (len(values.shape) - len(one.shape))
-        valid = valid * ops.cast(ops.reshape(one, (*ops.shape(one), *missing)), values.dtype)
-    rest = tuple(range(1, len(values.shape)))
-    # Not a product: an entry that is masked may well be infinite.
-    total = ops.sum(ops.where(valid > 0, values, ops.zeros_like(values)), axis=rest)
-    return total / ops.maximum(ops.sum(valid, axis=rest), 1.0)
+        missing = (1,) * (len(values.shape) - len(each.shape))
+        valid = valid * ops.cast(ops.reshape(each, (*ops.shape(each), *missing)), values.dtype)
+    axes = tuple(range(1, len(values.shape)))
+    # `where` and not a product, because masked entries may be infinite.
+    total = ops.sum(ops.where(valid > 0, values, ops.zeros_like(values)), axis=axes)
+    return total / ops.maximum(ops.sum(valid, axis=axes), 1.0)

@@ -1,7 +1,7 @@
-"""Normalisation by moving statistics, in training too: `StatsBatchNorm`.
+"""Normalisation by moving statistics in training and inference: `StatsBatchNorm`.
 
-Source: the inference mode of Ioffe & Szegedy, Batch Normalization (arXiv 1502.03167), Algorithm 2, used throughout. It
-doesn't normalise by a batch, so it doesn't do what batch normalisation does for training from scratch.
+Source: Ioffe & Szegedy, Batch Normalization (arXiv 1502.03167), Algorithm 2: the inference mode, here used in training
+too.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from importance_sampling.layers.moving_statistics import MovingStatistics
 
 @saving.register_keras_serializable(package="importance_sampling")
 class StatsBatchNorm(MovingStatistics):
-    """Normalise by the moving statistics always, so that what a sample gets doesn't depend on its batch.
+    """Normalise by the moving statistics m and v, so that the output of a sample doesn't depend on its batch.
 
     y = gamma (x - m) / sqrt(v + epsilon) + beta
 
-    For batches that are no fair sample of the data, such as importance sampling draws, and for fine-tuning: as gamma,
-    beta, m and v come in Keras's order, `stats.set_weights(batch_norm.get_weights())` takes over a trained layer. The
-    gradient goes through x, gamma and beta. With `update_stats` a training step normalises first, then moves m and v
-    by the batch. Statistics that don't fit the data scale activations wrongly: without pre-trained ones, that is until
-    they have moved.
+    Use this layer for batches that aren't drawn uniformly, as in importance sampling, and for fine-tuning. The weights
+    are in the order of `keras.layers.BatchNormalization`, so `stats.set_weights(batch_norm.get_weights())` copies a
+    trained layer. The gradient flows through x, gamma and beta. With `update_stats=True` a training step normalises
+    first and then updates m and v by the batch. The layer doesn't replace batch normalisation for training from
+    scratch: without pre-trained statistics, the output isn't normalised until m and v have converged.
 
     Args:
-        momentum: float in [0, 1], default 0.99; what m and v keep of themselves in a step.
-        epsilon: float > 0, default 1e-3.
-        update_stats: bool, default False; whether training steps move m and v. A layer with `trainable=False` never
-            does.
-        axis: int, default -1; the axis of the channels, not 0.
-        center, scale: bool, default True; whether there is a beta, a gamma.
+        momentum: float in [0, 1], default 0.99; the weight of the previous m and v in an update.
+        epsilon: float > 0, default 1e-3; added to the variance.
+        update_stats: bool, default False; update m and v in training steps. A layer with `trainable=False` doesn't
+            update them.
+        axis: int other than 0, default -1; the channel axis.
+        center, scale: bool, default True; add beta, multiply by gamma.
         beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer: Keras initialisers,
             default zeros, ones, zeros, ones.
         **kwargs: of `keras.layers.Layer`: name, dtype, trainable.
 
     Call arguments:
         inputs: float `(batch, ..., channels)`.
-        training: bool or None; whether this is a training step.
-        mask: bool, the inputs' shape without the channels, or None; what it leaves out doesn't move statistics.
+        training: bool or None; True for a training step.
+        mask: bool, the shape of the inputs without the channel axis, or None. Masked entries are excluded from the
+            update.
 
     Returns:
-        The inputs' shape, in the policy's compute dtype; computed in float32.
+        Tensor of the shape of the inputs, computed in float32 and cast to the policy's compute dtype.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Attributes:
         gamma, beta: trainable float32 `(channels,)`, or None.
@@ -72,7 +73,7 @@ class StatsBatchNorm(MovingStatistics):
         super().__init__(momentum, epsilon, spread_initializer=moving_variance_initializer, **kwargs)
         if not isinstance(update_stats, bool):
             raise ValueError(
-                "`update_stats` must be True, to move the statistics by training batches, or False, to keep them. "
+                "`update_stats` must be True to update the statistics in training, or False to keep them fixed. "
                 f"Received: {update_stats=}"
             )
         self.update_stats = update_stats
@@ -82,14 +83,14 @@ class StatsBatchNorm(MovingStatistics):
         """The moving variance v."""
         return self.moving_spread
 
-    def normalise(self, x: Any, learning: bool, mask: Any) -> Any:
-        """x by the moving statistics, as they were before this batch."""
+    def normalise(self, x: Any, training: bool, mask: Any) -> Any:
+        """Normalise x by the moving statistics before their update by this batch."""
         deviation = ops.sqrt(ops.cast(self.moving_variance, x.dtype) + self.epsilon)
         z = (x - self.per_channel(self.moving_mean, x)) / self.per_channel(deviation, x)
-        if learning and self.update_stats:
-            self.move(*self.moments(x, mask))
+        if training and self.update_stats:
+            self.update_statistics(*self.moments(x, mask))
         return z
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "update_stats": self.update_stats}

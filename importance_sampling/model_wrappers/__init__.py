@@ -2,7 +2,7 @@
 
 from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.model_wrappers.figures import evaluate
-from importance_sampling.model_wrappers.importance import ImportanceStep, Probe, pool_signals
+from importance_sampling.model_wrappers.importance import ImportanceStep, pool_signals
 from importance_sampling.model_wrappers.oracle import OracleWrapper
 from importance_sampling.model_wrappers.rows import RowStep, fair_signals, row_signals
 from importance_sampling.model_wrappers.variance_reduced import KatyushaWrapper, SVRGWrapper
@@ -12,7 +12,6 @@ __all__ = [
     "KatyushaWrapper",
     "ModelWrapper",
     "OracleWrapper",
-    "Probe",
     "RowStep",
     "SVRGWrapper",
     "evaluate",

@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend, events, scores, support
+from importance_sampling import backend, events, scores
+from importance_sampling.backend import keras_internals
+from importance_sampling.fit import eligibility, user_fit
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.weighted_loss import Unsupported
 
@@ -32,11 +34,11 @@ class ModelWrapper:
     """
 
     def __init__(self, model: keras.Model, score: str | Callable = "loss", layer: Any = None):
-        if not support.is_model(model) or not model.compiled:
+        if not user_fit.is_model(model) or not model.compiled:
             raise ValueError(
                 f"`model` must be a `keras.Model` on which `compile` was called. Received: model={model!r}"
             )
-        reason = support.obstacle(model)
+        reason = eligibility.unsupported_reason(model)
         if reason is not None:
             raise ValueError(f"`model` can't be trained with weights: {reason}. Received: model={model.name!r}")
         scores.check(score)
@@ -44,7 +46,7 @@ class ModelWrapper:
         self.points = PreActivations(model, layer)
         self.scorer = scores.Scorer(model, score, self.points)
         self._functions: dict[str, Callable] = {}
-        self._loss_tracker = model._loss_tracker
+        self._compiled_tracker = keras_internals.loss_tracker(model)
         self._checked = False
 
     def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
@@ -81,14 +83,14 @@ class ModelWrapper:
             float64 `(1 + metrics,)`. It is sent as `is.evaluation`.
         """
         figures = np.atleast_1d(self.model.evaluate(x, y, batch_size=batch_size, verbose=0))
-        events.evaluated(self, figures)
+        events.notify_evaluation(self, figures)
         return figures
 
     def evaluate_batch(self, x: Any, y: Any) -> np.ndarray:
         """The loss and the metrics of a batch, as `evaluate` returns them. It is sent as `is.evaluate_batch`."""
         self.model.reset_metrics()  # Keras 3.8 goes on counting from batch to batch
         figures = np.atleast_1d(self.model.test_on_batch(x, y))
-        events.evaluated_batch(self, figures)
+        events.notify_batch_evaluation(self, figures)
         return figures
 
     def train_batch(self, x: Any, y: Any, w: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
@@ -105,12 +107,12 @@ class ModelWrapper:
     def _ready(self, x: Any, y: Any, sample_weight: Any = None) -> tuple:
         """A batch as tensors, the model ready for it."""
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.resident(t), (x, y, sample_weight))
-        if self.model._loss_tracker is not self._loss_tracker:  # `compile` was called again
-            self._loss_tracker, self._checked = self.model._loss_tracker, False
+        if keras_internals.loss_tracker(self.model) is not self._compiled_tracker:  # `compile` was called again
+            self._compiled_tracker, self._checked = keras_internals.loss_tracker(self.model), False
             self._functions.clear()
         if not self._checked:
-            support.build(self.model, batch)
-            support.check(self.model, self.points, batch)
+            eligibility.build(self.model, batch)
+            eligibility.check_loss(self.model, self.points, batch)
             self._checked = True
         return batch
 

@@ -13,9 +13,11 @@ import keras
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.model_wrappers.gradient import Stepped
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.scores import flat
+from importance_sampling.utils.numerics import FLOAT, at_least_float32
 from importance_sampling.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
 
 FAIR = SystematicResampling()
@@ -38,7 +40,7 @@ def evaluate(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tup
 
     def multiplier(_: int, output: OutputLoss) -> Any:
         # A loss that is summed would count every candidate.
-        return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0)
+        return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0, dtype=FLOAT)
 
     loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=False)
     share = count_as / size
@@ -86,19 +88,19 @@ def _counted(
         for variable in metric.variables:
             if id(variable) in additive:
                 _scale_update(variable, loss.scope.get_current_value(variable), loss_share)
-    model._loss_tracker.update_state(loss.value, sample_weight=rows)
+    keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=rows)
     first = (x, y, y_pred, sample_weight)
     if rows < flat(x)[0][0].shape[0]:
-        first = _take(first, ops.arange(rows))
+        first = _take(first, ops.arange(rows, dtype="int32"))
     if type(model).compute_metrics is not keras.Model.compute_metrics:
         # The user's own bookkeeping: it is shown as many fair samples as a plain step would show it.
         return model.compute_metrics(first[0], first[1], first[2], sample_weight=first[3])
-    if model._compile_metrics is not None:
+    if keras_internals.compiled_metrics(model) is not None:
         with stateless(model) as all_scope:
-            model._compile_metrics.update_state(y, y_pred, sample_weight)
+            keras_internals.compiled_metrics(model).update_state(y, y_pred, sample_weight)
         with stateless(model) as first_scope:
-            model._compile_metrics.update_state(*first[1:])
-        for variable in model._compile_metrics.variables:
+            keras_internals.compiled_metrics(model).update_state(*first[1:])
+        for variable in keras_internals.compiled_metrics(model).variables:
             if id(variable) in additive:
                 _scale_update(variable, all_scope.get_current_value(variable), share)
             elif first_scope.get_current_value(variable) is not None:
@@ -113,8 +115,9 @@ def _take(structure: Any, positions: Any) -> Any:
         if t is None:
             return None
         rows = backend.gather(t, positions)
-        if getattr(t, "_keras_mask", None) is not None:
-            rows._keras_mask = backend.gather(t._keras_mask, positions)
+        mask = keras_internals.get_mask(t)
+        if mask is not None:
+            keras_internals.set_mask(rows, backend.gather(mask, positions))
         return rows
 
     return keras.tree.map_structure(take, structure)
@@ -132,8 +135,8 @@ def record(model: keras.Model, data: tuple, y_pred: Any) -> dict:
         The logs.
     """
     x, y, sample_weight = data
-    loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-    model._loss_tracker.update_state(loss, sample_weight=ops.shape(flat(x)[0][0])[0])
+    loss = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training=True)
+    keras_internals.loss_tracker(model).update_state(loss, sample_weight=ops.shape(flat(x)[0][0])[0])
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
@@ -144,17 +147,18 @@ def of_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
         return record(model, data, y_pred)
 
 
-def _scale_update(variable: keras.Variable, value: Any, scale: float) -> None:
+def _scale_update(variable: keras.Variable, value: Any, scale: Any) -> None:
     """Move a variable by a part of what it would have moved."""
     if value is not None:
-        variable.assign(variable.value + scale * (value - variable.value))
+        before = at_least_float32(variable.value)
+        variable.assign(before + ops.cast(scale, before.dtype) * (at_least_float32(value) - before))
 
 
 def _metrics(model: keras.Model) -> list[keras.Metric]:
     """The model's metrics, those that `compile` holds taken out of their container."""
     found: list[keras.Metric] = []
     for metric in model.metrics:
-        found.extend(metric.metrics if metric is model._compile_metrics else [metric])
+        found.extend(metric.metrics if metric is keras_internals.compiled_metrics(model) else [metric])
     return found
 
 

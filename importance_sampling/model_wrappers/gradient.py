@@ -16,6 +16,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.pre_activations import PreActivations
 from importance_sampling.scores import call, flat, row_norms
+from importance_sampling.utils.numerics import FLOAT
 from importance_sampling.weighted_loss import Multiplier, OutputLoss, WeightedLoss, weighted_loss
 
 
@@ -70,7 +71,7 @@ def backward(
     x, y, sample_weight = batch
     weights = model.trainable_weights if trainable is None else trainable
     rows = ops.shape(flat(x)[0][0])[0]
-    ones = ops.ones((rows,), dtype="float32")
+    ones = ops.ones((rows,), dtype=FLOAT)
     with backend.recording([ones, *(trainable or ())]) as gradient:
         with contextlib.nullcontext() if points is None else points.caught() as caught:
             y_pred = call(model, x, training=True)
@@ -79,7 +80,7 @@ def backward(
         def measure() -> Measured:
             plain = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: ones, training=True)
             losses, *norms = gradient(plain.summed(rows), [ones, *at])
-            return Measured(ops.cast(losses, "float32"), row_norms(norms))
+            return Measured(ops.cast(losses, "float32"), row_norms(norms, rows))
 
         multiplier = weigh(measure)
         loss = weighted_loss(
@@ -140,7 +141,7 @@ def weighted_step(
     Returns:
         `Stepped`.
     """
-    scale = model.optimizer.scale_loss(ops.ones(()))
+    scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     at = points if measure == "gnorm" else None
     taken = backward(model, at, batch, lambda _: weighted(weights, expected), model.optimizer.scale_loss)
     loss = taken.loss
@@ -148,8 +149,8 @@ def weighted_step(
         x, y, sample_weight = batch
         loss = weighted_loss(model, x, y, taken.y_pred, sample_weight, weighted(fair, expected), training=True)
     follow(model, taken.gradients)
-    measured = taken.samples if measure == "loss" else row_norms(taken.points)
+    rows = flat(batch[0])[0][0].shape[0]
+    measured = taken.samples if measure == "loss" else row_norms(taken.points, rows)
     if measured is not None:
-        rows = flat(batch[0])[0][0].shape[0]
         measured = ops.cast(measured, "float32") * ((rows if taken.loss.is_mean else 1) / scale) / weights
     return Stepped(measured, taken.y_pred, loss)

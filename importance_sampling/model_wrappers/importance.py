@@ -7,7 +7,6 @@ and on which candidates, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,27 +20,7 @@ from importance_sampling.pre_activations import PreActivations
 from importance_sampling.samplers.pool import PoolSampler, clean_scores
 from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
-
-
-class Probe:
-    """Scores the batch that Keras drew, ahead of its training on it, for the gate alone; nothing of the model moves.
-
-    Args:
-        scorer: scores the batch.
-        signals: from the scores of a fair sample to what they say, `Signals`.
-        state: is shown the signals.
-    """
-
-    def __init__(self, scorer: Scorer, signals: Callable[[Any], Signals], state: TrainerState):
-        self.scorer = scorer
-        self.signals = signals
-        self.state = state
-
-    def __call__(self, x: Any, y: Any, sample_weight: Any, steps: Any) -> Any:
-        """Score a batch; `steps` is how many steps ago the last look was. Returns the scores."""
-        scores = self.scorer((x, y, sample_weight)).scores
-        self.state.observe(self.signals(scores), steps)
-        return scores
+from importance_sampling.utils.numerics import FLOAT
 
 
 class ImportanceStep:
@@ -86,9 +65,10 @@ class ImportanceStep:
             The logs, and `(indices, weights, scores)` of the picked with the scores of the pool, or () when nobody
             listens.
         """
-        scores, y_pred = self.scorer(data)
-        logs, loss = evaluate(self.model, data, y_pred, self.sampler.batch_size)
-        uniforms = keras.random.uniform((self.sampler.num_uniforms,), seed=self.state.generator)
+        scored = self.scorer(data)
+        scores = scored.scores
+        logs, loss = evaluate(self.model, data, scored.y_pred, self.sampler.batch_size)
+        uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
         expected = [

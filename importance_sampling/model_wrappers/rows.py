@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Signals
 from importance_sampling.model_wrappers.figures import count
 from importance_sampling.model_wrappers.gradient import weighted_step
@@ -20,6 +21,7 @@ from importance_sampling.probabilities import clean_scores
 from importance_sampling.samplers.base import DEFAULT_ALPHA
 from importance_sampling.scores import Scorer
 from importance_sampling.state import TrainerState
+from importance_sampling.utils.numerics import FLOAT
 from importance_sampling.weighted_loss import Unsupported
 
 FADE = 0.99
@@ -52,7 +54,7 @@ class RowStep:
         self.model = model
         self.scorer = scorer
         self.points = points
-        outputs = len(model._compile_loss._flat_losses)
+        outputs = len(keras_internals.output_losses(model))
         self.entries = keras.Variable(np.zeros((2, outputs), "float32"), trainable=False, name="mask_entries")
         self._state = state
         self._alpha = alpha
@@ -86,7 +88,7 @@ class RowStep:
             measured = stepped.measured
         if measured is None:
             raise Unsupported("the loss doesn't depend on the model's outputs")
-        uniform = keras.random.uniform((1,), seed=self._state.generator)
+        uniform = keras.random.uniform((1,), dtype=FLOAT, seed=self._state.generator)
         logs = count(self.model, data, stepped, fair, uniform)
         self._count_entries(stepped.loss.outputs, fair)
         self._state.observe(row_signals(measured, fair, self._alpha), 1)
@@ -96,7 +98,8 @@ class RowStep:
     def _count_entries(self, outputs: tuple, fair: Any) -> None:
         """Take the entries that counted in a batch into the sums."""
         means = [0.0 if o.entries is None else ops.mean(fair * o.entries) for o in outputs[: self.entries.shape[1]]]
-        self.entries.assign(FADE * self.entries.value + ops.stack([ops.stack(means), ops.ones((len(means),))]))
+        batch = ops.stack([ops.stack(means), ops.ones((len(means),), dtype=FLOAT)])
+        self.entries.assign(FADE * self.entries.value + batch)
 
 
 def row_signals(scores: Any, weights: Any, alpha: float = DEFAULT_ALPHA) -> Signals:

@@ -17,11 +17,12 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.datasets.base import is_real
 from importance_sampling.model_wrappers.base import ModelWrapper, trained
 from importance_sampling.model_wrappers.figures import of_batch, record
 from importance_sampling.model_wrappers.gradient import Measured, Pass, backward, follow, weighted
 from importance_sampling.scores import flat
+from importance_sampling.utils.numerics import at_least_float32_dtype
+from importance_sampling.utils.validation import is_real
 from importance_sampling.weighted_loss import Multiplier, Unsupported
 
 
@@ -140,7 +141,9 @@ class SVRGWrapper(ModelWrapper):
     def _allocate(self) -> None:
         """Make the wrapper's variables, once the model has its own."""
         if not self.snapshot:
-            self.snapshot, self.mean = copies(self.model, "snapshot"), copies(self.model, "mean")
+            self.snapshot = copies(self.model, "snapshot")
+            # In half precision a mean over many batches would stop moving.
+            self.mean = copies(self.model, "mean", at_least_float32_dtype)
 
     def _begin(self) -> None:
         """Begin a snapshot; until it is complete there is none."""
@@ -160,7 +163,7 @@ class SVRGWrapper(ModelWrapper):
             )
         for mean, gradient in zip(self.mean, taken.gradients, strict=True):
             if gradient is not None:
-                mean.assign_add((backend.dense(gradient) - mean) * ops.cast(share, mean.dtype))
+                mean.assign_add((ops.cast(backend.dense(gradient), mean.dtype) - mean) * ops.cast(share, mean.dtype))
         # Every batch has dropout masks of its own: the generators move, and nothing else of the model does.
         weights = {id(v) for v in self.model.weights}
         for variable in self.model.variables:
@@ -190,7 +193,7 @@ class SVRGWrapper(ModelWrapper):
         before, _ = self._at_snapshot(batch, multiplier, scale)
         taken = backward(self.model, None, batch, weigh, scale)
         gradients = [
-            None if now is None else backend.dense(now) - backend.dense(then) + scale(mean.value)
+            None if now is None else _corrected(backend.dense(now), backend.dense(then), scale(mean.value))
             for now, then, mean in zip(taken.gradients, before.gradients, self.mean, strict=True)
         ]
         return gradients, taken
@@ -237,7 +240,7 @@ class KatyushaWrapper(SVRGWrapper):
         self.t1 = float(t1)
         self.t2 = float(t2)
         self.z: list[keras.Variable] = []
-        optimizer = model.optimizer
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if type(optimizer) is not keras.optimizers.SGD or optimizer.momentum:
             warnings.warn(
                 f"Katyusha has a momentum of its own: of the optimizer {optimizer.name!r} it uses the learning rate "
@@ -280,12 +283,17 @@ def check_shares(t1: float, t2: float) -> None:
         )
 
 
-def copies(model: keras.Model, name: str) -> list[keras.Variable]:
-    """Variables that stand where the model's trainable weights stand."""
+def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> list[keras.Variable]:
+    """Return variables with the shapes and values of the model's trainable weights; `dtype` maps the dtype of each."""
     return [
-        keras.Variable(ops.convert_to_tensor(v), trainable=False, dtype=v.dtype, name=f"{name}_{i}")
+        keras.Variable(ops.convert_to_tensor(v), trainable=False, dtype=dtype(v.dtype), name=f"{name}_{i}")
         for i, v in enumerate(model.trainable_weights)
     ]
+
+
+def _corrected(now: Any, then: Any, mean: Any) -> Any:
+    """Return now - then + mean, in the dtype of the gradients `now` and `then`; the mean may have a wider one."""
+    return ops.cast(ops.cast(now - then, mean.dtype) + mean, now.dtype)
 
 
 def _constrained(variable: keras.Variable, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Models by name, as builders: `get(name)(input_shape, output_size)` is a compiled `keras.Model`."""
+"""Builders of example models: `get(name)(input_shape, output_size)` returns a compiled `keras.Model`."""
 
 from importance_sampling.models.convolutional import all_conv, cnn, elu_cnn, small_cnn
 from importance_sampling.models.dense import lr, small_nn, svrg_nn

@@ -1,4 +1,4 @@
-"""Convolutional models of images, channels last."""
+"""Convolutional models for images, channels last."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ IMAGE = "(height, width, channels)"
 
 
 def small_cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
-    """Two 3x3 convolutions of 32 channels with ReLU, a 2x2 max-pooling, a dense layer of 128 units; Adam at 0.001.
+    """Two 3x3 convolutions with 32 channels, 2x2 max-pooling, a dense layer of 128 units.
+
+    ReLU after each of these layers; Adam with learning rate 0.001.
 
     Args:
-        input_shape: `(height, width, channels)`, ints, of one image.
+        input_shape: `(height, width, channels)`, ints, the shape of one image.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> small_cnn((28, 28, 1), 10).output_shape
@@ -34,19 +36,20 @@ def small_cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Mode
 
 
 def cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
-    """Three stages of two 3x3 convolutions, 32, 64 and 128 channels, and a dense layer of 512 units; Adam at 0.001.
+    """Three stages of two 3x3 convolutions with 32, 64 and 128 channels, and a dense layer of 512 units.
 
-    ReLU throughout; a 2x2 max-pooling and a dropout of 0.25 after each stage, a dropout of 0.5 ahead of the output.
+    ReLU after each of these layers; 2x2 max-pooling and dropout of 0.25 after each stage; dropout of 0.5 before the
+    output; Adam with learning rate 0.001.
 
     Args:
-        input_shape: `(height, width, channels)`, ints, of one image.
+        input_shape: `(height, width, channels)`, ints, the shape of one image.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> cnn((32, 32, 3), 10).output_shape
@@ -61,28 +64,28 @@ def cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
 
 
 def all_conv(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
-    """Nothing but convolutions, strides for pooling, logits averaged over the image; SGD, momentum 0.9, at 0.01.
+    """Convolutions only, with strides instead of pooling, and logits averaged over the image.
 
-    3x3: 96, 96, 96 with stride 2, 192, 192, 192 with stride 2, 192; then 1x1: 192, and one channel a class. ReLU after
-    each but the last; dropout of 0.2 on the input and 0.5 after the strides; an L2 penalty whose gradient is 0.001 w on
-    every kernel.
+    3x3 convolutions with 96, 96, 96 (stride 2), 192, 192, 192 (stride 2) and 192 channels; 1x1 convolutions with 192
+    channels and one channel per class. ReLU after all but the last; dropout of 0.2 on the input and 0.5 after each
+    stride; L2 regularisation of every kernel with the gradient 0.001 w. SGD with momentum 0.9, learning rate 0.01.
 
     Args:
-        input_shape: `(height, width, channels)`, ints, of one image.
+        input_shape: `(height, width, channels)`, ints, the shape of one image.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> all_conv((32, 32, 3), 10).count_params()
         1369738
 
     Source: Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2014 (arXiv 1412.6806), All-CNN-C.
-    Here every convolution pads, so that small images do, and there is no ReLU on the logits.
+    In contrast to the source, all convolutions have padding, to allow small images, and the logits have no ReLU.
     """
     inputs = keras.Input(check(input_shape, output_size, (3,), IMAGE))
     penalty = keras.regularizers.L2(0.5e-3)
@@ -114,29 +117,29 @@ def all_conv(input_shape: tuple[int, int, int], output_size: int) -> keras.Model
 
 
 def elu_cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
-    """Eleven convolutions with ELU, in stacks of growing width, pooled in between; SGD, momentum 0.9, at 0.01.
+    """Eleven convolutions with ELU, in stacks of increasing width, with pooling between the stacks.
 
-    Channels, as channels x kernel: 192x5 | 192x1, 240x3 | 240x1, 260x2 | 260x1, 280x2 | 280x1, 300x2 | 300x1 | and the
-    classes, 1x1. A 2x2 max-pooling, where the image is still larger than a pixel, and a dropout of 0.1, 0.2, 0.3, 0.4
-    and 0.5 follow the first five stacks; the logits are averaged over what is left of the image. An L2 penalty whose
-    gradient is 0.0005 w is on every kernel.
+    Stacks, as channels x kernel size: 192x5 | 192x1, 240x3 | 240x1, 260x2 | 260x1, 280x2 | 280x1, 300x2 | 300x1 | 1x1
+    with one channel per class. The first five stacks are followed by 2x2 max-pooling and dropout of 0.1, 0.2, 0.3, 0.4
+    and 0.5. Logits are averaged over the remaining pixels. L2 regularisation of every kernel with the gradient
+    0.0005 w. SGD with momentum 0.9, learning rate 0.01.
 
     Args:
-        input_shape: `(height, width, channels)`, ints, of one image.
+        input_shape: `(height, width, channels)`, ints, the shape of one image.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> elu_cnn((32, 32, 3), 100).output_shape
         (None, 100)
 
-    Source: after the CIFAR-100 network of Clevert, Unterthiner & Hochreiter, Fast and Accurate Deep Network Learning by
-    Exponential Linear Units, 2015 (arXiv 1511.07289), section 4.2; dropout rates, and averaging at the end, are ours.
+    Source: the CIFAR-100 network of Clevert, Unterthiner & Hochreiter, Fast and Accurate Deep Network Learning by
+    Exponential Linear Units, 2015 (arXiv 1511.07289), section 4.2. Dropout rates and the final averaging differ.
     """
     inputs = x = keras.Input(check(input_shape, output_size, (3,), IMAGE))
     penalty = keras.regularizers.L2(0.25e-3)
@@ -148,7 +151,7 @@ def elu_cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
         ((280, 1), (300, 2)),
         ((300, 1),),
     )
-    for place, stack in enumerate(stacks):
+    for index, stack in enumerate(stacks):
         for channels, size in stack:
             x = layers.Conv2D(
                 channels,
@@ -158,16 +161,16 @@ def elu_cnn(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
                 kernel_initializer="he_normal",
                 kernel_regularizer=penalty,
             )(x)
-        if place < 5:
+        if index < 5:
             x = layers.MaxPooling2D(2, padding="same")(x)
-            x = layers.Dropout(0.1 * (place + 1))(x)
+            x = layers.Dropout(0.1 * (index + 1))(x)
     x = layers.Conv2D(output_size, 1, kernel_regularizer=penalty)(x)
     logits = layers.GlobalAveragePooling2D(name="logits")(x)
     return from_logits(inputs, logits, keras.optimizers.SGD(0.01, momentum=0.9), "elu_cnn")
 
 
 def _convolutions(x: keras.KerasTensor, channels: int, count: int) -> keras.KerasTensor:
-    """3x3 convolutions with ReLU, and a max-pooling that halves the image."""
+    """Apply 3x3 convolutions with ReLU and 2x2 max-pooling."""
     for _ in range(count):
         x = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
     return layers.MaxPooling2D(2, padding="same")(x)

@@ -1,4 +1,4 @@
-"""Models that start from weights trained elsewhere, through `keras.applications`."""
+"""Models with pre-trained weights from `keras.applications`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from importance_sampling.models.heads import check, classifier
 def pretrained_resnet50(
     input_shape: tuple[int, int, int], output_size: int, weights: str | None = "imagenet"
 ) -> keras.Model:
-    """ResNet-50 with a new dense layer on top, all of it trained on; SGD with momentum 0.9 at 0.001.
+    """ResNet-50 with a new dense output layer, all layers trainable; SGD with momentum 0.9, learning rate 0.001.
 
-    Images in [0, 1] are brought to what the weights expect inside of the model.
+    The model takes images in [0, 1] and contains the preprocessing for the pre-trained weights.
 
     Args:
-        input_shape: `(height, width, 3)`, ints of at least 32, of one image.
+        input_shape: `(height, width, 3)`, ints of at least 32, the shape of one image.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
-        weights: "imagenet" (default), downloaded by Keras at first; a weights file's path; or None for random ones.
+        weights: "imagenet" (default), which Keras downloads; the path of a weights file; or None for random weights.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> pretrained_resnet50((64, 64, 3), 67, weights=None).output_shape
@@ -35,7 +35,7 @@ def pretrained_resnet50(
     shape = check(input_shape, output_size, (3,), "(height, width, 3), at least 32 high and wide")
     if shape[2] != 3 or any(size is not None and size < 32 for size in shape[:2]):
         raise ValueError(
-            "`input_shape` must be (height, width, 3), at least 32 high and wide; repeat a single channel thrice. "
+            "`input_shape` must be (height, width, 3), at least 32 high and wide; repeat a single channel three times. "
             f"Received: input_shape={input_shape!r}"
         )
     inputs = keras.Input(shape)

@@ -1,4 +1,4 @@
-"""Recurrent models of sequences."""
+"""Recurrent models for sequences."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from importance_sampling.models.heads import check, classifier
 
 
 def lstm_lm(input_shape: tuple[int | None], output_size: int) -> keras.Model:
-    """A language model: an embedding of 64, an LSTM of 128, a softmax over the next word; Adam at 0.001.
+    """A language model: an embedding of size 64, an LSTM of 128 units, a softmax over the next word.
+
+    The loss is sparse categorical cross-entropy; Adam with learning rate 0.001.
 
     Args:
-        input_shape: `(context,)`, the words in a row, int or None for any number; x are word ids.
-        output_size: int >= 2, the number of words in the vocabulary; y are word ids, under a sparse cross-entropy.
+        input_shape: `(context,)`, the number of words of x, int or None for any number; x contains word ids.
+        output_size: int >= 2, the number of words in the vocabulary; y is a word id.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> lstm_lm((20,), 10000).output_shape
@@ -35,24 +37,26 @@ def lstm_lm(input_shape: tuple[int | None], output_size: int) -> keras.Model:
 
 
 def lstm_mnist(input_shape: tuple[int | None, int], output_size: int) -> keras.Model:
-    """An LSTM of 128 over an image read as a sequence, and a dense layer; Adam at 0.001, gradients clipped at norm 1.
+    """An LSTM of 128 units over an image as a sequence, and a dense layer.
+
+    Adam with learning rate 0.001; gradients are clipped to norm 1.
 
     Args:
-        input_shape: `(steps, features)`: (784, 1) for pixels, (28, 28) for rows of pixels; steps may be None.
+        input_shape: `(steps, features)`: (784, 1) for pixels, (28, 28) for lines of pixels; steps may be None.
         output_size: int >= 1, the number of classes; 1 for a binary classifier.
 
     Returns:
         A compiled `keras.Model`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> lstm_mnist((784, 1), 10).output_shape
         (None, 10)
 
-    Source: the task is that of Le, Jaitly & Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear
-    Units, 2015 (arXiv 1504.00941), section 4.2; the network is ours.
+    Source: Le, Jaitly & Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, 2015
+    (arXiv 1504.00941), section 4.2, for the task but not for the network.
     """
     inputs = keras.Input(check(input_shape, output_size, (2,), "(steps, features)"))
     x = layers.LSTM(128)(inputs)

@@ -1,4 +1,4 @@
-"""Builders by name."""
+"""The registry of model builders."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ BUILDERS: dict[str, Callable[[tuple, int], keras.Model]] = {
 
 
 def get(name: str) -> Callable[[tuple, int], keras.Model]:
-    """A builder by name.
+    """Return a model builder by name.
 
     Args:
         name: "small_nn", "small_cnn", "cnn", "all_conv", "elu_cnn", "lr", "svrg_nn", "lstm_lm", "lstm_mnist",
             "wide_resnet_28_2" or "pretrained_resnet50".
 
     Returns:
-        A function `(input_shape, output_size)` -> compiled `keras.Model`, with `input_shape` a dataset's `shape` and
-        `output_size` its `output_size`. Classifiers end in a softmax and a categorical cross-entropy; with one output,
-        in a sigmoid and a binary one.
+        A function `(input_shape, output_size)` -> compiled `keras.Model`; pass the attributes `shape` and `output_size`
+        of a dataset. Classifiers have a softmax output and the loss categorical cross-entropy; with one output, a
+        sigmoid and binary cross-entropy.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: the name is unknown.
 
     Example:
         >>> model = get("small_nn")((784,), 10)

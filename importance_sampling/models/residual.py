@@ -14,24 +14,25 @@ from importance_sampling.models.heads import check, classifier
 
 
 def wide_resnet(L: int, k: int, drop_rate: float = 0.0) -> Callable[[tuple, int], keras.Model]:
-    """A builder of the wide residual network of depth L and width k.
+    """Return a builder of the wide residual network of depth L and width k.
 
-    A 3x3 convolution of 16 channels; three groups of (L - 4) / 6 blocks with 16k, 32k and 64k channels, the second and
-    third starting with stride 2; batch normalisation, ReLU, an average over the image, a dense layer. A block adds
-    to its input two rounds of batch normalisation, ReLU and 3x3 convolution, with the dropout between them; where the
-    shape changes, the input goes through a 1x1 convolution after the first normalisation and ReLU. SGD with Nesterov
-    momentum 0.9 at 0.1, and an L2 penalty whose gradient is 0.0005 w on every kernel.
+    The network has a 3x3 convolution with 16 channels; three groups of (L - 4) / 6 blocks with 16k, 32k and 64k
+    channels, where the second and third group start with stride 2; batch normalisation and ReLU; global average
+    pooling; and a dense layer. A block adds two rounds of batch normalisation, ReLU and 3x3 convolution, with dropout
+    between them, to its input. Where the shape changes, the input is replaced by a 1x1 convolution of the output of the
+    first ReLU. SGD with Nesterov momentum 0.9, learning rate 0.1; L2 regularisation of every kernel with the gradient
+    0.0005 w.
 
     Args:
-        L: int, 10, 16, 22, 28, ...; the layers: 6 n + 4.
-        k: int >= 1; how many times wider than the plain network.
-        drop_rate: float in [0, 1), default 0.
+        L: int of the form 6 n + 4 (10, 16, 22, 28, ...); the number of layers.
+        k: int >= 1; the width relative to a residual network with 16, 32 and 64 channels.
+        drop_rate: float in [0, 1), default 0; the dropout rate.
 
     Returns:
-        A builder `(input_shape, output_size)`, of images `(height, width, channels)`.
+        A builder `(input_shape, output_size)` for images `(height, width, channels)`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> wide_resnet(28, 2)((32, 32, 3), 10).name
@@ -47,7 +48,7 @@ def wide_resnet(L: int, k: int, drop_rate: float = 0.0) -> Callable[[tuple, int]
         raise ValueError(f"`drop_rate` must be a number in [0, 1). Received: drop_rate={drop_rate!r}")
 
     def build(input_shape: tuple[int, int, int], output_size: int) -> keras.Model:
-        """A wide residual network; SGD with Nesterov momentum 0.9 at 0.1, an L2 penalty on every kernel."""
+        """Build a wide residual network; SGD with Nesterov momentum 0.9, learning rate 0.1, L2 regularisation."""
         inputs = keras.Input(check(input_shape, output_size, (3,), "(height, width, channels)"))
         x = _convolution(inputs, 16)
         for group in range(3):

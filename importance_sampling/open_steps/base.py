@@ -13,16 +13,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from importance_sampling import backend, support
+from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Cost, Signals, Terms
 from importance_sampling.conditions.cost import PLAIN_STEP
 from importance_sampling.events import Listeners
-from importance_sampling.model_wrappers import Probe
+from importance_sampling.fit import eligibility
 from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import Scorer, Scoring
+from importance_sampling.scores import Scored, Scorer, Scoring, flat
 from importance_sampling.sources import Prepared
 from importance_sampling.state import TrainerState
-from importance_sampling.weighted_loss import Unsupported
+from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.weighted_loss import Unsupported, reporting_failure
 
 
 class OpenSteps:
@@ -65,11 +67,12 @@ class OpenSteps:
         self.scorer = Scorer(model, scoring.score, self.points, scoring.slice_size)
         self.cost = Cost()
         self.left = float("inf")
-        self._loss_tracker = model._loss_tracker
+        self._compiled_tracker = keras_internals.loss_tracker(model)
         self.keras_traced = False  # whether Keras's function has run
         self.prepared: Prepared | None = None
         self._checked = False
-        self._probe: Callable | None = None
+        self._compiled_scorer: Callable | None = None
+        self._observe: Callable | None = None
 
     def use(self, prepared: Prepared) -> None:
         """Take the data of a `fit`; those of one structure share the compiled steps."""
@@ -144,24 +147,25 @@ class OpenSteps:
 
     def is_of(self, model: keras.Model) -> bool:
         """Whether the model is compiled as it was; `compile` makes a new loss tracker."""
-        return model._loss_tracker is self._loss_tracker
+        return keras_internals.loss_tracker(model) is self._compiled_tracker
 
     def is_ready(self) -> bool:
         """Whether the model's variables, its loss and its metrics have been built."""
-        return support.is_ready(self.model)
+        return eligibility.is_built(self.model)
 
     def build(self, batch: tuple) -> None:
         """Build what Keras would build at its first step."""
-        support.build(self.model, batch)
+        eligibility.build(self.model, batch)
 
     def check(self, batch: tuple) -> None:
-        """Find out once, on a batch, whether samples can be weighed.
+        """Check once, on a batch, that samples can be weighted.
 
         Raises:
             Unsupported: they can't.
         """
         if not self._checked:
-            support.check(self.model, self.points, batch)
+            eligibility.check_loss(self.model, self.points, batch)
+            eligibility.check_rows(self._row_quantities, batch)
             self._checked = True
 
     def try_scores(self) -> None:
@@ -192,8 +196,40 @@ class OpenSteps:
         rows = self.scorer.passes * scored + PLAIN_STEP * trained
         self.state.counters["forwards"] += rows / self.batch_size
 
-    def probe(self) -> Callable:
-        """`probe(x, y, sample_weight, steps)`."""
-        if self._probe is None:
-            self._probe = backend.compile_step(Probe(self.scorer, self.signals, self.state), self.model)
-        return self._probe
+    def probe(self, batch: tuple, steps: float) -> Any:
+        """Score a batch for the gate and update the averages of its signals; the model stays as it is.
+
+        Args:
+            batch: `(x, y, sample_weight)`.
+            steps: steps since the last probe.
+
+        Returns:
+            The scores, float32 `(rows,)`.
+        """
+        scores = self._score(batch).scores
+        if self._observe is None:
+            self._observe = backend.compile_step(
+                lambda scores, steps: self.state.observe(self.signals(scores), steps), self.model
+            )
+        self._observe(scores, ops.convert_to_tensor(float(steps), dtype=FLOAT))
+        return scores
+
+    def compile(self, function: Callable, **options: Any) -> Callable:
+        """Compile a step. A failure to trace it, before it has changed anything, raises `Unsupported`."""
+        if not self.model.run_eagerly and not callable(self.scorer.score):
+            function = reporting_failure(function)
+        return backend.compile_step(function, self.model, **options)
+
+    def _score(self, batch: tuple) -> Scored:
+        if self._compiled_scorer is None:
+            self._compiled_scorer = self.compile(lambda *batch: self.scorer(batch))
+        return self._compiled_scorer(*batch)
+
+    def _row_quantities(self, batch: tuple) -> dict[str, list]:
+        """Return everything about a batch that has a row per sample, in inference mode."""
+        scored = self._score(batch)
+        quantities = {"outputs": flat(scored.y_pred)[0], "losses": scored.losses}
+        if not callable(self.scorer.score):
+            # Scores of masked sequences have a factor in common.
+            quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
+        return quantities

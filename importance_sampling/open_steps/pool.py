@@ -11,13 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend, support
+from importance_sampling import backend
 from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
+from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers import ImportanceStep, pool_signals
 from importance_sampling.open_steps.base import OpenSteps
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.scores import Scoring
+from importance_sampling.scores import Scoring, flat
 from importance_sampling.state import TrainerState
 from importance_sampling.weighted_loss import Unsupported
 
@@ -46,13 +47,24 @@ class PoolSteps(OpenSteps):
         self._pools: Any = None
 
     def check(self, batch: tuple) -> None:
-        """Find out once, on a batch, whether samples can be weighed and the model takes as many as are scored."""
+        """Check once, on a batch, that samples can be weighted and that the model accepts the sizes in use.
+
+        A model that accepts one batch size only has its pools scored in batches of that size.
+        """
         if not self._checked:
-            size = min(self.scoring.slice_size or self.sampler.pool_size, self.sampler.pool_size)
-            if not support.takes(self.model, batch, size):
+            pool, trained = self.sampler.pool_size, self.sampler.batch_size
+            usual = flat(batch[0])[0][0].shape[0]
+            if not eligibility.accepts(self.model, batch, min(self.scoring.slice_size or pool, pool)):
+                if pool % usual:
+                    raise Unsupported(
+                        f"it accepts {usual} rows only, and a pool of {pool} candidates can't be scored in batches of "
+                        "that size. Leave the batch size open in the layers of the model, or choose a whole `presample`"
+                    )
+                self.scorer.slice_size = usual
+            if not eligibility.accepts(self.model, batch, trained):
                 raise Unsupported(
-                    f"it can't be called on {size} rows, as many as are scored at once. Leave the size of batches open "
-                    "in its inputs, and in what it does with them"
+                    f"it accepts {usual} rows only, and steps of {trained} rows can't be taken. Leave the batch size "
+                    "open in the layers of the model"
                 )
         super().check(batch)
 
@@ -73,13 +85,13 @@ class PoolSteps(OpenSteps):
 
     def take(self, iterator: Any, n: int, listeners: Listeners) -> dict:
         """Take n open steps."""
-        logs, drawn = self._compiled(listeners.want_draws)(self._pools.iterator, n)
+        logs, drawn = self._compiled(listeners.needs_draws)(self._pools.iterator, n)
         self.state.counters["pools"] += n
         self.spend(scored=n * self.sampler.pool_size)
         if drawn:
             for indices, weights, scores, pool_scores in zip(*map(np.asarray, drawn), strict=True):
-                listeners.scored(self.sampler, pool_scores)
-                listeners.sampled(self.sampler, indices, weights, scores)
+                listeners.notify_scores(self.sampler, pool_scores)
+                listeners.notify_sample(self.sampler, indices, weights, scores)
         return logs
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:

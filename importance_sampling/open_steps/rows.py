@@ -11,9 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend, support
+from importance_sampling import backend
 from importance_sampling.conditions import Signals, Terms
 from importance_sampling.events import Listeners
+from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers import ModelWrapper, RowStep, fair_signals
 from importance_sampling.model_wrappers.rows import MEASURED
 from importance_sampling.open_steps.base import OpenSteps
@@ -94,22 +95,22 @@ class RowSteps(OpenSteps):
         if self.scorer.score not in MEASURED:
             self.spend(scored=n * self.batch_size)
         for step in range(n):
-            self.sampler.left = (self.left - step) * self.batch_size
+            self.sampler.samples_left = (self.left - step) * self.batch_size
             indices, weights, scores, fair = self.sampler.draw(self.batch_size)
             self.spend(trained=len(indices) - self.batch_size)  # a sampler may draw fewer
             logs, measured = self._compiled()(weights, fair, indices, *self.rows.columns(indices))
             measured = np.asarray(measured)
             self.sampler.update(indices, measured)
-            if listeners.want_scores:
-                listeners.scored(self.sampler, measured)
-            if listeners.want_samples:
-                listeners.sampled(self.sampler, indices, weights, scores)
+            if listeners.needs_scores:
+                listeners.notify_scores(self.sampler, measured)
+            if listeners.needs_samples:
+                listeners.notify_sample(self.sampler, indices, weights, scores)
         return logs
 
     def release(self) -> None:
         """Let the sampler be drawn from by hand."""
         if self._sampler is not None:
-            self._sampler.left = float("inf")
+            self._sampler.samples_left = float("inf")
 
     def offer(self, signals: Signals) -> tuple[Signals, Terms]:
         """What these steps promise a gate, and on which terms."""
@@ -183,7 +184,7 @@ class Rows:
         batch_size = min(batch_size, max(4 * self._steps.batch_size, 128))
         if self._only_batches is None:
             example = self._steps.prepared.source.example(self._steps.batch_size)
-            self._only_batches = not support.takes(self._steps.model, example, batch_size)
+            self._only_batches = not eligibility.accepts(self._steps.model, example, batch_size)
         if self._only_batches:
             batch_size = self._steps.batch_size
         if self._score is None:

@@ -1,4 +1,7 @@
-"""Pictures of training and of what was drawn, for greyscale and colour-blind eyes; matplotlib is the extra `[plot]`."""
+"""Plots of training histories, scores, importance weights and samples. Requires matplotlib (the extra `[plot]`).
+
+The line styles are readable in greyscale and by colour-blind readers.
+"""
 
 from importance_sampling.plotting.draws import plot_scores, plot_weights
 from importance_sampling.plotting.histories import plot_histories

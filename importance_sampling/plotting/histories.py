@@ -1,4 +1,4 @@
-"""Draws the histories of several runs, over epochs or over seconds of training. It trains and times nothing."""
+"""Plots of the Keras histories of several runs, over epochs or over seconds of training."""
 
 from __future__ import annotations
 
@@ -18,38 +18,37 @@ def plot_histories(
     over: str = "epochs",
     log: str | Sequence[str] = (),
 ) -> Any:
-    """Draw metrics of several runs, a panel a metric.
+    """Plot metrics of several runs, one panel per metric.
 
     Args:
-        runs: from the name of each way to train to its Keras `History` (or the dict in it), or to a sequence of them:
-            several runs of one way are drawn as their median, in a band from the lower to the upper quartile.
-        metrics: the name of a metric, names of several, or a mapping from them to what the axes are to say, with units.
-        over: "epochs" (default) or "seconds"; the latter needs histories of fits with the callback `TrainingSeconds`.
-        log: metrics to draw on a logarithmic axis.
+        runs: mapping from the label of a line to a Keras `History` (or its dict), or to a list of histories. Several
+            histories are shown as their median, with a band from the lower to the upper quartile.
+        metrics: name of a metric, sequence of names, or mapping from names to axis labels. Default: ("loss",).
+        over: "epochs" (default) or "seconds"; "seconds" needs histories of fits with the callback `TrainingSeconds`.
+        log: name or names of metrics to show on a logarithmic axis. Default: none.
 
     Returns:
-        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
+        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it to a file.
 
     Raises:
-        ValueError: `over` is unknown, or a history lacks a metric.
+        ValueError: `over` is unknown, or a history doesn't contain a metric.
         ImportError: matplotlib isn't installed.
 
     Example:
-        >>> plain = model.fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> sampled = ImportanceTraining(other).fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> plot_histories({"uniform": plain, "importance": sampled}, ["val_loss"], over="seconds")
+        >>> uniform = model.fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
+        >>> importance = ImportanceTraining(other).fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
+        >>> plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
     """
     if over not in AXES:
         raise ValueError(f'`over` must be "epochs" or "seconds". Received: over={over!r}')
-    metrics, log = ([given] if isinstance(given, str) else given for given in (metrics, log))
+    metrics, log = ([names] if isinstance(names, str) else names for names in (metrics, log))
     labels = metrics if isinstance(metrics, Mapping) else {name: name.replace("_", " ") for name in metrics}
-    histories = {
-        name: _dicts(name, given, [*labels, *(["seconds"] * (over == "seconds"))]) for name, given in runs.items()
-    }
+    required = [*labels, "seconds"] if over == "seconds" else [*labels]
+    histories = {name: _history_dicts(name, run, required) for name, run in runs.items()}
     figure = new_figure(5.5 * len(labels), 4.6)
     for axes, (metric, label) in zip(figure.subplots(1, len(labels), squeeze=False)[0], labels.items(), strict=True):
-        for number, (name, dicts) in enumerate(histories.items()):
-            curve(axes, number, name, *band([(_moments(one, metric, over), one[metric]) for one in dicts]))
+        for index, (name, dicts) in enumerate(histories.items()):
+            curve(axes, index, name, *band([(_x_values(history, metric, over), history[metric]) for history in dicts]))
         if metric in log:
             logarithmic(axes)
         axes.set(xlabel=AXES[over], ylabel=label)
@@ -59,19 +58,19 @@ def plot_histories(
     return figure
 
 
-def _dicts(name: str, given: Any, needed: Sequence[str]) -> list[dict]:
-    """The histories of one way, with all that is to be drawn."""
-    several = given if isinstance(given, (list, tuple)) else [given]
-    dicts = [getattr(history, "history", history) for history in several]
-    for one in dicts:
-        for metric in needed:
-            if metric not in one:
-                remedy = " Put a `TrainingSeconds()` into the callbacks of `fit`." if metric == "seconds" else ""
+def _history_dicts(name: str, run: Any, required: Sequence[str]) -> list[dict]:
+    """Return the dicts of one or several histories, and check that they contain the required metrics."""
+    histories = run if isinstance(run, (list, tuple)) else [run]
+    dicts = [getattr(history, "history", history) for history in histories]
+    for history in dicts:
+        for metric in required:
+            if metric not in history:
+                remedy = " Add a `TrainingSeconds()` to the callbacks of `fit`." if metric == "seconds" else ""
                 raise ValueError(
-                    f"`runs` must be histories with {metric!r}.{remedy} Received: {name!r}, with {sorted(one)}"
+                    f"`runs` must be histories with {metric!r}.{remedy} Received: {name!r}, with {sorted(history)}"
                 )
     return dicts
 
 
-def _moments(history: dict, metric: str, over: str) -> np.ndarray:
+def _x_values(history: dict, metric: str, over: str) -> np.ndarray:
     return np.arange(1, len(history[metric]) + 1) if over == "epochs" else np.asarray(history["seconds"])

@@ -1,4 +1,4 @@
-"""Draws samples as a grid of images with a caption each: the most drawn ones, or whichever are handed over."""
+"""Plots of samples as a grid of images with captions, such as the samples that were drawn most often."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from importance_sampling.callbacks import SamplingRecorder
 from importance_sampling.plotting.style import STYLES, new_figure
 
-MARK = STYLES[0]["color"]
+MARK_COLOR = STYLES[0]["color"]
 
 
 class Tile(NamedTuple):
-    """One image of a grid."""
+    """An image of a grid."""
 
-    image: np.ndarray  # (height, width) or (height, width, channels), of any range
+    image: np.ndarray  # (height, width) or (height, width, channels), in any range
     caption: str
-    marked: bool = False  # framed and captioned in bold
+    marked: bool = False  # with a frame and a bold caption
 
 
 def plot_most_drawn(
@@ -32,25 +32,25 @@ def plot_most_drawn(
     shape: tuple[int, ...] | None = None,
     names: Sequence[str] | None = None,
 ) -> Any:
-    """Draw the samples that were drawn most often, with label, prediction and how often that was.
+    """Plot the samples that were drawn most often, with label, prediction and number of draws.
 
-    Marked are those that the model still gets wrong.
+    Samples with a wrong prediction are marked.
 
     Args:
-        recorder: of a `fit` on these data.
-        x: `(rows, ...)`, what was trained on.
-        y: class numbers `(rows,)` or one-hot `(rows, classes)`, what was trained on.
-        model: predicts the classes.
-        count: int >= 1, default 40; how many to draw.
-        shape: of an image, (height, width) or (height, width, channels); None (default): as rows of `x` are, or a
-            square where they are flat.
-        names: of the classes; None (default): their numbers.
+        recorder: `SamplingRecorder` that was passed to `fit` with these data.
+        x: array `(rows, ...)`, the training data.
+        y: int labels `(rows,)` or one-hot labels `(rows, classes)`, the training labels.
+        model: `keras.Model` that predicts class probabilities.
+        count: int >= 1, default 40; the number of samples to plot.
+        shape: shape of an image, (height, width) or (height, width, channels). None (default) means the shape of a
+            row of `x`, or a square if rows have one axis.
+        names: names of the classes. None (default) means their indices.
 
     Returns:
-        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
+        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it to a file.
 
     Raises:
-        ValueError: `x` has fewer rows than were recorded, or rows that aren't images.
+        ValueError: `x` has fewer rows than the recorder, or its rows aren't images.
         ImportError: matplotlib isn't installed.
 
     Example:
@@ -58,17 +58,17 @@ def plot_most_drawn(
     """
     if len(x) < len(recorder.draws) or not len(recorder.draws):
         raise ValueError(
-            "`x` must be the data that the recorder recorded. "
+            "`x` must be the training data of the `fit` with this recorder. "
             f"Received: x with {len(x)} rows, a recorder of {len(recorder.draws)} rows"
         )
     rows = np.argsort(-recorder.draws, kind="stable")[:count]
-    chosen = np.asarray(x[rows])
-    labels, predicted = _classes(np.asarray(y[rows])), _classes(np.asarray(model.predict(chosen, verbose=0)))
+    images = np.asarray(x[rows])
+    labels, predictions = _classes(np.asarray(y[rows])), _classes(np.asarray(model.predict(images, verbose=0)))
     tiles = []
-    for row, image, label, guess in zip(rows, chosen, labels, predicted, strict=True):
-        said, thought = (str(c) if names is None else names[c] for c in (label, guess))
-        caption = f"label {said}\nprediction {thought}\n{recorder.draws[row]} draws"
-        tiles.append(Tile(as_image(image, shape), caption, bool(label != guess)))
+    for row, image, label, prediction in zip(rows, images, labels, predictions, strict=True):
+        label_name, prediction_name = (str(c) if names is None else names[c] for c in (label, prediction))
+        caption = f"label {label_name}\nprediction {prediction_name}\n{recorder.draws[row]} draws"
+        tiles.append(Tile(as_image(image, shape), caption, bool(label != prediction)))
     columns = min(10, len(tiles))
     figure = new_figure(1.2 * columns, 1.75 * math.ceil(len(tiles) / columns) + 0.5)
     draw_tiles(figure, tiles, columns)
@@ -77,11 +77,12 @@ def plot_most_drawn(
 
 
 def draw_tiles(figure: Any, tiles: Sequence[Tile], columns: int) -> None:
-    """Draw images row by row, dark on light if they have no channels.
+    """Draw images on a grid, row by row. Images without channels are drawn with an inverted grey scale.
 
     Args:
-        figure: a matplotlib `Figure` or `SubFigure`, empty.
-        columns: int >= 1, images a row.
+        figure: empty matplotlib `Figure` or `SubFigure`.
+        tiles: the images.
+        columns: int >= 1, the number of images per row.
     """
     grid = figure.subplots(math.ceil(len(tiles) / columns), columns, squeeze=False).ravel()
     for axes in grid:
@@ -90,25 +91,29 @@ def draw_tiles(figure: Any, tiles: Sequence[Tile], columns: int) -> None:
         axes.set_axis_on()
         axes.imshow(tile.image, cmap="gray_r", interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(color=MARK if tile.marked else "0.75", linewidth=2.5 if tile.marked else 0.8)
+        axes.spines[:].set(color=MARK_COLOR if tile.marked else "0.75", linewidth=2.5 if tile.marked else 0.8)
         axes.set_xlabel(tile.caption, fontsize=9, labelpad=3, weight="bold" if tile.marked else "normal")
 
 
 def as_image(row: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A row of data as an image that matplotlib takes.
+    """Convert a sample to an image for matplotlib.
 
     Args:
-        shape: of the image; None: as it is, or a square where the row is flat.
+        row: array, one sample.
+        shape: shape of the image. None (default) means the shape of the sample, or a square if it has one axis.
+
+    Returns:
+        Array `(height, width)`, or `(height, width, channels)` in [0, 1] or of dtype uint8.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the sample can't be reshaped to an image.
     """
     side = math.isqrt(row.size)
     if shape is None:
         shape = (side, side) if row.ndim == 1 else row.shape
     if math.prod(shape) != row.size or len(shape) not in (2, 3):
         raise ValueError(
-            "`shape` must be (height, width) or (height, width, channels), of as many numbers as a row has. "
+            "`shape` must be (height, width) or (height, width, channels), and match the size of a row. "
             f"Received: shape={shape!r}, rows of shape {row.shape}"
         )
     image = row.reshape(shape)
@@ -121,7 +126,7 @@ def as_image(row: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarra
 
 
 def _classes(values: np.ndarray) -> np.ndarray:
-    """Class numbers of labels or predictions, one-hot, probabilities, or numbers already."""
+    """Return class indices of one-hot labels, probabilities or class indices."""
     if values.ndim > 1 and values.shape[-1] > 1:
         return values.argmax(-1)
     return np.rint(values.reshape(len(values))).astype("int64")

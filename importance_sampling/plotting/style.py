@@ -1,7 +1,7 @@
-"""What all of the library's pictures have in common: lines to be told apart without colour, bands, quiet axes.
+"""Common elements of all plots: line styles, quantile bands, axes and legends.
 
-Colours: Okabe and Ito, Color Universal Design, 2008. It needs matplotlib, and imports it when the first picture is
-made.
+Lines differ in colour, line style and marker, so they are distinguishable without colour. Source of the colours: Okabe
+and Ito, Color Universal Design, 2008. matplotlib is imported when the first figure is created.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours, darkened where they were pale, and never colour alone.
+# The colours of Okabe and Ito; pale colours are darkened.
 STYLES = [
     dict(color="#d67a00", linestyle="--", marker="s", markerfacecolor="white"),
     dict(color="#1b2a6b", linestyle="-", marker="o"),
@@ -31,7 +31,7 @@ STYLES = [
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty `matplotlib.figure.Figure`, its size in inches.
+    """Return an empty `matplotlib.figure.Figure` of the given size in inches.
 
     Raises:
         ImportError: matplotlib isn't installed.
@@ -40,36 +40,42 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures need matplotlib, the extra [plot]: pip install 'keras-importance-sampling[plot]'"
+            "Plots need matplotlib. Install the extra [plot]: pip install 'keras-importance-sampling[plot]'"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def curve(axes: Any, number: int, name: str, x: Any, low: Any, middle: Any, high: Any) -> None:
-    """Draw a line in the style of that number, and its band if it has one."""
-    style = STYLES[number % len(STYLES)]
+def curve(axes: Any, index: int, name: str, x: Any, low: Any, middle: Any, high: Any) -> None:
+    """Draw a line in the style of the given index, and a band from `low` to `high` if they differ."""
+    style = STYLES[index % len(STYLES)]
     axes.plot(x, middle, linewidth=2, markersize=5, label=name, **style)
     if not np.array_equal(low, high, equal_nan=True):
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def band(runs: Sequence[Sequence[Any]]) -> tuple[np.ndarray, ...]:
-    """Moments, and lower quartile, median and upper quartile over runs at them, between measurements by interpolation.
+    """Return quartiles over runs, with linear interpolation between the measurements of a run.
 
     Args:
-        runs: `(moments, values)` of each.
+        runs: a pair `(x, values)` for each run, x ascending.
+
+    Returns:
+        `(x, lower quartile, median, upper quartile)`, arrays of equal length. x covers the common range of the runs.
     """
     if len(runs) == 1:
-        moments, values = map(np.asarray, runs[0])
-        return moments, values, values, values
-    first, last = max(moments[0] for moments, _ in runs), min(moments[-1] for moments, _ in runs)
-    moments = np.linspace(first, last, max(len(moments) for moments, _ in runs))
-    values = [np.interp(moments, *run) for run in runs]
-    return (moments, *np.quantile(values, [0.25, 0.5, 0.75], axis=0))
+        x, values = map(np.asarray, runs[0])
+        return x, values, values, values
+    first, last = max(x[0] for x, _ in runs), min(x[-1] for x, _ in runs)
+    x = np.linspace(first, last, max(len(x) for x, _ in runs))
+    values = [np.interp(x, *run) for run in runs]
+    return (x, *np.quantile(values, [0.25, 0.5, 0.75], axis=0))
 
 
 def logarithmic(axes: Any) -> None:
-    """A vertical axis in powers, once its lines are drawn; with plain numbers, but over many powers of ten."""
+    """Make the vertical axis logarithmic. Call it after the lines are drawn.
+
+    Over fewer than four decades, tick labels are decimal numbers instead of powers of ten.
+    """
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
@@ -81,7 +87,7 @@ def logarithmic(axes: Any) -> None:
 
 
 def tidy(axes: Any) -> None:
-    """Round numbers below, a light grid, no box."""
+    """Set round tick values on the horizontal axis, a light grid, and no top and right border."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
@@ -90,7 +96,7 @@ def tidy(axes: Any) -> None:
 
 
 def legend(figure: Any, axes: Any) -> None:
-    """Name the lines of all panels, below them."""
+    """Add one legend for all panels below them, from the lines of one panel."""
     lines, names = axes.get_legend_handles_labels()
-    fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # by the inches that a name takes, about
-    figure.legend(lines, names, loc="outside lower center", ncols=max(1, min(len(names), 7, fit)), frameon=False)
+    most = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # estimated width of an entry in inches
+    figure.legend(lines, names, loc="outside lower center", ncols=max(1, min(len(names), 7, most)), frameon=False)

@@ -1,4 +1,4 @@
-"""Reweighting policies: the correction that keeps the gradient estimate honest, or leans on purpose."""
+"""Reweighting policies: compute the weights of a batch, for an unbiased or a deliberately biased gradient estimate."""
 
 from importance_sampling.reweighting.base import ReweightingPolicy, WeightLayer
 from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy

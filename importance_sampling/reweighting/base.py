@@ -1,7 +1,8 @@
-"""What policies have in common, and the Keras layer that finishes their weights.
+"""The base class of reweighting policies, and the Keras layer that computes their final weights.
 
-What is known when a batch is drawn goes into `weight_size` columns; what the training step measures is added to them
-afterwards (`final_weights`), by two of the policies. Policies don't draw, and they know nothing of losses.
+A policy computes the weights of a batch in two stages. `sample_weights` returns `weight_size` columns per sample from
+the data that are known when the batch is drawn. `final_weights` turns them into one weight per sample, in two of the
+policies with the scores that the training step measures.
 """
 
 from __future__ import annotations
@@ -13,26 +14,37 @@ import numpy as np
 from keras import ops
 
 from importance_sampling.probabilities import probabilities as normalised
+from importance_sampling.utils.deprecation import warn_renamed
+from importance_sampling.utils.numerics import FLOAT
 
 
 class ReweightingPolicy:
-    """What policies have in common. A policy fills in `_columns`, and `final_weights` where measured scores count.
+    """The base class of policies.
+
+    A subclass implements `weights`; if it uses measured scores, it implements `_columns`, `uniform_weights` and
+    `final_weights` too.
 
     Attributes:
-        unbiased: bool, whether the weighted gradient's mean is the full gradient.
-        weight_size: int, how many numbers per sample its weights are made of.
+        unbiased: bool, True if the expected weighted gradient is the full gradient.
+        weight_size: int, the number of columns per sample.
     """
 
     unbiased = False
     weight_size = 1
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "even" in vars(cls):
+            warn_renamed(f"{cls.__name__}.even", f"{cls.__name__}.uniform_weights")
+            cls.uniform_weights = cls.even
+
     def weights(self, probabilities: Any, pool_size: int, scores: Any) -> Any:
-        """Weights of the picked by what is known when they are drawn.
+        """Compute the weights of a batch from the data that are known when it is drawn.
 
         Args:
-            probabilities: float `(batch_size,)`, with which each of the picked was drawn, > 0.
-            pool_size: int, how many candidates there were.
-            scores: float `(batch_size,)`, of the picked.
+            probabilities: float `(batch_size,)`, > 0, the probabilities of the drawn samples.
+            pool_size: int, the number of candidates.
+            scores: float `(batch_size,)`, the scores of the drawn samples.
 
         Returns:
             Float `(batch_size,)`.
@@ -40,12 +52,13 @@ class ReweightingPolicy:
         raise NotImplementedError
 
     def sample_weights(self, positions: Any, scores: Any, probabilities: Any = None) -> np.ndarray:
-        """Weights of a batch drawn from a pool, on the host; for more than one column, to be finished by measured ones.
+        """Compute the weight columns of a batch that was drawn from a pool, on the host.
 
         Args:
-            positions: int `(batch_size,)`, into the pool.
-            scores: float `(pool_size,)`, >= 0, of the whole pool: unnormalised, or the probabilities themselves.
-            probabilities: float `(pool_size,)`, with which the batch was drawn. None: the scores, normalised.
+            positions: int `(batch_size,)`, positions in the pool.
+            scores: float `(pool_size,)`, >= 0, the scores of the whole pool; unnormalised or normalised.
+            probabilities: float `(pool_size,)`, the probabilities that the batch was drawn with. None (default): the
+                normalised scores.
 
         Returns:
             float32 `(batch_size, weight_size)`.
@@ -62,15 +75,27 @@ class ReweightingPolicy:
             )
         return self._columns(positions, scores, p).astype("float32")
 
-    def even(self, batch_size: int) -> np.ndarray:
-        """The columns of a uniform batch: final weights are 1, whatever is measured. float32 `(b, weight_size)`."""
-        return np.ones((batch_size, self.weight_size), "float32")
-
-    def final_weights(self, columns: Any, measured: Any) -> Any:
-        """Finish what `sample_weights` began.
+    def uniform_weights(self, batch_size: int) -> np.ndarray:
+        """Return the weight columns of a uniform batch. Its final weights are 1 for all measured scores.
 
         Args:
-            columns: float `(batch_size, weight_size)`.
+            batch_size: int.
+
+        Returns:
+            float32 `(batch_size, weight_size)`.
+        """
+        return np.ones((batch_size, self.weight_size), "float32")
+
+    def even(self, batch_size: int) -> np.ndarray:
+        """Deprecated name of `uniform_weights`."""
+        warn_renamed("ReweightingPolicy.even", "ReweightingPolicy.uniform_weights")
+        return self.uniform_weights(batch_size)
+
+    def final_weights(self, columns: Any, measured: Any) -> Any:
+        """Compute the final weights from the columns and the measured scores.
+
+        Args:
+            columns: float `(batch_size, weight_size)`, as returned by `sample_weights`.
             measured: float `(batch_size,)`, the scores that the training step measured.
 
         Returns:
@@ -79,26 +104,37 @@ class ReweightingPolicy:
         return columns[:, 0]
 
     def weight_layer(self) -> WeightLayer:
-        """`final_weights` as a Keras layer on `[columns, measured]`."""
-        return WeightLayer(self)
+        """Return `final_weights` as a Keras layer with the inputs `[columns, measured]`."""
+        return WeightLayer(self, dtype=FLOAT)
 
     def get_config(self) -> dict:
-        """The constructor's arguments, for Keras's serialisation."""
+        """Return the constructor's arguments, for Keras's serialisation."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict) -> ReweightingPolicy:
-        """The policy of those arguments."""
+        """Create a policy from the constructor's arguments."""
         return cls(**config)
 
     def _columns(self, positions: np.ndarray, scores: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """`(batch_size, weight_size)`; positions and scores as in `sample_weights`, p of the picked."""
+        """Compute the weight columns of a batch.
+
+        Args:
+            positions: int `(batch_size,)`, positions in the pool.
+            scores: float64 `(pool_size,)`.
+            p: float `(batch_size,)`, the probabilities of the drawn samples.
+
+        Returns:
+            Float `(batch_size, weight_size)`.
+        """
         return np.asarray(self.weights(p, scores.size, scores[positions]))[:, None]
 
 
 @keras.saving.register_keras_serializable(package="importance_sampling")
 class WeightLayer(keras.layers.Layer):
-    """A policy's `final_weights` as a layer, on `[columns (b, weight_size), measured scores (b,)]` -> `(b,)`.
+    """A Keras layer that computes the final weights of a policy.
+
+    The inputs are `[columns, measured scores]` with the shapes `(b, weight_size)` and `(b,)`; the output is `(b,)`.
 
     Args:
         policy: a `ReweightingPolicy`.
@@ -113,20 +149,20 @@ class WeightLayer(keras.layers.Layer):
         self.policy = policy
 
     def call(self, inputs: list) -> Any:
-        """Final weights."""
+        """Compute the final weights, `(b,)`."""
         columns, measured = inputs
         return self.policy.final_weights(ops.convert_to_tensor(columns), ops.convert_to_tensor(measured))
 
     def compute_output_shape(self, input_shape: list) -> tuple:
-        """`(b,)`."""
+        """Return `(b,)`."""
         return (input_shape[0][0],)
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
+        """Return the constructor's arguments, for Keras's serialisation."""
         return {**super().get_config(), "policy": keras.saving.serialize_keras_object(self.policy)}
 
     @classmethod
     def from_config(cls, config: dict) -> WeightLayer:
-        """The layer of those arguments."""
+        """Create a layer from the constructor's arguments."""
         policy = keras.saving.deserialize_keras_object(config["policy"])
         return cls(**{**config, "policy": policy})

@@ -1,7 +1,6 @@
-"""Samplers: which candidates make up the batch. One file an idea.
+"""Samplers: select the samples of a batch and compute their importance weights. One file per method.
 
-`BaseSampler` and its kind draw on the host, by index, and are usable by themselves; `PoolSampler` draws inside a
-compiled step.
+`BaseSampler` and its subclasses draw row indices on the host. `PoolSampler` draws from a pool inside a compiled step.
 """
 
 from importance_sampling.samplers.base import BaseSampler, Drawn

@@ -1,23 +1,25 @@
-"""What samplers have in common: from scored candidates to a batch with its weights, and going on from a saved state.
+"""The base class of samplers: draw a batch from scored candidates, weigh it, save and restore the sampler's state.
 
-A sampler draws on the host, in NumPy, and reads rows only where it must score them. It neither trains nor decides when
-to start. The draw from a pool inside a compiled step is `PoolSampler`'s; probabilities, resampling and weights are the
-same functions.
+Samplers run on the host, in NumPy. `PoolSampler` draws from a pool inside a compiled step, with the same functions for
+probabilities, resampling and weights.
+
+Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), Algorithm 1.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_int
-from importance_sampling.probabilities import check_alpha, probabilities
+from importance_sampling.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
-from importance_sampling.state import check_seed, seed_of_python
+from importance_sampling.utils.deprecation import warn_renamed
+from importance_sampling.utils.random import seed_from_python
+from importance_sampling.utils.validation import check_alpha, check_positive, check_seed
 
 Smoothing = Callable[[np.ndarray], np.ndarray]
 
@@ -25,41 +27,57 @@ DEFAULT_ALPHA = 0.1
 
 
 class Drawn(NamedTuple):
-    """A batch that a sampler drew; b is the batch size asked for, or less where a sampler says so."""
+    """A batch drawn by a sampler. b is the batch size that was requested, or less for samplers that say so.
 
-    indices: np.ndarray  # int64 (b,), into the training set
-    weights: np.ndarray  # float32 (b,), or (b, weight_size) where the policy finishes them with measured scores
-    scores: np.ndarray  # float32 (b,), as predicted, before any smoothing; NaN where nothing was
-    fair: np.ndarray  # float32 (b,), the unbiased weights, whatever the policy: they make the batch a fair sample
+    Attributes:
+        indices: int64 `(b,)`, row indices into the training set.
+        weights: float32 `(b,)`; or `(b, weight_size)` if the policy finishes them with measured scores.
+        scores: float32 `(b,)`, the predicted scores before smoothing; NaN if there are none.
+        unbiased_weights: float32 `(b,)`, 1 / (B P), independent of the policy. Means over the batch that are weighted
+            by them are unbiased estimates of means over the data.
+    """
+
+    indices: np.ndarray
+    weights: np.ndarray
+    scores: np.ndarray
+    unbiased_weights: np.ndarray
+
+    @property
+    def fair(self) -> np.ndarray:
+        """Deprecated name of `unbiased_weights`."""
+        warn_renamed("Drawn.fair", "Drawn.unbiased_weights")
+        return self.unbiased_weights
 
 
 class BaseSampler:
-    """Draws batches from a dataset with P_i = (1 - alpha) s_i / sum(s) + alpha / B and weighs them by a policy.
+    """Draw batches with P_i = (1 - alpha) s_i / sum(s) + alpha / B, and weigh them by a policy.
 
-    To subclass, fill in `_candidates`, and `update` if it learns from what is measured; name in `_saved` the attributes
-    that `state` has to keep, in `_parts` those that have a `state` and `restore` of their own. `SamplerTraining` trains
-    by it.
+    A subclass implements `_candidates`, and `update` if it learns from measured scores. It lists in `_saved` the
+    attributes that `state` saves, and in `_parts` the attributes that have a `state` and a `restore` of their own.
+    `SamplerTraining` trains with any sampler.
 
     Attributes:
-        unbiased: bool, whether with an unbiased policy the weighted gradient's mean is the full gradient.
-        needs_scores: bool, whether `update` wants the scores that the training step measured.
-        needs_model: bool, whether it scores with a model.
-        candidate_scores: float64 `(n,)`, of the candidates of the last draw, before any smoothing; None where the batch
-            was drawn without.
-        left: float, how many samples are still to be drawn, infinity where nobody said; a trainer's `fit` sets it.
+        unbiased: bool, True if the weighted gradient is unbiased with an unbiased policy.
+        needs_scores: bool, True if `update` needs the scores that the training step measures.
+        needs_model: bool, True if the sampler uses a model.
+        candidate_scores: float64 `(n,)`, the scores of the last draw's candidates before smoothing; None if the last
+            batch was uniform.
+        samples_left: float, the number of samples still to be drawn in the current `fit`, which sets it; infinity
+            outside `fit`.
 
     Args:
-        dataset: has `train_data`, by which `train_data[idxs]` is `(x, y)` and `len(train_data)` the number of rows.
+        dataset: has `train_data`: `train_data[idxs]` returns `(x, y)`, `len(train_data)` the number of rows.
         reweighting: a `ReweightingPolicy`.
-        alpha: float in (0, 1], default 0.1; the uniform share. No unbiased weight exceeds 1/alpha.
+        alpha: float in (0, 1], default 0.1, the uniform share. No unbiased weight exceeds 1 / alpha.
         resampling: "systematic" (default) or "multinomial".
-        seed: int in [0, 2**31), of the sampler's own random stream. None follows `keras.utils.set_random_seed`.
+        seed: int in [0, 2**31), of the sampler's own random stream. None (default): the seed follows
+            `keras.utils.set_random_seed`.
 
     Raises:
         ValueError: an argument is out of its range.
 
     Example:
-        >>> class LastLoss(BaseSampler):  # ones for samples not seen yet
+        >>> class LastLoss(BaseSampler):  # samples without a loss have a score of 1
         ...     needs_scores, _saved = True, ("losses",)
         ...     def __init__(self, dataset, reweighting, **options):
         ...         super().__init__(dataset, reweighting, **options)
@@ -70,14 +88,17 @@ class BaseSampler:
         ...     def update(self, indices, scores):
         ...         self.losses[indices] = scores
         >>> indices, (x, y), weights = LastLoss(dset, UNBIASED, seed=0).sample(128)
+
+    Source: [KF18], Algorithm 1, where alpha is 0 and draws are multinomial.
     """
 
     unbiased = True
     needs_scores = False
     needs_model = False
     candidate_scores: np.ndarray | None = None
-    left = float("inf")
+    samples_left = float("inf")
     _saved: tuple[str, ...] = ()
+    _saved_keys: Mapping[str, str] = {}  # attribute name to key in the saved state, for those that differ
     _parts: tuple[str, ...] = ()
 
     def __init__(
@@ -105,76 +126,112 @@ class BaseSampler:
         self.reweighting = reweighting
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)
-        self.seed = seed_of_python() if seed is None else int(seed)
+        self.seed = seed_from_python() if seed is None else int(seed)
         self.size = len(dataset.train_data)
         self._rng = np.random.default_rng(self.seed)
 
+    @property
+    def left(self) -> float:
+        """Deprecated name of `samples_left`."""
+        warn_renamed("left", "samples_left")
+        return self.samples_left
+
+    @left.setter
+    def left(self, left: float) -> None:
+        warn_renamed("left", "samples_left")
+        self.samples_left = left
+
     def draw(self, batch_size: int) -> Drawn:
-        """Draw a batch; rows are read only if they have to be scored.
+        """Draw a batch. The dataset is read only if candidates must be scored.
 
         Args:
             batch_size: int >= 1.
 
         Returns:
             `Drawn`.
+
+        Raises:
+            ValueError: `batch_size` is out of its range.
         """
-        if not is_int(batch_size) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be an int of at least 1. Received: batch_size={batch_size!r}")
+        check_positive(batch_size=batch_size)
         return self._draw(int(batch_size), lambda scores: scores)
 
     def sample(self, batch_size: int) -> tuple[np.ndarray, tuple, np.ndarray]:
-        """Draw a batch and read it: `(indices, (x, y), weights)`, as `Drawn` has them."""
+        """Draw a batch and read its rows.
+
+        Args:
+            batch_size: int >= 1.
+
+        Returns:
+            `(indices, (x, y), weights)`, with indices and weights as in `Drawn`.
+        """
         indices, weights, *_ = self.draw(batch_size)
         return indices, self.dataset.train_data[indices], weights
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Learn what the training step measured of the batch that was drawn last.
+        """Learn from the scores that the training step measured on the last batch.
 
         Args:
-            indices: int `(b,)`, as drawn.
-            scores: float `(b,)`, of those samples; what isn't finite or is negative is passed over.
+            indices: int `(b,)`, the row indices of the batch.
+            scores: float `(b,)`, their measured scores. Negative and non-finite ones are ignored.
         """
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that what it does next depends on, the random stream included, as arrays to be saved."""
-        state = {name: np.array(getattr(self, name)) for name in self._saved}
+        """Return all data that the next draws depend on, the state of the random stream included.
+
+        Returns:
+            Arrays by name, for `numpy.savez`.
+        """
+        state = {self._saved_keys.get(name, name): np.array(getattr(self, name)) for name in self._saved}
         for part in self._parts:
             state.update({f"{part}/{name}": value for name, value in getattr(self, part).state().items()})
         return {"generator": np.array(json.dumps(self._rng.bit_generator.state)), **state}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on exactly as the sampler that `state` is of, constructed with the same arguments, would have.
+        """Set the sampler to a saved state. Its next draws are those of the sampler that was saved.
+
+        Args:
+            state: as returned by `state` of a sampler that was constructed with the same arguments.
 
         Raises:
-            ValueError: the state is of another kind of sampler, or of another number of rows.
+            ValueError: the state is that of another kind of sampler, or of another number of rows.
         """
-        mine = {name: np.shape(value) for name, value in self.state().items()}
-        given = {name: np.shape(value) for name, value in state.items()}
-        if given != mine:
+        expected = {name: np.shape(value) for name, value in self.state().items()}
+        received = {name: np.shape(value) for name, value in state.items()}
+        if received != expected:
             raise ValueError(
-                f"`state` must be of a {type(self).__name__} of {self.size} rows, constructed alike, with {mine}. "
-                f"Received: state of {given}"
+                f"`state` must be of a {type(self).__name__} of {self.size} rows, constructed with the same arguments, "
+                f"with arrays of the shapes {expected}. Received: state of {received}"
             )
         self._rng.bit_generator.state = json.loads(str(state["generator"]))
         for name in self._saved:
-            setattr(self, name, np.array(state[name]) if np.ndim(state[name]) else state[name].item())
+            value = state[self._saved_keys.get(name, name)]
+            setattr(self, name, np.array(value) if np.ndim(value) else value.item())
         for part in self._parts:
             prefix = f"{part}/"
             getattr(self, part).restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices, int `(n,)`, in random order, and their scores, float `(n,)`, >= 0; any number of them."""
+        """Return the candidates of the next batch.
+
+        Args:
+            batch_size: int >= 1.
+
+        Returns:
+            Row indices, int `(n,)`, in random order; and scores, float `(n,)`, >= 0. n is any number >= 1.
+        """
         raise NotImplementedError
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Turn the scores of the candidates into probabilities with a sum of 1."""
         return probabilities(scores, self.alpha)
 
     def _num_picked(self, batch_size: int, scores: np.ndarray) -> int:
-        """How many to pick from candidates of those scores."""
+        """Return the number of samples to draw from candidates with these scores."""
         return batch_size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        """Draw by smoothed scores; the seam for decorators."""
+        """Draw a batch by smoothed scores. Decorators override this method."""
         indices, scores = self._candidates(batch_size)
         indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float64")
         if indices.ndim != 1 or scores.shape != indices.shape or not indices.size:
@@ -184,22 +241,39 @@ class BaseSampler:
             )
         self.candidate_scores = scores
         p = self._probabilities(smooth(scores))
-        picked = self._num_picked(batch_size, scores)
-        uniforms = self._rng.random(self.resampling.num_uniforms(picked))
-        positions = self.resampling.positions(p, uniforms, picked)
+        num_picked = self._num_picked(batch_size, scores)
+        uniforms = self._rng.random(self.resampling.num_uniforms(num_picked))
+        positions = self.resampling.positions(p, uniforms, num_picked)
         weights = self.reweighting.sample_weights(positions, scores, p)
-        fair = 1.0 / (len(indices) * p[positions])
-        return Drawn(indices[positions], _flat(weights), scores[positions].astype("float32"), fair.astype("float32"))
+        unbiased = 1.0 / (len(indices) * p[positions])
+        return Drawn(
+            indices[positions],
+            _squeeze(weights),
+            scores[positions].astype("float32"),
+            unbiased.astype("float32"),
+        )
 
-    def _even(self, indices: np.ndarray) -> Drawn:
-        """A uniform batch."""
+    def _uniform_batch(self, indices: np.ndarray) -> Drawn:
+        """Return a batch that was drawn uniformly: no scores, and unbiased weights of 1."""
         self.candidate_scores = None
-        unknown = np.full(len(indices), np.nan, "float32")
-        return Drawn(indices, _flat(self.reweighting.even(len(indices))), unknown, np.ones(len(indices), "float32"))
+        size = len(indices)
+        weights = _squeeze(self.reweighting.uniform_weights(size))
+        return Drawn(indices, weights, np.full(size, np.nan, "float32"), np.ones(size, "float32"))
 
 
-def measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What `update` is given, as int64 and float64 arrays, without the scores that are no use."""
+def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Remove negative and non-finite scores from the arguments of `update`.
+
+    Args:
+        indices: int `(b,)`.
+        scores: float `(b,)`.
+
+    Returns:
+        Indices, int64 `(n,)`, and scores, float64 `(n,)`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float64")
     if indices.ndim != 1 or indices.shape != scores.shape:
         raise ValueError(
@@ -210,5 +284,6 @@ def measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
     return indices[usable], scores[usable]
 
 
-def _flat(weights: np.ndarray) -> np.ndarray:
+def _squeeze(weights: np.ndarray) -> np.ndarray:
+    """Turn weights `(b, 1)` into `(b,)`."""
     return weights[:, 0] if weights.shape[1] == 1 else weights

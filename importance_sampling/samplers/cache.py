@@ -1,6 +1,6 @@
-"""Draw a share of every batch, by score, from what was trained on a moment ago, and the rest uniformly.
+"""Draw a share of every batch by score from recently trained samples, and the rest uniformly.
 
-Source: the sampler of that name of earlier versions of the method's library. No sample is scored to be drawn.
+Source: the sampler of the same name in earlier versions of the method's library.
 """
 
 from __future__ import annotations
@@ -9,30 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_int, is_real
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, measurements
-from importance_sampling.samplers.table import scattered
+from importance_sampling.samplers.base import BaseSampler, usable_measurements
+from importance_sampling.samplers.table import fixed_random_order
+from importance_sampling.utils.validation import check_fraction, check_non_negative, check_positive
 
 
 class CacheSampler(BaseSampler):
-    """A cache of recently trained samples is drawn from by score, all others evenly.
+    """Draw a share of the batch by score from a cache of recently trained samples, the rest uniformly from all samples.
 
-    What was trained on stays in the cache for `staleness` batches with s = smooth + score. With a =
-    cache_prob / (1 - cache_prob) and S the sum over the cache, a sample in it counts 1 + a N s / S and all others 1, so
-    that a share `cache_prob` of the draws goes to the cache.
+    A sample stays in the cache for `staleness` batches after a training step on it, with s = smooth + score. With
+    a = cache_prob / (1 - cache_prob) and S the sum over the cache, a sample in the cache has the unnormalised
+    probability 1 + a N s / S, and any other sample 1. A share `cache_prob` of the draws is due to the cache.
 
-    The probabilities have their own uniform share, 1 - cache_prob: an unbiased weight is at most 1 / (1 - cache_prob).
-    Unbiased with an unbiased policy. It costs 24 bytes a sample. It loses more than it gains where a cache of
-    `staleness` batches holds few of the samples that matter: its draws are then repeats, of which a batch learns less.
+    The probabilities contain a uniform share of 1 - cache_prob, so an unbiased weight is at most 1 / (1 - cache_prob).
+    Unbiased with an unbiased policy. Cost: 24 bytes per sample; no forward passes. Not suited to datasets of which the
+    cache holds few of the samples with high scores: the cache is then drawn from repeatedly, and a batch with repeated
+    samples is less effective.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
-        staleness: int >= 1, default 3; in batches.
+        staleness: int >= 1, default 3, in batches.
         cache_prob: float in [0, 1), default 0.5.
-        smooth: float >= 0, default 0.2; in units of the score.
-        options: as `BaseSampler`; alpha has no effect.
+        smooth: float >= 0, default 0.2, in units of the score.
+        options: as for `BaseSampler`; alpha has no effect.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -40,7 +41,7 @@ class CacheSampler(BaseSampler):
     Example:
         >>> sampler = CacheSampler(dset, UNBIASED)
         >>> indices, (x, y), weights = sampler.sample(128)
-        >>> sampler.update(indices, scores)  # what training on them measured
+        >>> sampler.update(indices, scores)  # the scores that the training step measured
     """
 
     needs_scores = True
@@ -56,33 +57,30 @@ class CacheSampler(BaseSampler):
         **options: Any,
     ):
         super().__init__(dataset, reweighting, **options)
-        if not is_int(staleness) or staleness < 1:
-            raise ValueError(f"`staleness` must be an int of at least 1. Received: staleness={staleness!r}")
-        if not is_real(cache_prob) or not 0 <= cache_prob < 1:
-            raise ValueError(f"`cache_prob` must be a number in [0, 1). Received: cache_prob={cache_prob!r}")
-        if not is_real(smooth) or not 0 <= smooth < float("inf"):
-            raise ValueError(f"`smooth` must be a number of at least 0. Received: smooth={smooth!r}")
+        check_positive(staleness=staleness)
+        check_fraction(cache_prob=cache_prob)
+        check_non_negative(smooth=smooth)
         self.staleness, self.cache_prob, self.smooth = int(staleness), float(cache_prob), float(smooth)
-        self._order = scattered(self.size)
-        self._cached = np.zeros(self.size)  # by index
-        self._expires = np.zeros(self.size, "int64")  # the last batch for which it is in the cache, by index
+        self._order = fixed_random_order(self.size)
+        self._cached = np.zeros(self.size)  # smoothed score, by row index
+        self._expires = np.zeros(self.size, "int64")  # last batch number in which the sample is in the cache, by row
         self._steps = 0  # batches drawn
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Put the batch into the cache."""
-        indices, scores = measurements(indices, scores)
+        """Add the batch to the cache."""
+        indices, scores = usable_measurements(indices, scores)
         self._cached[indices] = self.smooth + scores
         self._expires[indices] = self._steps + self.staleness
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         self._steps += 1
         cached = np.flatnonzero(self._expires >= self._steps)
-        counts = np.ones(self.size)
+        scores = np.ones(self.size)
         total = self._cached[cached].sum()
         if total > 0:
             odds = self.cache_prob / (1.0 - self.cache_prob)
-            counts[cached] += odds * self.size * (self._cached[cached] / total)
-        return self._order, counts[self._order]
+            scores[cached] += odds * self.size * (self._cached[cached] / total)
+        return self._order, scores[self._order]
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         return scores / scores.sum()

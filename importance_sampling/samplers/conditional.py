@@ -1,6 +1,6 @@
-"""Uniform batches until a condition holds.
+"""Draw uniform batches until a condition is satisfied.
 
-Source: [KF18] (arXiv 1803.00942), Algorithm 1, for starting late. What the condition compares is its own business.
+Source: [KF18] (arXiv 1803.00942), Algorithm 1, which starts importance sampling late in training.
 """
 
 from __future__ import annotations
@@ -14,53 +14,56 @@ from importance_sampling.samplers.uniform import UniformSampler
 
 
 class ConditionalStartSampler(SamplerDecorator):
-    """Draw uniformly, with weights of 1, while `condition` is not satisfied; by `sampler` while it is.
+    """Draw by `sampler` while `condition` is satisfied, and uniformly with unbiased weights of 1 while it is not.
 
-    While it isn't, the condition is shown the scores that training steps measured; while it is, those of the
-    candidates, since the ones that were picked are no fair sample. The sampler is told of all measured scores.
+    While the condition is not satisfied, it is updated with the scores that training steps measure. While it is
+    satisfied, it is updated with the scores of all candidates, since the drawn samples have higher scores than average.
+    The decorated sampler is always updated with the measured scores.
 
-    As unbiased as the sampler. It costs nothing beyond it, and it loses where the condition opens too early or late.
+    Unbiased if the decorated sampler is. Cost: none beyond that of the sampler. Not suited to conditions that are
+    satisfied too early or too late.
 
     Args:
         sampler: the sampler to decorate.
-        condition: has `satisfied` and `update(scores)`.
+        condition: a `Condition` with a method `update(scores)`.
 
     Raises:
-        ValueError: an argument is of another kind.
+        ValueError: an argument has the wrong type.
 
     Example:
         >>> sampler = ConditionalStartSampler(ModelSampler(dset, UNBIASED, model), WarmupCondition(100))
     """
 
-    _saved = ("_is_fair",)
+    _saved = ("_is_uniform",)
+    _saved_keys = {"_is_uniform": "_is_fair"}
     _parts = ("sampler", "condition", "_uniform")
 
     def __init__(self, sampler: BaseSampler, condition: Condition):
         super().__init__(sampler)
         if not isinstance(condition, Condition) or not hasattr(condition, "update"):
             raise ValueError(
-                "`condition` must be a condition that can be shown scores, such as `WarmupCondition(100)`. "
+                "`condition` must be a condition that scores can update, such as `WarmupCondition(100)`. "
                 f"Received: condition={condition!r} (of type {type(condition)})"
             )
         self.condition = condition
         self.needs_scores = True
         self._uniform = UniformSampler(sampler.dataset, sampler.reweighting, seed=sampler.seed)
-        self._is_fair = True  # whether the batch that was drawn last is a fair sample
+        self._is_uniform = True  # True if the last batch was drawn uniformly
 
     @property
     def candidate_scores(self) -> np.ndarray | None:
-        """The sampler's, None while it isn't drawn from."""
-        return None if self._is_fair else self.sampler.candidate_scores
+        """The decorated sampler's `candidate_scores`; None if the last batch was drawn uniformly."""
+        return None if self._is_uniform else self.sampler.candidate_scores
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Pass on what was measured, and show it to the condition if the batch was uniform."""
+        """Update the decorated sampler with measured scores; after a uniform batch, the condition too."""
         super().update(indices, scores)
-        if self._is_fair:
+        if self._is_uniform:
             self.condition.update(scores)
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        self._is_fair = not self.condition.satisfied
-        if self._is_fair:
+        self._is_uniform = not self.condition.satisfied
+        if self._is_uniform:
             return self._uniform._draw(batch_size, smooth)
         drawn = self.sampler._draw(batch_size, smooth)
         if self.sampler.candidate_scores is not None:

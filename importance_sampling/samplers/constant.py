@@ -1,8 +1,10 @@
-"""Importance sampling for smaller steps of the same variance, or for better ones that take the same time.
+"""Importance sampling with smaller batches of the same variance, or with a lower variance in the same time.
 
-Source: the samplers of those names of earlier versions of the method's library; [KF18] (arXiv 1803.00942), section 3.3,
-for the variance reduction. Sizes are rounded to eighths of the batch, so that a compiled step meets only a few. How
-long a backward pass takes is an argument: nothing is timed.
+Sizes are rounded to eighths of the batch size, so that a step is compiled for few sizes only. The time of a backward
+pass is an argument.
+
+Source: the samplers of the same names in earlier versions of the method's library; [KF18] (arXiv 1803.00942), section
+3.3, for the variance reduction.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.conditions import VarianceReductionCondition
-from importance_sampling.datasets.base import is_real
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
 from importance_sampling.samplers.model import ScoringSampler
@@ -24,26 +25,29 @@ from importance_sampling.samplers.sizes import (
     quantised,
     quantised_time_sizes,
 )
+from importance_sampling.utils.validation import is_real
 
 
 class GatedSampler(ScoringSampler):
-    """A scoring sampler with its own gate: uniform batches until the moving average of tau exceeds a threshold.
+    """A scoring sampler with its own gate. It draws uniform batches until the average of tau exceeds a threshold.
 
-    While it is closed the gate sees the scores that training steps measured; while open, those of the pools.
+    The gate is updated with the scores that training steps measure while it is closed, and with the scores of pools
+    while it is open.
 
     Args:
-        dataset, reweighting, model and options: as `ScoringSampler`.
+        dataset, reweighting, model and options: as for `ScoringSampler`.
         threshold: float, of tau.
     """
 
     needs_scores = True
-    _saved = (*ScoringSampler._saved, "_is_fair")
+    _saved = (*ScoringSampler._saved, "_is_uniform")
+    _saved_keys = {**ScoringSampler._saved_keys, "_is_uniform": "_is_fair"}
     _parts = ("condition",)
 
     def __init__(self, dataset: Any, reweighting: ReweightingPolicy, model: Any, threshold: float, **options: Any):
         super().__init__(dataset, reweighting, model, **options)
         self.condition = VarianceReductionCondition(threshold)
-        self._is_fair = True  # whether the batch that was drawn last is a fair sample
+        self._is_uniform = True  # True if the last batch was drawn uniformly
 
     @property
     def vr(self) -> float:
@@ -51,37 +55,38 @@ class GatedSampler(ScoringSampler):
         return float(np.fmax(self.condition.average, 1.0))
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Show the gate what the training step measured, if the batch was uniform."""
-        if self._is_fair:
+        """Update the gate with measured scores, if the batch was drawn uniformly."""
+        if self._is_uniform:
             self.condition.update(scores)
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        self._is_fair = not self.condition.satisfied
-        if self._is_fair:
-            return self._even(self._next(batch_size))
+        self._is_uniform = not self.condition.satisfied
+        if self._is_uniform:
+            return self._uniform_batch(self._next_indices(batch_size))
         return super()._draw(batch_size, smooth)
 
-    def _scored(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        indices, scores = super()._scored(n)
+    def _score_candidates(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        indices, scores = super()._score_candidates(n)
         self.condition.update(scores)
         return indices, scores
 
 
 class ConstantVarianceSampler(GatedSampler):
-    """Keep the variance, cut the work: of a scored pool of b, train on int(b (1/vr + extra_samples)).
+    """Keep the variance and reduce the batch size: score a pool of b and draw int(b (1/vr + extra_samples)) samples.
 
-    Uniform batches of b until vr, the moving average of tau, exceeds
-    1 / (backward_time / (1 + backward_time) - extra_samples). Unbiased with an unbiased policy. A step costs a forward
-    pass over b and a training step on the picked, rounded to the nearest eighth of b. It loses where tau overstates
-    what is gained: with a pool of one batch the picked ones are never worth more than the batch was.
+    Batches are uniform, of size b, until vr, the moving average of tau, exceeds
+    1 / (backward_time / (1 + backward_time) - extra_samples). Unbiased with an unbiased policy. Cost: a forward pass
+    over b samples and a training step on the drawn samples, whose number is rounded to the nearest eighth of b. Not
+    suited to scores for which tau overestimates the variance reduction: a batch drawn from a pool of b samples never
+    has a lower variance than the whole pool.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
         model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0.
-        backward_time: float > 0, default 2; of a backward pass, in forward passes.
-        extra_samples: float, default 0.2; the share of the batch that is trained on beyond what 1/vr says.
-        options: as `BaseSampler`.
+        backward_time: float > 0, default 2, the time of a backward pass in forward passes.
+        extra_samples: float >= 0, default 0.2, the number of samples in addition to b / vr, as a share of b.
+        options: as for `BaseSampler`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -105,28 +110,29 @@ class ConstantVarianceSampler(GatedSampler):
         self.extra_samples = float(extra_samples)
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._scored(batch_size)
+        return self._score_candidates(batch_size)
 
     def _num_picked(self, batch_size: int, scores: np.ndarray) -> int:
         return quantised(constant_variance_size(self.vr, batch_size, self.extra_samples), batch_size)
 
 
 class ConstantTimeSampler(GatedSampler):
-    """Keep the time of a step, cut the variance: score B, train on a, with B + (1 + backward_time) a that of a batch.
+    """Keep the time of a step and reduce the variance: score B samples and train on a of them.
 
-    Uniform batches of b until vr, the moving average of tau, exceeds `tau_th`; then the sizes are those of
-    `sizes.constant_time_sizes`, a rounded to the nearest eighth of b and B what is left of the time. Unbiased with an
-    unbiased policy. It costs what a plain step costs, by `backward_time`; it loses where that is wrong.
+    Batches are uniform, of size b, until vr, the moving average of tau, exceeds `tau_th`. Afterwards B and a are those
+    of `sizes.constant_time_sizes`, with B + (1 + backward_time) a = (1 + backward_time) b; a is rounded to the nearest
+    eighth of b, and B uses the time left. Unbiased with an unbiased policy. Cost: that of a uniform step, if
+    `backward_time` is right.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
         model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0.
-        backward_time: float > 0, default 2; of a backward pass, in forward passes.
+        backward_time: float > 0, default 2, the time of a backward pass in forward passes.
         tau_th: float, default 2.
-        ratio: float in [0, 1], default 0.5; of what could be spent on scoring, how much is.
-        min_a: float in (0, 1], default 0.2; the smallest share of the batch to be trained on, at ratio 1.
-        options: as `BaseSampler`.
+        ratio: float in [0, 1], default 0.5: 0 scores b samples, 1 the largest pool that the time allows.
+        min_a: float in (0, 1], default 0.2, a lower limit of a / b, at ratio 1.
+        options: as for `BaseSampler`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -154,10 +160,10 @@ class ConstantTimeSampler(GatedSampler):
         self.backward_time, self.ratio, self.min_a = float(backward_time), float(ratio), float(min_a)
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        sizes = constant_time_sizes(self.vr, batch_size, self.backward_time, self.ratio, self.min_a)
-        pool, _ = quantised_time_sizes(*sizes, batch_size, self.backward_time)
-        return self._scored(pool)
+        _, picked = constant_time_sizes(self.vr, batch_size, self.backward_time, self.ratio, self.min_a)
+        pool_size, _ = quantised_time_sizes(picked, batch_size, self.backward_time)
+        return self._score_candidates(pool_size)
 
     def _num_picked(self, batch_size: int, scores: np.ndarray) -> int:
-        # What the time leaves after scoring; rounding lets a pool be short of a whole sample's training.
+        # The time left after scoring. The small constant corrects a rounding error below an integer.
         return int(batch_size - scores.size / (1.0 + self.backward_time) + 1e-9)

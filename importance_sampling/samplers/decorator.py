@@ -1,7 +1,4 @@
-"""What decorators of samplers have in common: to whoever uses them they are the sampler, but for what they change.
-
-No source. Nothing is drawn here.
-"""
+"""The base class of decorators: samplers that change how another sampler draws."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from importance_sampling.samplers.base import BaseSampler
 
 
 class SamplerDecorator(BaseSampler):
-    """A sampler around a sampler, whose dataset, policy, random stream and options it uses.
+    """A sampler around another sampler, with the dataset, policy, random stream and options of that sampler.
 
     Args:
-        sampler: a `BaseSampler`, perhaps decorated itself.
+        sampler: a `BaseSampler`; it can be a decorator itself.
 
     Raises:
-        ValueError: `sampler` isn't one.
+        ValueError: `sampler` is not a sampler.
     """
 
     _parts = ("sampler",)
@@ -41,23 +38,23 @@ class SamplerDecorator(BaseSampler):
 
     @property
     def model(self) -> Any:
-        """The model that the sampler scores with, if it does."""
+        """The model of the decorated sampler, or None."""
         return getattr(self.sampler, "model", None)
 
     @property
-    def left(self) -> float:
-        """The sampler's."""
-        return self.sampler.left
+    def samples_left(self) -> float:
+        """The decorated sampler's `samples_left`."""
+        return self.sampler.samples_left
 
-    @left.setter
-    def left(self, left: float) -> None:
-        self.sampler.left = left
+    @samples_left.setter
+    def samples_left(self, samples_left: float) -> None:
+        self.sampler.samples_left = samples_left
 
     @property
     def candidate_scores(self) -> np.ndarray | None:
-        """The sampler's."""
+        """The decorated sampler's `candidate_scores`."""
         return self.sampler.candidate_scores
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Pass on what was measured."""
+        """Pass measured scores on to the decorated sampler."""
         self.sampler.update(indices, scores)

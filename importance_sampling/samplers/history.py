@@ -1,7 +1,7 @@
-"""Draw from the whole training set by each sample's last seen score.
+"""Draw from the whole training set by the last score of each sample.
 
-Source: the sampler of that name of earlier versions of the method's library; the idea is that of "history" baselines in
-[KF18] (arXiv 1803.00942), section 4. No sample is scored to be drawn; how fast the scores grow stale isn't looked at.
+Source: the sampler of the same name in earlier versions of the method's library, after the "history" baseline of [KF18]
+(arXiv 1803.00942), section 4.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from importance_sampling.samplers.table import RescoringSampler, ScoreTable
 
 
 class TableSampler(RescoringSampler):
-    """A sampler over a table of last seen scores, which a model fills anew now and then.
+    """A sampler that draws by a table of last scores.
 
     Args:
-        As for `RescoringSampler`.
+        dataset, reweighting, model, recompute and options: as for `RescoringSampler`.
     """
 
     _parts = ("table",)
@@ -28,27 +28,28 @@ class TableSampler(RescoringSampler):
         self.table = ScoreTable(self.size)
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Remember the scores."""
-        self.table.put(indices, scores)
+        """Record measured scores in the table."""
+        self.table.record(indices, scores)
 
 
 class HistorySampler(TableSampler):
-    """Draw from all N samples with P_i = (1 - alpha) s_i / sum(s) + alpha / N, s_i the last seen score.
+    """Draw from all N samples with P_i = (1 - alpha) s_i / sum(s) + alpha / N, where s_i is the last score of sample i.
 
-    Unseen samples get the mean of the seen. Scores are seen when a sample is trained on, and every `recompute` epochs
-    all are scored anew; an epoch is N samples drawn. (Every `recompute` gradient steps would cost many times what the
-    steps themselves do.)
+    Samples without a score get the mean of the known scores. A score is known after a training step on the sample, and
+    every `recompute` epochs, when the model scores all samples. An epoch is N samples drawn. (Rescoring every
+    `recompute` gradient steps would cost many times as much as the steps themselves.)
 
-    Unbiased with an unbiased policy, however stale the scores. It costs 25 bytes a sample, well below a millisecond a
-    batch at N = 60000, and 1 / `recompute` of a forward pass over the data an epoch. It loses where scores go stale
-    within that time: at a high learning rate, or on data sets so large that a sample is seen once or twice.
+    Unbiased with an unbiased policy, also if scores are out of date. Cost: 25 bytes per sample, less than a millisecond
+    per batch at N = 60000, and 1 / `recompute` of a forward pass over the data per epoch. Not suited to training in
+    which scores change a lot within that time: high learning rates, or datasets so large that a sample is used once or
+    twice.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
-        model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0; may be None if `recompute` is 0.
-        recompute: int >= 0, default 2; in epochs. 0: never.
-        options: as `BaseSampler`.
+        model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0; can be None if `recompute` is 0.
+        recompute: int >= 0, default 2, in epochs; 0: never.
+        options: as for `BaseSampler`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -56,20 +57,21 @@ class HistorySampler(TableSampler):
     Example:
         >>> sampler = HistorySampler(dset, UNBIASED, OracleWrapper(model, UNBIASED))
         >>> indices, (x, y), weights = sampler.sample(128)
-        >>> sampler.update(indices, scores)  # what training on them measured
+        >>> sampler.update(indices, scores)  # the scores that the training step measured
     """
 
-    _saved = ("_drawn",)
+    _saved = ("_samples_drawn",)
+    _saved_keys = {"_samples_drawn": "_drawn"}
 
     def __init__(
         self, dataset: Any, reweighting: ReweightingPolicy, model: Any = None, recompute: int = 2, **options: Any
     ):
         super().__init__(dataset, reweighting, model, recompute, **options)
-        self._drawn = 0  # since all were scored
+        self._samples_drawn = 0  # since the model last scored all samples
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.recompute and self._drawn >= self.recompute * self.size:
-            self._rescore(self.table.put)
-            self._drawn = 0
-        self._drawn += batch_size
-        return self.table.order, self.table.filled()
+        if self.recompute and self._samples_drawn >= self.recompute * self.size:
+            self._score_all(self.table.record)
+            self._samples_drawn = 0
+        self._samples_drawn += batch_size
+        return self.table.order, self.table.imputed_scores()

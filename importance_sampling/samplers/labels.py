@@ -1,7 +1,4 @@
-"""The classes of a dataset's samples, for samplers that learn something of each class.
-
-No source. Labels are read when they are first wanted and kept, 4 bytes a sample.
-"""
+"""The class labels of a dataset's samples, for samplers that learn per class."""
 
 from __future__ import annotations
 
@@ -9,55 +6,67 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.samplers.table import READ_AT_ONCE
+from importance_sampling.samplers.table import ROWS_PER_READ
 
 
 class Labels:
-    """The class of every training sample, from integer or one-hot labels.
+    """The class of every training sample, from integer or one-hot targets.
+
+    A label is read from the dataset when it is first needed, and cached in 4 bytes per sample.
 
     Attributes:
-        count: int, number of classes.
+        num_classes: int.
 
     Args:
-        dataset: has `train_data`; its `output_size`, if it has one, is the number of classes.
+        dataset: has `train_data`. Its `output_size`, if it has one, is the number of classes.
 
     Raises:
-        ValueError: its targets aren't classes.
+        ValueError: the targets are not classes.
     """
 
     def __init__(self, dataset: Any):
-        self.rows = dataset.train_data
-        self._known = np.full(len(self.rows), -1, "int32")
-        width = classes_of(self.rows[:1][1])[1]
+        self._rows = dataset.train_data
+        self._cached = np.full(len(self._rows), -1, "int32")  # by row index; -1: not read yet
+        width = parse_classes(self._rows[:1][1])[1]
         if width is None and hasattr(dataset, "output_size"):
-            width = max(2, dataset.output_size)  # two classes often share an output
-        self.count = width or int(1 + max(self.of(idxs).max() for idxs in self._slices()))
+            width = max(2, dataset.output_size)  # binary classifiers have one output
+        self.num_classes = width or int(1 + max(self.classes(indices).max() for indices in self._slices()))
 
-    def of(self, indices: np.ndarray) -> np.ndarray:
-        """Classes, int32 `(n,)`, of the samples `indices`, int `(n,)`.
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        """Return the classes of samples.
+
+        Args:
+            indices: int `(n,)`, row indices.
+
+        Returns:
+            int32 `(n,)`.
 
         Raises:
-            ValueError: a target is no class.
+            ValueError: a target is not a class.
         """
-        unknown = np.unique(indices[self._known[indices] < 0])
-        if unknown.size:
-            classes, _ = classes_of(self.rows[unknown][1])
-            if classes.max() >= getattr(self, "count", np.inf):
+        missing = np.unique(indices[self._cached[indices] < 0])
+        if missing.size:
+            classes, _ = parse_classes(self._rows[missing][1])
+            if classes.max() >= getattr(self, "num_classes", np.inf):
                 raise ValueError(
-                    f"Labels must be below the number of classes, {self.count}. Received: label={classes.max()}"
+                    f"Labels must be below the number of classes, {self.num_classes}. Received: label={classes.max()}"
                 )
-            self._known[unknown] = classes
-        return self._known[indices]
+            self._cached[missing] = classes
+        return self._cached[indices]
 
     def _slices(self) -> list[np.ndarray]:
-        return np.array_split(np.arange(len(self.rows)), -(-len(self.rows) // READ_AT_ONCE))
+        """Return all row indices in parts of at most `ROWS_PER_READ`."""
+        return np.array_split(np.arange(len(self._rows)), -(-len(self._rows) // ROWS_PER_READ))
 
 
-def classes_of(y: Any) -> tuple[np.ndarray, int | None]:
-    """Classes from targets, int32 `(n,)`, and how many there are if the targets are one-hot.
+def parse_classes(y: Any) -> tuple[np.ndarray, int | None]:
+    """Convert targets to classes.
 
     Args:
-        y: whole numbers >= 0, `(n,)` or `(n, 1)`; or one-hot rows, `(n, classes)`.
+        y: integers >= 0, `(n,)` or `(n, 1)`, of any numeric dtype; or one-hot rows, `(n, classes)`.
+
+    Returns:
+        Classes, int32 `(n,)`; and the number of classes if the targets are one-hot, else None.
 
     Raises:
         ValueError: the targets are neither.
@@ -69,7 +78,7 @@ def classes_of(y: Any) -> tuple[np.ndarray, int | None]:
     elif values.ndim in (1, 2) and values.dtype.kind in "iufb" and ((values >= 0) & (values % 1 == 0)).all():
         return values.reshape(-1).astype("int32"), None
     raise ValueError(
-        "Targets must be classes, as whole numbers or one-hot rows, for a sampler that learns by class; for others "
-        f"take `HistorySampler` or `ModelSampler`. Received: y of shape {values.shape} and dtype {values.dtype}, "
+        "Targets must be classes, as integers or one-hot rows, for a sampler that learns per class. For other targets "
+        f"use `HistorySampler` or `ModelSampler`. Received: y of shape {values.shape} and dtype {values.dtype}, "
         f"such as {values[:1]!r}"
     )

@@ -1,7 +1,7 @@
-"""Draw by scores that a small recurrent network predicts from each sample's last ones.
+"""Draw by scores that a small recurrent network predicts from the last scores of each sample.
 
 Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling for Deep Neural Network Training, 2017 (arXiv
-1706.00043), section 3.2. No sample is scored to be drawn: rows needn't even be read.
+1706.00043), section 3.2.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from importance_sampling.events import LSTM_COMPARISON
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
 from importance_sampling.samplers.labels import Labels
-from importance_sampling.samplers.model import check_model, check_positive
 from importance_sampling.samplers.predictor import ScorePredictor
 from importance_sampling.samplers.uniform import ShufflingSampler
+from importance_sampling.utils.validation import check_positive, check_scoring_model
 
 
 class LSTMSampler(ShufflingSampler):
-    """Draw from a uniform pool by the scores that two LSTM(32) over the last scores and the class predict.
+    """Draw from a uniform pool by scores that two LSTM(32) layers predict from each sample's last scores and class.
 
-    The network, `ScorePredictor`, is trained on the scores that training steps measure, one gradient step of its own
-    for each. Samples not seen yet have a history of zeros and are told apart by class.
+    The network, `ScorePredictor`, takes one gradient step on the measured scores of each batch. Samples without a score
+    have a history of zeros; their predictions differ by class only.
 
-    Unbiased with an unbiased policy, however bad the predictions. It costs the network's pass over the pool and a
-    training step of it a batch, 4 * `history` + 12 bytes a sample, and reads each sample once for its label. It loses
-    where a forward pass of the model over the pool is no dearer than that (small models: see `ModelSampler`), and early
-    on, when it has seen little.
+    Unbiased with an unbiased policy, also if predictions are bad. Cost: per batch a forward pass of the network over
+    the pool and one of its training steps; 4 * `history` + 12 bytes per sample; each sample is read once for its label.
+    Not suited to small models, whose own forward pass over the pool takes no more time (see `ModelSampler`), or to
+    the start of training, when the network has seen few scores.
 
     Args:
         dataset: has `train_data` with classes as targets.
         reweighting: a `ReweightingPolicy`.
-        presample: int >= 1, default 2048; the pool's size, at most all rows.
-        history: int >= 1, default 10; how many last scores it looks at.
-        log: bool, default False: predict the mean of the score to be expected; True: its geometric mean.
-        options: as `BaseSampler`.
+        presample: int >= 1, default 2048, the size of the pool in samples; at most all rows are used.
+        history: int >= 1, default 10, the number of last scores that the network uses.
+        log: bool, default False: predict the mean of the next score; True: its geometric mean.
+        options: as for `BaseSampler`.
 
     Raises:
-        ValueError: an argument is out of its range, or targets aren't classes.
+        ValueError: an argument is out of its range, or targets are not classes.
 
     Example:
         >>> sampler = LSTMSampler(dset, BiasedReweightingPolicy(0.5))
         >>> indices, (x, y), weights = sampler.sample(128)
-        >>> sampler.update(indices, scores)  # what training on them measured
+        >>> sampler.update(indices, scores)  # the scores that the training step measured
 
     Source: [KF17], section 3.2.
     """
@@ -66,43 +66,50 @@ class LSTMSampler(ShufflingSampler):
         check_positive(presample=presample, history=history)
         self.presample = int(presample)
         self.labels = Labels(dataset)
-        self.predictor = ScorePredictor(int(history), self.labels.count, bool(log), self.seed)
-        self._histories = np.zeros((self.size, int(history)), "float32")  # the last score last
+        self.predictor = ScorePredictor(int(history), self.labels.num_classes, bool(log), self.seed)
+        self._histories = np.zeros((self.size, int(history)), "float32")  # by row index, the latest score last
 
     def predict(self, indices: np.ndarray) -> np.ndarray:
-        """Predicted scores, float64 `(n,)`, of samples, int `(n,)`."""
-        return self.predictor.predict(self._histories[indices], self.labels.of(indices))
+        """Predict the next scores of samples.
+
+        Args:
+            indices: int `(n,)`, row indices.
+
+        Returns:
+            float64 `(n,)`.
+        """
+        return self.predictor.predict(self._histories[indices], self.labels.classes(indices))
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Train the network on what was measured, then remember it."""
+        """Train the network on measured scores, then add them to the histories."""
         indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float32")
-        self.predictor.train(self._histories[indices], self.labels.of(indices), scores)
+        self.predictor.train(self._histories[indices], self.labels.classes(indices), scores)
         usable = np.isfinite(scores) & (scores >= 0)
-        indices, last = np.unique(indices[usable], return_index=True)
+        indices, first = np.unique(indices[usable], return_index=True)
         self._histories[indices, :-1] = self._histories[indices, 1:]
-        self._histories[indices, -1] = scores[usable][last]
+        self._histories[indices, -1] = scores[usable][first]
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        indices = self._next(min(self.presample, self.size))
+        indices = self._next_indices(min(self.presample, self.size))
         return indices, self.predict(indices)
 
 
 class LSTMComparisonSampler(LSTMSampler):
-    """An `LSTMSampler` that shows how good its predictions are, on a fixed subset of the samples.
+    """An `LSTMSampler` that reports the true scores of a fixed subset of samples beside their predictions.
 
-    Ahead of every draw, the signal `is.lstm_comparison_sampler.scores` is sent `scores`, float32 `(subset, 2)`: true
-    ones, by the model, beside predicted ones. That costs a forward pass of the model over the subset a batch, and
-    nothing while nobody listens. Bias, and where it loses, as `LSTMSampler`.
+    Before every draw the signal `is.lstm_comparison_sampler.scores` is sent with `scores`, float32 `(subset, 2)`: the
+    scores by the model, and the predicted scores. Cost, if the signal has receivers: a forward pass of the model over
+    the subset per batch. Otherwise as `LSTMSampler`.
 
     Args:
         dataset: has `train_data` with classes as targets.
         reweighting: a `ReweightingPolicy`.
         model: has `score(x, y, batch_size=128)` -> float `(n,)`.
-        subset: int >= 1, default 1024; how many samples are compared, at most all.
-        presample, history, log and options: as `LSTMSampler`.
+        subset: int >= 1, default 1024, the number of samples to compare; at most all rows are used.
+        presample, history, log and options: as for `LSTMSampler`.
 
     Raises:
-        ValueError: an argument is out of its range, or targets aren't classes.
+        ValueError: an argument is out of its range, or targets are not classes.
 
     Example:
         >>> blinker.signal("is.lstm_comparison_sampler.scores").connect(lambda sampler, scores: ...)
@@ -123,10 +130,10 @@ class LSTMComparisonSampler(LSTMSampler):
         **options: Any,
     ):
         super().__init__(dataset, reweighting, presample, history, log, **options)
-        check_model(model)
+        check_scoring_model(model)
         check_positive(subset=subset)
         self.model = model
-        # Of the seed alone, so that it isn't part of the state.
+        # The subset depends on the seed only, so it need not be saved.
         order = np.random.default_rng((self.seed, 3)).permutation(self.size)
         self.subset = np.sort(order[: int(subset)])
 

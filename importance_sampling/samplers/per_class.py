@@ -1,6 +1,6 @@
-"""Draw by what is known of a sample's class: a running mean and variance of its score.
+"""Draw by the class of a sample: by a moving mean and variance of the scores of each class.
 
-Source: the sampler of that name of earlier versions of the method's library. No sample is scored to be drawn.
+Source: the sampler of the same name in earlier versions of the method's library.
 """
 
 from __future__ import annotations
@@ -9,38 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_real
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import measurements
+from importance_sampling.samplers.base import usable_measurements
 from importance_sampling.samplers.labels import Labels
-from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.uniform import ShufflingSampler
+from importance_sampling.utils.validation import check_fraction, check_positive
 
 
 class PerClassGaussian(ShufflingSampler):
-    """Draw from a uniform pool with scores mean + std of the sample's class.
+    """Draw from a uniform pool. The score of a sample is the mean plus the standard deviation of its class's scores.
 
-    Mean and mean square of a class's scores are moving averages over the batches in which it comes, which start at the
-    first one; std^2 is the mean square less the square of the mean. Classes not seen yet score what the seen ones do on
-    average. The uniform share is a tenth.
+    The mean and the mean square of a class's scores are moving averages over the batches that contain the class, and
+    start at the first such batch; std^2 is the mean square minus the squared mean. Classes without a score get the mean
+    over the other classes. The uniform share is 0.1.
 
-    Unbiased with an unbiased policy. It costs 12 bytes a sample, and reads each sample once for its label. It loses
-    where scores differ within classes and not between them, as they mostly do.
+    Unbiased with an unbiased policy. Cost: 12 bytes per sample; each sample is read once for its label. Not suited to
+    data whose scores differ within classes and not between them, which is the usual case.
 
     Args:
         dataset: has `train_data` with classes as targets.
         reweighting: a `ReweightingPolicy`.
-        alpha: float in [0, 1), default 0.9; what the averages keep of themselves (not the uniform share).
-        presample: int >= 1, default 2048; the pool's size, at most all rows.
-        options: as `BaseSampler`.
+        alpha: float in [0, 1), default 0.9, the momentum of the moving averages (not the uniform share).
+        presample: int >= 1, default 2048, the size of the pool in samples; at most all rows are used.
+        options: as for `BaseSampler`, without alpha.
 
     Raises:
-        ValueError: an argument is out of its range, or targets aren't classes.
+        ValueError: an argument is out of its range, or targets are not classes.
 
     Example:
         >>> sampler = PerClassGaussian(dset, UNBIASED)
         >>> indices, (x, y), weights = sampler.sample(128)
-        >>> sampler.update(indices, scores)  # what training on them measured
+        >>> sampler.update(indices, scores)  # the scores that the training step measured
     """
 
     needs_scores = True
@@ -55,31 +54,34 @@ class PerClassGaussian(ShufflingSampler):
         **options: Any,
     ):
         super().__init__(dataset, reweighting, **options)
-        if not is_real(alpha) or not 0 <= alpha < 1:
-            raise ValueError(f"`alpha` must be a number in [0, 1). Received: alpha={alpha!r}")
+        check_fraction(alpha=alpha)
         check_positive(presample=presample)
         self.momentum, self.presample = float(alpha), int(presample)
         self.labels = Labels(dataset)
-        self._moments = np.full((2, self.labels.count), np.nan)  # mean and mean square by class, NaN until seen
+        self._moments = np.full((2, self.labels.num_classes), np.nan)  # mean and mean square by class; NaN: no score
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Take the batch into the averages of its classes."""
-        indices, scores = measurements(indices, scores)
-        classes = self.labels.of(indices)
-        counts = np.bincount(classes, minlength=self.labels.count)
+        """Update the moving averages of the classes in the batch."""
+        indices, scores = usable_measurements(indices, scores)
+        classes = self.labels.classes(indices)
+        counts = np.bincount(classes, minlength=self.labels.num_classes)
         seen = counts > 0
         for average, values in zip(self._moments, (scores, scores**2), strict=True):
-            batch = np.bincount(classes, values, minlength=self.labels.count)[seen] / counts[seen]
-            kept = np.where(np.isnan(average[seen]), 0.0, self.momentum)
-            average[seen] = kept * np.nan_to_num(average[seen]) + (1.0 - kept) * batch
+            batch = np.bincount(classes, values, minlength=self.labels.num_classes)[seen] / counts[seen]
+            momentum = np.where(np.isnan(average[seen]), 0.0, self.momentum)
+            average[seen] = momentum * np.nan_to_num(average[seen]) + (1.0 - momentum) * batch
 
     def class_scores(self) -> np.ndarray:
-        """mean + std by class, float64 `(classes,)`; ones until a class was seen."""
+        """Return mean + std of each class.
+
+        Returns:
+            float64 `(classes,)`; ones if no score is known.
+        """
         mean, square = self._moments
         scores = mean + np.sqrt(np.maximum(square - mean**2, 0.0))
         seen = np.isfinite(scores)
         return np.where(seen, scores, scores[seen].mean() if seen.any() else 1.0)
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        indices = self._next(min(self.presample, self.size))
-        return indices, self.class_scores()[self.labels.of(indices)]
+        indices = self._next_indices(min(self.presample, self.size))
+        return indices, self.class_scores()[self.labels.classes(indices)]

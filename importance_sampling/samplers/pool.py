@@ -1,7 +1,6 @@
-"""The sampler of [KF18] (arXiv 1803.00942, Algorithm 1): score a uniform pool, draw the batch from it by score.
+"""Draw a batch from a scored pool, inside a compiled step.
 
-It turns scores into probabilities, positions and weights. It doesn't compute scores, doesn't read data, and doesn't
-decide whether sampling is worth its price.
+Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), Algorithm 1.
 """
 
 from __future__ import annotations
@@ -9,36 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from importance_sampling.numerics import floats, side
 from importance_sampling.probabilities import clean_scores, probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.resampling import Resampling
+from importance_sampling.utils.numerics import array_namespace, as_floats
 
 __all__ = ["Picked", "PoolSampler", "clean_scores", "probabilities"]
 
 
 class Picked(NamedTuple):
-    """A batch drawn from a pool."""
+    """A batch drawn from a pool.
 
-    positions: Any  # int32 (batch_size,), into the pool
-    weights: Any  # float32 (batch_size,), at most 1/alpha when unbiased
-    scores: Any  # float32 (batch_size,), of the picked, as predicted
+    Attributes:
+        positions: int32 `(batch_size,)`, positions in the pool.
+        weights: float32 `(batch_size,)`, the importance weights, at most 1 / alpha with an unbiased policy.
+        scores: float32 `(batch_size,)`, the predicted scores before smoothing.
+    """
+
+    positions: Any
+    weights: Any
+    scores: Any
 
 
 class PoolSampler:
-    """Draws a batch from a pool of candidates with probabilities proportional to their scores, mixed with uniform.
+    """Draw a batch from a pool of candidates with P_i = (1 - alpha) s_i / sum(s) + alpha / B.
 
-    Unbiased with an unbiased reweighting policy. Costs a forward pass over the pool for the scores, nothing to speak
-    of itself. It has no state.
+    Unbiased with an unbiased policy. Cost: a forward pass over the pool for the scores. The sampler has no state. It
+    runs on tensors inside a compiled step, and on NumPy arrays.
 
     Args:
-        pool_size: int, how many candidates a pool has.
-        batch_size: int, how many are picked, with replacement.
-        alpha: float in (0, 1], the uniform share; no unbiased weight exceeds 1/alpha.
+        pool_size: int, B, the number of candidates.
+        batch_size: int, the number of samples to draw, with replacement.
+        alpha: float in (0, 1], the uniform share; no unbiased weight exceeds 1 / alpha.
         resampling: a `Resampling`.
         reweighting: a `ReweightingPolicy`.
-        smooth: None, or `smooth(scores, average)` -> scores to draw by, `average` being the moving average of the mean
-            score.
+        smooth: None (default), or `smooth(scores, average)` -> smoothed scores `(pool_size,)`, where `average` is the
+            moving average of the mean score.
 
     Example:
         >>> sampler = PoolSampler(6, 2, 0.1, resampling.get("systematic"), BiasedReweightingPolicy())
@@ -65,12 +70,12 @@ class PoolSampler:
 
     @property
     def presample(self) -> float:
-        """The pool's size in batches."""
+        """The size of the pool in batches."""
         return self.pool_size / self.batch_size
 
     @property
     def num_uniforms(self) -> int:
-        """How many random numbers in [0, 1) a pick takes."""
+        """The number of random numbers in [0, 1) that `pick` needs."""
         return self.resampling.num_uniforms(self.batch_size)
 
     def pick(self, scores: Any, uniforms: Any, average: Any = float("nan")) -> Picked:
@@ -78,15 +83,15 @@ class PoolSampler:
 
         Args:
             scores: float `(pool_size,)`.
-            uniforms: float `(num_uniforms,)` in [0, 1).
-            average: float scalar, the moving average of the mean score, NaN at the beginning.
+            uniforms: float `(num_uniforms,)`, random numbers in [0, 1).
+            average: float scalar, the moving average of the mean score; NaN (default) if there is none yet.
 
         Returns:
             `Picked`.
         """
-        xp = side(scores, uniforms)
+        xp = array_namespace(scores, uniforms)
         p = probabilities(scores if self.smooth is None else self.smooth(scores, average), self.alpha)
         positions = self.resampling.positions(p, uniforms, self.batch_size)
-        picked_scores = xp.take(floats(scores, xp), positions, axis=0)
+        picked_scores = xp.take(as_floats(scores, xp), positions, axis=0)
         weights = self.reweighting.weights(xp.take(p, positions, axis=0), self.pool_size, picked_scores)
         return Picked(positions, weights, picked_scores)

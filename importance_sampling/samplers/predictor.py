@@ -1,6 +1,6 @@
-"""A small recurrent network that predicts a sample's next score from its last ones and its class.
+"""A small recurrent network that predicts a sample's next score from its last scores and its class.
 
-Source: [KF17] (arXiv 1706.00043), section 3.2. It doesn't draw, and it never sees a sample itself.
+Source: [KF17] (arXiv 1706.00043), section 3.2, for the network. The loss is this library's own.
 """
 
 from __future__ import annotations
@@ -13,59 +13,64 @@ import numpy as np
 from keras import layers, ops
 
 UNITS = 32
-LEAST = 1e-6
-MOST = 80.0  # for an exponent
-STEEPEST = math.log(100.0)
+MIN_SCORE = 1e-6
+MAX_LOG_SCORE = 80.0  # limits predictions to the range of float32
+MAX_LOG_RATIO = math.log(100.0)
 
 
 class ScorePredictor:
-    """Two LSTM(32) over the last scores and a 32-wide embedding of the class, joined into a number z by a linear layer.
+    """Two LSTM(32) layers over the last scores and a class embedding of width 32, joined by a linear layer.
 
-    Scores go in as logarithms, and exp(z) comes out. Trained by Adam on s exp(-z) + z, whose least is at the mean of
-    the scores s to be expected, and which weighs errors by their ratio: where scores span magnitudes a square error is
-    that of the few largest alone, and leaves the others in no order. It uses its own generators only, and each of its
-    functions is traced once for a number of rows.
+    The network receives logarithms of scores, and its output z is the logarithm of the predicted score. Adam minimises
+    s exp(-z) + z, see `gamma_deviance`, whose minimum is at the mean of the next score s, and which depends on the
+    ratio of s to the prediction. (The squared error of scores that span orders of magnitude depends on the largest ones
+    only.) The network uses its own random generators, and each of its functions is traced once per batch size.
 
     Args:
-        history: int, how many last scores.
-        classes: int, how many classes.
-        log: bool; whether it is trained on (z - log s)^2 instead, whose least is at the geometric mean.
-        seed: int, of its weights.
+        history: int, the number of last scores.
+        classes: int, the number of classes.
+        log: bool. True: minimise (z - log s)^2, whose minimum is at the geometric mean of s.
+        seed: int, of the initial weights.
     """
 
     def __init__(self, history: int, classes: int, log: bool, seed: int):
         self.model = _network(history, classes, seed)
-        # Compiled once, for shapes that stay; XLA would take longer to compile it than it ever saves.
+        # Without XLA: compiling the network would take longer than the time it saves.
         optimizer = keras.optimizers.Adam(name="score_predictor_adam")
-        self.model.compile(optimizer, "mse" if log else deviance, jit_compile=False)
+        self.model.compile(optimizer, "mse" if log else gamma_deviance, jit_compile=False)
         self.model.optimizer.build(self.model.trainable_variables)
 
     def predict(self, histories: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """The next scores.
+        """Predict the next scores.
 
         Args:
-            histories: float32 `(n, history)`, the last score last; 0 where there is none.
+            histories: float32 `(n, history)`, the latest score last; 0 where there is no score.
             classes: int32 `(n,)`.
 
         Returns:
             float64 `(n,)`, at least 1e-6.
         """
         predicted = np.asarray(self.model.predict_on_batch(self._inputs(histories, classes)), "float64")[:, 0]
-        return np.maximum(np.exp(np.minimum(predicted, MOST)), LEAST)
+        return np.maximum(np.exp(np.minimum(predicted, MAX_LOG_SCORE)), MIN_SCORE)
 
     def train(self, histories: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
-        """A gradient step towards `scores`, float `(n,)`; what isn't finite or is negative is passed over."""
+        """Take a gradient step.
+
+        Args:
+            histories, classes: as for `predict`.
+            scores: float `(n,)`, the measured scores. Negative and non-finite ones are ignored.
+        """
         usable = np.isfinite(scores) & (scores >= 0)
-        targets = logarithms(np.where(usable, scores, 0.0)).astype("float32")[:, None]
-        # Weighed by zero in place of left out: the shapes stay.
+        targets = log_scores(np.where(usable, scores, 0.0)).astype("float32")[:, None]
+        # Unusable scores get a weight of zero instead of being removed, so that the batch size is constant.
         self.model.train_on_batch(self._inputs(histories, classes), targets, usable.astype("float32"))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights, and the optimizer's variables."""
+        """Return the weights and the variables of the optimizer."""
         return {name: keras.ops.convert_to_numpy(variable).copy() for name, variable in self._variables()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` returned."""
+        """Set the variables to those that `state` returned."""
         for name, variable in self._variables():
             variable.assign(state[name])
 
@@ -74,27 +79,34 @@ class ScorePredictor:
         return [(str(number), variable) for number, variable in enumerate(variables)]
 
     def _inputs(self, histories: np.ndarray, classes: np.ndarray) -> list[np.ndarray]:
-        seen = histories > 0
-        return [np.where(seen, logarithms(histories), 0.0).astype("float32")[:, :, None], classes]
+        known = histories > 0
+        return [np.where(known, log_scores(histories), 0.0).astype("float32")[:, :, None], classes]
 
 
-def deviance(logarithm: Any, z: Any) -> Any:
-    """s exp(-z) + z, by row, of log s: what a gamma law of mean exp(z) makes of s, but for what doesn't depend on z.
+def gamma_deviance(log_score: Any, z: Any) -> Any:
+    """Compute s exp(-z) + z: the negative log-likelihood of a gamma distribution with mean exp(z), up to constants.
 
-    Where s is more than 100 times the mean it goes on as a straight line, or one such score would undo what was learnt.
+    The loss is linear for s > 100 exp(z), so that a single very high score cannot undo the training.
+
+    Args:
+        log_score: float `(batch, 1)`, log s.
+        z: float `(batch, 1)`, the logarithm of the prediction.
+
+    Returns:
+        Float `(batch,)`.
     """
-    above = logarithm - z
-    ratio = ops.exp(ops.minimum(above, STEEPEST))
-    return ops.mean(ratio * (1.0 + ops.maximum(above - STEEPEST, 0.0)) + z, axis=-1)
+    log_ratio = log_score - z
+    ratio = ops.exp(ops.minimum(log_ratio, MAX_LOG_RATIO))
+    return ops.mean(ratio * (1.0 + ops.maximum(log_ratio - MAX_LOG_RATIO, 0.0)) + z, axis=-1)
 
 
-def logarithms(scores: np.ndarray) -> np.ndarray:
-    """Of scores, where they are at least 1e-6."""
-    return np.log(np.maximum(scores, LEAST))
+def log_scores(scores: np.ndarray) -> np.ndarray:
+    """Return the logarithms of scores, with a lower limit of 1e-6 on the scores."""
+    return np.log(np.maximum(scores, MIN_SCORE))
 
 
 def _network(history: int, classes: int, seed: int) -> keras.Model:
-    """The network, every random number of it from `seed`."""
+    """Build the network. All its random numbers derive from `seed`."""
     seeds = iter(np.random.default_rng((seed, 2)).integers(2**31, size=8).tolist())
 
     def lstm(name: str, **options: bool) -> layers.LSTM:

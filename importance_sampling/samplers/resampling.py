@@ -1,8 +1,9 @@
-"""Schemes that turn probabilities over a pool into b positions.
+"""Resampling schemes: draw b positions of a pool from its probabilities.
 
-Source: systematic resampling, Kitagawa, "Monte Carlo Filter and Smoother", 1996, section 2; multinomial draws are
-those of [KF18] (arXiv 1803.00942), Algorithm 1. Making the random numbers is apart from the arithmetic on them, so
-that tests can feed numbers. What the probabilities are is the sampler's business, not done here.
+The random numbers are arguments, so that tests can compare draws with results computed by hand.
+
+Source: systematic resampling, Kitagawa, "Monte Carlo Filter and Smoother for Non-Gaussian Nonlinear State Space
+Models", 1996, section 2; multinomial resampling, [KF18] (arXiv 1803.00942), Algorithm 1.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from importance_sampling import backend
-from importance_sampling.numerics import floats, side
+from importance_sampling.utils.numerics import array_namespace, as_floats
 
 
 class Resampling(Protocol):
-    """What a scheme has: how many random numbers it wants, the draw, and the second moment of its counts."""
+    """A resampling scheme: the number of random numbers it needs, the draw, and the second moment of its counts."""
 
     name: str
 
@@ -28,46 +28,46 @@ class Resampling(Protocol):
 
 
 class SystematicResampling:
-    """One random number, n equally spaced arrows: every position is drawn floor(n P) or ceil(n P) times.
+    """Draw at n equally spaced quantiles with a common random offset.
 
-    Candidates should stand in random order, as those of a shuffled pool do.
+    Every position is drawn floor(n P) or ceil(n P) times. Candidates should be in random order, as in a shuffled pool.
 
     Example:
         >>> import numpy as np
         >>> SystematicResampling().positions(np.array([0.1, 0.6, 0.3], "float32"), np.array([0.5], "float32"), 2)
-        ... # arrows at 0.25 and 0.75 -> positions 1 and 2
+        ... # quantiles 0.25 and 0.75 -> positions 1 and 2
     """
 
     name = "systematic"
 
     def num_uniforms(self, n: int) -> int:
-        """How many random numbers a draw of n takes: one."""
+        """Return the number of random numbers that a draw of n positions needs: 1."""
         return 1
 
     def positions(self, probabilities: Any, uniforms: Any, n: int) -> Any:
-        """Positions hit by the arrows (i + u) / n on the cumulative probabilities.
+        """Draw the positions at the quantiles (i + u) / n, i = 0, ..., n - 1, of the probabilities.
 
         Args:
-            probabilities: float `(pool_size,)`, summing to 1.
+            probabilities: float `(pool_size,)`, with a sum of 1.
             uniforms: float `(1,)` in [0, 1).
-            n: how many to draw.
+            n: int, the number of positions to draw.
 
         Returns:
-            int `(n,)`, ascending.
+            int `(n,)`, in ascending order.
         """
-        xp = side(uniforms)
-        arrows = (floats(xp.arange(n), xp) + floats(uniforms, xp)) / n
-        return _invert(probabilities, arrows)
+        xp = array_namespace(uniforms)
+        quantiles = (as_floats(xp.arange(n, dtype="int32"), xp) + as_floats(uniforms, xp)) / n
+        return _positions_at(probabilities, quantiles)
 
     def second_moment(self, q: Any) -> Any:
-        """E[count^2] / q^2 for an expected count q: (f^2 + (2 f + 1) r) / q^2, f = floor(q), r = q - f."""
-        floor = side(q).floor(q)
+        """Compute E[count^2] / q^2 for an expected count q: (f^2 + (2 f + 1) r) / q^2, f = floor(q), r = q - f."""
+        floor = array_namespace(q).floor(q)
         rest = q - floor
         return (floor * floor + (2.0 * floor + 1.0) * rest) / (q * q)
 
 
 class MultinomialResampling:
-    """n independent draws.
+    """Draw n positions independently.
 
     Example:
         >>> import numpy as np
@@ -79,15 +79,24 @@ class MultinomialResampling:
     name = "multinomial"
 
     def num_uniforms(self, n: int) -> int:
-        """How many random numbers a draw of n takes: n."""
+        """Return the number of random numbers that a draw of n positions needs: n."""
         return n
 
     def positions(self, probabilities: Any, uniforms: Any, n: int) -> Any:
-        """Positions hit by n independent arrows; arguments and result as for systematic draws, uniforms `(n,)`."""
-        return _invert(probabilities, uniforms)
+        """Draw the positions at n independent quantiles of the probabilities.
+
+        Args:
+            probabilities: float `(pool_size,)`, with a sum of 1.
+            uniforms: float `(n,)` in [0, 1).
+            n: int, the number of positions to draw.
+
+        Returns:
+            int `(n,)`.
+        """
+        return _positions_at(probabilities, uniforms)
 
     def second_moment(self, q: Any) -> Any:
-        """E[count^2] / q^2 for an expected count q, the Poisson limit: 1 + 1/q."""
+        """Compute E[count^2] / q^2 for an expected count q, in the Poisson limit: 1 + 1/q."""
         return 1.0 + 1.0 / q
 
 
@@ -95,24 +104,26 @@ SCHEMES: dict[str, Resampling] = {scheme.name: scheme for scheme in (SystematicR
 
 
 def get(name: str) -> Resampling:
-    """The scheme of that name.
+    """Return the resampling scheme with a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such scheme.
     """
     if name not in SCHEMES:
         raise ValueError(f"`resampling` must be one of {sorted(SCHEMES)}. Received: resampling={name!r}")
     return SCHEMES[name]
 
 
-def _invert(probabilities: Any, arrows: Any) -> Any:
-    """Inverse of the cumulative distribution, never a position of probability zero."""
-    xp = side(probabilities, arrows)
-    cumulative = xp.cumsum(floats(probabilities, xp))
-    # Float sums end near 1, not at it: measure the arrows by the sum that there is. An arrow that rounding puts on
-    # the very end is moved just inside, onto the last position that has any probability.
+def _positions_at(probabilities: Any, quantiles: Any) -> Any:
+    """Invert the cumulative distribution. Positions with a probability of zero are never returned."""
+    xp = array_namespace(probabilities, quantiles)
+    cumulative = xp.cumsum(as_floats(probabilities, xp))
+    # The sum of floats is not exactly 1: scale the quantiles by the actual sum. A quantile that is rounded up to the
+    # sum itself is moved below it, to the last position that has a probability.
     total = cumulative[-1]
-    arrows = xp.minimum(floats(arrows, xp) * total, total * (1.0 - 1e-7))
+    quantiles = xp.minimum(as_floats(quantiles, xp) * total, total * (1.0 - 1e-7))
     if xp is np:
-        return np.searchsorted(cumulative, arrows, side="right")
-    return backend.searchsorted(cumulative, arrows)
+        return np.searchsorted(cumulative, quantiles, side="right")
+    from importance_sampling import backend  # here, so that samplers can be imported without a framework
+
+    return backend.searchsorted(cumulative, quantiles)

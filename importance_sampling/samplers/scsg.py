@@ -1,7 +1,7 @@
-"""Uniform batches, and now and then a fresh average gradient for a variance-reduced model.
+"""Uniform batches, with a snapshot of a variance-reduced model every few batches.
 
 Source: [LJ17] Lei & Jordan, Less than a Single Pass: Stochastically Controlled Stochastic Gradient, 2017 (arXiv
-1609.03261); with all samples, [JZ13] Johnson & Zhang, SVRG, 2013. The gradients are the model's business.
+1609.03261); with all samples, [JZ13] Johnson & Zhang, SVRG, 2013.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.datasets.base import is_int, is_real
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
-from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.uniform import ShufflingSampler
+from importance_sampling.utils.validation import check_positive, is_int, is_real
 
 
 class SCSGSampler(ShufflingSampler):
-    """Shuffled passes with weights of 1; before every `B_over_b`-th batch the model takes a snapshot over B samples.
+    """Draw uniform batches with unbiased weights of 1. Before every `B_over_b`-th batch, the model takes a snapshot.
 
-    The snapshot is `model.update_grad(batches)`, on batches of the size asked for that are read one after another; B
-    grows by the factor `B_rate` each time, up to all samples.
+    The sampler calls `model.update_grad(batches)`, where `batches` iterates over B distinct samples in batches of the
+    requested size. B is multiplied by `B_rate` after each snapshot, up to all samples.
 
-    Unbiased: a uniform batch, whatever the policy. It costs a forward and backward pass over B samples every `B_over_b`
-    batches, and the model two gradients a step in place of one. It loses wherever the model is deep: there gradients
-    at a snapshot soon have little to do with those at hand.
+    Unbiased, with every policy. Cost: a forward and a backward pass over B samples every `B_over_b` batches; and the
+    model computes two gradients per step instead of one. Not suited to deep models, whose gradients soon differ from
+    those at the snapshot.
 
     Args:
         dataset: has `train_data`.
         reweighting: a `ReweightingPolicy`.
         model: has `update_grad(batches)`, as `SVRGWrapper` has.
-        B: int >= 0, default 1024; the first snapshot's samples. 0: all.
-        B_over_b: int >= 1, default 32; batches between snapshots.
-        B_rate: float >= 1, default 1; by what B grows.
-        options: as `BaseSampler`; only the seed has an effect.
+        B: int >= 0, default 1024, the number of samples of the first snapshot; 0: all.
+        B_over_b: int >= 1, default 32, the number of batches between snapshots.
+        B_rate: float >= 1, default 1, the growth factor of B.
+        options: as for `BaseSampler`; only the seed has an effect.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -43,6 +42,8 @@ class SCSGSampler(ShufflingSampler):
     Example:
         >>> sampler = SCSGSampler(dset, UNBIASED, SVRGWrapper(model), B=0)
         >>> indices, (x, y), weights = sampler.sample(128)
+
+    Source: [LJ17], Algorithm 1.
     """
 
     needs_model = True
@@ -71,17 +72,17 @@ class SCSGSampler(ShufflingSampler):
             raise ValueError(f"`B_rate` must be a number of at least 1. Received: B_rate={B_rate!r}")
         self.model = model
         self.B_over_b, self.B_rate = int(B_over_b), float(B_rate)
-        self._batches = 0  # drawn
-        self._snapshot_size = float(B or self.size)  # of the next snapshot
+        self._batches = 0  # number of batches drawn
+        self._snapshot_size = float(B or self.size)  # number of samples of the next snapshot
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
         if self._batches % self.B_over_b == 0:
-            self.model.update_grad(self._snapshot(min(int(self._snapshot_size), self.size), batch_size))
+            self.model.update_grad(self._snapshot_batches(min(int(self._snapshot_size), self.size), batch_size))
             self._snapshot_size = min(self._snapshot_size * self.B_rate, float(self.size))
         self._batches += 1
-        return self._even(self._next(batch_size))
+        return self._uniform_batch(self._next_indices(batch_size))
 
-    def _snapshot(self, size: int, batch_size: int) -> Iterator[tuple]:
-        """`(x, y)` of that many distinct samples, in batches."""
-        chosen = self._rng.choice(self.size, size, replace=False) if size < self.size else np.arange(size)
-        return (self.dataset.train_data[chosen[start : start + batch_size]] for start in range(0, size, batch_size))
+    def _snapshot_batches(self, size: int, batch_size: int) -> Iterator[tuple]:
+        """Iterate over `size` distinct samples, as batches `(x, y)`."""
+        indices = self._rng.choice(self.size, size, replace=False) if size < self.size else np.arange(size)
+        return (self.dataset.train_data[indices[start : start + batch_size]] for start in range(0, size, batch_size))

@@ -1,25 +1,25 @@
-"""How many to score and how many to train on, when the variance or the time of a step is to stay what it was.
+"""Compute the pool and batch sizes that keep the variance, or the time, of a step constant.
 
-Source: the formulas of earlier versions of the method's library. They are arithmetic on the variance reduction `vr`
-(the moving average of tau); nothing is drawn, and nothing is timed.
+The sizes follow from the variance reduction `vr`, the moving average of tau, by the formulas of earlier versions of the
+method's library. The time of a backward pass is an argument.
 """
 
 from __future__ import annotations
 
-from importance_sampling.datasets.base import is_real
+from importance_sampling.utils.validation import is_real
 
 
 def check_backward_time(backward_time: float) -> None:
-    """Raise unless it is a positive number."""
+    """Check that the time of a backward pass is a positive, finite number."""
     if not is_real(backward_time) or not 0 < backward_time < float("inf"):
         raise ValueError(
-            "`backward_time` must be a positive number: how many forward passes a backward pass takes. "
+            "`backward_time` must be a positive number, the time of a backward pass in forward passes. "
             f"Received: backward_time={backward_time!r}"
         )
 
 
 def check_time_options(backward_time: float, ratio: float, min_a: float) -> None:
-    """Raise unless the options of `constant_time_sizes` are in their ranges."""
+    """Check that the options of `constant_time_sizes` are in their ranges."""
     check_backward_time(backward_time)
     if not is_real(ratio) or not 0 <= ratio <= 1:
         raise ValueError(f"`ratio` must be a number in [0, 1]. Received: ratio={ratio!r}")
@@ -28,15 +28,15 @@ def check_time_options(backward_time: float, ratio: float, min_a: float) -> None
 
 
 def quantised(size: float, batch_size: int, parts: int = 8) -> int:
-    """The nearest multiple of `batch_size / parts`, at least one of them, so that only a few sizes are ever compiled.
+    """Round a size to the nearest multiple of `batch_size / parts`, so that steps are compiled for few sizes only.
 
     Args:
-        size: float, how many.
-        batch_size: int.
-        parts: int, default 8.
+        size: float, in samples.
+        batch_size: int, in samples.
+        parts: int, default 8, the number of sizes.
 
     Returns:
-        int, at least 1.
+        int, at least `batch_size / parts` and at least 1.
 
     Example:
         >>> quantised(50, batch_size=128), quantised(3, batch_size=128), quantised(128, batch_size=128)
@@ -46,28 +46,40 @@ def quantised(size: float, batch_size: int, parts: int = 8) -> int:
 
 
 def constant_variance_threshold(backward_time: float = 2.0, extra_samples: float = 0.2) -> float:
-    """The variance reduction above which work is saved: vr > 1 / (backward_time / (1 + backward_time) - extra_samples).
+    """Compute the variance reduction above which a step of constant variance takes less time than a uniform step.
+
+    It is 1 / (backward_time / (1 + backward_time) - extra_samples).
+
+    Args:
+        backward_time: float > 0, default 2, in forward passes.
+        extra_samples: float >= 0, default 0.2, below backward_time / (1 + backward_time); see `constant_variance_size`.
+
+    Returns:
+        float > 1.
 
     Raises:
-        ValueError: an argument is out of its range, or no variance reduction would do.
+        ValueError: an argument is out of its range.
     """
     check_backward_time(backward_time)
     share = backward_time / (1.0 + backward_time)
     if not is_real(extra_samples) or not 0 <= extra_samples < share:
         raise ValueError(
-            f"`extra_samples` must be a number in [0, {share:.3f}), the backward pass's share of a step: else nothing "
-            f"is ever saved. Received: extra_samples={extra_samples!r}"
+            f"`extra_samples` must be a number in [0, {share:.3f}), the backward pass's share of the time of a step: "
+            f"otherwise no step takes less time. Received: extra_samples={extra_samples!r}"
         )
     return 1.0 / (share - extra_samples)
 
 
 def constant_variance_size(vr: float, batch_size: int, extra_samples: float = 0.2) -> int:
-    """Of a pool of b, how many to train on: int(b (1/vr + extra_samples)), at least 1 and at most b.
+    """Compute the batch size to draw from a pool of b samples: int(b (1/vr + extra_samples)), between 1 and b.
 
     Args:
         vr: float >= 1, the moving average of tau.
         batch_size: int, b.
-        extra_samples: float, default 0.2; the share of the batch that is trained on beyond what 1/vr says.
+        extra_samples: float >= 0, default 0.2, the number of samples in addition to b / vr, as a share of b.
+
+    Returns:
+        int.
 
     Example:
         >>> constant_variance_size(2.5, 128)  # 128 * 0.6
@@ -79,7 +91,9 @@ def constant_variance_size(vr: float, batch_size: int, extra_samples: float = 0.
 def constant_time_sizes(
     vr: float, batch_size: int, backward_time: float = 2.0, ratio: float = 0.5, min_a: float = 0.2
 ) -> tuple[int, int]:
-    """How many to score, B, and of these to train on, a, in the time t = (1 + backward_time) b of a plain step.
+    """Compute the sizes of the pool, B, and of the batch, a, of a step with the time of a uniform step.
+
+    That time is t = (1 + backward_time) b forward passes of a sample.
 
     With a0 = max(min_a b, b / vr) and Bmax = t - (1 + backward_time) a0: B = int(b + (Bmax - b) ratio) and
     a = int((t - B) / (1 + backward_time)). a is at least 1.
@@ -87,12 +101,12 @@ def constant_time_sizes(
     Args:
         vr: float >= 1, the moving average of tau.
         batch_size: int, b.
-        backward_time: float > 0, default 2; in forward passes.
-        ratio: float in [0, 1], default 0.5; of what could be spent on scoring, how much is.
-        min_a: float in (0, 1], default 0.2; the smallest share of the batch to be trained on, at ratio 1.
+        backward_time: float > 0, default 2, in forward passes.
+        ratio: float in [0, 1], default 0.5: 0 scores b samples, 1 the largest pool that the time allows.
+        min_a: float in (0, 1], default 0.2, a lower limit of a / b, at ratio 1.
 
     Returns:
-        `(B, a)`.
+        Ints `(B, a)`.
 
     Example:
         >>> constant_time_sizes(2.0, 120)  # t = 360, a0 = 60, Bmax = 180, B = 150, a = 70
@@ -105,11 +119,19 @@ def constant_time_sizes(
     return pool, max(1, int((time - pool) / (1.0 + backward_time)))
 
 
-def quantised_time_sizes(pool: int, picked: int, batch_size: int, backward_time: float = 2.0) -> tuple[int, int]:
-    """`constant_time_sizes` with a rounded to an eighth of the batch, at most 7/8, and B what is left of the time.
+def quantised_time_sizes(picked: int, batch_size: int, backward_time: float = 2.0) -> tuple[int, int]:
+    """Round the batch size of `constant_time_sizes` to eighths of b, at most 7/8, and use the time left for the pool.
+
+    Args:
+        picked: int, a.
+        batch_size: int, b.
+        backward_time: float > 0, default 2, in forward passes.
+
+    Returns:
+        Ints `(B, a)`.
 
     Example:
-        >>> quantised_time_sizes(150, 70, batch_size=120)  # 70 -> 75, 360 - 3 * 75
+        >>> quantised_time_sizes(70, batch_size=120)  # 70 -> 75, 360 - 3 * 75
         (135, 75)
     """
     picked = min(quantised(picked, batch_size), max(1, 7 * batch_size // 8))

@@ -1,8 +1,10 @@
-"""Smoothing: scores made more alike before a batch is drawn by them, and samplers that do so.
+"""Smooth scores before drawing, so that their differences have a smaller effect, and samplers that do so.
 
-Source: [KF17] (arXiv 1706.00043), section 3.3, for the additive kind; the others are those of earlier versions of the
-method's library. Weights follow the smoothed probabilities, so nothing is biased by it; a policy that looks at scores
-themselves is shown the unsmoothed ones.
+The weights follow from the smoothed probabilities, so smoothing adds no bias. Policies that use scores use the scores
+before smoothing.
+
+Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling for Deep Neural Network Training, 2017 (arXiv
+1706.00043), section 3.3, for additive smoothing; the others are those of earlier versions of the method's library.
 """
 
 from __future__ import annotations
@@ -13,92 +15,100 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.conditions.signals import moving_average
-from importance_sampling.datasets.base import is_real
-from importance_sampling.numerics import floats, side
 from importance_sampling.probabilities import clean_scores
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing
 from importance_sampling.samplers.decorator import SamplerDecorator
+from importance_sampling.utils.numerics import array_namespace, as_floats
+from importance_sampling.utils.validation import check_fraction, check_non_negative
+
+DEFAULT_MOMENTUM = 0.9
 
 
 def additive(scores: Any, c: Any) -> Any:
-    """s + c.
+    """Compute s + c.
 
     Args:
         scores: float `(n,)`, >= 0.
         c: float scalar >= 0.
 
+    Returns:
+        Float `(n,)`.
+
     Example:
         >>> additive(np.array([0.0, 3.0]), 1.0)
         array([1., 4.])
     """
-    return floats(scores, side(scores, c)) + c
+    return as_floats(scores, array_namespace(scores, c)) + c
 
 
-def adaptive(scores: Any, average: Any, percentage: float, forget: float) -> tuple[Any, Any]:
-    """s + percentage * EMA(mean(s)), the average being that up to and with these scores.
+def adaptive(scores: Any, average: Any, percentage: float, momentum: float) -> tuple[Any, Any]:
+    """Compute s + percentage * EMA(mean(s)). The moving average includes these scores.
 
     Args:
         scores: float `(n,)`, >= 0.
-        average: float scalar, the average before; NaN at the beginning.
+        average: float scalar, the previous moving average; NaN if there is none.
         percentage: float >= 0, in units of the average.
-        forget: float in [0, 1), what the average keeps of itself.
+        momentum: float in [0, 1), of the moving average.
 
     Returns:
-        Float `(n,)`, and the new average. A mean that is not finite leaves the average as it is.
+        Float `(n,)`, and the new average. If the mean is not finite, the average doesn't change.
 
     Example:
-        >>> adaptive(np.array([0.0, 4.0]), average=1.0, percentage=0.5, forget=0.9)  # .9 * 1 + .1 * 2 = 1.1
+        >>> adaptive(np.array([0.0, 4.0]), average=1.0, percentage=0.5, momentum=0.9)  # .9 * 1 + .1 * 2 = 1.1
         (array([0.55, 4.55]), array(1.1))
     """
-    xp = side(scores, average)
-    scores = floats(scores, xp)
+    xp = array_namespace(scores, average)
+    scores = as_floats(scores, xp)
     mean = xp.mean(scores)
     mean = xp.where(xp.isfinite(mean), mean, float("nan"))
-    average = moving_average(floats(average, xp), mean, forget, 1)
+    average = moving_average(as_floats(average, xp), mean, momentum, 1)
     return scores + percentage * xp.where(xp.isnan(average), 0.0, average), average
 
 
 def power(scores: Any, exponent: float) -> Any:
-    """s^exponent.
+    """Compute s^exponent.
 
     Args:
         scores: float `(n,)`, >= 0.
-        exponent: float >= 0; 0 is uniform, 1 changes nothing.
+        exponent: float >= 0. 0 makes the scores equal, 1 changes nothing.
+
+    Returns:
+        Float `(n,)`.
 
     Example:
         >>> power(np.array([0.0, 4.0]), 0.5)
         array([0., 2.])
     """
-    xp = side(scores)
-    return xp.power(floats(scores, xp), exponent)
+    xp = array_namespace(scores)
+    return xp.power(as_floats(scores, xp), exponent)
 
 
-def smoother(smooth: float, is_adaptive: bool, forget: float = 0.9) -> Callable[[Any, Any], Any]:
-    """Additive smoothing as a function of scores and their average, for draws inside a compiled step.
+def make_smoothing(smooth: float, is_adaptive: bool) -> Callable[[Any, Any], Any]:
+    """Return additive smoothing as a function of the scores and of their moving average, for compiled steps.
 
     Args:
-        smooth: float >= 0; in units of the score, or of its average.
-        is_adaptive: bool, which of the two.
-        forget: float in [0, 1), default 0.9; what the average keeps of itself.
+        smooth: float >= 0, in units of the moving average if `is_adaptive` is True, else of the score.
+        is_adaptive: bool.
 
     Returns:
-        `smooth(scores, average)` -> scores.
+        `smoothed(scores, average)` -> scores.
 
     Raises:
         ValueError: `smooth` is out of its range.
     """
-    smooth = _not_negative("smooth", smooth)
+    check_non_negative(smooth=smooth)
+    smooth = float(smooth)
 
     def smoothed(scores: Any, average: Any) -> Any:
-        return adaptive(scores, average, smooth, forget)[0] if is_adaptive else additive(scores, smooth)
+        return adaptive(scores, average, smooth, DEFAULT_MOMENTUM)[0] if is_adaptive else additive(scores, smooth)
 
     return smoothed
 
 
 class SmoothingDecorator(SamplerDecorator):
-    """A decorator that draws by smoothed scores; a subclass fills in `_smooth`.
+    """A decorator that draws by smoothed scores. A subclass implements `_smooth`.
 
-    Scores of no use, such as those with a NaN among them, are passed on as they are: nothing makes them useful.
+    Unusable scores, such as those with a NaN among them, are not smoothed.
     """
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
@@ -108,13 +118,15 @@ class SmoothingDecorator(SamplerDecorator):
         return self.sampler._draw(batch_size, smoothed)
 
     def _smooth(self, scores: np.ndarray) -> np.ndarray:
+        """Smooth the scores of candidates, float64 `(n,)`."""
         raise NotImplementedError
 
 
 class AdditiveSmoothingSampler(SmoothingDecorator):
     """Draw by s + c.
 
-    As unbiased as the sampler. It costs nothing; it loses where c is far above the scores: then little is left of them.
+    Unbiased if the decorated sampler is. Cost: none. Not suited to a c far above the scores, which makes the draws
+    nearly uniform.
 
     Args:
         sampler: the sampler to decorate.
@@ -125,26 +137,29 @@ class AdditiveSmoothingSampler(SmoothingDecorator):
 
     Example:
         >>> AdditiveSmoothingSampler(ModelSampler(dset, UNBIASED, model), c=0.5).draw(128)
+
+    Source: [KF17], section 3.3.
     """
 
     def __init__(self, sampler: BaseSampler, c: float):
         super().__init__(sampler)
-        self.c = _not_negative("c", c)
+        check_non_negative(c=c)
+        self.c = float(c)
 
     def _smooth(self, scores: np.ndarray) -> np.ndarray:
         return additive(scores, self.c)
 
 
 class AdaptiveAdditiveSmoothingSampler(SmoothingDecorator):
-    """Draw by s + percentage * EMA(mean(s)): smoothing that follows the scale of the scores.
+    """Draw by s + percentage * EMA(mean(s)), which adapts to the scale of the scores.
 
-    As unbiased as the sampler. It costs nothing; it loses where very few samples matter: each of the others is drawn as
-    if it had at least `percentage` of the mean.
+    Unbiased if the decorated sampler is. Cost: none. Not suited to data of which very few samples have high scores:
+    every other sample is drawn as if its score were at least `percentage` of the mean.
 
     Args:
         sampler: the sampler to decorate.
-        percentage: float >= 0, default 0.5; in units of the average.
-        forget: float in [0, 1), default 0.9; what the average keeps of itself at every batch.
+        percentage: float >= 0, default 0.5, in units of the moving average.
+        forget: float in [0, 1), default 0.9, the momentum of the moving average, per batch.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -155,11 +170,11 @@ class AdaptiveAdditiveSmoothingSampler(SmoothingDecorator):
 
     _saved = ("average",)
 
-    def __init__(self, sampler: BaseSampler, percentage: float = 0.5, forget: float = 0.9):
+    def __init__(self, sampler: BaseSampler, percentage: float = 0.5, forget: float = DEFAULT_MOMENTUM):
         super().__init__(sampler)
-        if not is_real(forget) or not 0 <= forget < 1:
-            raise ValueError(f"`forget` must be a number in [0, 1). Received: forget={forget!r}")
-        self.percentage = _not_negative("percentage", percentage)
+        check_fraction(forget=forget)
+        check_non_negative(percentage=percentage)
+        self.percentage = float(percentage)
         self.forget = float(forget)
         self.average = float("nan")
 
@@ -172,8 +187,8 @@ class AdaptiveAdditiveSmoothingSampler(SmoothingDecorator):
 class PowerSmoothingSampler(SmoothingDecorator):
     """Draw by s^power.
 
-    As unbiased as the sampler. It costs nothing; with a power above 1 it sharpens in place of smoothing, and the
-    variance grows.
+    Unbiased if the decorated sampler is. Cost: none. A power above 1 increases the differences between scores, and the
+    variance.
 
     Args:
         sampler: the sampler to decorate.
@@ -188,13 +203,8 @@ class PowerSmoothingSampler(SmoothingDecorator):
 
     def __init__(self, sampler: BaseSampler, power: float = 0.5):
         super().__init__(sampler)
-        self.power = _not_negative("power", power)
+        check_non_negative(power=power)
+        self.power = float(power)
 
     def _smooth(self, scores: np.ndarray) -> np.ndarray:
         return power(scores, self.power)
-
-
-def _not_negative(name: str, value: Any) -> float:
-    if not is_real(value) or not 0 <= value < float("inf"):
-        raise ValueError(f"`{name}` must be a number of at least 0. Received: {name}={value!r}")
-    return float(value)

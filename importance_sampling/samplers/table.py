@@ -1,8 +1,4 @@
-"""A table of every sample's last seen score, and how a model fills it anew.
-
-No source. Rows of the table stand in a random order of its own, so that systematic draws, which take every so many-th
-of equal scores, don't fall in step with an order of the data. Nothing is drawn here.
-"""
+"""A table with the last score of every sample, and a sampler base class that fills it with a model."""
 
 from __future__ import annotations
 
@@ -12,53 +8,67 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, measurements
-from importance_sampling.samplers.model import check_model, check_recompute, score_rows
+from importance_sampling.samplers.base import BaseSampler, usable_measurements
+from importance_sampling.samplers.model import score_rows
+from importance_sampling.utils.validation import check_recompute, check_scoring_model
 
-READ_AT_ONCE = 4096
-SCORED_AT_ONCE = 512
+ROWS_PER_READ = 4096
+ROWS_PER_FORWARD = 512
 
 
-def scattered(size: int) -> np.ndarray:
-    """A fixed random order of that many rows, int64 `(size,)`: always the same, so that it need not be saved."""
+def fixed_random_order(size: int) -> np.ndarray:
+    """Return a random order of row indices that depends on `size` only, int64 `(size,)`. It need not be saved.
+
+    Systematic resampling of equal scores takes candidates at equal distances. A random order prevents that these
+    distances coincide with a period in the order of the data.
+    """
     return np.random.default_rng(0).permutation(size)
 
 
 class ScoreTable:
-    """Last seen scores.
+    """The last score of every sample. The entries of the table are in a random order, `order`.
 
     Attributes:
-        order: int64 `(size,)`, which sample each row of the table is of.
-        scores: float64 `(size,)`, by row; 0 for the unseen.
-        seen: bool `(size,)`, by row.
+        order: int64 `(size,)`, the row index of each table entry.
+        scores: float64 `(size,)`, the last score of each table entry; 0 if it has none.
+        seen: bool `(size,)`, True for table entries that have a score.
 
     Args:
-        size: int, number of samples.
+        size: int, the number of samples.
     """
 
     def __init__(self, size: int):
-        self.order = scattered(size)
+        self.order = fixed_random_order(size)
         self.scores = np.zeros(size)
         self.seen = np.zeros(size, bool)
-        self._row = np.argsort(self.order)
+        self._entry = np.argsort(self.order)  # row index to table entry
 
-    def put(self, indices: np.ndarray, scores: np.ndarray) -> None:
-        """Remember scores; those that are no use are passed over. Of a sample that comes twice the last one counts."""
-        indices, scores = measurements(indices, scores)
-        rows = self._row[indices]
-        self.scores[rows] = scores
-        self.seen[rows] = True
+    def record(self, indices: np.ndarray, scores: np.ndarray) -> None:
+        """Record scores. If an index occurs twice, its last score is recorded.
+
+        Args:
+            indices: int `(n,)`, row indices.
+            scores: float `(n,)`. Negative and non-finite ones are ignored.
+        """
+        indices, scores = usable_measurements(indices, scores)
+        entries = self._entry[indices]
+        self.scores[entries] = scores
+        self.seen[entries] = True
 
     def state(self) -> dict[str, np.ndarray]:
-        """What was put, as copies."""
+        """Return copies of the recorded scores."""
         return {"scores": self.scores.copy(), "seen": self.seen.copy()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` returned."""
+        """Set the table to a state that `state` returned."""
         self.scores, self.seen = np.array(state["scores"]), np.array(state["seen"])
 
-    def filled(self) -> np.ndarray:
-        """Scores by row, the mean of the seen for the unseen; 0 throughout when none was seen."""
+    def imputed_scores(self) -> np.ndarray:
+        """Return the scores of all table entries, with the mean of the known scores for entries that have none.
+
+        Returns:
+            float64 `(size,)`; zeros if no score is known.
+        """
         count = np.count_nonzero(self.seen)
         if count in (0, self.seen.size):
             return self.scores
@@ -66,12 +76,12 @@ class ScoreTable:
 
 
 class RescoringSampler(BaseSampler):
-    """A sampler that has a model score all samples anew now and then.
+    """A sampler that scores all samples with a model every `recompute` epochs.
 
     Args:
-        dataset, reweighting and options: as `BaseSampler`.
-        model: has `score(x, y, batch_size=128)` -> float `(n,)`; None if it is never asked.
-        recompute: int >= 0, every how many epochs all are scored anew; 0: never.
+        dataset, reweighting and options: as for `BaseSampler`.
+        model: has `score(x, y, batch_size=128)` -> float `(n,)`, >= 0; can be None if `recompute` is 0.
+        recompute: int >= 0, the number of epochs between two scoring passes; 0: never.
     """
 
     needs_scores = True
@@ -81,16 +91,23 @@ class RescoringSampler(BaseSampler):
         check_recompute(recompute)
         self.needs_model = recompute > 0
         if self.needs_model:
-            check_model(model)
+            check_scoring_model(model)
         self.model = model
         self.recompute = int(recompute)
 
-    def _rescore(self, put: Callable) -> None:
-        rescore(put, self.dataset, self.model, self.size)
+    def _score_all(self, record: Callable) -> None:
+        score_all(record, self.dataset, self.model, self.size)
 
 
-def rescore(put: Callable, dataset: Any, model: Any, size: int) -> None:
-    """Score all `size` samples anew and `put(indices, scores)` them, reading the dataset in slices."""
-    for start in range(0, size, READ_AT_ONCE):
-        indices = np.arange(start, min(start + READ_AT_ONCE, size))
-        put(indices, score_rows(model, dataset, indices, SCORED_AT_ONCE))
+def score_all(record: Callable, dataset: Any, model: Any, size: int) -> None:
+    """Score all samples, `ROWS_PER_READ` at a time, and pass each part to `record(indices, scores)`.
+
+    Args:
+        record: called with int64 `(n,)` row indices and float64 `(n,)` scores.
+        dataset: has `train_data`.
+        model: has `score` or `score_rows`.
+        size: int, the number of samples.
+    """
+    for start in range(0, size, ROWS_PER_READ):
+        indices = np.arange(start, min(start + ROWS_PER_READ, size))
+        record(indices, score_rows(model, dataset, indices, ROWS_PER_FORWARD))

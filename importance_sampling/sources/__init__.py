@@ -1,7 +1,7 @@
 """Sources: whatever the user handed to `fit`, as candidates. One file a kind."""
 
 from importance_sampling.sources.arrays import ArraySource
-from importance_sampling.sources.prepare import prepare
+from importance_sampling.sources.prepare import prepare, prepare_own_fit
 from importance_sampling.sources.prepared import Prepared
 from importance_sampling.sources.stores import (
     StoreBatches,
@@ -23,6 +23,7 @@ __all__ = [
     "is_store",
     "keras_dtype",
     "prepare",
+    "prepare_own_fit",
     "unpacked",
     "with_stores_unread",
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +18,18 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_data
 from importance_sampling.scores import flat
-from importance_sampling.sources.prepared import Prepared
+from importance_sampling.sources.prepared import Prepared, as_batch_size
 from importance_sampling.sources.stores import StoreColumn, as_column, is_store, with_stores_unread
+from importance_sampling.utils.validation import is_int
 
 SLICE = 65536
 DIGESTED = 64  # rows
+READ_WHOLE = (
+    "Memory maps and other stores are read into memory whole, as by `keras.Model.fit`: a `tf.distribute` strategy "
+    "feeds the model. To have them read batch by batch, make the model outside of the strategy's scope"
+)
 
 
 class ArraySource:
@@ -87,6 +92,9 @@ class ArraySource:
         """The first rows, `size` of them or all."""
         return self.read(np.arange(min(size, self.num_rows)))
 
+    def begin_pass(self, iterator: Any) -> None:
+        """Do nothing: rows are read by index, whatever Keras's iterator reads."""
+
     def forget(self) -> None:
         """Let go of the data."""
         self.columns = []
@@ -139,25 +147,29 @@ class Order:
 def prepare_arrays(arguments: dict, model: keras.Model, by_row: bool) -> Prepared:
     """Make the arrays of a `fit` ready; see `prepare`."""
     data = tuple(arguments[name] for name in ("x", "y", "sample_weight"))
-    if backend.is_distributed(model):
-        data = _read_whole(data)
     leaves, _ = flat(data)
+    warning = None
+    if backend.is_distributed(model) and any(map(is_store, leaves)):
+        data, warning = _read_whole(data), READ_WHOLE
+        leaves, _ = flat(data)
     stored = any(map(is_store, leaves))
     arguments = with_stores_unread(arguments)
-    if _keras_refuses(data, arguments["class_weight"]):
-        return Prepared(dict(arguments, **_stand_ins(data)))
     num_rows = int(leaves[0].shape[0])
+    validation_data = None
     if arguments["validation_split"] and arguments["validation_data"] is None:
-        split = math.floor(num_rows * (1.0 - arguments["validation_split"]))
-        if not 0 < split < num_rows:
-            return Prepared(dict(arguments, **_stand_ins(data)))
-        arguments.update(validation_split=0.0, validation_data=_cut(data, split, num_rows))
-        arguments = with_stores_unread(arguments)
-        data, num_rows = _cut(data, 0, split), split
+        first, last = keras_data.split_rows(num_rows, arguments["validation_split"])
+        validation_data, data, num_rows = _cut(data, num_rows - last, num_rows), _cut(data, 0, first), first
+    keras_data.check_arrays(*_in_memory(data), class_weight=arguments["class_weight"])
+    if validation_data is not None:
+        keras_data.check_arrays(*_in_memory(validation_data))
+        if not last:
+            validation_data = _read_whole(validation_data)
+        arguments = with_stores_unread(dict(arguments, validation_split=0.0, validation_data=validation_data))
+    if not num_rows:
+        return Prepared(dict(arguments, **dict(zip(("x", "y", "sample_weight"), _read_whole(data), strict=True))))
+    batch_size = _batch_size(arguments, num_rows)
     # Floats become what Keras would make of them, once, and one tensor serves Keras and the candidates.
     data = tuple(_map(lambda leaf: leaf if is_store(leaf) else backend.resident(leaf), part) for part in data)
-    steps = arguments["steps_per_epoch"]
-    batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else 32)
     source = ArraySource((*data[:2], _weights(data, arguments["class_weight"])))
     order = Order() if by_row else None
     if stored or by_row:
@@ -169,56 +181,44 @@ def prepare_arrays(arguments: dict, model: keras.Model, by_row: bool) -> Prepare
     prepared.batch_size = batch_size
     prepared.num_batches = math.ceil(num_rows / batch_size)
     prepared.order = order
+    prepared.warning = warning
     return prepared
+
+
+def _batch_size(arguments: dict, num_rows: int) -> int:
+    """Return the batch size of Keras; raise its error for one that it refuses."""
+    steps = arguments["steps_per_epoch"]
+    batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else 32)
+    if not is_int(batch_size) or batch_size < 1:
+        keras_data.check_batch_size(num_rows, batch_size)
+    return as_batch_size(batch_size)
 
 
 def _read_whole(data: tuple) -> tuple:
     """The data without stores: a strategy's iterators read ahead, in threads that don't end where they call Python."""
-    if not any(map(is_store, flat(data)[0])):
-        return data
-    warnings.warn(
-        "Memory maps and other stores are read into memory whole, as by `keras.Model.fit`: a `tf.distribute` strategy "
-        "feeds the model. To have them read batch by batch, make the model outside of the strategy's scope",
-        stacklevel=5,
-    )
     return tuple(
         _map(lambda leaf: as_column(leaf).read(np.arange(leaf.shape[0])) if is_store(leaf) else leaf, part)
         for part in data
     )
 
 
-def _keras_refuses(data: tuple, class_weight: dict | None) -> bool:
-    """Whether Keras will raise when it sees these data; the words are its own."""
-    _, y, sample_weight = data
-    leaves, _ = flat(data)
-    rows = {int(leaf.shape[0]) for leaf in leaves}
-    if len(rows) != 1 or rows == {0}:
-        return True
-    if class_weight is not None:
-        return sample_weight is not None or y is None or keras.tree.is_nested(y)
-    if sample_weight is None or not keras.tree.is_nested(y):
-        return False
-    if not isinstance(sample_weight, (list, tuple, dict)):
-        return sample_weight.shape[1:] not in ((), (1,))
-    try:
-        keras.tree.assert_same_structure(y, sample_weight)
-    except ValueError:
-        return True
-    return False
-
-
-def _stand_ins(data: tuple) -> dict:
-    """The data, for Keras to refuse, zeros that take no memory in the place of stores."""
+def _in_memory(data: tuple) -> tuple:
+    """Return the data with arrays of zeros, which take no memory, in the place of stores that Keras doesn't take."""
 
     def stand_in(leaf: Any) -> Any:
-        return np.broadcast_to(np.zeros((), StoreColumn(leaf).dtype), leaf.shape) if is_store(leaf) else leaf
+        if backend.has_rows(leaf):
+            return leaf
+        return np.broadcast_to(np.zeros((), StoreColumn(leaf).dtype), leaf.shape)
 
-    return dict(zip(("x", "y", "sample_weight"), (_map(stand_in, part) for part in data), strict=True))
+    return tuple(_map(stand_in, part) for part in data)
 
 
 def _cut(data: tuple, start: int, stop: int) -> tuple:
     def cut(leaf: Any) -> Any:
-        return as_column(leaf).cut(start, stop) if is_store(leaf) else backend.cut(leaf, start, stop)
+        if not is_store(leaf):
+            return backend.cut(leaf, start, stop)
+        rows = range(leaf.shape[0])[start:stop]
+        return as_column(leaf).cut(rows.start, rows.stop)
 
     return tuple(_map(cut, part) for part in data)
 
@@ -247,4 +247,4 @@ def _class_weights(y: np.ndarray, class_weight: dict) -> np.ndarray:
     if y.ndim > 1:
         y = y.argmax(axis=-1) if y.shape[-1] != 1 else y[..., 0]
     classes, places = np.unique(np.round(y).astype("int32"), return_inverse=True)
-    return np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())[places.ravel()]
+    return keras_data.class_weights_to_sample_weights(classes, class_weight)[places.ravel()]

@@ -6,8 +6,10 @@ import threading
 import types
 
 import keras
+import numpy as np
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_data
 from importance_sampling.scores import flat
 from importance_sampling.sources.arrays import prepare_arrays
 from importance_sampling.sources.prepared import Prepared
@@ -31,6 +33,8 @@ def prepare(arguments: dict, model: keras.Model, by_row: bool) -> Prepared:
     leaves, _ = flat(tuple(arguments[name] for name in ("x", "y", "sample_weight")))
     if x is not None and all(backend.has_rows(leaf) or is_store(leaf) for leaf in leaves):
         return prepare_arrays(arguments, model, by_row)
+    if _keras_refuses(arguments):
+        return Prepared(arguments)
     arguments = with_stores_unread(arguments)
     again = None
     if isinstance(x, keras.utils.PyDataset):
@@ -54,3 +58,30 @@ def prepare(arguments: dict, model: keras.Model, by_row: bool) -> Prepared:
     prepared = Prepared(arguments, source=StreamSource(again))
     prepared.batch_size = None
     return prepared
+
+
+def prepare_own_fit(arguments: dict) -> Prepared:
+    """Prepare the data of a model that defines a `fit`: the batches that its `fit` passes on to Keras are sampled."""
+    prepared = Prepared(with_stores_unread(arguments), source=StreamSource(None, rereads_iterator=True))
+    prepared.batch_size = None
+    return prepared
+
+
+def _keras_refuses(arguments: dict) -> bool:
+    """Return True if `keras.Model.fit` raises an error for arguments that can't be passed with a stream."""
+    x, class_weight = arguments["x"], arguments["class_weight"]
+    is_stream = isinstance(x, (keras.utils.PyDataset, types.GeneratorType))
+    if not (is_stream or backend.is_dataset(x) or backend.is_loader(x)):
+        return False
+    if arguments["validation_split"] and arguments["validation_data"] is None:
+        return True
+    if arguments["y"] is not None or arguments["sample_weight"] is not None:
+        return True
+    if class_weight is None:
+        return False
+    try:
+        keras_data.data_adapter(x, class_weight=class_weight)
+        keras_data.class_weights_to_sample_weights(np.zeros(1, "int32"), class_weight)
+    except Exception:  # of any kind; Keras raises it again
+        return True
+    return False

@@ -20,6 +20,10 @@ from importance_sampling import backend
 from importance_sampling.scores import flat
 from importance_sampling.weighted_loss import Unsupported
 
+DIFFERENT_ROWS = (
+    "batches of these data differ in more than the number of rows, and can't be joined to a pool. Pad them to one shape"
+)
+
 
 class StreamSource:
     """A stream of batches.
@@ -27,6 +31,8 @@ class StreamSource:
     Args:
         again: called as `again(seed)`, makes a second reading, an object with `__next__` and `close`; None where there
             can't or needn't be one.
+        rereads_iterator: bool, default False; True makes second readings of the data that Keras's iterator reads, for
+            models whose own `fit` prepares the data.
 
     Attributes:
         pack: puts a list of leaves back in place.
@@ -35,34 +41,41 @@ class StreamSource:
     has_rows = is_resident = False
     failure = None
 
-    def __init__(self, again: Callable | None):
+    def __init__(self, again: Callable | None, rereads_iterator: bool = False):
         self._again = again
+        self._rereads_iterator = rereads_iterator
         self._example: tuple | None = None
+        self._size = 0
         self.pack: Callable | None = None
         self.signature: tuple = ()
 
-    def meet(self, batch: Any, iterator: Any) -> int:
-        """Learn from the first batch what batches are like; returns how many rows they have.
+    def begin_pass(self, iterator: Any) -> None:
+        """Use the data that Keras's iterator reads for second readings, if there is no other way to read them."""
+        if self._rereads_iterator:
+            self._again = backend.reading_of(iterator)
+
+    def examine(self, batch: Any) -> int:
+        """Take the largest batch so far as the example of all; return its number of rows.
 
         Raises:
             Unsupported: batches can't be joined.
         """
-        if not backend.can_be_joined(iterator):
-            raise Unsupported(
-                "batches of these data may differ in more than the number of rows, and can't be joined to a pool. Pad "
-                "them to one shape"
-            )
-        self._example = unpacked(batch)
-        leaves, self.pack = flat(self._example)
+        example = unpacked(batch)
+        leaves, pack = flat(example)
         rows = {int(leaf.shape[0]) for leaf in leaves}
         if len(rows) != 1:
             raise Unsupported("the arrays of a batch differ in their number of rows. Make it the same")
-        structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, self._example))
-        self.signature = (structure, *map(backend.kind, leaves))
-        return rows.pop()
+        structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, example))
+        signature = (structure, *map(backend.kind, leaves))
+        if self.signature not in ((), signature):
+            raise Unsupported(DIFFERENT_ROWS)
+        size = max(rows.pop(), self._size)
+        if size > self._size:
+            self._example, self.pack, self.signature, self._size = example, pack, signature, size
+        return size
 
     def example(self, size: int) -> tuple:
-        """A batch, as `(x, y, sample_weight)`: the first, whatever its size."""
+        """Return the largest batch so far, as `(x, y, sample_weight)`, whatever its size."""
         return self._example
 
     def forget(self) -> None:
@@ -152,6 +165,9 @@ class JoinedPools:
                 more = self._read_on(drawn)
             parts.append(flat(unpacked(more))[0])
             size += _size(parts[-1])
+        if len({tuple(map(backend.kind, part)) for part in parts}) > 1:
+            self._give_back(drawn)
+            raise Unsupported(DIFFERENT_ROWS)
         leaves = backend.concatenate(parts)
         self._rest = [backend.rows(leaf, self.pool_size, size) for leaf in leaves] if size > self.pool_size else None
         return leaves if size == self.pool_size else [backend.rows(leaf, 0, self.pool_size) for leaf in leaves]

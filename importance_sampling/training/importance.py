@@ -14,16 +14,15 @@ import keras
 
 from importance_sampling.conditions import GrowthCondition, MeasuredCost, gate
 from importance_sampling.conditions.cost import COSTS
-from importance_sampling.datasets.base import is_real
 from importance_sampling.open_steps import ChosenPoolSteps, OpenSteps
 from importance_sampling.open_steps.chosen import PRESAMPLES
-from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.sources import Prepared
 from importance_sampling.state import TrainerState
 from importance_sampling.training.pools import PoolTrainer
+from importance_sampling.utils.validation import check_alpha, is_real
 
 SAMPLERS = ("auto", "pool", "reshuffle")
 

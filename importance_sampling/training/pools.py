@@ -12,14 +12,13 @@ import keras
 
 from importance_sampling.conditions import gate
 from importance_sampling.open_steps import OpenSteps, PoolSteps
-from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED, BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
-from importance_sampling.samplers.model import check_positive
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.samplers.smoothing import smoother
+from importance_sampling.samplers.smoothing import make_smoothing
 from importance_sampling.sources import Prepared
 from importance_sampling.trainer import Trainer
+from importance_sampling.utils.validation import check_alpha, check_positive
 
 
 class PoolTrainer(Trainer):
@@ -91,7 +90,7 @@ class BiasedImportanceTraining(PoolTrainer):
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)
         self.reweighting = BiasedReweightingPolicy(k)
-        self.smooth = smoother(smooth, adaptive_smoothing)
+        self.smooth = make_smoothing(smooth, adaptive_smoothing)
 
     def _rows_needed(self, prepared: Prepared) -> int:
         return max(self.presample, prepared.batch_size)

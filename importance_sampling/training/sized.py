@@ -12,7 +12,6 @@ import keras
 
 from importance_sampling.conditions import gate
 from importance_sampling.open_steps import OpenSteps, SizedPoolSteps
-from importance_sampling.probabilities import check_alpha
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.sizes import (
     check_time_options,
@@ -24,6 +23,7 @@ from importance_sampling.samplers.sizes import (
 )
 from importance_sampling.sources import Prepared
 from importance_sampling.training.pools import PoolTrainer
+from importance_sampling.utils.validation import check_alpha
 
 
 class SizedPoolTrainer(PoolTrainer):
@@ -162,5 +162,5 @@ class ConstantTimeImportanceTraining(SizedPoolTrainer):
         return int((1.0 + self.backward_time) * prepared.batch_size)
 
     def _sizes(self, vr: float, batch_size: int) -> tuple[int, int]:
-        wanted = constant_time_sizes(vr, batch_size, self.backward_time, self.ratio, self.min_a)
-        return quantised_time_sizes(*wanted, batch_size, self.backward_time)
+        _, picked = constant_time_sizes(vr, batch_size, self.backward_time, self.ratio, self.min_a)
+        return quantised_time_sizes(picked, batch_size, self.backward_time)

@@ -13,7 +13,6 @@ import keras
 
 from importance_sampling.conditions import gate
 from importance_sampling.open_steps import OpenSteps
-from importance_sampling.probabilities import check_alpha
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import (
     AdaptiveAdditiveSmoothingSampler,
@@ -24,11 +23,10 @@ from importance_sampling.samplers import (
     OnlineBatchSelectionSampler,
     ReshuffleSampler,
 )
-from importance_sampling.samplers.model import check_positive, check_recompute
 from importance_sampling.samplers.online_batch_selection import check_pressure
-from importance_sampling.samplers.smoothing import smoother
 from importance_sampling.sources import Prepared
 from importance_sampling.trainer import Trainer
+from importance_sampling.utils.validation import check_alpha, check_non_negative, check_positive, check_recompute
 
 
 class TableTrainer(Trainer):
@@ -280,7 +278,7 @@ class ApproximateImportanceTraining(TableTrainer):
         seed: int | None = None,
     ):
         check_positive(presample=presample)
-        smoother(smooth, adaptive_smoothing)  # for its check
+        check_non_negative(smooth=smooth)
         super().__init__(model, score=score, layer=layer, tau_th=tau_th, seed=seed, alpha=alpha)
         self.presample = int(presample)
         self.reweighting = BiasedReweightingPolicy(k)

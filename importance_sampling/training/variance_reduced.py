@@ -12,13 +12,12 @@ from collections.abc import Callable
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.datasets.base import is_real
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
 from importance_sampling.model_wrappers.variance_reduced import check_shares
 from importance_sampling.open_steps import OpenSteps, VarianceReducedSteps
-from importance_sampling.samplers.model import check_positive
 from importance_sampling.sources import Prepared
 from importance_sampling.trainer import Trainer
+from importance_sampling.utils.validation import check_positive, is_real
 
 
 class SVRG(Trainer):

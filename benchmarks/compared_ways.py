@@ -1,19 +1,20 @@
-"""The ways to train that the benchmark compares, by name: each from a model and a seed to whatever has Keras's `fit`.
+"""The ways to train that the benchmark compares, by name.
 
-They are the library's, with their defaults, and a few more. A trainer with an attribute `forward_equivalents` tells
-what it has cost so far, in forward passes of a batch; without one it is taken to cost 3 a step.
+A way is a function of a model and a seed that returns an object with Keras's `fit`. The attribute
+`forward_equivalents` of this object is its cost so far in forward passes of a batch; without the attribute, the cost is
+3 per step.
 """
 
 from __future__ import annotations
 
 from fast_uniform import FastUniform
 
-from importance_sampling.comparison.catalogue import TRAINERS, Way, way
+from importance_sampling.comparison.registry import TRAINERS, Way, way
 
-YARDSTICKS = ("plain", "fast-uniform")
+BASELINES = ("uniform", "fast-uniform")
 
 WAYS: dict[str, Way] = {
-    "plain": way("uniform"),
+    "uniform": way("uniform"),
     "fast-uniform": FastUniform,
     "default": way("importance"),
     "pool": way("importance,sampler=pool"),

@@ -1,0 +1,224 @@
+"""The private names of Keras: models, losses, masks and callbacks. Those of its data are in `keras_data`.
+
+Each function stands for one thing that Keras has no public name for, on every Keras from 3.8 on; it handles the
+differences between the versions. `tests/test_keras_internals.py` tests each function by its contract, so that a release
+of Keras that changes one of them fails one test.
+Source: `keras.src`, of Keras 3.8, 3.15 and the nightly build of 3.16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from importance_sampling import __version__
+
+
+def private_module(name: str, *attributes: str) -> Any:
+    """Import a module of Keras that isn't public.
+
+    Args:
+        name: its full name.
+        *attributes: what it must have.
+
+    Raises:
+        ImportError: the module, or an attribute, is missing in the installed Keras.
+    """
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise _missing(name) from error
+    require(module, *attributes)
+    return module
+
+
+def require(owner: Any, *attributes: str) -> None:
+    """Check that a module or class of Keras has attributes.
+
+    Raises:
+        ImportError: one is missing in the installed Keras.
+    """
+    for attribute in attributes:
+        if not hasattr(owner, attribute):
+            raise _missing(f"{owner.__name__}.{attribute}")
+
+
+def _missing(name: str) -> ImportError:
+    return ImportError(
+        f"importance_sampling {__version__} needs `{name}`, which Keras {keras.__version__} doesn't have. Upgrade "
+        "keras-importance-sampling; if its newest release fails too, report it, and install an earlier Keras until it "
+        f"is fixed. Received: keras.__version__={keras.__version__!r}"
+    )
+
+
+_masking = private_module("keras.src.backend.common.masking", "get_keras_mask", "set_keras_mask")
+_tensors = private_module("keras.src.backend.common.tensor_attributes", "get_tensor_attr", "set_tensor_attr")
+require(keras.Layer, "_flatten_layers")
+require(keras.Model, "_compute_loss", "_make_function", "_symbolic_build")
+require(keras.callbacks.ModelCheckpoint, "_get_file_path")
+
+
+# Models
+
+# The methods by which a model defines its training step and compiles it.
+STEP_METHODS = ("train_step", "make_train_function", "_make_function")
+
+
+def trainer_class() -> type:
+    """Return the class that makes a layer trainable; it declares `fit` without implementing it.
+
+    `keras.Model` inherits from it by way of the backend's trainer. Its name is `Trainer` up to Keras 3.15 and
+    `BaseTrainer` from 3.16 on.
+    """
+    return [kind for kind in keras.Model.__mro__ if "fit" in vars(kind)][-1]
+
+
+def layers_of(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
+    """Return all layers of a model, those inside other layers included; the model itself comes first."""
+    return model._flatten_layers(include_self=include_self)
+
+
+def has_training_argument(layer: keras.Layer) -> bool:
+    """Return True if `layer.call` accepts `training`."""
+    return layer._call_has_training_arg
+
+
+def build_on_batch(model: keras.Model, batch: tuple) -> None:
+    """Build the model, its loss, metrics and optimizer for a batch, as Keras does before the first step.
+
+    Args:
+        model: a compiled model.
+        batch: `(x, y)` or `(x, y, sample_weight)`, arrays or tensors.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
+def batch_function(model: keras.Model, step: Callable) -> Callable:
+    """Compile `step(batch)` as Keras compiles `model.train_step`; return a function of an iterator of batches."""
+    return model._make_function(step)
+
+
+def optimizer_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the variable that counts the steps of an optimizer.
+
+    With gradient accumulation, `optimizer.iterations` counts only the steps that update the weights.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under a LossScaleOptimizer
+    return optimizer._iterations
+
+
+def producer(tensor: keras.KerasTensor) -> tuple[Any, int, int]:
+    """Return `(operation, call, position)`: the tensor is output `position` of call number `call` of the operation."""
+    operation, call, position = tensor._keras_history
+    return operation, call, position
+
+
+def first_input(operation: Any, call: int) -> keras.KerasTensor:
+    """Return the first tensor that an operation was given in its call number `call`."""
+    return operation._inbound_nodes[call].input_tensors[0]
+
+
+def graph_inputs(model: keras.Model) -> list[keras.KerasTensor]:
+    """Return the tensors that the graph of a functional model starts from, whether the model lists them or not."""
+    nodes = (node for depth in model._nodes_by_depth.values() for node in depth)
+    return [node.outputs[0] for node in nodes if node.is_input]
+
+
+# Losses and metrics
+
+
+def compiled_loss(model: keras.Model) -> Any:
+    """Return the loss object that `compile` made of the losses it was last given; None if it never was."""
+    return model._compile_loss
+
+
+def compiled_metrics(model: keras.Model) -> Any:
+    """Return the metric object that `compile` made of its metrics; None if it was given none."""
+    return model._compile_metrics
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Metric:
+    """Return the metric of the mean loss; every call of `compile` makes another one."""
+    return model._loss_tracker
+
+
+def output_losses(model: keras.Model) -> list:
+    """Return the compiled losses, one per output that has one; an empty list before the loss is built."""
+    compiled = model._compile_loss
+    return [entry.loss for entry in compiled._flat_losses or []] if compiled is not None else []
+
+
+@contextlib.contextmanager
+def replaced_losses(model: keras.Model, replace: Callable) -> Iterator[None]:
+    """Compute `replace(loss)` in the place of every compiled loss while open; do nothing before the loss is built."""
+    compiled = model._compile_loss
+    if compiled is None or not compiled.built:
+        yield
+        return
+    entries = compiled._flat_losses
+    compiled._flat_losses = [entry._replace(loss=replace(entry.loss)) for entry in entries]
+    try:
+        yield
+    finally:
+        compiled._flat_losses = entries
+
+
+def compute_loss(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    """Return `model.compute_loss(...)`; `training` is passed only to an override that accepts it."""
+    return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+
+def loss_arguments(loss: Any) -> dict:
+    """Return the arguments that a loss passes to its function besides targets and predictions."""
+    return getattr(loss, "_fn_kwargs", {})
+
+
+def set_loss_dtype(loss: keras.losses.Loss, dtype: str) -> None:
+    """Set the dtype that a loss casts targets and predictions to."""
+    vars(loss)["_dtype"] = dtype  # also where the class forbids new attributes
+
+
+def metric_function(metric: keras.metrics.MeanMetricWrapper) -> tuple[Callable, dict]:
+    """Return the function that the metric is the mean of, and the arguments that it passes to it."""
+    return metric._fn, dict(metric._fn_kwargs)
+
+
+# Masks and logits of tensors
+
+
+def get_mask(tensor: Any) -> Any:
+    """Return the mask that a layer or a loss attached to a tensor; None if there is none."""
+    return _masking.get_keras_mask(tensor)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Attach a mask to a tensor, for the losses, metrics and layers that use the tensor."""
+    _masking.set_keras_mask(tensor, mask)
+
+
+def get_logits(tensor: Any) -> Any:
+    """Return the logits that `softmax` or `sigmoid` attached to its output; None if there are none."""
+    return _tensors.get_tensor_attr(tensor, "_keras_logits")
+
+
+def set_logits(tensor: Any, logits: Any) -> None:
+    """Attach logits to probabilities, for Keras's cross-entropies."""
+    _tensors.set_tensor_attr(tensor, "_keras_logits", logits)
+
+
+# Callbacks
+
+
+def checkpoint_path(
+    callback: keras.callbacks.ModelCheckpoint, epoch: int, batch: int | None, logs: dict[str, Any]
+) -> str:
+    """Return the path that the callback saves to with these logs; `batch` is None at the end of an epoch.
+
+    Raises:
+        KeyError: the path has a placeholder that isn't in `logs`.
+    """
+    return callback._get_file_path(epoch, batch, logs)

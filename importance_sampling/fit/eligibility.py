@@ -1,0 +1,180 @@
+"""Decide whether the samples of a model can be weighted one by one, and with how many rows the model can be called.
+
+Where Keras trains a model and its samples can't be weighted, training continues with uniform steps after one warning
+that gives the reason and the remedy. `unsupported_reason` needs no data, `check_loss` and `check_rows` need one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from importance_sampling import backend
+from importance_sampling.backend import keras_internals
+from importance_sampling.pre_activations import PreActivations
+from importance_sampling.scores import call, flat
+from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
+
+# Largest change, relative to the largest entry, of a row that doesn't depend on the other rows: rounding.
+TOLERANCE = {"float64": 1e-4, "float32": 1e-3}
+TOLERANCE_LOW_PRECISION = 3e-2
+
+
+def unsupported_reason(model: keras.Model) -> str | None:
+    """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can."""
+    if backend.has_custom_loop(model):
+        return (
+            f"{type(model).__name__} defines a training step, which weights can't be passed to. Move its special part "
+            "to `call` and `compute_loss`"
+        )
+    if backend.replicas(model) > 1:
+        return f"it trains on {backend.replicas(model)} replicas. Train on one"
+    if model.optimizer is None or (model.built and not model.trainable_variables):
+        return "it has no trainable weights, or no optimizer"
+    if keras_internals.compiled_loss(model) is None:
+        return "no loss was passed to `compile`. Pass one; `add_loss` alone can't be weighted by sample"
+    for layer in keras_internals.layers_of(model):
+        if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
+            return f"the layer `{layer.name}` is a stateful RNN, whose rows must stay in order. Use stateful=False"
+        if layer.activity_regularizer is not None:
+            return (
+                f"the layer `{layer.name}` has an activity regulariser, a plain mean over the batch, which can't be "
+                "weighted by sample. Use a weight regulariser"
+            )
+    return None
+
+
+def is_built(model: keras.Model) -> bool:
+    """Return True if the model's variables, its loss and its metrics have been built."""
+    kind, loss, metrics = type(model), keras_internals.compiled_loss(model), keras_internals.compiled_metrics(model)
+    return (
+        model.built
+        and model.optimizer.built
+        and (loss is None or loss.built or kind.compute_loss is not keras.Model.compute_loss)
+        and (metrics is None or metrics.built or kind.compute_metrics is not keras.Model.compute_metrics)
+    )
+
+
+def build(model: keras.Model, batch: tuple) -> None:
+    """Build everything that Keras would build at its first step."""
+    if not is_built(model):
+        keras_internals.build_on_batch(model, batch)
+
+
+def check_loss(model: keras.Model, points: PreActivations, batch: tuple) -> None:
+    """Check on a batch that every data-dependent term of a built model's loss is weighted by sample.
+
+    Args:
+        model: compiled and built.
+        points: where the gradient of `gnorm` is taken.
+        batch: `(x, y, sample_weight)`.
+
+    Raises:
+        Unsupported: a term isn't, or building the model revealed a reason.
+    """
+    reason = unsupported_reason(model)
+    if reason is not None:
+        raise Unsupported(reason)
+    x, y, sample_weight = batch
+    regularised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+    with keras.StatelessScope(state_mapping=regularised, collect_losses=True) as scope:
+        call(model, x, training=True)
+    if scope.losses:
+        raise Unsupported(
+            "the model adds a loss with `add_loss`, one number for the batch, which can't be weighted by sample. "
+            "Make it part of the compiled loss"
+        )
+    if type(model).compute_loss is keras.Model.compute_loss:
+        return
+
+    def unweighted() -> tuple:
+        with stateless(model), points.caught() as caught:
+            y_pred = call(model, x, training=False)
+        zeros = ops.zeros((flat(x)[0][0].shape[0],))
+        loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: zeros, training=False)
+        return loss.total, points.of(y_pred, caught), None
+
+    gradients, _, _ = backend.differentiate(unweighted, model.variables)
+    if any(gradient is not None and bool(ops.any(gradient != 0)) for gradient in gradients):
+        raise Unsupported(
+            "`compute_loss` of the model adds a term of the data to the compiled loss that has no sample weights. "
+            "Make it part of the compiled loss"
+        )
+
+
+def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
+    """Check that outputs, losses and scores of a row don't depend on the other rows of its batch.
+
+    Every second row is replaced by the first one; the rows in between must stay as they were. Layers and losses that
+    draw random numbers that can't be repeated are not judged.
+
+    Args:
+        score: from a batch to a dict of lists of tensors with a row per sample; in inference mode.
+        batch: `(x, y, sample_weight)` of tensors.
+
+    Raises:
+        Unsupported: a row depends on other rows.
+    """
+    leaves, pack = flat(batch)
+    size = int(leaves[0].shape[0])
+    if size < 2:
+        return
+    rows = np.arange(size)
+    replaced = pack(backend.gather(leaf, np.where(rows % 2, 0, rows)) for leaf in leaves)
+    before = score(batch)
+    what = _first_difference(before, score(replaced))
+    if what is not None and _first_difference(before, score(batch)) is None:
+        raise Unsupported(
+            f"{what} of a row depend on the other rows of its batch, as with in-batch negatives or contrastive "
+            "losses, and a batch of other rows would be another task. Train such a model without a trainer"
+        )
+
+
+def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
+    """Return True if a built model can be called on a number of rows and returns as many.
+
+    A batch size may be written into a layer, as in many variational autoencoders, or into the model's inputs.
+
+    Args:
+        model: compiled and built.
+        batch: `(x, ...)` of tensors, of a size that the model accepts; its rows are repeated.
+        rows: int, how many.
+    """
+    leaves, pack = flat((batch[0],))
+    if leaves[0].shape[0] == rows:
+        return True
+    (x,) = pack(backend.gather(leaf, np.arange(rows) % leaf.shape[0]) for leaf in leaves)
+    try:
+        with stateless(model):
+            outputs = flat(call(model, x, training=False))[0]
+    except Exception:  # any error of the model's layers and operations; a batch of the user's has just succeeded
+        return False
+    return all(len(output.shape) > 0 and output.shape[0] == rows for output in outputs)
+
+
+def _first_difference(before: dict, after: dict) -> str | None:
+    """Return the name of the first quantity whose even rows differ, None if there is none."""
+    for name, tensors in before.items():
+        for one, other in zip(tensors, after[name], strict=True):
+            if _differ(one, other):
+                return name
+    return None
+
+
+def _differ(one: Any, other: Any) -> bool:
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(one.dtype)):
+        return False
+    tolerance = TOLERANCE.get(keras.backend.standardize_dtype(one.dtype), TOLERANCE_LOW_PRECISION)
+    one, other = (ops.convert_to_numpy(ops.cast(t, "float64"))[::2] for t in (one, other))
+    if one.shape != other.shape:  # padded to the longest row, for instance: compare the common part
+        common = tuple(slice(min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
+        one, other = one[common], other[common]
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not finite.any():
+        return False
+    one, other = one[finite], other[finite]
+    return bool(np.abs(one - other).max() > tolerance * max(np.abs(one).max(), np.abs(other).max()))

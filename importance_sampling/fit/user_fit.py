@@ -1,0 +1,69 @@
+"""Find the `fit` that runs the training loop: Keras's own, or one that the model defines in front of it.
+
+A model may define `fit` to preprocess its data before it calls Keras's, and a trainer may be used inside such a `fit`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from importance_sampling import backend
+from importance_sampling.backend import keras_internals
+
+KERAS_FIT = keras.Model.fit
+
+
+def is_model(value: Any) -> bool:
+    """Return True for a `keras.Model`, and for another layer that inherits Keras's trainer."""
+    return isinstance(value, keras.Layer) and isinstance(value, keras_internals.trainer_class())
+
+
+def reads_its_own_data(model: keras.Model) -> bool:
+    """Return True if Keras must be given the data exactly as the user passed them."""
+    custom = has_own_fit(model) or backend.has_custom_loop(model, ("make_train_function",))
+    return custom or backend.replicas(model) > 1
+
+
+def has_own_fit(model: keras.Model) -> bool:
+    """Return True if the model defines a `fit` that runs between a trainer and Keras's `fit`."""
+    return backend.has_custom_loop(model, ("fit",)) and not is_inside_fit(model)
+
+
+def is_inside_fit(model: keras.Model) -> bool:
+    """Return True if the caller was called by the model's own `fit`, which then trains through a trainer."""
+    return _code(model.fit) in _running()
+
+
+def fit_of(model: keras.Model) -> Callable:
+    """Return the `fit` that runs the loop: the first one that is not running already.
+
+    The order is the model's own, then those of its classes, then Keras's.
+    """
+    running = _running()
+    kinds = itertools.takewhile(lambda kind: kind is not keras_internals.trainer_class(), type(model).__mro__)
+    above = (vars(kind)["fit"].__get__(model) for kind in kinds if "fit" in vars(kind))
+    for fit in (model.fit, *above):
+        if _code(fit) not in running or getattr(fit, "__func__", None) is KERAS_FIT:
+            return fit
+    return KERAS_FIT.__get__(model)
+
+
+def _code(fit: Any) -> Any:
+    while isinstance(fit, functools.partial):
+        fit = fit.func
+    return getattr(fit, "__code__", None)
+
+
+def _running() -> set:
+    """Return the code objects of all functions on the call stack."""
+    found, frame = set(), sys._getframe()
+    while frame is not None:
+        found.add(frame.f_code)
+        frame = frame.f_back
+    return found

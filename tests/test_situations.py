@@ -1,0 +1,36 @@
+"""What people put together, five ways: `model.fit`, switched off, by default, with pools and with rows by index."""
+
+import pytest
+from situations import SITUATIONS
+from ways import DEFAULT, OFF, POOLS, ROWS, assert_closed, assert_off, assert_plainly, assert_sampled, train
+
+
+@pytest.fixture(scope="module", params=SITUATIONS)
+def case(request):
+    """A situation, and what `model.fit` makes of it."""
+    situation = SITUATIONS[request.param]
+    return situation, train(situation.build)
+
+
+def test_switched_off_it_equals_fit_bit_for_bit_without_a_warning(case):
+    situation, plain = case
+    assert_off(plain, train(situation.build, OFF))
+
+
+def test_by_default_it_trains_as_fit_does_while_its_gate_is_closed(case):
+    situation, plain = case
+    (assert_closed if situation.sampled else assert_plainly)(plain, train(situation.build, DEFAULT))
+
+
+def test_with_pools_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
+    situation, plain = case
+    (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, POOLS))
+
+
+def test_with_rows_by_index_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
+    situation, plain = case
+    if situation.rows:
+        (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, ROWS))
+    else:
+        with pytest.raises(ValueError, match="rows can be asked for by index"):
+            train(situation.build, ROWS)

@@ -1,0 +1,188 @@
+"""Five ways to train: `model.fit`, the trainer switched off, by default, with pools, and with rows by index.
+
+A `Setup` is built from a seed for every way, trained, and compared with what `model.fit` makes of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import ImportanceTraining
+
+OFF = dict(tau_th=float("inf"))
+DEFAULT: dict = {}
+POOLS = dict(tau_th=0.0)
+ROWS = dict(tau_th=0.0, sampler="reshuffle")
+WAYS = {"off": OFF, "default": DEFAULT, "pools": POOLS, "rows": ROWS}
+
+STAYS_OFF = "Importance sampling stays off"
+# Attributes of a model that `fit` sets, and a trainer needn't.
+OF_FIT = {"train_function", "test_function", "predict_function", "stop_training"}
+
+
+@dataclasses.dataclass
+class Setup:
+    """A model and what it is trained on.
+
+    Args:
+        model: a compiled model.
+        arguments: of `fit`; `verbose` is 0.
+        evaluate: arguments of `evaluate` for the same data; None (default): `x` and `y` of `arguments`, with their
+            `sample_weight`, in batches of the same size.
+    """
+
+    model: keras.Model
+    arguments: dict
+    evaluate: dict | None = None
+
+
+@dataclasses.dataclass
+class Run:
+    """What a `fit` left behind."""
+
+    setup: Setup
+    trainer: Any
+    history: dict | None
+    error: Exception | None
+    messages: list[str]  # of the warnings
+    changed: set[tuple]  # attributes of the user's objects that `fit` set, replaced or deleted
+
+    @property
+    def model(self) -> keras.Model:
+        return self.setup.model
+
+    def evaluate(self) -> float:
+        """The loss of the trained model."""
+        arguments = self.setup.arguments
+        given = self.setup.evaluate
+        if given is None:
+            given = {key: arguments[key] for key in ("x", "y", "sample_weight", "batch_size") if key in arguments}
+        return float(self.model.evaluate(**given, verbose=0, return_dict=True)["loss"])
+
+    @property
+    def gap(self) -> float:
+        """How far the loss of the last epoch is from that of the trained model."""
+        return abs(float(self.history["loss"][-1]) - self.evaluate())
+
+
+def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, raises: bool = True) -> Run:
+    """Build and train.
+
+    Args:
+        build: makes the setup, from the seed that is set ahead of it.
+        way: arguments of `ImportanceTraining`; None: `model.fit`.
+        seed: of `keras.utils.set_random_seed`.
+        raises: False returns what `fit` raised as `error`.
+    """
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        setup = build()
+        before = attributes(setup)
+        caught.clear()
+        history, error, trainer = None, None, setup.model
+        try:
+            if way is not None:
+                trainer = ImportanceTraining(setup.model, **way)
+            history = trainer.fit(**{"verbose": 0, **setup.arguments}).history
+        except Exception as raised:
+            if raises:
+                raise
+            error = raised
+    messages = [str(warning.message) for warning in caught]
+    return Run(setup, trainer, history, error, messages, changes(before, attributes(setup)))
+
+
+def attributes(setup: Setup) -> dict[tuple, Any]:
+    """Every attribute of the objects that are the user's: layers, losses, metrics, the optimizer, the data.
+
+    Of callbacks, which note what goes on, the names alone.
+    """
+    model = setup.model
+    metrics = getattr(model._compile_metrics, "_user_metrics", None)
+    owners = [
+        *(("layer", layer) for layer in model._flatten_layers()),
+        *(("loss", loss) for loss in keras.tree.flatten(getattr(model, "loss", None))),
+        *(("metric", metric) for metric in keras.tree.flatten(metrics)),
+        *(("callback", callback) for callback in keras.tree.flatten(setup.arguments.get("callbacks"))),
+        ("optimizer", model.optimizer),
+        ("data", setup.arguments.get("x")),
+    ]
+    return {
+        (kind, number, name): None if kind == "callback" else value
+        for number, (kind, owner) in enumerate(owners)
+        if hasattr(owner, "__dict__")
+        for name, value in vars(owner).items()
+        if name not in OF_FIT
+    }
+
+
+def changes(before: dict[tuple, Any], after: dict[tuple, Any]) -> set[tuple]:
+    """Return the attributes that were set, deleted, or are another object now."""
+    return {key for key in before | after if key not in before or key not in after or before[key] is not after[key]}
+
+
+def added(plain: Run, run: Run) -> list[str]:
+    """Return the warnings that `model.fit` doesn't give."""
+    return [message for message in run.messages if message not in plain.messages]
+
+
+def assert_trained_alike(plain: Run, run: Run) -> None:
+    """Assert that weights and History are those of `model.fit`, bit for bit."""
+    np.testing.assert_equal({key: run.history[key] for key in plain.history}, plain.history)
+    for owner in ("model", "optimizer"):
+        first, second = (one.model if owner == "model" else one.model.optimizer for one in (plain, run))
+        for before, after in zip(getattr(first, "variables", ()), getattr(second, "variables", ()), strict=True):
+            np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
+
+
+def assert_off(plain: Run, run: Run) -> None:
+    """Assert that a trainer that is switched off did what `model.fit` does, without a warning."""
+    assert added(plain, run) == [], added(plain, run)
+    assert list(run.history) == list(plain.history), (list(run.history), list(plain.history))
+    assert_trained_alike(plain, run)
+    assert_left_alone(plain, run)
+
+
+def assert_plainly(plain: Run, run: Run) -> None:
+    """Assert that a trainer gave one warning, and then did what `model.fit` does."""
+    (message,) = added(plain, run)
+    assert message.startswith(STAYS_OFF), message
+    assert run.trainer.open_steps == 0
+    assert_trained_alike(plain, run)
+    assert_left_alone(plain, run)
+
+
+def assert_closed(plain: Run, run: Run) -> None:
+    """Assert that a trainer whose gate stayed closed did what `model.fit` does, without a warning."""
+    assert added(plain, run) == []
+    assert run.trainer.open_steps == 0
+    assert_trained_alike(plain, run)
+    assert_left_alone(plain, run)
+
+
+def assert_sampled(plain: Run, run: Run, relative: float = 0.3, absolute: float = 0.1) -> None:
+    """Assert that a trainer took importance steps, and that its figures are those of the model that came of it.
+
+    The loss moves during an epoch, and is one of training mode in some: by how much, `model.fit` tells.
+    """
+    assert added(plain, run) == []
+    assert run.trainer.open_steps > 0
+    assert all(np.isfinite(value).all() for value in run.model.get_weights() if value.dtype.kind == "f")
+    loss, evaluated = float(run.history["loss"][-1]), run.evaluate()
+    assert np.isfinite(loss)
+    assert abs(loss - evaluated) <= relative * abs(evaluated) + absolute + plain.gap, (loss, evaluated, plain.gap)
+    assert_left_alone(plain, run)
+
+
+def assert_left_alone(plain: Run, run: Run) -> None:
+    """Assert that no attribute of the user's objects was changed but those that `model.fit` changes."""
+    changed = run.changed - plain.changed
+    assert changed == set(), changed
