@@ -13,7 +13,7 @@ import keras
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.sources import ArraySource
+from importance_sampling.data import ArraySource
 
 
 class FastUniform:
@@ -40,8 +40,8 @@ class FastUniform:
     def steps(self, x: Any, y: Any, batch_size: int) -> Callable[[], dict]:
         """Return a function that takes a step and returns its logs."""
         model = self.model
-        source = ArraySource((backend.resident(x), backend.resident(y), None))
-        batches = backend.pools(source, batch_size, self.seed, 0)
+        source = ArraySource((backend.to_tensor(x), backend.to_tensor(y), None))
+        batches = backend.pool_iterator(source, batch_size, self.seed, 0)
         keras_internals.build_on_batch(model, (x[:1], y[:1]))
 
         def step(indices: Any, x: Any, y: Any) -> tuple:
@@ -53,5 +53,6 @@ class FastUniform:
             model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
             return {"loss": loss}, ()
 
-        run = backend.run_steps(step, model)
-        return lambda: run(batches, 1)[0]
+        one = backend.compile_step(step, model)
+        run = backend.repeat_steps(lambda _, batches: one(*next(batches)), model)
+        return lambda: run(1, batches)[0]

@@ -14,7 +14,7 @@ import transparent_keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.pre_activations import swapped
+from importance_sampling.core.logits import replaced_attribute
 
 
 class TransparentModel(transparent_keras.TransparentModel):
@@ -66,14 +66,14 @@ class TransparentModel(transparent_keras.TransparentModel):
             pass of this training step.
         """
         self._make_train_function()
-        with swapped(self._model, "train_function", self._train_function):
+        with replaced_attribute(self._model, "train_function", self._train_function):
             results = self._model.train_on_batch(x, y, sample_weight=sample_weight, class_weight=class_weight)
         return self._with_observed_values(results)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Test on a batch, as `keras.Model.test_on_batch`. Returns values as `train_on_batch`."""
         self._make_test_function()
-        with swapped(self._model, "test_function", self._test_function):
+        with replaced_attribute(self._model, "test_function", self._test_function):
             results = self._model.test_on_batch(x, y, sample_weight=sample_weight)
         return self._with_observed_values(results)
 
@@ -90,7 +90,7 @@ class TransparentModel(transparent_keras.TransparentModel):
 
         def step(data: Any) -> tuple:
             values: list = []
-            with swapped(self._model, "call", self._observing_call(values)):
+            with replaced_attribute(self._model, "call", self._observing_call(values)):
                 logs = keras_step(data)
             return logs, values
 

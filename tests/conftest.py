@@ -21,7 +21,7 @@ def untuned(request):
     """Nobody waits for the threads that tune what feeds a model, but on real data, which go as users' do."""
     from importance_sampling import backend
 
-    with contextlib.nullcontext() if request.module.__name__ == "test_mnist" else backend.untuned():
+    with contextlib.nullcontext() if request.module.__name__ == "test_mnist" else backend.without_autotune():
         yield
 
 

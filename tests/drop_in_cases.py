@@ -29,7 +29,7 @@ from drop_in_models import (
 )
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.state import TrainerState
+from importance_sampling.fit.state import TrainerState
 
 ROWS = 203  # an odd last batch
 FIGURES = {"score", "tau", "importance"}  # what a trainer adds to the logs

@@ -519,7 +519,7 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
     try:
         if name == "off":
             assert_off(plain, run)
-        elif run.trainer.open_steps:
+        elif run.trainer.importance_steps:
             _assert_near(plain, run)
         else:
             if name in ("pools", "rows") and not messages and _could_open(case, plain):

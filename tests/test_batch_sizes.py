@@ -34,7 +34,7 @@ def fitted(model, **options):
 @pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH)])
 def test_what_is_scored_in_batches_is_sampled(options):
     trainer, weights = fitted(build(), tau_th=0, **options)
-    assert trainer.open_steps == 3 * ROWS // BATCH
+    assert trainer.importance_steps == 3 * ROWS // BATCH
     np.testing.assert_allclose(weights, fitted(build(None), tau_th=0, **options)[1], rtol=1e-3, atol=1e-5)
 
 
@@ -42,7 +42,7 @@ def test_what_is_scored_in_batches_is_sampled(options):
 def test_pools_that_it_does_not_take_are_left_for_plain_steps_with_a_warning(tau_th):
     with pytest.warns(UserWarning, match="stays off .* can't be called on 24 rows"):
         trainer, weights = fitted(build(), tau_th=tau_th)
-    assert trainer.open_steps == 0 and "24 rows" in trainer.summary()
+    assert trainer.importance_steps == 0 and "24 rows" in trainer.summary()
     np.testing.assert_array_equal(weights, fitted(build(), tau_th=float("inf"))[1])
 
 
@@ -51,4 +51,4 @@ def test_a_model_that_was_built_on_a_batch_takes_pools_all_the_same():
     model.compile("adam", "sparse_categorical_crossentropy")
     model.build((BATCH, 6))
     trainer, _ = fitted(model, tau_th=0)
-    assert trainer.open_steps == 3 * ROWS // BATCH
+    assert trainer.importance_steps == 3 * ROWS // BATCH

@@ -161,8 +161,8 @@ def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
     ways = [Untrained(), Untrained()]
     train(ways, data(), lambda model: (0.0, 0.0, 0.0), budget=1.0)
     assert all(way.tuned is False for way in ways) and is_tuned() is None
-    with pytest.raises(RuntimeError, match="on purpose"), backend.untuned():
-        with backend.untuned():
+    with pytest.raises(RuntimeError, match="on purpose"), backend.without_autotune():
+        with backend.without_autotune():
             pass
         enabling = tf.data.Options()
         enabling.autotune.enabled = True

@@ -1,4 +1,4 @@
-"""Tau, growth, moving averages, gates and other conditions."""
+"""Tau, variance gain, moving averages, gates and other conditions."""
 
 from statistics import NormalDist
 
@@ -10,9 +10,9 @@ import tensorflow as tf
 from importance_sampling import conditions
 from importance_sampling.conditions import (
     ExpCondition,
-    GrowthCondition,
+    GainCondition,
+    GateContext,
     Signals,
-    Terms,
     TotalVariationCondition,
     VarianceReductionCondition,
     WarmupCondition,
@@ -33,7 +33,7 @@ def n(tensor):
 
 
 def signals(**values):
-    return Signals(**{"tau": np.nan, "growth": np.nan, "discount": np.nan, "score": np.nan, **values})
+    return Signals(**{"tau": np.nan, "gain": np.nan, "discount": np.nan, "score": np.nan, **values})
 
 
 @on_host_and_device
@@ -51,51 +51,55 @@ def test_tau_is_that_of_the_published_formula():
 
 @on_host_and_device
 @pytest.mark.parametrize("scale", [1e-36, 1e-22, 1e22, 1e37])
-def test_tau_and_growth_do_not_depend_on_the_scale_of_the_scores(scale):
+def test_tau_and_variance_gain_do_not_depend_on_the_scale_of_the_scores(scale):
     scores = SCORES * np.float32(scale)
     assert float(conditions.tau(scores)) == pytest.approx(np.sqrt(6) / 2, rel=1e-5)
-    expected = float(conditions.growth(SCORES, 3.0, 0.1, SYSTEMATIC))
-    assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(expected, rel=1e-5)
+    expected = float(conditions.variance_gain(SCORES, 3.0, 0.1, SYSTEMATIC))
+    assert float(conditions.variance_gain(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(expected, rel=1e-5)
 
 
 @on_host_and_device
 @pytest.mark.parametrize("scores", UNUSABLE)
-def test_unusable_scores_have_a_tau_and_a_growth_of_one(scores):
+def test_unusable_scores_have_a_tau_and_a_variance_gain_of_one(scores):
     scores = np.array(scores, "float32")
     assert float(conditions.tau(scores)) == pytest.approx(1)
-    assert float(conditions.growth(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
+    assert float(conditions.variance_gain(scores, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
 
 
 @on_host_and_device
-def test_growth_of_equal_scores_is_one_with_systematic_and_three_quarters_with_multinomial_draws():
+def test_variance_gain_of_equal_scores_is_one_with_systematic_and_three_quarters_with_multinomial_draws():
     equal = np.full(6, 2.0, "float32")
-    assert float(conditions.growth(equal, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
-    assert float(conditions.growth(equal, 3.0, 0.1, MULTINOMIAL)) == pytest.approx(0.75)
+    assert float(conditions.variance_gain(equal, 3.0, 0.1, SYSTEMATIC)) == pytest.approx(1)
+    assert float(conditions.variance_gain(equal, 3.0, 0.1, MULTINOMIAL)) == pytest.approx(0.75)
 
 
 @on_host_and_device
-def test_growth_is_that_computed_by_hand():
+def test_variance_gain_is_that_computed_by_hand():
     # presample 2.5, alpha 0.2: q = (0.8 s / 2 + 0.2) / 2.5 = [.72 .08 .24 .56 .4], all below 1: v = 1 / q.
     # sum(v s^2) = 16/.72 + 1/.24 + 9/.56 + 4/.4 = 52.46; sum(s^2) = 30.
     v = 16 / 0.72 + 1 / 0.24 + 9 / 0.56 + 4 / 0.4
-    assert float(conditions.growth(SCORES, 2.5, 0.2, SYSTEMATIC)) == pytest.approx(2.5 * 30 / v, rel=1e-5)
-    assert float(conditions.growth(SCORES, 2.5, 0.2, MULTINOMIAL)) == pytest.approx(2.5 * 30 / (v + 30), rel=1e-5)
+    systematic, multinomial = (
+        conditions.variance_gain(SCORES, 2.5, 0.2, scheme) for scheme in (SYSTEMATIC, MULTINOMIAL)
+    )
+    assert float(systematic) == pytest.approx(2.5 * 30 / v, rel=1e-5)
+    assert float(multinomial) == pytest.approx(2.5 * 30 / (v + 30), rel=1e-5)
 
 
-def test_multinomial_growth_without_a_uniform_share_is_that_of_the_published_formula():
+def test_multinomial_variance_gain_without_a_uniform_share_is_that_of_the_published_formula():
     # 1 / (1/presample + 1/tau^2), tau^2 = 1.5. Scores of zero would divide by zero.
     scores = SCORES + np.float32(1e-6)
-    assert float(conditions.growth(scores, 3.0, 1e-9, MULTINOMIAL)) == pytest.approx(1 / (1 / 3 + 1 / 1.5), rel=1e-4)
+    gain = float(conditions.variance_gain(scores, 3.0, 1e-9, MULTINOMIAL))
+    assert gain == pytest.approx(1 / (1 / 3 + 1 / 1.5), rel=1e-4)
 
 
-def test_growth_never_exceeds_presample():
+def test_variance_gain_never_exceeds_presample():
     one_hot = np.zeros(1000, "float32")
     one_hot[3] = 1
-    assert 2.9 < float(conditions.growth(one_hot, 3.0, 0.1, SYSTEMATIC)) <= 3.0
+    assert 2.9 < float(conditions.variance_gain(one_hot, 3.0, 0.1, SYSTEMATIC)) <= 3.0
 
 
 def simulated(scheme, sigma, alpha, draws, presample=3, batch=32):
-    """Return the variances of uniform and sampled estimates over new pools, and the growth and measured growth."""
+    """Return the variances of uniform and sampled estimates over new pools, predicted and measured variance gains."""
     rng, size = np.random.default_rng(7), batch * presample
     sampler = PoolSampler(size, batch, alpha, scheme, BiasedReweightingPolicy())
     uniform, sampled, predicted, measured = [], [], [], []
@@ -103,41 +107,41 @@ def simulated(scheme, sigma, alpha, draws, presample=3, batch=32):
     @tf.function(autograph=False)
     def pick(scores, uniforms):
         picked = sampler.pick(scores, uniforms)
-        growth = conditions.growth(scores, presample, alpha, scheme)
-        return picked, growth, conditions.measured_growth(picked.weights, picked.scores, presample, scheme)
+        gain = conditions.variance_gain(scores, presample, alpha, scheme)
+        return picked, gain, conditions.measured_variance_gain(picked.weights, picked.scores, presample, scheme)
 
     for _ in range(draws):
         scores = rng.lognormal(sigma=sigma, size=size).astype("float32")
         # Vectors of independent directions whose norms are the scores; their mean is 0.
         vectors = scores[:, None] * rng.choice([-1.0, 1.0], size=(size, 12)) / np.sqrt(12)
         uniforms = rng.random(sampler.num_uniforms, dtype="float32")
-        picked, growth, growth_measured = pick(tf.constant(scores), tf.constant(uniforms))
+        picked, gain, measured_gain = pick(tf.constant(scores), tf.constant(uniforms))
         weights, positions = n(picked.weights), n(picked.positions)
         sampled.append(np.square((weights[:, None] * vectors[positions]).mean(0)).sum())
         uniform.append(np.square(vectors.reshape(presample, batch, 12).mean(1)).sum(1).mean())
-        predicted.append(float(growth))
-        measured.append(float(growth_measured))
+        predicted.append(float(gain))
+        measured.append(float(measured_gain))
     return np.array(uniform), np.array(sampled), np.array(predicted), np.array(measured)
 
 
-def population_growth(scheme, sigma, alpha, presample=3.0):
-    """Return the growth of scores that are the quantiles of a lognormal distribution."""
+def population_gain(scheme, sigma, alpha, presample=3.0):
+    """Return the variance gain of scores that are the quantiles of a lognormal distribution."""
     scores = [np.exp(sigma * NormalDist().inv_cdf((i + 0.5) / 20000)) for i in range(20000)]
-    return float(conditions.growth(np.array(scores, "float32"), presample, alpha, scheme))
+    return float(conditions.variance_gain(np.array(scores, "float32"), presample, alpha, scheme))
 
 
 @by_scheme
 @pytest.mark.parametrize("sigma", [0.0, 1.1])  # tau = exp(sigma^2 / 2): 1 and 1.83
-def test_growth_is_the_variance_reduction_over_new_pools(scheme, sigma):
+def test_variance_gain_is_the_variance_reduction_over_new_pools(scheme, sigma):
     uniform, sampled, predicted, measured = simulated(scheme, sigma, 0.1, 2000)
     reduction = uniform.mean() / sampled.mean()
     # The standard error of a ratio of means.
     relative = np.hypot(uniform.std() / uniform.mean(), sampled.std() / sampled.mean()) / np.sqrt(len(uniform))
     assert relative < 0.03
-    expected = population_growth(scheme, sigma, 0.1)
+    expected = population_gain(scheme, sigma, 0.1)
     assert abs(reduction / expected - 1) < 5 * relative
     assert np.median(predicted) == pytest.approx(expected, rel=0.1)
-    # The measured growth is a ratio over the drawn batch, with a larger spread.
+    # The measured variance gain is a ratio over the drawn batch, with a larger spread.
     assert measured.mean() == pytest.approx(predicted.mean(), rel=0.1)
 
 
@@ -150,28 +154,28 @@ def test_the_variance_reduction_without_a_uniform_share_is_that_of_the_published
 
 
 @by_scheme
-def test_measured_growth_of_a_batch_of_expected_counts_is_the_growth_of_the_pool(scheme):
+def test_measured_variance_gain_of_a_batch_of_expected_counts_is_the_variance_gain_of_the_pool(scheme):
     # A batch that contains every candidate as often as expected: weights w = 1 / (q presample), counts q.
     # With scores [2 1 1 0] * k, alpha 0.5, presample 1: q = (.5 s / 1 + .5) = [1.5 1 1 .5], doubled: counts [3 2 2 1].
     scores = np.array([2.0, 1.0, 1.0, 0.0], "float32")
     counts = [3, 2, 2, 1]
     q = np.array([1.5, 1.0, 1.0, 0.5], "float32")
     norms, weights = np.repeat(scores, counts), np.repeat(1 / q, counts)
-    measured = float(conditions.measured_growth(weights, norms, 1.0, scheme))
-    assert measured == pytest.approx(float(conditions.growth(scores, 1.0, 0.5, scheme)), rel=1e-5)
+    measured = float(conditions.measured_variance_gain(weights, norms, 1.0, scheme))
+    assert measured == pytest.approx(float(conditions.variance_gain(scores, 1.0, 0.5, scheme)), rel=1e-5)
 
 
-def test_measured_growth_does_not_depend_on_the_scale_of_the_norms():
+def test_measured_variance_gain_does_not_depend_on_the_scale_of_the_norms():
     weights, norms = np.array([0.5, 2.0, 1.0], "float32"), np.array([4.0, 0.0, 1.0], "float32")
-    expected = float(conditions.measured_growth(weights, norms, 3.0, SYSTEMATIC))
+    expected = float(conditions.measured_variance_gain(weights, norms, 3.0, SYSTEMATIC))
     for scale in (1e-30, 1e30):
-        measured = float(conditions.measured_growth(weights, norms * np.float32(scale), 3.0, SYSTEMATIC))
+        measured = float(conditions.measured_variance_gain(weights, norms * np.float32(scale), 3.0, SYSTEMATIC))
         assert measured == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("norms", [[0, 0, 0], [1, np.nan, 2], [1, np.inf, 2]])
-def test_unusable_norms_give_a_measured_growth_of_nan(norms):
-    measured = conditions.measured_growth(np.ones(3, "float32"), np.array(norms, "float32"), 3.0, SYSTEMATIC)
+def test_unusable_norms_give_a_measured_variance_gain_of_nan(norms):
+    measured = conditions.measured_variance_gain(np.ones(3, "float32"), np.array(norms, "float32"), 3.0, SYSTEMATIC)
     assert np.isnan(float(measured))
 
 
@@ -184,59 +188,60 @@ def test_moving_averages_start_at_the_first_value_and_decay_with_every_step(step
 
 
 def test_the_default_gate_opens_above_the_cost_and_closes_below_95_percent_of_it():
-    gate = GrowthCondition()
-    assert gate.terms == Terms() and gate.probes and not gate.satisfied
-    assert not gate.observe(signals(), Terms(2.0))
-    assert not gate.observe(signals(growth=2.0), Terms(2.0))
-    assert gate.observe(signals(growth=2.01), Terms(2.0)) and not gate.previously_satisfied
-    assert gate.observe(signals(growth=1.91), Terms(2.0)) and gate.previously_satisfied
-    assert not gate.observe(signals(growth=1.9), Terms(2.0)) and gate.previously_satisfied
-    assert not gate.observe(signals(growth=1.95), Terms(2.0)) and not gate.previously_satisfied
-    assert gate.explain(signals(growth=1.954)) == "growth 1.95, cost 2.00"
+    gate = GainCondition()
+    assert gate.context == GateContext() and gate.probes and not gate.satisfied
+    assert not gate.observe(signals(), GateContext(2.0))
+    assert not gate.observe(signals(gain=2.0), GateContext(2.0))
+    assert gate.observe(signals(gain=2.01), GateContext(2.0)) and not gate.previously_satisfied
+    assert gate.observe(signals(gain=1.91), GateContext(2.0)) and gate.previously_satisfied
+    assert not gate.observe(signals(gain=1.9), GateContext(2.0)) and gate.previously_satisfied
+    assert not gate.observe(signals(gain=1.95), GateContext(2.0)) and not gate.previously_satisfied
+    assert gate.explain(signals(gain=1.954)) == "variance gain 1.95, cost 2.00"
 
 
-def test_the_default_gate_uses_the_smaller_of_predicted_and_measured_growth():
-    assert signals(growth=2.5, discount=0.5).trusted_growth == 1.25
-    assert signals(growth=2.5, discount=1.5).trusted_growth == 2.5
-    assert signals(growth=2.5).trusted_growth == 2.5
-    gate = GrowthCondition()
-    assert not gate.observe(signals(growth=2.5, discount=0.5), Terms(2.0))
-    assert gate.observe(signals(growth=2.5, discount=0.9), Terms(2.0))
+def test_the_default_gate_uses_the_smaller_of_predicted_and_measured_variance_gain():
+    assert signals(gain=2.5, discount=0.5).trusted_gain == 1.25
+    assert signals(gain=2.5, discount=1.5).trusted_gain == 2.5
+    assert signals(gain=2.5).trusted_gain == 2.5
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=2.5, discount=0.5), GateContext(2.0))
+    assert gate.observe(signals(gain=2.5, discount=0.9), GateContext(2.0))
 
 
-def test_the_default_gate_can_require_more_growth_than_the_cost_and_a_number_of_epochs():
-    gate = GrowthCondition()
-    assert not gate.observe(signals(growth=3.0), Terms(1.0, growth=3.0))
-    assert gate.explain(signals(growth=2.5)) == "growth 2.50, cost 1.00, required growth 3.00"
-    assert gate.observe(signals(growth=3.1))
-    assert gate.observe(signals(growth=0.96))  # an open gate compares with the cost
-    assert not gate.observe(signals(growth=0.95))
-    assert not gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=0.9))
-    assert gate.explain(signals(growth=3.1)) == (
-        "growth 3.10, cost 1.00, required growth 3.00, not before the end of epoch 1"
+def test_the_default_gate_can_require_more_variance_gain_than_the_cost_and_a_number_of_epochs():
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=3.0), GateContext(1.0, required_gain=3.0))
+    assert gate.explain(signals(gain=2.5)) == "variance gain 2.50, cost 1.00, required variance gain 3.00"
+    assert gate.observe(signals(gain=3.1))
+    assert gate.observe(signals(gain=0.96))  # an open gate compares with the cost
+    assert not gate.observe(signals(gain=0.95))
+    early = GateContext(1.0, required_gain=3.0, required_epochs=1.0, epochs_done=0.9)
+    assert not gate.observe(signals(gain=3.1), early)
+    assert gate.explain(signals(gain=3.1)) == (
+        "variance gain 3.10, cost 1.00, required variance gain 3.00, not before the end of epoch 1"
     )
-    assert gate.observe(signals(growth=3.1), Terms(1.0, growth=3.0, passes=1.0, passed=1.0))
+    assert gate.observe(signals(gain=3.1), GateContext(1.0, required_gain=3.0, required_epochs=1.0, epochs_done=1.0))
 
 
 def test_the_default_gate_closes_when_the_learning_rate_decays():
-    gate = GrowthCondition()
-    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.98))  # opening needs a higher rate than staying open
-    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.99))
-    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=0.95))
-    assert not gate.observe(signals(growth=3.0), Terms(2.0, rate=0.94))
-    assert gate.explain(signals(growth=3.0)) == "growth 3.00, cost 2.00, learning rate at 94% of its peak"
-    assert gate.observe(signals(growth=3.0), Terms(2.0, rate=1.0))  # the rate has risen again
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.98))
+    assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.99))
+    assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.95))
+    assert not gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.94))
+    assert gate.explain(signals(gain=3.0)) == "variance gain 3.00, cost 2.00, learning rate at 94% of its peak"
+    assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=1.0))  # the rate has risen again
 
 
-def test_the_default_gate_opens_at_a_lower_learning_rate_if_the_growth_is_very_high():
-    gate = GrowthCondition()
-    assert not gate.observe(signals(growth=24.9), Terms(2.0, rate=0.8))
-    assert gate.observe(signals(growth=25.0), Terms(2.0, rate=0.8))
-    assert gate.observe(signals(growth=23.8), Terms(2.0, rate=0.9))  # an open gate needs 0.95 of 25
-    assert not gate.observe(signals(growth=23.7), Terms(2.0, rate=0.9))
-    assert gate.observe(signals(growth=99.0), Terms(2.0, rate=0.9))
-    assert not gate.observe(signals(growth=99.0, discount=0.2), Terms(2.0, rate=0.9))  # 19.8
-    assert not gate.observe(signals(growth=99.0), Terms(2.0, rate=0.79))
+def test_the_default_gate_opens_at_a_lower_learning_rate_if_the_variance_gain_is_very_high():
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=24.9), GateContext(2.0, relative_learning_rate=0.8))
+    assert gate.observe(signals(gain=25.0), GateContext(2.0, relative_learning_rate=0.8))
+    assert gate.observe(signals(gain=23.8), GateContext(2.0, relative_learning_rate=0.9))
+    assert not gate.observe(signals(gain=23.7), GateContext(2.0, relative_learning_rate=0.9))
+    assert gate.observe(signals(gain=99.0), GateContext(2.0, relative_learning_rate=0.9))
+    assert not gate.observe(signals(gain=99.0, discount=0.2), GateContext(2.0, relative_learning_rate=0.9))  # 19.8
+    assert not gate.observe(signals(gain=99.0), GateContext(2.0, relative_learning_rate=0.79))
 
 
 def test_the_published_rule_compares_tau_with_a_threshold():

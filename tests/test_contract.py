@@ -10,6 +10,7 @@ import pytest
 from toys import SCORES, SIZE, VALUES, Reader, Toy
 
 from importance_sampling import conditions, samplers
+from importance_sampling.core.scoring import Scorer
 from importance_sampling.model_wrappers import OracleWrapper
 from importance_sampling.reweighting import (
     UNBIASED,
@@ -20,7 +21,6 @@ from importance_sampling.reweighting import (
 )
 from importance_sampling.samplers import lstm as lstm_module
 from importance_sampling.samplers.predictor import ScorePredictor
-from importance_sampling.scores import Scorer
 
 BATCH = 16
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from importance_sampling.conditions import Cost, GrowthCondition, MeasuredCost, Signals, Terms
+from importance_sampling.conditions import Cost, GainCondition, GateContext, MeasuredCost, Signals
 from importance_sampling.training import ImportanceTraining
 
 
@@ -28,7 +28,7 @@ def timed():
     def call(seconds, is_open=False, steps=1, scored=0.0, times=1):
         for _ in range(times):
             clock.now += seconds
-            cost.lap(is_open, steps, scored)
+            cost.stop(is_open, steps, scored)
 
     call(99.0)  # the start of the first call is not known
     call(50.0)  # the second call includes tracing
@@ -122,42 +122,42 @@ def test_a_call_after_a_pause_is_timed_from_its_start():
     for _ in range(7):  # as in epochs of one call
         cost.pause()
         clock.now += 1000.0
-        cost.begin()
+        cost.start()
         clock.now += 2.0
-        cost.lap(False, 1, 0.0)
+        cost.stop(False, 1, 0.0)
     clock.now += 1.0
-    cost.begin()
+    cost.start()
     clock.now += 3.0
-    cost.lap(True, 1, 0.0)
+    cost.stop(True, 1, 0.0)
     for _ in range(5):  # the time between two calls counts as part of the second
         clock.now += 1.0
-        cost.begin()
+        cost.start()
         clock.now += 3.0
-        cost.lap(True, 1, 0.0)
+        cost.stop(True, 1, 0.0)
     assert cost(0.0) == 2.0
 
 
 def test_a_gate_is_closed_until_the_cost_has_been_measured():
-    gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
-    assert not gate.observe(signals, Terms(2.0, known=False))
-    assert gate.explain(signals) == "growth 2.90, cost 2.00 (not measured yet)"
-    gate.observe(signals, Terms(2.0, measured=True))
-    assert gate.explain(signals) == "growth 2.90, cost 2.00 (measured)"
-    assert gate.observe(signals, Terms(2.0))
-    assert not gate.observe(signals, Terms(2.0, known=False))  # also if it was restored as open
+    gate, signals = GainCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
+    assert not gate.observe(signals, GateContext(2.0, cost_is_known=False))
+    assert gate.explain(signals) == "variance gain 2.90, cost 2.00 (not measured yet)"
+    gate.observe(signals, GateContext(2.0, cost_is_measured=True))
+    assert gate.explain(signals) == "variance gain 2.90, cost 2.00 (measured)"
+    assert gate.observe(signals, GateContext(2.0))
+    assert not gate.observe(signals, GateContext(2.0, cost_is_known=False))  # also if it was restored as open
 
 
 def test_costs_due_at_the_start_of_an_epoch_are_shared_by_the_steps_left():
-    ahead = Terms(cost=1.5, ahead=True)
-    assert ahead.opening_cost == ahead._replace(left=1.0).opening_cost == 1.5
-    assert ahead._replace(left=0.25).opening_cost == 3.0
-    assert ahead._replace(left=0.0).opening_cost == float("inf")
-    assert Terms(cost=1.5, left=0.25).opening_cost == 1.5  # the cost of pools is due in every step
-    gate, signals = GrowthCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
-    assert not gate.observe(signals, ahead._replace(left=0.25))
-    assert gate.explain(signals) == "growth 2.90, cost 1.50, 0.25 epochs left"
-    assert gate.observe(signals, ahead._replace(left=0.5))
-    assert gate.observe(signals, ahead._replace(left=0.1))  # an open gate has paid it
+    ahead = GateContext(cost=1.5, is_paid_in_advance=True)
+    assert ahead.opening_cost == ahead._replace(epochs_left=1.0).opening_cost == 1.5
+    assert ahead._replace(epochs_left=0.25).opening_cost == 3.0
+    assert ahead._replace(epochs_left=0.0).opening_cost == float("inf")
+    assert GateContext(cost=1.5, epochs_left=0.25).opening_cost == 1.5  # the cost of pools is due in every step
+    gate, signals = GainCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
+    assert not gate.observe(signals, ahead._replace(epochs_left=0.25))
+    assert gate.explain(signals) == "variance gain 2.90, cost 1.50, 0.25 epochs left"
+    assert gate.observe(signals, ahead._replace(epochs_left=0.5))
+    assert gate.observe(signals, ahead._replace(epochs_left=0.1))  # an open gate has paid it
 
 
 def hard_few():
@@ -174,20 +174,20 @@ def hard_few():
 @pytest.mark.parametrize(("slow", "opens"), [("scoring", False), ("nothing", True)])
 def test_the_default_gate_uses_the_measured_cost(slow, opens, monkeypatch):
     model, x, y = hard_few()
-    ticks = MeasuredCost.lap
+    ticks = MeasuredCost.stop
 
-    def lap(self, is_open, steps, scored):
+    def stop(self, is_importance, steps, scored):
         clock.now += steps + (20.0 if slow == "scoring" else 0.01) * scored
-        ticks(self, is_open, steps, scored)
+        ticks(self, is_importance, steps, scored)
 
     clock = SetClock()
     monkeypatch.setattr(MeasuredCost, "__init__", lambda self, real=MeasuredCost.__init__: real(self, clock))
-    monkeypatch.setattr(MeasuredCost, "lap", lap)
+    monkeypatch.setattr(MeasuredCost, "stop", stop)
     trainer = ImportanceTraining(model, sampler="pool", cost="measured")
     trainer.fit(x, y, batch_size=16, epochs=4, verbose=0)
-    assert (trainer.open_steps > 0) == opens
-    assert trainer.condition.terms.cost == pytest.approx(61.0 if slow == "scoring" else 1.03, rel=1e-3)
-    assert f"cost {trainer.condition.terms.cost:.2f} (measured)" in trainer.summary()
+    assert (trainer.importance_steps > 0) == opens
+    assert trainer.condition.context.cost == pytest.approx(61.0 if slow == "scoring" else 1.03, rel=1e-3)
+    assert f"cost {trainer.condition.context.cost:.2f} (measured)" in trainer.summary()
 
 
 def test_a_gate_restored_as_open_measures_the_cost_first(tmp_path):
@@ -196,7 +196,7 @@ def test_a_gate_restored_as_open_measures_the_cost_first(tmp_path):
     trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
     trainer.condition.restore(True)
     trainer.fit(x, y, batch_size=20, epochs=3, verbose=0)
-    (steps,) = (steps for steps in trainer._steps.values() if steps.batch_size == 20)
+    (steps,) = (steps for steps in trainer._strategies.values() if steps.batch_size == 20)
     assert steps.cost.is_known
 
 
@@ -206,9 +206,9 @@ def test_the_gate_receives_the_number_of_epochs_left(steps_per_epoch):
     trainer, seen = ImportanceTraining(model), []
     observe = trainer.condition.observe
 
-    def watch(signals, terms=None):
-        seen.append((trainer._state.counters["steps"], terms.left))
-        return observe(signals, terms)
+    def watch(signals, context=None):
+        seen.append((trainer._state.counters.steps, context.epochs_left))
+        return observe(signals, context)
 
     trainer.condition.observe = watch
     epochs = 6 if steps_per_epoch is None else 20
@@ -225,14 +225,14 @@ def test_the_cost_is_by_arithmetic_by_default_and_by_the_clock_if_measured():
     for sampler in ("pool", "reshuffle"):
         trainer = ImportanceTraining(model, sampler=sampler, cost="measured")
         trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
-        assert trainer.condition.terms.cost not in (4 / 3, 2.0)
+        assert trainer.condition.context.cost not in (4 / 3, 2.0)
 
 
 def test_an_unused_cost_warns_and_an_unknown_cost_is_refused():
     model, *_ = hard_few()
     with pytest.raises(ValueError, match=r"`cost` must be one of .*arithmetic.*measured.* Received: cost='mine'"):
         ImportanceTraining(model, cost="mine")
-    with pytest.warns(UserWarning, match="With `tau_th` the gate knows nothing of costs"):
+    with pytest.warns(UserWarning, match="With `tau_th` the gate doesn't use the cost of a step"):
         ImportanceTraining(model, cost="measured", tau_th=2.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

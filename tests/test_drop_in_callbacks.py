@@ -125,14 +125,14 @@ def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
 @pytest.mark.parametrize("way", ["closed", "open"])
 def test_compiled_anew_between_two_fits_it_goes_on(runs, way):
     model, trainer = runs[way].model, runs[way].trainer
-    steps = trainer.open_steps
+    steps = trainer.importance_steps
     model.compile(
         keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["sparse_top_k_categorical_accuracy"]
     )
     history = trainer.fit(X, Y, batch_size=32, verbose=0).history
     assert set(history) == {"loss", "sparse_top_k_categorical_accuracy"} | FIGURES
     assert int(model.optimizer.iterations) == 7
-    assert trainer.open_steps - steps == (7 if way == "open" else 0)
+    assert trainer.importance_steps - steps == (7 if way == "open" else 0)
 
 
 STEPS = 6  # an epoch
@@ -167,7 +167,7 @@ def test_a_callback_trains_the_model_by_itself_on_its_own_data():
     _, _, trainer = each_way(calling("on_epoch_end", train, run_eagerly=True))
     # Of its own steps it counts its own alone: 4 of the callback's lie between two epochs.
     assert met == [STEPS + 4, 2 * STEPS + 8] * 3
-    assert trainer.open_steps == 2 * STEPS
+    assert trainer.importance_steps == 2 * STEPS
 
 
 @pytest.mark.parametrize("memory_mapped", [False, True])
@@ -182,7 +182,7 @@ def test_a_callback_trains_the_model_in_the_midst_of_an_epoch(tmp_path, memory_m
             model.fit(X[:20], Y[:20], batch_size=16, verbose=0)
 
     _, _, trainer = each_way(calling("on_train_batch_begin", train, run_eagerly=memory_mapped))
-    assert trainer.open_steps == 2 * STEPS
+    assert trainer.importance_steps == 2 * STEPS
 
 
 def test_a_callback_stops_the_training_in_the_midst_of_an_epoch():

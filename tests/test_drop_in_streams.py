@@ -12,7 +12,7 @@ from drop_in_cases import ROWS, Hooks, assert_equal, begin_anew, data, state_of_
 from drop_in_models import dense
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.sources.py_dataset import Shuffled
+from importance_sampling.data.py_dataset import ShuffledBatches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Your input ran out of data"),
@@ -146,7 +146,7 @@ def test_open_it_takes_as_many_steps_and_learns(plain):
     )
     assert (run.steps, run.called, run.ended) == (plain.steps, plain.called, plain.ended)
     assert run.history["importance"] == [1.0] * len(plain.history["loss"])
-    assert f"took 100% of {run.steps} steps" in run.trainer.summary()
+    assert f"100% of {run.steps} steps" in run.trainer.summary()
     assert np.isfinite(run.history["loss"]).all() and run.history["loss"][-1] < plain.history["loss"][0]
     assert len(told) == run.steps
     for indices, weights, scores in told:
@@ -221,7 +221,7 @@ def test_the_second_reading_of_a_py_dataset_is_a_permutation_a_pass_and_another_
             return index
 
     def first(seed):
-        again = Shuffled(Numbers(), seed, None)
+        again = ShuffledBatches(Numbers(), seed, None)
         return [[again[5 * number + place] for place in range(5)] for number in range(3)]
 
     before = random.getstate()
@@ -270,7 +270,7 @@ def test_what_cannot_be_read_twice_trains_plainly_from_there_on():
     with pytest.warns(UserWarning, match="couldn't be read a second time"):
         trainer.fit(source(), verbose=0)
     assert_equal(plain, model)
-    assert re.search(r"stayed off for all 13 steps.*second time", trainer.summary())
+    assert re.search(r"stayed off and all 13 steps.*second time", trainer.summary())
 
 
 def test_batches_that_cannot_be_joined_train_plainly():

@@ -34,7 +34,7 @@ def test_a_loss_of_two_outputs_at_once_is_weighed():
         return model
 
     _, _, trainer = each_way(fitted(make, lambda: (X, {"a": X[:, :1], "b": X[:, 1:2]})))
-    assert trainer.open_steps == 4
+    assert trainer.importance_steps == 4
 
 
 @pytest.mark.skipif(not hasattr(keras.Model, "_autoconvert_optionals"), reason="Keras 3.8 takes no None in a batch")
@@ -61,7 +61,7 @@ def test_an_input_may_be_missing():
     (plain, _), (closed, _), (opened, trainer) = map(fitted(make, lambda: (batches(),), batch_size=None), WAYS)
     assert_equal(plain, closed)
     # The generator is read once: a pool of three batches, and the last one plainly.
-    assert trainer.open_steps == 1 and int(opened.optimizer.iterations) == 2
+    assert trainer.importance_steps == 1 and int(opened.optimizer.iterations) == 2
     assert np.isfinite(opened.get_weights()[0]).all()
 
 
@@ -78,6 +78,6 @@ def test_every_fit_may_lead_to_a_trainer(monkeypatch, kind):
     inner, model = dense(run_eagerly=True), dense(run_eagerly=True)
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: inner.fit(X, Y, batch_size=16, verbose=0))
     model.fit(X, Y, batch_size=16, verbose=0, callbacks=[callback])
-    assert [trainer.open_steps for trainer in trainers] == [4, 4]
+    assert [trainer.importance_steps for trainer in trainers] == [4, 4]
     assert [trainer.model for trainer in trainers] == [model, inner]
     assert np.isfinite(model.evaluate(X, Y, verbose=0)[0])

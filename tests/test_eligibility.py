@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit import eligibility
-from importance_sampling.weighted_loss import Unsupported
 
 X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
 Y = X[:, :3].argmax(1)
@@ -22,12 +22,12 @@ def test_a_frozen_model_that_is_built_by_fit_has_nothing_to_train(options):
         model.trainable = False
         model.compile("adam", "sparse_categorical_crossentropy")
         trainer = wrap(model)
-        with pytest.warns(UserWarning) as caught:
+        with pytest.warns(UserWarning) as captured:
             losses.append(trainer.fit(X, Y, batch_size=16, epochs=2, verbose=0).history["loss"])
-        said = [str(warning.message) for warning in caught]
+        said = [str(warning.message) for warning in captured]
         assert any("any trainable weights" in message for message in said)  # Keras's own
     assert any("stays off" in message for message in said)
-    assert trainer.open_steps == 0 and "it has no trainable weights" in trainer.summary()
+    assert trainer.importance_steps == 0 and "it has no trainable weights" in trainer.summary()
     assert losses[0] == losses[1]
 
 
@@ -129,3 +129,44 @@ def test_a_batch_of_one_row_depends_on_no_other():
 )
 def test_a_model_accepts_a_number_of_rows_if_it_returns_as_many(call, rows, expected):
     assert eligibility.accepts(compiled(call), BATCH, rows) is expected
+
+
+# Terms of the loss
+
+
+class Encoder(keras.Model):
+    """Keeps a code as an attribute, as variational autoencoders do, and adds a term of it to the compiled loss."""
+
+    def __init__(self, term, **options):
+        super().__init__()
+        self.encode = layers.Dense(3, **options)
+        self.decode = layers.Dense(2)
+        self.term = term
+
+    def call(self, x):
+        self.code = self.encode(x)
+        return self.decode(self.code)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        return loss + self.term(self)
+
+
+def encoder(term, **options):
+    model = Encoder(term, **options)
+    model.compile("sgd", "mse")
+    eligibility.build(model, BATCH)
+    return model
+
+
+@pytest.mark.parametrize(
+    "term", [lambda model: keras.ops.mean(model.code**2), lambda model: keras.ops.max(model.code)], ids=["mean", "max"]
+)
+def test_a_term_of_a_hidden_layer_without_sample_weights_is_found(term):
+    with pytest.raises(Unsupported, match="adds a term of the data"):
+        eligibility.check_loss(encoder(term), BATCH)
+
+
+@pytest.mark.parametrize("regulariser", [None, "l2"])
+def test_a_constant_added_to_the_loss_and_weight_regularisers_are_no_terms_of_the_data(regulariser):
+    eligibility.check_loss(encoder(lambda model: 3.0, kernel_regularizer=regulariser), BATCH)

@@ -58,8 +58,8 @@ def unlabelled_pixels():
 def a_row_per_word():
     """Outputs of shape (batch * 6, 9)."""
     x = np.random.default_rng(0).integers(0, 9, (96, 6))
-    flat = layers.Lambda(lambda t: ops.reshape(t, (-1, 8)), output_shape=(8,))
-    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 8), flat, layers.Dense(9)])
+    flatten = layers.Lambda(lambda t: ops.reshape(t, (-1, 8)), output_shape=(8,))
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 8), flatten, layers.Dense(9)])
     cross_entropy = keras.losses.sparse_categorical_crossentropy
     model.compile("sgd", lambda y, p: cross_entropy(ops.reshape(y, (-1,)), p, from_logits=True))
     return Setup(model, dict(x=x, y=(x + 1) % 9, batch_size=16, epochs=2))
@@ -86,7 +86,7 @@ def test_losses_of_another_number_of_rows_train_as_fit_does_after_one_warning(bu
 @OPEN
 def test_outputs_of_another_number_of_rows_are_sampled_by_their_losses_or_train_as_fit_does(way):
     plain, run = train(a_row_per_word_and_loss_per_sentence), train(a_row_per_word_and_loss_per_sentence, way)
-    (assert_sampled if run.trainer.open_steps else assert_plainly)(plain, run)
+    (assert_sampled if run.trainer.importance_steps else assert_plainly)(plain, run)
 
 
 # A batch size written into a layer
@@ -129,7 +129,7 @@ def test_arrays_are_sampled_in_batches_of_the_size_that_a_layer_takes(way):
 def test_streams_train_with_a_batch_size_in_a_layer(way):
     plain, run = (train(lambda: batch_size_in_a_layer(stream=True), one) for one in (None, way))
     assert len(added(plain, run)) <= 1
-    if run.trainer.open_steps:
+    if run.trainer.importance_steps:
         assert_sampled(plain, run)
     else:
         assert_trained_alike(plain, run)
@@ -433,7 +433,7 @@ def test_a_time_axis_that_only_the_batches_know_is_sampled_or_the_remedy_is_name
     assert messages == [] or "ensure_shape" in messages[0]
     if messages:
         assert_plainly(plain, run)
-    elif run.trainer.open_steps:
+    elif run.trainer.importance_steps:
         assert_sampled(plain, run)
     else:
         assert_trained_alike(plain, run)
@@ -465,9 +465,9 @@ def test_a_fit_of_the_models_own_is_sampled_or_named_as_the_reason(way):
     messages = added(plain, run)
     assert len(messages) <= 1
     if messages:
-        assert "`fit`" in messages[0] and "training step of its own" not in messages[0]
+        assert "`fit`" in messages[0] and "defines a training step" not in messages[0]
         assert_plainly(plain, run)
-    elif run.trainer.open_steps:
+    elif run.trainer.importance_steps:
         assert_sampled(plain, run)
     else:
         assert_trained_alike(plain, run)

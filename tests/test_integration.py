@@ -53,7 +53,7 @@ def test_a_tuner_searches_over_the_presample(tmp_path, tau_th):
     )
     x, y = rows()
     tuner.search(x, y, batch_size=16, epochs=2, validation_split=0.25, verbose=0)
-    assert [trainer.open_steps for trainer in trainers] == ([0, 0] if tau_th is None else [10, 10])
+    assert [trainer.importance_steps for trainer in trainers] == ([0, 0] if tau_th is None else [10, 10])
     best = tuner.oracle.get_best_trials(1)[0]
     assert best.hyperparameters.get("presample") in (2.0, 3.0)
     assert set(best.metrics.metrics) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -80,7 +80,7 @@ def test_a_tracker_logs_the_run(tmp_path, monkeypatch, tau_th):
     assert logged.metrics["loss"] == pytest.approx(history["loss"][-1])
     assert logged.metrics["accuracy"] == pytest.approx(history["accuracy"][-1])
     assert logged.metrics["importance"] == (0.0 if tau_th is None else 1.0)
-    assert trainer.open_steps == (0 if tau_th is None else 12)
+    assert trainer.importance_steps == (0 if tau_th is None else 12)
 
 
 @pytest.mark.parametrize("tau_th", [None, 0], ids=["closed", "open"])
@@ -131,5 +131,5 @@ def test_a_classifier_of_scikit_learn_trains_a_model_that_samples(own):
     classifier = keras.wrappers.SKLearnClassifier(make, fit_kwargs=dict(batch_size=16, epochs=6, verbose=0))
     pipeline = make_pipeline(StandardScaler(), classifier).fit(x, np.array(["a", "b", "c"])[y])
     assert classifier.history_.history["importance"] == [1.0] * 6
-    assert classifier.model_.trainer.open_steps == 6 * 18
+    assert classifier.model_.trainer.importance_steps == 6 * 18
     assert pipeline.score(x, np.array(["a", "b", "c"])[y]) > 0.5

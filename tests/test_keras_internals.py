@@ -31,9 +31,9 @@ def linear(loss="mse", **arguments):
 
 
 def test_a_missing_private_module_is_an_import_error_that_names_both_versions_and_the_remedy():
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(ImportError) as captured:
         keras_internals.private_module("keras.src.no_such_module")
-    message = str(caught.value)
+    message = str(captured.value)
     assert "`keras.src.no_such_module`" in message
     assert f"Keras {keras.__version__}" in message
     assert f"importance_sampling {importance_sampling.__version__}" in message
@@ -498,9 +498,9 @@ def test_arrays_that_fit_accepts_pass_the_check_with_class_weights_or_sample_wei
 )
 def test_arrays_that_fit_refuses_are_refused_with_the_words_of_fit(arguments):
     x, y, sample_weight, class_weight = (*arguments, None)[:4]
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as captured:
         linear().fit(x, y, sample_weight=sample_weight, class_weight=class_weight, verbose=0)
-    with pytest.raises(ValueError, match=re.escape(str(caught.value).splitlines()[0][:60])):
+    with pytest.raises(ValueError, match=re.escape(str(captured.value).splitlines()[0][:60])):
         keras_data.check_arrays(*arguments)
 
 

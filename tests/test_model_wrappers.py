@@ -7,12 +7,13 @@ import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.model_wrappers import ImportanceStep, pool_signals
-from importance_sampling.pre_activations import PreActivations
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.pool_step import PoolStep
+from importance_sampling.core.scoring import Scorer, Scoring
+from importance_sampling.fit.state import TrainerState
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
-from importance_sampling.scores import Scorer
-from importance_sampling.state import TrainerState
+from importance_sampling.strategies.pool import PoolStrategy
 
 ROWS, BATCH, POOL, TIME = 48, 8, 24, 5
 DRAWS = 800
@@ -61,13 +62,13 @@ def build(case, score="gnorm", scheme="systematic", alpha=0.1, listening=False, 
     model = keras.Sequential(stack)
     model.compile(**{"optimizer": keras.optimizers.SGD(1.0), "loss": "sparse_categorical_crossentropy", **options})
     model._symbolic_build(data_batch=(tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
-    points = PreActivations(model)
+    points = Logits(model)
     sampler = PoolSampler(POOL, BATCH, alpha, resampling.get(scheme), BiasedReweightingPolicy())
-    step = ImportanceStep(model, Scorer(model, score, points), points, sampler, TrainerState(5), listening)
+    step = PoolStep(model, Scorer(model, score, points), points, sampler, TrainerState(5), listening)
     return model, step, x, y
 
 
-def flat(tensors):
+def flatten(tensors):
     return tf.concat([tf.reshape(tf.convert_to_tensor(t), [-1]) for t in tensors], axis=0)
 
 
@@ -78,7 +79,7 @@ def steps_and_gradients(model, step, x, y):
     def gradient(x, y):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=False))
-        return flat(tape.gradient(loss, [v.value for v in model.trainable_variables]))
+        return flatten(tape.gradient(loss, [v.value for v in model.trainable_variables]))
 
     @tf.function(autograph=False)
     def run(rows):
@@ -86,7 +87,7 @@ def steps_and_gradients(model, step, x, y):
         whole = gradient(*data[:2])
         with tf.control_dependencies([whole]):
             step(rows, data)
-        followed = flat(start) - flat([v.value for v in model.trainable_variables])
+        followed = flatten(start) - flatten([v.value for v in model.trainable_variables])
         with tf.control_dependencies([followed]):
             for v, value in zip(model.trainable_variables, start, strict=True):
                 v.assign(value)
@@ -155,7 +156,7 @@ def test_without_dropout_the_step_sees_the_scores_that_were_predicted():
     same = tf.constant(np.tile(x[1:2], (POOL, 1))), tf.constant(np.tile(y[1:2], POOL)), None
     step(tf.range(POOL), same)
     assert step.state.signals.discount == pytest.approx(1, rel=1e-5)
-    assert step.state.signals.growth == pytest.approx(1, rel=1e-5)
+    assert step.state.signals.gain == pytest.approx(1, rel=1e-5)
 
 
 def test_scores_of_no_use_make_a_plain_step_that_is_counted():
@@ -168,10 +169,10 @@ def test_scores_of_no_use_make_a_plain_step_that_is_counted():
 
 def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
     model, step, x, y = build(dense_case, metrics=["accuracy"])
+    strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     before = [v.value.numpy() for v in variables]
-    probe = Probe(step.scorer, lambda scores: pool_signals(scores, step.sampler), step.state)
-    scores = probe(tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None, 1.0)
+    scores = strategy.probe((tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None), steps=1)
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)
     for v, value in zip(variables, before, strict=True):

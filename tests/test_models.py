@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from importance_sampling import ImportanceTraining, models
+from importance_sampling.core.logits import find_layer
 from importance_sampling.models.registry import BUILDERS
-from importance_sampling.pre_activations import find_layer
 
 SHAPES = {"lstm_lm": (4,), "lstm_mnist": (6, 2), "pretrained_resnet50": (32, 32, 3)}
 

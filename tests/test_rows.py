@@ -7,17 +7,17 @@ import tensorflow as tf
 from drop_in_cases import CASES, ROWS, begin_anew
 from keras import layers, ops
 
-from importance_sampling.model_wrappers import RowStep, fair_signals, row_signals
-from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import Scorer
-from importance_sampling.state import TrainerState
+from importance_sampling.core.indexed_step import IndexedStep, row_signals, uniform_signals
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.scoring import Scorer
+from importance_sampling.fit.state import TrainerState
 
 B = 12
 
 
 def row_step(model, score="gnorm", layer=None):
-    points = PreActivations(model, layer)
-    return RowStep(model, Scorer(model, score, points), points, TrainerState(1))
+    points = Logits(model, layer)
+    return IndexedStep(model, Scorer(model, score, points), points, TrainerState(1))
 
 
 def batch_of(name):
@@ -164,7 +164,7 @@ def test_signals_of_rows_by_hand():
     assert float(signals.tau) == 1.0  # sqrt(16/3) / (8/3) = 0.87, which no set of scores has, is held at 1
     # q = .9 s / (8/3) + .1 = (1.45, .775, .4375), sum(w s^2 / q) = 8/1.45 + 4/.775 + 4/.4375; seen is 16/24.
     predicted = 16 / (8 / 1.45 + 4 / 0.775 + 4 / 0.4375)
-    assert float(signals.growth) == pytest.approx(predicted, rel=1e-5)
+    assert float(signals.gain) == pytest.approx(predicted, rel=1e-5)
     assert float(signals.discount) == pytest.approx(16 / 24 / predicted, rel=1e-5)
     assert float(signals.score) == pytest.approx(8 / 3)
     # s = (8, 2, 1) and weights of one: sum s^2 = 69, sum s = 11, tau = sqrt(23) / (11/3).
@@ -175,17 +175,17 @@ def test_signals_of_rows_by_hand():
 
 def test_signals_of_a_fair_sample_by_hand():
     # s = (8, 2, 2): mean 4, mean of squares 24, tau = sqrt(24)/4. q = .9 s/4 + .1 = (1.9, .55, .55):
-    # growth = 72 / (64/1.9 + 8/.55).
-    signals = fair_signals(ops.array([8.0, 2.0, 2.0]))
+    # variance gain = 72 / (64/1.9 + 8/.55).
+    signals = uniform_signals(ops.array([8.0, 2.0, 2.0]))
     assert float(signals.tau) == pytest.approx(np.sqrt(24) / 4, rel=1e-5)
-    assert float(signals.growth) == pytest.approx(72 / (64 / 1.9 + 8 / 0.55), rel=1e-5)
+    assert float(signals.gain) == pytest.approx(72 / (64 / 1.9 + 8 / 0.55), rel=1e-5)
     assert float(signals.score) == pytest.approx(4)
 
 
 @pytest.mark.parametrize("scores", [[np.nan, 1.0], [0.0, 0.0]])
 def test_scores_of_no_use_say_nothing(scores):
     signals = row_signals(ops.array(scores), ops.array([0.5, 2.0]))
-    assert np.isnan(float(signals.tau)) and np.isnan(float(signals.growth))
+    assert np.isnan(float(signals.tau)) and np.isnan(float(signals.gain))
     model, (x, y, _) = batch_of("dense")
     step = row_step(model, lambda model, x, y: ops.full((B,), scores[0]))
     step((x, y, None), ops.ones((B,)), ops.ones((B,)))

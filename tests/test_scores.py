@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import Scorer
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.scoring import Scorer
 
 ROWS, TIME = 6, 6  # as many time steps as rows: what mixes them up can't hide behind shapes
 
@@ -56,7 +56,7 @@ def scored(model, data, score="gnorm", layer=None, slice_size=None):
     tensors = keras.tree.map_structure(tf.constant, (x, y))
     data = (*tensors, keras.tree.map_structure(tf.constant, weights[0]) if weights else None)
     model._symbolic_build(data_batch=data)
-    scorer = Scorer(model, score, PreActivations(model, layer), slice_size)
+    scorer = Scorer(model, score, Logits(model, layer), slice_size)
     return np.asarray(tf.function(scorer, autograph=False)(data).scores)
 
 
@@ -222,7 +222,7 @@ def test_another_layer_is_found_by_itself_its_name_and_its_index():
     for layer in (hidden, hidden.name, 0):
         np.testing.assert_allclose(scored(model, (x, y), layer=layer), expected, rtol=1e-3)
     with pytest.raises(ValueError, match=r"`layer` must be a layer of the model.*Received: layer='nowhere'"):
-        PreActivations(model, "nowhere")
+        Logits(model, "nowhere")
 
 
 def masked_model():
@@ -314,7 +314,7 @@ def test_an_output_whose_head_is_not_known_counts_beside_one_that_is():
     x, labels = np.eye(4, dtype="float32"), np.array([0, 1, 2, 0])
     model.train_on_batch(x, [labels, np.zeros((4, 1))])
     scores = [
-        np.asarray(Scorer(model, "gnorm", PreActivations(model))((x, (labels, np.array(targets)), None)).scores)
+        np.asarray(Scorer(model, "gnorm", Logits(model))((x, (labels, np.array(targets)), None)).scores)
         for targets in ([[0.0], [0.0], [0.0], [0.0]], [[0.0], [0.0], [1000.0], [0.0]])
     ]
     np.testing.assert_allclose(scores[0][[0, 1, 3]], scores[1][[0, 1, 3]], rtol=1e-5)

@@ -32,5 +32,5 @@ def test_with_rows_by_index_its_loss_is_that_of_the_trained_model_or_one_warning
     if situation.rows:
         (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, ROWS))
     else:
-        with pytest.raises(ValueError, match="rows can be asked for by index"):
+        with pytest.raises(ValueError, match="rows can be read by index"):
             train(situation.build, ROWS)

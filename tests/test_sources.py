@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.sources import ArraySource, StoreColumn, is_mapped, is_store, prepare
+from importance_sampling.data import ArraySource, LazyArray, is_lazy, is_mapped, plan_fit
 
 
 class Counting(np.memmap):
@@ -45,7 +45,7 @@ def build():
 
 def test_rows_come_in_the_order_asked_for_and_in_keras_dtype(mapped):
     x, _ = mapped
-    rows = StoreColumn(x).read([7, 3, 399, 3])
+    rows = LazyArray(x).read([7, 3, 399, 3])
     assert rows.dtype == "float32"
     np.testing.assert_array_equal(rows, np.asarray(x)[[7, 3, 399, 3]].astype("float32"))
 
@@ -147,7 +147,7 @@ FAILURES = {
     "by its shape": (
         lambda rows: rows[1:],
         ValueError,
-        r"must be the rows asked for.*Received: an array of shape \(\d+, 5\)",
+        r"must return one row per index.*Received: an array of shape \(\d+, 5\)",
     ),
 }
 
@@ -176,7 +176,7 @@ def test_in_the_scope_of_a_strategy_stores_are_read_whole_as_keras_reads_them(ma
             warnings.simplefilter("always")
             wrap(model).fit(*mapped, batch_size=16, verbose=0, validation_split=0.25)
         weights.append(model.get_weights())
-    assert any("stores are read into memory whole" in str(warning.message) for warning in warned)
+    assert any("arrays are read into memory as a whole" in str(warning.message) for warning in warned)
     for ours, keras_own in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, keras_own)
 
@@ -194,9 +194,9 @@ def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_l
             raise AssertionError("read whole")
 
     numbers = np.arange(12.0).reshape(6, 2)
-    assert not is_store(OneByOne(numbers)) and is_store(ByIndex(numbers)) and is_store(Rows(numbers))
-    assert not is_store(Rows(numbers.astype(str))) and not is_store([1.0]) and not is_store(numbers)
-    part = StoreColumn(ByIndex(numbers)).cut(1, 5).cut(1, 3)
+    assert not is_lazy(OneByOne(numbers)) and is_lazy(ByIndex(numbers)) and is_lazy(Rows(numbers))
+    assert not is_lazy(Rows(numbers.astype(str))) and not is_lazy([1.0]) and not is_lazy(numbers)
+    part = LazyArray(ByIndex(numbers)).cut(1, 5).cut(1, 3)
     assert len(part) == 2 and part.read([1, 0, 1]).tolist() == [[6, 7], [4, 5], [6, 7]]
 
 
@@ -233,7 +233,7 @@ def test_twenty_gigabytes_on_disk_stay_there(tmp_path):
         [sys.executable, "-c", HUGE, str(tmp_path / "x")], capture_output=True, text=True, check=True, timeout=120
     )
     said = run.stdout.splitlines()
-    for line, expected in zip(said, ("took 100% of 8", "closed for all 8", "off"), strict=True):
+    for line, expected in zip(said, ("100% of 8", "closed and all 8", "off"), strict=True):
         megabytes, summary = line.split(" ", 1)
         assert int(megabytes) < 1000  # at its peak, since before the first of them
         assert expected in summary
@@ -272,7 +272,7 @@ def test_keras_and_the_candidates_share_one_tensor():
     y = np.arange(64)
     names = ("x", "y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
     names += ("validation_batch_size",)
-    prepared = prepare(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), build(), by_row=False)
+    prepared = plan_fit(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), build(), with_order=False)
     for column, name in zip(prepared.source.columns, ("x", "y"), strict=True):
         assert column is prepared.arguments[name]
 

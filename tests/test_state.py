@@ -1,13 +1,15 @@
-"""What a trainer remembers: averages, totals, its own random stream; and how it is saved."""
+"""The state of a trainer: averages, totals, counters, its own random stream; and how it is saved."""
 
 import random
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Signals
-from importance_sampling.state import TrainerState
+from importance_sampling.fit.state import TrainerState
 
 
 def signals(*values):
@@ -21,9 +23,9 @@ def draw(state):
 def test_averages_start_at_the_first_value_and_decay_by_the_steps_elapsed():
     state = TrainerState(1)
     assert np.isnan(state.signals).all()
-    state.observe(signals(2, 3, np.nan, 0), 1)
+    state.update_averages(signals(2, 3, np.nan, 0), 1)
     np.testing.assert_array_equal(state.signals, [2, 3, np.nan, 0])
-    state.observe(signals(4, np.nan, 0.5, 1), 3)
+    state.update_averages(signals(4, np.nan, 0.5, 1), 3)
     # 0.9^3 = 0.729 is kept; what isn't measured stays.
     np.testing.assert_allclose(state.signals, [0.729 * 2 + 0.271 * 4, 3, 0.5, 0.271], rtol=1e-5)
 
@@ -31,21 +33,21 @@ def test_averages_start_at_the_first_value_and_decay_by_the_steps_elapsed():
 def test_totals_count_steps_effective_sizes_the_largest_weight_and_useless_scores():
     state = TrainerState(1)
     # (sum w)^2 / sum(w^2): 16 / 16 = 1 for a single one, 4 for four equal ones.
-    state.count(keras.ops.array([0.0, 4.0, 0.0, 0.0]), True)
-    state.count(keras.ops.array([1.0, 1.0, 1.0, 1.0]), False)
+    state.record_weights(keras.ops.array([0.0, 4.0, 0.0, 0.0]), True)
+    state.record_weights(keras.ops.array([1.0, 1.0, 1.0, 1.0]), False)
     np.testing.assert_allclose(state.totals.value, [2, 5, 4, 1])
-    state.counters.update(opened_at=3, steps=9)
-    state.begin()
+    state.counters.first_importance_step, state.counters.steps = 3, 9
+    state.reset_totals()
     np.testing.assert_array_equal(state.totals.value, np.zeros(4))
-    assert state.counters["opened_at"] == -1 and state.counters["steps"] == 9
+    assert state.counters.first_importance_step == -1 and state.counters.steps == 9
 
 
 def test_a_saved_state_comes_back_and_goes_on_with_its_random_stream(tmp_path):
     state = TrainerState(5, momentum=0.8)
     draw(state)
-    state.observe(signals(2, 3, np.nan, 0), 1)
-    state.count(keras.ops.array([1.0, 2.0]), False)
-    state.counters.update(steps=7, open_steps=4, satisfied=1)
+    state.update_averages(signals(2, 3, np.nan, 0), 1)
+    state.record_weights(keras.ops.array([1.0, 2.0]), False)
+    state.counters.steps, state.counters.importance_steps, state.counters.gate_is_open = 7, 4, True
     state.save(tmp_path / "state.npz")
     other = TrainerState(6)
     other.load(tmp_path / "state.npz")
@@ -79,8 +81,10 @@ def test_files_of_another_kind_are_refused_and_change_nothing(tmp_path, kind):
     path = tmp_path / "wrong.npz"
     WRONG[kind](path)
     state = TrainerState(5)
-    state.observe(signals(2, 3, 1, 0), 1)
-    with pytest.raises(ValueError, match=r"`path` must be a file that `save_state` of this version wrote.*wrong\.npz"):
+    state.update_averages(signals(2, 3, 1, 0), 1)
+    with pytest.raises(
+        ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote.*wrong\.npz"
+    ):
         state.load(path)
     assert state.seed == 5
     np.testing.assert_array_equal(state.signals, [2, 3, 1, 0])
@@ -106,3 +110,39 @@ def test_a_seed_is_used_as_it_is_even_zero():
     assert TrainerState(0).seed == 0
     assert (draw(TrainerState(0)) == draw(TrainerState(0))).all()
     assert (draw(TrainerState(0)) != draw(TrainerState(1))).any()
+
+
+# Written by version 1.0.0 after two epochs of the training below, with seed 5.
+STATE_OF_1_0_0 = Path(__file__).parent / "data" / "state_of_1.0.0.npz"
+WEIGHTS_OF_1_0_0 = (
+    [
+        [0.5459717512130737, -0.8365365862846375, 0.2108183205127716],
+        [0.4120176136493683, 0.6818585991859436, 0.7495262622833252],
+        [0.7372709512710571, -0.5959917902946472, -0.4216696321964264],
+        [-0.23774130642414093, 0.06211385875940323, -0.7808476686477661],
+    ],
+    [-0.0065635028295218945, -0.01158673595637083, 0.018150238320231438],
+)
+# What 1.0.0 made of them in two more epochs.
+CONTINUED_BY_1_0_0 = (
+    [
+        [0.5648933053016663, -0.835782527923584, 0.19114263355731964],
+        [0.4133971631526947, 0.7030816674232483, 0.7269237041473389],
+        [0.699942409992218, -0.6048905849456787, -0.3754425346851349],
+        [-0.24690304696559906, 0.04622667282819748, -0.7557986378669739],
+    ],
+    [-0.012368648312985897, -0.0225618127733469, 0.034930456429719925],
+)
+
+
+def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
+    x = np.random.default_rng(7).normal(size=(48, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.set_weights([np.array(weights, "float32") for weights in WEIGHTS_OF_1_0_0])
+    trainer = ImportanceTraining(model, tau_th=0.0, sampler="reshuffle", seed=9)
+    trainer.load_state(STATE_OF_1_0_0)
+    trainer.fit(x, x[:, :3].argmax(1), batch_size=8, epochs=2, verbose=0)
+    for value, expected in zip(model.get_weights(), CONTINUED_BY_1_0_0, strict=True):
+        np.testing.assert_allclose(value, np.array(expected, "float32"), rtol=1e-5, atol=1e-6)
+    assert (trainer.importance_steps, trainer.forward_equivalents) == (24, 96.0)

@@ -1,6 +1,7 @@
 """The facade: what it refuses, what it trains plainly, how it gives the model back, what it tells and remembers."""
 
 import contextlib
+import dataclasses
 import inspect
 import logging
 import subprocess
@@ -15,7 +16,7 @@ from keras import layers
 import importance_sampling
 from importance_sampling import ImportanceTraining
 from importance_sampling.events import SAMPLE, SCORE, TRAINING
-from importance_sampling.summary import remarks
+from importance_sampling.fit.summary import layer_notes
 from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining
 
 ROWS = 192
@@ -107,7 +108,7 @@ def test_the_peak_of_the_learning_rate_is_that_of_the_optimizer_compiled_last():
     fit(trainer, xy, epochs=1)
     model.compile(keras.optimizers.Adam(0.03), "binary_crossentropy")
     fit(trainer, xy, epochs=1)
-    assert trainer.condition.terms.rate == 1.0
+    assert trainer.condition.context.relative_learning_rate == 1.0
 
 
 @pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="needs a later Keras")
@@ -126,7 +127,7 @@ def test_optimizers_that_are_several_in_one_have_a_rate_for_the_gate(scaled):
     trainer = ImportanceTraining(model)
     *_, before, after = fit(trainer, xy, epochs=4, callbacks=[keras.callbacks.LambdaCallback(fall)])["importance"]
     assert before == 1 and after <= 17 / 40
-    assert trainer.condition.terms.rate == pytest.approx(0.08)
+    assert trainer.condition.context.relative_learning_rate == pytest.approx(0.08)
 
 
 @pytest.mark.parametrize("tau_th", [None, 0])
@@ -134,8 +135,8 @@ def test_the_gate_of_a_reshuffle_knows_the_uniform_share(tau_th):
     model, *xy = few_are_hard()
     trainer = ImportanceTraining(model, sampler="reshuffle", alpha=1.0, tau_th=tau_th)
     fit(trainer, xy, epochs=3)
-    assert trainer._state.signals.growth == pytest.approx(1.0, rel=1e-4)
-    assert trainer.open_steps == (0 if tau_th is None else 120)
+    assert trainer._state.signals.gain == pytest.approx(1.0, rel=1e-4)
+    assert trainer.importance_steps == (0 if tau_th is None else 120)
 
 
 def test_the_state_is_that_of_the_sampler_used_last(tmp_path):
@@ -152,7 +153,7 @@ def test_data_of_a_fit_are_not_held_on_to(xy):
     trainer = ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
     for rows in (96, 160, 192, 96):
         fit(trainer, [part[:rows] for part in xy], epochs=1)
-    assert [steps.prepared for steps in trainer._steps.values()] == [None, None, None]
+    assert [strategy.plan for strategy in trainer._strategies.values()] == [None, None, None]
 
 
 def test_a_reshuffle_asks_for_rows_by_index():
@@ -207,7 +208,7 @@ def test_lengths_that_differ_and_negative_losses_are_refused_before_the_first_st
     model = build(loss=keras.losses.CosineSimilarity())
     before = weights(model)
     targets = keras.utils.to_categorical(xy[1])
-    with pytest.raises(ValueError, match=r'`score` must never be negative.*use score="gnorm".*smallest value of -'):
+    with pytest.raises(ValueError, match=r'`score` must not be negative.*use score="gnorm".*smallest value of -'):
         fit(ImportanceTraining(model, tau_th=tau_th, score="loss"), (xy[0], targets))
     np.testing.assert_array_equal(weights(model), before)
 
@@ -263,11 +264,11 @@ def divided():
 
 
 PLAIN = {
-    "custom train_step": (lambda: build(kind=CustomStep), "training step of its own"),
+    "custom train_step": (lambda: build(kind=CustomStep), "defines a training step"),
     "scalar loss": (lambda: build(loss=scalar_loss), "not one per sample"),
     "divided by weights": (lambda: build(loss=divided()), "mean_with_sample_weight"),
     "own loss": (lambda: build(kind=OwnLoss), "doesn't use the compiled loss"),
-    "adds to the loss": (lambda: build(kind=AddingToLoss), "something of the data that has no sample weights"),
+    "adds to the loss": (lambda: build(kind=AddingToLoss), "a term of the data .* no sample weights"),
     "add_loss": (lambda: with_layer(Adding), "adds a loss with `add_loss`"),
     "activity regulariser": (
         lambda: with_layer(lambda: layers.Dense(4, activity_regularizer="l2")),
@@ -293,9 +294,9 @@ def test_what_cannot_be_weighed_trains_as_fit_trains_it_with_one_warning(xy, nam
     for tau_th in (None, 0):
         model = made()
         trainer = ImportanceTraining(model, tau_th=tau_th)
-        with pytest.warns(UserWarning, match=f"trains as `model.fit` trains it: .*{reason}") as caught:
+        with pytest.warns(UserWarning, match=f"trains as `model.fit` trains it: .*{reason}") as captured:
             history = fit(trainer, xy)
-        assert sum(issubclass(warning.category, UserWarning) for warning in caught) == 1
+        assert sum(issubclass(warning.category, UserWarning) for warning in captured) == 1
         np.testing.assert_array_equal(weights(model), weights(plain))
         assert history["loss"] == plain_history["loss"]
         assert history["importance"] == [0.0, 0.0]
@@ -410,7 +411,7 @@ def test_train_on_batch_in_a_callback_is_keras_own(xy):
     trainer = ImportanceTraining(model, tau_th=0)
     fit(trainer, xy, callbacks=extra)
     assert int(model.optimizer.iterations) == 2 * 12 + 2
-    assert trainer._state.counters["steps"] == 24
+    assert trainer._state.counters.steps == 24
 
 
 # The same seed, the same weights
@@ -505,7 +506,7 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
 
     trainer = ImportanceTraining(build(), tau_th=0)
     fit(trainer, xy, epochs=1)
-    assert list(next(iter(trainer._steps.values()))._steps) == [False]
+    assert list(next(iter(trainer._strategies.values()))._compiled) == [False]
     hears = [count(name) for name in heard]
     for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
         signal.connect(hear)
@@ -532,14 +533,14 @@ def test_callbacks_after_history_see_the_figures_and_the_summary_says_what_happe
     assert all(keys == {"loss", "accuracy"} for keys in ahead)
     assert all(keys == {"loss", "accuracy", "score", "tau", "importance"} for keys in seen) and seen
     assert len(history["tau"]) <= 8
-    assert trainer.open_steps == len(seen)
+    assert trainer.importance_steps == len(seen)
     summary = trainer.summary()
     for words in ("opened at step 0", "100% of", "largest weight", "effective sample size", "dropout"):
         assert words in summary
     assert summary.splitlines()[0] in caplog.text
     closed = ImportanceTraining(build(), tau_th=50)
     fit(closed, xy)
-    assert "stayed closed for all 24 steps" in closed.summary() and "threshold 50.00" in closed.summary()
+    assert "stayed closed and all 24 steps" in closed.summary() and "threshold 50.00" in closed.summary()
 
 
 # What it remembers
@@ -565,7 +566,7 @@ def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path, sampler):
     resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2, sampler=sampler)
     run(resumed, tmp_path / "broken")
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
-    assert resumed._state.counters | {"opened_at": 0} == unbroken._state.counters
+    assert dataclasses.replace(resumed._state.counters, first_importance_step=0) == unbroken._state.counters
 
 
 def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
@@ -580,7 +581,7 @@ def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
         assert other._state.signals == trainer._state.signals
         assert other._state.counters == trainer._state.counters
     np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(ValueError, match="must be a file that `save_state` of this version wrote"):
+    with pytest.raises(ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote"):
         trainer.load_state(tmp_path / "other.npz")
 
 
@@ -597,7 +598,7 @@ def test_a_model_made_anew_goes_on_open_and_the_summary_is_of_its_own_steps(xy, 
     trainer, history = run()
     steps = 12 * len(history["loss"])
     assert history["importance"] == [1.0] * len(history["loss"])
-    assert f"opened at step 0 and took 100% of {steps} steps" in trainer.summary()
+    assert f"opened at step 0 and 100% of {steps} steps were importance steps" in trainer.summary()
 
 
 class Rebuilding(keras.Model):
@@ -609,7 +610,7 @@ def test_a_model_that_makes_its_own_training_function_is_fed_its_own_data(xy):
     plain = build(kind=Rebuilding)
     fit(plain, xy)
     model = build(kind=Rebuilding)
-    with pytest.warns(UserWarning, match="training step of its own"):
+    with pytest.warns(UserWarning, match="defines a training step"):
         fit(ImportanceTraining(model), xy, on_sample=lambda *_: None)
     np.testing.assert_array_equal(weights(model), weights(plain))
 
@@ -623,7 +624,7 @@ def test_the_state_of_the_best_epoch_stays_beside_the_best_model(xy, tmp_path):
     fit(ImportanceTraining(build(), tau_th=0, seed=1), xy, epochs=4, callbacks=[Falling(), best])
     other = ImportanceTraining(build(), tau_th=0)
     other.load_state(tmp_path / "best.keras.importance_sampling.npz")
-    assert other._state.counters["steps"] == 2 * 12
+    assert other._state.counters.steps == 2 * 12
 
 
 def test_a_state_saved_ahead_of_the_first_look_is_open_if_the_gate_is(xy, tmp_path):
@@ -646,8 +647,8 @@ def test_a_state_saved_closed_does_not_close_a_gate_that_is_always_open(xy, tmp_
 
 def reshuffled(trainer):
     """How many samples its sampler has drawn."""
-    (steps,) = trainer._steps.values()
-    return steps.sampler._drawn
+    (steps,) = trainer._strategies.values()
+    return steps.sampler._samples_drawn
 
 
 def test_a_second_fit_goes_on_on_equal_rows_and_begins_anew_on_others(xy, tmp_path):
@@ -709,7 +710,7 @@ def test_a_summary_speaks_of_dropout_where_there_is_some(dropout):
     inputs = keras.Input((4, 2))
     hidden = layers.GRU(2, dropout=dropout)(layers.LSTM(2, return_sequences=True)(inputs))
     model = keras.Model(inputs, layers.Dropout(0.0)(hidden))
-    assert [line.startswith("The model has dropout") for line in remarks(model)] == [True] * bool(dropout)
+    assert [line.startswith("The model has dropout") for line in layer_notes(model)] == [True] * bool(dropout)
 
 
 # The house

@@ -87,9 +87,9 @@ def test_the_warning_of_a_renamed_name_points_at_the_caller():
     def old():
         warn_renamed("old", "new")
 
-    with pytest.warns(DeprecationWarning, match="`old` is deprecated .* Use `new`") as caught:
+    with pytest.warns(DeprecationWarning, match="`old` is deprecated .* Use `new`") as captured:
         old()
-    assert caught[0].filename == __file__
+    assert captured[0].filename == __file__
 
 
 def imports(path):

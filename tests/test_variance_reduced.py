@@ -191,7 +191,7 @@ def test_a_state_that_was_saved_goes_on_alike():
 
 def test_what_means_nothing_is_refused():
     wrapper = SVRGWrapper(linear())
-    with pytest.raises(ValueError, match="call `update_grad` first"):
+    with pytest.raises(ValueError, match="Call `update_grad` first"):
         wrapper.train_batch(X, Y)
     with pytest.raises(ValueError, match="at least one batch"):
         wrapper.update_grad([])
@@ -203,7 +203,7 @@ def test_what_means_nothing_is_refused():
     assert wrapper.snapshot_rows == 0
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
-    with pytest.warns(UserWarning, match="momentum of its own"):
+    with pytest.warns(UserWarning, match="computes its own momentum"):
         KatyushaWrapper(linear(keras.optimizers.Adam()))
 
 

@@ -82,11 +82,11 @@ def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, ra
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as captured:
         warnings.simplefilter("always")
         setup = build()
         before = attributes(setup)
-        caught.clear()
+        captured.clear()
         history, error, trainer = None, None, setup.model
         try:
             if way is not None:
@@ -96,7 +96,7 @@ def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, ra
             if raises:
                 raise
             error = raised
-    messages = [str(warning.message) for warning in caught]
+    messages = [str(warning.message) for warning in captured]
     return Run(setup, trainer, history, error, messages, changes(before, attributes(setup)))
 
 
@@ -155,7 +155,7 @@ def assert_plainly(plain: Run, run: Run) -> None:
     """Assert that a trainer gave one warning, and then did what `model.fit` does."""
     (message,) = added(plain, run)
     assert message.startswith(STAYS_OFF), message
-    assert run.trainer.open_steps == 0
+    assert run.trainer.importance_steps == 0
     assert_trained_alike(plain, run)
     assert_left_alone(plain, run)
 
@@ -163,7 +163,7 @@ def assert_plainly(plain: Run, run: Run) -> None:
 def assert_closed(plain: Run, run: Run) -> None:
     """Assert that a trainer whose gate stayed closed did what `model.fit` does, without a warning."""
     assert added(plain, run) == []
-    assert run.trainer.open_steps == 0
+    assert run.trainer.importance_steps == 0
     assert_trained_alike(plain, run)
     assert_left_alone(plain, run)
 
@@ -174,7 +174,7 @@ def assert_sampled(plain: Run, run: Run, relative: float = 0.3, absolute: float 
     The loss moves during an epoch, and is one of training mode in some: by how much, `model.fit` tells.
     """
     assert added(plain, run) == []
-    assert run.trainer.open_steps > 0
+    assert run.trainer.importance_steps > 0
     assert all(np.isfinite(value).all() for value in run.model.get_weights() if value.dtype.kind == "f")
     loss, evaluated = float(run.history["loss"][-1]), run.evaluate()
     assert np.isfinite(loss)

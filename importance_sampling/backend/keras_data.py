@@ -24,7 +24,7 @@ _slicing = private_module(
     "to_tensorflow_sparse_wrapper",
     "train_validation_split",
 )
-_kinds = private_module(
+_types = private_module(
     "keras.src.trainers.data_adapters.data_adapter_utils",
     "class_weight_to_sample_weights",
     "is_jax_array",
@@ -40,20 +40,22 @@ def is_array_in_memory(value: Any) -> bool:
         isinstance(value, np.ndarray)
         or _is_pandas(value)
         or is_tensorflow_tensor(value)
-        or _kinds.is_jax_array(value)
-        or _kinds.is_torch_tensor(value)
-        or _kinds.is_scipy_sparse(value)
+        or _types.is_jax_array(value)
+        or _types.is_torch_tensor(value)
+        or _types.is_scipy_sparse(value)
     )
 
 
 def _is_pandas(value: Any) -> bool:
-    kinds = type(value).__mro__
-    return any(kind.__name__ in ("DataFrame", "Series") and kind.__module__.split(".")[0] == "pandas" for kind in kinds)
+    return any(
+        cls.__name__ in ("DataFrame", "Series") and cls.__module__.split(".")[0] == "pandas"
+        for cls in type(value).__mro__
+    )
 
 
 def is_tensorflow_tensor(value: Any) -> bool:
     """Return True for a tensor of TensorFlow, dense, sparse or ragged."""
-    return _kinds.is_tensorflow_tensor(value)
+    return _types.is_tensorflow_tensor(value)
 
 
 def is_array_for_fit(value: Any) -> bool:
@@ -108,7 +110,7 @@ def data_adapter(x: Any, **arguments: Any) -> Any:
 
 def class_weights_to_sample_weights(targets: Any, class_weight: dict) -> np.ndarray:
     """Return the sample weights that `fit` derives from class weights, float `(n,)`; raise its errors."""
-    return _kinds.class_weight_to_sample_weights(targets, class_weight)
+    return _types.class_weight_to_sample_weights(targets, class_weight)
 
 
 def split_rows(rows: int, validation_split: float) -> tuple[int, int]:

@@ -19,11 +19,11 @@ from importance_sampling import __version__
 
 
 def private_module(name: str, *attributes: str) -> Any:
-    """Import a module of Keras that isn't public.
+    """Import a private module of Keras.
 
     Args:
-        name: its full name.
-        *attributes: what it must have.
+        name: the full name of the module.
+        *attributes: the names of attributes that it must have.
 
     Raises:
         ImportError: the module, or an attribute, is missing in the installed Keras.
@@ -74,7 +74,7 @@ def trainer_class() -> type:
     `keras.Model` inherits from it by way of the backend's trainer. Its name is `Trainer` up to Keras 3.15 and
     `BaseTrainer` from 3.16 on.
     """
-    return [kind for kind in keras.Model.__mro__ if "fit" in vars(kind)][-1]
+    return [cls for cls in keras.Model.__mro__ if "fit" in vars(cls)][-1]
 
 
 def layers_of(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:

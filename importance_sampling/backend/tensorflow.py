@@ -1,7 +1,6 @@
-"""TensorFlow's side of the rim: compiled steps and gradients.
+"""TensorFlow implementation of the backend protocol: compiled steps, gradients and tensor functions.
 
-It follows `keras.src.backend.tensorflow.trainer` in how a step is compiled (jit, eager), and doesn't decide anything
-about sampling.
+Steps are compiled like Keras's own (`keras.src.backend.tensorflow.trainer`), with `jit_compile` and `run_eagerly`.
 """
 
 from __future__ import annotations
@@ -21,47 +20,63 @@ from importance_sampling.backend.tensorflow_data import concatenate, gather
 
 
 def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = True) -> Callable:
-    """Compile `step` the way that Keras compiles `model`'s own: a graph, with XLA or eager as the user chose.
+    """Compile a step as Keras compiles the training step of a model.
 
-    Without `reduce_retracing` every shape is traced by itself, and known to the step.
+    Args:
+        step: function of tensors.
+        model: a compiled model; its `run_eagerly` and `jit_compile` apply to the step.
+        reduce_retracing: bool, default True, use one trace with dynamic shapes for further shapes. False traces the
+            step for each shape, and shapes are static in it.
     """
     if model.run_eagerly:
         return step
     return tf.function(step, autograph=False, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
 
 
-def run_steps(step: Callable, model: keras.Model) -> Callable:
-    """Make `run(pools, n)`: n steps in one execution, returning the last logs and what every step drew, stacked."""
-    step = compile_step(step, model)
+def repeat_steps(step: Callable, model: keras.Model) -> Callable:
+    """Compile n steps in one execution.
 
-    def run_many(pools, n):
-        logs, drawn = _stacked(lambda _: step(*next(pools)), n)
-        return tf.nest.map_structure(lambda one: one[-1], logs), drawn
+    Args:
+        step: `step(i, *inputs) -> (logs, results)`, step i of n.
+        model: a compiled model; its `run_eagerly` applies.
 
-    def run_one(pools):
-        logs, drawn = step(*next(pools))
-        return logs, tf.nest.map_structure(lambda one: one[None], drawn)
+    Returns:
+        `run(n, *inputs) -> (logs, results)`, the logs of the last step and the results of all steps, stacked.
+    """
+
+    def run_many(n, *inputs):
+        logs, results = _stacked(lambda i: step(i, *inputs), n)
+        return tf.nest.map_structure(lambda values: values[-1], logs), results
+
+    def run_one(*inputs):
+        logs, results = step(0, *inputs)
+        return logs, tf.nest.map_structure(lambda value: value[None], results)
 
     if model.run_eagerly:
         return run_many
     many = tf.function(run_many, autograph=False, reduce_retracing=True)
     one = tf.function(run_one, autograph=False, reduce_retracing=True)
-    # n is a tensor: the rest of an epoch is a smaller n, and must not be another trace.
-    return lambda pools, n: one(pools) if n == 1 else many(pools, tf.constant(n))
+    # n is a tensor, so that a smaller n at the end of an epoch doesn't cause another trace.
+    return lambda n, *inputs: one(*inputs) if n == 1 else many(tf.constant(n), *inputs)
 
 
 def replicas(model: keras.Model) -> int:
-    """On how many replicas the model trains."""
+    """Return the number of replicas that a model trains on."""
     return model.distribute_strategy.num_replicas_in_sync
 
 
 def is_distributed(model: keras.Model) -> bool:
-    """Whether a strategy feeds the model, be it of one replica."""
+    """Return True if a `tf.distribute` strategy is in use, also with one replica."""
     return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
 
 
-def has_custom_loop(model: keras.Model, names: Sequence[str] = keras_internals.STEP_METHODS) -> bool:
-    """Whether the model's class, or the model itself, replaces Keras's training step or the making of it."""
+def overrides_methods(model: keras.Model, names: Sequence[str] = keras_internals.STEP_METHODS) -> bool:
+    """Return True if the class of a model, or the model itself, overrides one of Keras's methods.
+
+    Args:
+        model: a `keras.Model`.
+        names: the names of the methods. Default: those that define the training step and compile it.
+    """
     return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
 
@@ -70,10 +85,15 @@ def has_custom_loop(model: keras.Model, names: Sequence[str] = keras_internals.S
 
 @contextlib.contextmanager
 def recording(watched: Sequence[Any] = ()) -> Iterator[Callable]:
-    """Record what is computed while open; yields `gradient(loss, points)`, to be asked as often as wanted.
+    """Record computations inside this context for differentiation.
 
-    The points may be tensors that only come into being while it records. A point that the loss doesn't depend on has
-    the gradient None. Gradients are constants to whatever is recorded after them.
+    Args:
+        watched: tensors or variables to record besides trainable variables; integer tensors are skipped.
+
+    Yields:
+        `gradient(loss, targets) -> list`, which can be called several times. Targets are variables or tensors, also
+        those computed inside the context. A gradient is None if the loss doesn't depend on the target. Gradients count
+        as constants in later differentiations.
     """
     with tf.GradientTape(persistent=True) as tape:
         for tensor in watched:
@@ -81,29 +101,46 @@ def recording(watched: Sequence[Any] = ()) -> Iterator[Callable]:
             if tensor.dtype.is_floating:
                 tape.watch(tensor)
 
-        def gradient(loss, points):
+        def gradient(loss, targets):
             with tape.stop_recording():
-                return tape.gradient(loss, [p.value if isinstance(p, keras.Variable) else p for p in points])
+                return tape.gradient(loss, [t.value if isinstance(t, keras.Variable) else t for t in targets])
 
         yield gradient
 
 
 def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
-    """Record `forward() -> (loss, points, rest)` and return `(gradients of loss at points, loss, rest)`."""
+    """Run a function and compute gradients of its result.
+
+    Args:
+        forward: `forward() -> (loss, targets, rest)`.
+        watched: as for `recording`.
+
+    Returns:
+        `(gradients, loss, rest)`, the gradients of the loss with respect to the targets, None where it doesn't depend
+        on a target.
+    """
     with recording(watched) as gradient:
-        loss, points, rest = forward()
-        return gradient(loss, points), loss, rest
+        loss, targets, rest = forward()
+        return gradient(loss, targets), loss, rest
 
 
 def dense(gradient: Any) -> Any:
-    """A gradient as a plain tensor; those of embeddings come as rows."""
+    """Convert a gradient to a dense tensor; gradients of embeddings are `tf.IndexedSlices`."""
     return tf.convert_to_tensor(gradient)
 
 
-def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
-    """The norm of d(sample_loss)/d(weights) for every sample of the slice `samples`.
+def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:
+    """Compute the norm of d(sample_loss)/d(weights) for each sample.
 
-    All at once if `vectorised`; gradients of loops over time can't be vectorised, and go one by one.
+    Args:
+        sample_loss: function from a structure of tensors with one row to a scalar loss.
+        samples: structure of tensors with one row per sample.
+        weights: list of variables.
+        vectorised: bool, compute all samples at once. Must be False if the loss contains a loop over time, such as an
+            RNN, whose gradient can't be vectorised.
+
+    Returns:
+        float32 `(rows,)`.
     """
 
     def norm(sample):
@@ -122,43 +159,52 @@ def gradient_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], 
 # Tensors
 
 
-def host(variable: keras.Variable) -> np.ndarray:
+def to_host(variable: keras.Variable) -> np.ndarray:
     """Return a variable's value on the host; bfloat16, which NumPy can't save to files, as float32."""
     value = variable.value
     return (tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value).numpy()
 
 
 def searchsorted(ascending: Any, values: Any) -> Any:
-    """How many of the ascending numbers are at most each value, int32; Keras's own needed eager tensors up to 3.10."""
+    """Return for each value the number of ascending numbers that are at most as large, int32.
+
+    `keras.ops.searchsorted` needs eager tensors up to Keras 3.10.
+    """
     return tf.searchsorted(ascending, values, side="right")
 
 
-def map_slices(function: Callable, data: Any, size: int, slice_size: int) -> Any:
-    """Apply `function` to slices of `data` (`size` rows), one after another, and join what it returns.
+def map_chunks(function: Callable, data: Any, size: int, slice_size: int) -> Any:
+    """Apply a function to slices of data one after another, and concatenate its results.
 
-    One after another is the point: the memory that is held is a slice's.
+    Only one slice is in use at a time, which limits the memory.
+
+    Args:
+        function: from a structure of tensors to a structure of tensors with as many rows.
+        data: structure of tensors with `size` rows.
+        size: int, the static number of rows.
+        slice_size: int, the number of rows of a slice; the last slice may be smaller.
     """
     if slice_size >= size:
         return function(data)
     count, rest = divmod(size, slice_size)
 
-    def one(start, length):
+    def apply(start, length):
         return function(tf.nest.map_structure(lambda t: _static_rows(t, start, length), data))
 
-    stacked = _stacked(lambda i: one(i * slice_size, slice_size), count)
+    stacked = _stacked(lambda i: apply(i * slice_size, slice_size), count)
     joined = tf.nest.map_structure(lambda t: tf.reshape(t, (count * slice_size, *t.shape[2:])), stacked)
-    return concatenate([joined, one(count * slice_size, rest)]) if rest else joined
+    return concatenate([joined, apply(count * slice_size, rest)]) if rest else joined
 
 
 def _static_rows(tensor: Any, start: Any, length: int) -> Any:
-    """`length` rows from `start` on, with a static shape though `start` is a tensor."""
-    if not isinstance(tensor, tf.Tensor):  # sparse and ragged ones
+    """Return `length` rows from `start` on, with a static shape even if `start` is a tensor."""
+    if not isinstance(tensor, tf.Tensor):  # sparse or ragged
         return gather(tensor, start + tf.range(length))
     return tf.ensure_shape(tensor[start : start + length], (length, *tensor.shape[1:]))
 
 
 def _stacked(produce: Callable, n: Any) -> Any:
-    """`produce(0)`, ..., `produce(n - 1)`, one after another, stacked leaf by leaf."""
+    """Return the results of `produce(0)`, ..., `produce(n - 1)`, computed in this order, stacked leaf by leaf."""
     if tf.executing_eagerly():
         return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *[produce(i) for i in range(n)])
     stacks = tf.nest.map_structure(

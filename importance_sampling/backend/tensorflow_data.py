@@ -1,6 +1,6 @@
-"""TensorFlow's side of the rim, the data: rows of arrays and tensors, readings of streams.
+"""TensorFlow implementation of the backend protocol: rows of arrays and tensors, and readers of streams.
 
-Conversions are Keras's own (`keras_data`), so that candidates are what plain steps train on. Nothing is drawn here.
+Arrays are converted by Keras's own functions (`keras_data`), so that candidates equal the samples of uniform steps.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ import tensorflow as tf
 from importance_sampling.backend import keras_data, keras_internals
 
 
-def is_resident(value: Any) -> bool:
-    """Whether a value is an array in memory: NumPy's, a framework's (sparse and ragged too), pandas's or scipy's."""
+def is_in_memory(value: Any) -> bool:
+    """Return True for an array of NumPy, a framework (also sparse or ragged), pandas or scipy."""
     return keras_data.is_array_in_memory(value)
 
 
 def has_rows(value: Any) -> bool:
-    """Whether a value is an array, to Keras, whose rows can be gathered."""
+    """Return True if Keras accepts a value as an array and its rows can be gathered."""
     if not keras_data.is_array_for_fit(value) or not hasattr(value, "shape") or len(value.shape) == 0:
         return False
     if isinstance(value, np.ndarray) and value.dtype == object:
-        return all(isinstance(entry, str) for entry in value)  # the objects that Keras takes
+        return all(isinstance(entry, str) for entry in value)  # the only objects that Keras accepts
     return True
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether a value is a data set of the framework's own kind."""
+    """Return True for a `tf.data.Dataset`."""
     return isinstance(value, tf.data.Dataset)
 
 
 def is_loader(value: Any) -> bool:
-    """Whether a value is a loader of another framework that Keras takes."""
+    """Return True for a data loader of another framework that Keras accepts."""
     return keras_data.is_loader_for_fit(value)
 
 
-def cut(value: Any, start: int, stop: int) -> Any:
-    """The rows of an array from `start` up to `stop`, in Keras's dtype, as Keras cuts them."""
+def slice_rows(value: Any, start: int, stop: int) -> Any:
+    """Return the rows of an array from `start` up to `stop` as Keras slices it, floats in `keras.config.floatx()`."""
     return keras_data.slice_rows(value, start, stop)
 
 
-def resident(value: Any) -> Any:
-    """The array as the tensor that Keras's own pipeline would make of it, so that both can share one."""
+def to_tensor(value: Any) -> Any:
+    """Convert an array to the tensor that Keras's own pipeline uses, so that both share one tensor."""
     with tf.device("CPU:0"):
         value = keras_data.to_pipeline_array(value)
         if keras_data.is_sparse_rows(value):
@@ -53,85 +53,101 @@ def resident(value: Any) -> Any:
         return value if keras_data.is_tensorflow_tensor(value) else tf.convert_to_tensor(value)
 
 
-def column(tensor: Any) -> Any:
-    """A tensor as a column that rows are gathered from again and again."""
+def as_gatherable(tensor: Any) -> Any:
+    """Convert a sparse tensor to a form from which `gather` takes rows quickly; return other tensors unchanged."""
     return keras_data.to_sparse_rows(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
 
 
-def kind(column: Any) -> str:
-    """What compiled steps depend on in a column: kind, dtype and shape of a row."""
-    column = column.sparse if keras_data.is_sparse_rows(column) else column
-    return f"{type(column).__name__} {column.dtype} {tuple(column.shape[1:])}"
+def row_spec(tensor: Any) -> str:
+    """Return the type, dtype and row shape of a tensor as text; compiled steps depend on them."""
+    tensor = tensor.sparse if keras_data.is_sparse_rows(tensor) else tensor
+    return f"{type(tensor).__name__} {tensor.dtype} {tuple(tensor.shape[1:])}"
 
 
 def as_bytes(tensor: Any) -> bytes:
-    """All that a tensor holds, of whatever kind it is."""
+    """Serialise the values of a dense, sparse or ragged tensor."""
     return b"".join(tf.io.serialize_tensor(part).numpy() for part in tf.nest.flatten(tensor, expand_composites=True))
 
 
 def gather(tensor: Any, positions: Any) -> Any:
-    """Rows of a tensor, or of a column."""
+    """Return rows of a tensor.
+
+    Args:
+        tensor: dense, sparse or ragged, or a result of `as_gatherable`.
+        positions: int `(n,)`, the positions of the rows.
+
+    Returns:
+        A tensor of the same type with n rows.
+    """
     positions = tf.convert_to_tensor(positions)
     if isinstance(tensor, tf.SparseTensor):
         tensor = keras_data.to_sparse_rows(tensor)
     if keras_data.is_sparse_rows(tensor):
         return keras_data.gather_sparse_rows(tensor, positions)
     gathered = tf.gather(tensor, positions)
-    if isinstance(gathered, tf.RaggedTensor):  # it forgets how many rows it has, where that is static
+    if isinstance(gathered, tf.RaggedTensor):  # `tf.gather` loses the static number of rows
         splits = tf.ensure_shape(gathered.row_splits, [None if n is None else n + 1 for n in positions.shape])
         gathered = tf.RaggedTensor.from_row_splits(gathered.values, splits, validate=False)
     return gathered
 
 
 def with_rows(tensor: Any, rows: int) -> Any:
-    """Give a tensor that lost its static number of rows that number, checked when it runs; others stay as they are."""
+    """Set the static number of rows of a tensor if it is unknown; the number is checked at run time.
+
+    Args:
+        tensor: any value; values that aren't dense tensors, or whose number of rows is static, are returned unchanged.
+        rows: int.
+
+    Returns:
+        The tensor, with the mask and logits that Keras attached to it.
+    """
     if not isinstance(tensor, tf.Tensor) or tensor.shape.rank in (None, 0) or tensor.shape[0] is not None:
         return tensor
-    known = tf.ensure_shape(tensor, (rows, *tensor.shape[1:]))
+    static = tf.ensure_shape(tensor, (rows, *tensor.shape[1:]))
     mask, logits = keras_internals.get_mask(tensor), keras_internals.get_logits(tensor)
     if mask is not None:
-        keras_internals.set_mask(known, with_rows(mask, rows))
+        keras_internals.set_mask(static, with_rows(mask, rows))
     if logits is not None:
-        keras_internals.set_logits(known, with_rows(logits, rows))
-    return known
+        keras_internals.set_logits(static, with_rows(logits, rows))
+    return static
 
 
 def concatenate(parts: Any) -> Any:
-    """Join structures of tensors along the first axis."""
+    """Concatenate a list of structures of tensors along the first axis."""
     return tf.nest.map_structure(_join, *parts)
 
 
 def _join(*tensors: Any) -> Any:
     if isinstance(tensors[0], tf.SparseTensor):
-        return tf.sparse.concat(0, list(tensors))  # of a tuple it makes a generator, and then wants its length
+        return tf.sparse.concat(0, list(tensors))  # TensorFlow fails on a tuple: it needs the length
     return tf.concat(tensors, axis=0)
 
 
-def rows(tensor: Any, start: int, stop: int) -> Any:
-    """The rows of a tensor from `start` up to `stop`."""
+def slice_tensor(tensor: Any, start: int, stop: int) -> Any:
+    """Return the rows of a dense, sparse or ragged tensor from `start` up to `stop`."""
     return gather(tensor, tf.range(start, stop)) if isinstance(tensor, tf.SparseTensor) else tensor[start:stop]
 
 
 def without_optionals(batch: Any) -> Any:
-    """A batch with None where Keras's pipelines put what stands for it."""
+    """Replace the `tf.experimental.Optional` values by which Keras's pipelines represent None with None."""
     return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
 
 
 def is_infinite(dataset: tf.data.Dataset) -> bool:
-    """Whether a dataset is known to have no end."""
+    """Return True if a dataset is known to be infinite."""
     return int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY
 
 
-class Reading:
-    """A reading of data by Keras's own adapter for them, pass after pass.
+class BatchReader:
+    """Read batches through Keras's own data adapter, epoch after epoch.
 
     Args:
-        x: what `fit` takes as x: a dataset, a `PyDataset`, a loader.
-        class_weight: what `fit` takes as that.
+        x: a dataset, a `PyDataset` or a data loader, as for `keras.Model.fit`.
+        class_weight: as for `keras.Model.fit`.
     """
 
     def __init__(self, x: Any, class_weight: dict | None):
-        if getattr(x, "persistent_workers", False):  # a loader of torch's that has one iterator at a time
+        if getattr(x, "persistent_workers", False):  # a PyTorch loader that shares one iterator between its users
             x = copy.copy(x)
             x._iterator = None
         self._adapter = keras_data.data_adapter(x, class_weight=class_weight)
@@ -142,24 +158,31 @@ class Reading:
         return next(self._iterator)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading and release the iterator."""
         self._iterator = None
         self._adapter.on_epoch_end()
 
 
-def reading_of(iterator: Any) -> Callable | None:
-    """Return `again(seed)`, which makes a second reading of the data that Keras's iterator reads; None if it can't."""
-    dataset = getattr(iterator, "_dataset", None)  # TensorFlow's reference that keeps the data set alive
-    if not isinstance(dataset, tf.data.Dataset):
-        return None
-    return lambda seed: DatasetReading(dataset)
-
-
-class DatasetReading:
-    """A reading of a data set, pass after pass.
+def batch_reader_factory(iterator: Any) -> Callable | None:
+    """Return a function that creates another reader of the data that an iterator reads.
 
     Args:
-        dataset: what Keras's adapter made of the user's data.
+        iterator: Keras's iterator over a `tf.data.Dataset`.
+
+    Returns:
+        `create(seed) -> DatasetReader`, which ignores the seed; None if the iterator has no dataset.
+    """
+    dataset = getattr(iterator, "_dataset", None)  # TensorFlow's reference to the dataset
+    if not isinstance(dataset, tf.data.Dataset):
+        return None
+    return lambda seed: DatasetReader(dataset)
+
+
+class DatasetReader:
+    """Read batches of a dataset, epoch after epoch.
+
+    Args:
+        dataset: the dataset that Keras's data adapter created from the user's data.
     """
 
     def __init__(self, dataset: tf.data.Dataset):
@@ -169,5 +192,5 @@ class DatasetReading:
         return next(self._iterator)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading and release the iterator."""
         self._iterator = None

@@ -1,7 +1,7 @@
-"""TensorFlow's side of the rim, what feeds steps: pools, passes in Keras's order, batches that were read already.
+"""TensorFlow implementation of the backend protocol: `tf.data` pipelines that pass batches and pools to the steps.
 
-The order of a plain pass is drawn by Keras's own adapter (`keras.src.trainers.data_adapters.array_data_adapter`); that
-of the pools is drawn here, and nothing else is.
+The order of uniform batches is drawn by Keras's own adapter, `keras.src.trainers.data_adapters.array_data_adapter`. The
+order of pools is drawn from a separate, stateless random stream.
 """
 
 from __future__ import annotations
@@ -21,64 +21,76 @@ PREFETCHED_POOLS = 2
 _iterate = tf.data.Dataset.__iter__
 
 
-def passes(source: Any, batch_size: int, shuffle: bool | str, note: Callable | None) -> Any:
-    """Passes over `source` as Keras makes them of arrays: its batches, in its order, for a `fit` to be handed as x.
+def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_order: Callable | None) -> Any:
+    """Return a dataset of the batches of an epoch, in the order in which Keras's `fit` draws them from arrays.
 
     Args:
-        source: has `num_rows`, `columns`, `is_resident`, and `batch`, which puts rows of the columns in place.
+        source: an `ArraySource`, whose `num_rows`, `columns`, `is_in_memory` and `batch` are used.
         batch_size: int.
         shuffle: as for `keras.Model.fit`.
-        note: None, or called with the order of every pass ahead of its first batch, int64 `(rows,)`.
+        record_order: called as `record_order(order)` with the row indices of each epoch, int64 `(rows,)`, before its
+            first batch; returns them. None records nothing.
     """
-    rows, whole = source.num_rows, source.num_rows // batch_size
-    by_batch = shuffle == "batch"  # Keras shuffles within the batches then; what it hands out are those, joined here
-    numbers = keras_data.data_adapter(
-        np.arange(rows, dtype="int64"), batch_size=batch_size if by_batch else rows, shuffle=shuffle
+    num_rows, full_batches = source.num_rows, source.num_rows // batch_size
+    by_batch = shuffle == "batch"  # Keras then shuffles within batches, which are joined here to the order of an epoch
+    index_adapter = keras_data.data_adapter(
+        np.arange(num_rows, dtype="int64"), batch_size=batch_size if by_batch else num_rows, shuffle=shuffle
     )
-    orders = numbers.get_tf_dataset()
+    orders = index_adapter.get_tf_dataset()
     if by_batch:
-        orders = orders.padded_batch(whole + 1, batch_size, np.int64(-1)).map(lambda x: x[x >= 0])
+        orders = orders.padded_batch(full_batches + 1, batch_size, np.int64(-1)).map(lambda x: x[x >= 0])
 
     def batches(order: Any) -> Any:
-        if note is not None:
-            order = tf.numpy_function(note, [order], tf.int64)
-        order = tf.ensure_shape(order, (rows,))
-        cut = tf.data.Dataset.from_tensor_slices(tf.reshape(order[: whole * batch_size], (whole, batch_size)))
-        rest = order[whole * batch_size :]
-        return cut.concatenate(tf.data.Dataset.from_tensors(rest)) if rows % batch_size else cut
+        if record_order is not None:
+            order = tf.numpy_function(record_order, [order], tf.int64)
+        order = tf.ensure_shape(order, (num_rows,))
+        num_full = full_batches * batch_size
+        full = tf.data.Dataset.from_tensor_slices(tf.reshape(order[:num_full], (full_batches, batch_size)))
+        rest = order[num_full:]
+        return full.concatenate(tf.data.Dataset.from_tensors(rest)) if num_rows % batch_size else full
 
-    stream = orders.flat_map(batches).apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size)))
-    at_once = tf.data.AUTOTUNE if source.is_resident else None
-    stream = _read(stream, source, lambda _, rows: source.batch(rows), at_once)
-    # Stores aren't read ahead of the step: a thread that reads by Python when the interpreter ends never ends itself.
-    return stream.prefetch(tf.data.AUTOTUNE) if source.is_resident else stream
+    stream = orders.flat_map(batches).apply(tf.data.experimental.assert_cardinality(-(-num_rows // batch_size)))
+    parallel_calls = tf.data.AUTOTUNE if source.is_in_memory else None
+    stream = _read(stream, source, lambda _, rows: source.batch(rows), parallel_calls)
+    # Lazily read arrays aren't prefetched: a thread that runs Python code doesn't end when the interpreter exits.
+    return stream.prefetch(tf.data.AUTOTUNE) if source.is_in_memory else stream
 
 
-def pools(source: Any, pool_size: int, seed: int, start: int) -> Any:
-    """An endless iterator of `(indices, *columns)`: pool after pool, cut from shuffled passes over `source`.
+def pool_iterator(source: Any, pool_size: int, seed: int, start: int) -> Any:
+    """Return an infinite iterator over pools of uniformly drawn rows, as `(indices, *tensors)`.
 
-    Every pass is a permutation that depends on (seed, number of the pass) alone, so that the stream can be taken up
-    anywhere (`start` pools in) and no global generator is touched. Rows that don't fill a pool wait for another pass.
+    Pools are consecutive parts of a permutation of the rows. Each permutation depends only on the seed and its number,
+    so that the sequence can be continued at any pool and no global generator is used. Rows at the end of a permutation
+    that don't fill a pool are skipped.
+
+    Args:
+        source: an `ArraySource`, whose `num_rows` and `columns` are used.
+        pool_size: int, the number of rows of a pool, at most `source.num_rows`.
+        seed: int.
+        start: int >= 0, the number of pools to skip.
     """
-    rows = source.num_rows
-    pools_per_pass = rows // pool_size
+    num_rows = source.num_rows
+    pools_per_epoch = num_rows // pool_size
 
     def permutation(number):
         key = tf.stack([tf.constant(seed, tf.int64), number])
-        order = tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
-        return tf.reshape(order[: pools_per_pass * pool_size], (pools_per_pass, pool_size))
+        order = tf.random.experimental.stateless_shuffle(tf.range(num_rows, dtype=tf.int64), seed=key)
+        return tf.reshape(order[: pools_per_epoch * pool_size], (pools_per_epoch, pool_size))
 
-    stream = tf.data.Dataset.range(start // pools_per_pass, np.iinfo(np.int64).max).map(permutation).prefetch(1)
-    stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_pass)
+    stream = tf.data.Dataset.range(start // pools_per_epoch, np.iinfo(np.int64).max).map(permutation).prefetch(1)
+    stream = stream.flat_map(tf.data.Dataset.from_tensor_slices).skip(start % pools_per_epoch)
     stream = _read(stream, source, lambda indices, rows: (indices, *rows), 1).prefetch(PREFETCHED_POOLS)
     return iter(stream.with_options(_unoptimised()))
 
 
-def feed(queue: deque, pack: Callable, static: bool = False) -> Any:
-    """An iterator over what is put into `queue` as tuples of tensors, one now, until it is found empty.
+def queue_iterator(queue: deque, pack: Callable, static: bool = False) -> Any:
+    """Return an iterator over the entries of a queue, which ends when the queue is empty.
 
-    `pack` puts such a tuple in place. To whoever traces a step on it the number of rows is unknown, as with an iterator
-    of Keras's own pipeline, unless `static`.
+    Args:
+        queue: of tuples of tensors, with at least one entry; entries may be added later.
+        pack: function from a tuple of tensors to the structure that the iterator yields.
+        static: bool, default False. True gives tensors the static number of rows of the first entry; False leaves the
+            number of rows dynamic, as in iterators of Keras's own pipeline.
     """
 
     def produce():
@@ -90,12 +102,13 @@ def feed(queue: deque, pack: Callable, static: bool = False) -> Any:
     return iter(dataset.with_options(_unoptimised()))
 
 
-def is_of_pipeline(error: Exception) -> bool:
-    """Whether an error is a pipeline's, which says that it is at its end, or takes the place of one raised in it."""
+def is_pipeline_error(error: Exception) -> bool:
+    """Return True for an error of a pipeline: its end, or an error that replaces one raised inside it."""
     return isinstance(error, (StopIteration, tf.errors.OpError))
 
 
 def _spec(leaf: Any, static: bool) -> Any:
+    """Return the type specification of a tensor, with a static or dynamic number of rows."""
     shape = (leaf.shape[0] if static else None, *leaf.shape[1:])
     if isinstance(leaf, tf.RaggedTensor):
         return tf.RaggedTensorSpec(shape, leaf.dtype, leaf.ragged_rank, leaf.row_splits.dtype)
@@ -103,63 +116,74 @@ def _spec(leaf: Any, static: bool) -> Any:
 
 
 @contextlib.contextmanager
-def untuned() -> Iterator[None]:
-    """Iterators that are made in here, Keras's own among them, do without TensorFlow's tuning of their pipelines.
+def without_autotune() -> Iterator[None]:
+    """Create `tf.data` iterators inside this context, also Keras's own, without autotuning.
 
-    For each of them a thread sleeps between looks, for up to a minute once it has run for long, and now and then it
-    isn't woken when the iterator goes: whoever lets go of it waits, at the end of an epoch. Where several fits take
-    turns their iterators run for long. What Keras feeds a model with is no slower without. A pipeline whose options
-    ask for tuning has it.
+    Autotuning starts a thread per iterator that sleeps for up to a minute. Sometimes it isn't woken when the iterator
+    is deleted, and the deletion at the end of an epoch waits for it. Iterators that run for a long time are affected
+    most, as in several alternating calls of `fit`. Keras's pipelines are not slower without autotuning. Datasets whose
+    options set `autotune.enabled` are not changed.
     """
     iterate = tf.data.Dataset.__iter__
-    first = iterate is _iterate  # those that come while one is there add nothing, and take nothing away
+    is_outermost = iterate is _iterate  # nested contexts have no effect
 
-    def without(dataset: tf.data.Dataset) -> Any:
+    def iterate_untuned(dataset: tf.data.Dataset) -> Any:
         if dataset.options().autotune.enabled is None:
             dataset = dataset.with_options(_without_tuning())
         return iterate(dataset)
 
-    if first:
-        tf.data.Dataset.__iter__ = without
+    if is_outermost:
+        tf.data.Dataset.__iter__ = iterate_untuned
     try:
         yield
     finally:
-        if first:
+        if is_outermost:
             tf.data.Dataset.__iter__ = iterate
 
 
 def _without_tuning() -> tf.data.Options:
+    """Return options that turn autotuning off."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
 
 
 def _unoptimised() -> tf.data.Options:
-    """Options that leave a pipeline as it was written: rewriting and tuning it costs more than it saves."""
+    """Return options that turn off graph optimisation and autotuning, which take longer than they save here."""
     options = _without_tuning()
     options.experimental_optimization.apply_default_optimizations = False
     return options
 
 
-def _read(stream: tf.data.Dataset, source: Any, put: Callable, at_once: int | None) -> tf.data.Dataset:
-    """The rows of a source by a stream of indices, each as `put(indices, rows)`; of stores they are read on the host.
+def _read(stream: tf.data.Dataset, source: Any, pack: Callable, parallel_calls: int | None) -> tf.data.Dataset:
+    """Read the rows of a source for each element of a dataset of row indices.
 
-    Tensors come along with the indices: what a function of a pipeline captures lives until Python's collector comes by.
+    In-memory tensors are elements of the dataset: tensors that a pipeline function captures are only freed by Python's
+    garbage collector. Lazily read arrays are read on the host.
+
+    Args:
+        stream: dataset of row indices, int64 `(n,)`.
+        source: an `ArraySource`.
+        pack: called as `pack(indices, rows)` with the rows of each column, returns the element of the result.
+        parallel_calls: as `num_parallel_calls` of `tf.data.Dataset.map`.
     """
-    stores = [column if hasattr(column, "read") else None for column in source.columns]
-    tensors = tuple(column for column in source.columns if not hasattr(column, "read"))
+    lazy_arrays = [array if hasattr(array, "read") else None for array in source.columns]
+    tensors = tuple(array for array in source.columns if not hasattr(array, "read"))
 
     def read(indices: Any, tensors: tuple = ()) -> Any:
         remaining = iter(tensors)
-        rows = [gather(next(remaining), indices) if store is None else _stored(store, indices) for store in stores]
-        return put(indices, rows)
+        rows = [
+            gather(next(remaining), indices) if array is None else _read_lazily(array, indices) for array in lazy_arrays
+        ]
+        return pack(indices, rows)
 
     if tensors:
         stream = tf.data.Dataset.zip((stream, tf.data.Dataset.from_tensors(tensors).repeat()))
-    return stream.map(read, num_parallel_calls=at_once)
+    return stream.map(read, num_parallel_calls=parallel_calls)
 
 
-def _stored(store: Any, indices: Any) -> Any:
-    rows = tf.numpy_function(store.read, [indices], store.dtype)
-    rows.set_shape((indices.shape[0], *store.shape[1:]))
+def _read_lazily(array: Any, indices: Any) -> Any:
+    """Return rows of a `LazyArray` as a tensor, read on the host when the pipeline runs."""
+    rows = tf.numpy_function(array.read, [indices], array.dtype)
+    rows.set_shape((indices.shape[0], *array.shape[1:]))
     return rows

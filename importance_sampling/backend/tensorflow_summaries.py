@@ -1,4 +1,4 @@
-"""TensorFlow's side of the rim, summaries: event files that TensorBoard reads. It decides nothing else."""
+"""TensorFlow implementation of the backend protocol: event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tensorflow as tf
 
 
 class SummaryWriter:
-    """Writes an event file into a folder.
+    """Write an event file for TensorBoard into a folder.
 
     Args:
-        folder: made if it isn't there.
+        folder: path of the folder; it is created if it doesn't exist.
 
     Raises:
         ImportError: TensorBoard isn't installed.
@@ -24,17 +24,17 @@ class SummaryWriter:
         self._writer = tf.summary.create_file_writer(str(folder))
 
     def scalar(self, name: str, value: float, step: int, description: str) -> None:
-        """Write a number; `description` is Markdown."""
+        """Write a number at a step; `description` is Markdown."""
         with self._writer.as_default():
             tf.summary.scalar(name, value, step=step, description=description)
 
     def histogram(self, name: str, values: Any, step: int, description: str) -> None:
-        """Write the histogram of an array."""
+        """Write the histogram of an array at a step; `description` is Markdown."""
         with self._writer.as_default():
             tf.summary.histogram(name, values, step=step, description=description)
 
     def flush(self) -> None:
-        """Have it all in the file."""
+        """Write all pending values to the file."""
         self._writer.flush()
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def connected(
         callbacks: as returned by `sampling_callbacks`.
         source: the source of the training data, or None.
         reason: the reason why importance sampling is impossible, or None.
-        reporter: a `Reporter`.
+        reporter: a `LogCallback`.
         warn: called with the warning if a callback can't record anything.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 
 from importance_sampling.comparison.data import Data
-from importance_sampling.conditions.cost import PLAIN_STEP
+from importance_sampling.conditions.cost import UNIFORM_STEP
 
 UNITS = ("seconds", "cost", "steps")  # of a budget
 WARM_UP = 3  # the first steps aren't timed, because they are slower
@@ -190,7 +190,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def _importance_steps(trainer: Any) -> int:
-    return getattr(trainer, "open_steps", 0)
+    return getattr(trainer, "importance_steps", 0)
 
 
 def forward_equivalents(trainer: Any, steps: int) -> float:
@@ -201,4 +201,4 @@ def forward_equivalents(trainer: Any, steps: int) -> float:
             step.
         steps: int, the number of steps so far; used for objects without the attribute.
     """
-    return float(getattr(trainer, "forward_equivalents", PLAIN_STEP * steps))
+    return float(getattr(trainer, "forward_equivalents", UNIFORM_STEP * steps))

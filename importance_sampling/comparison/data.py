@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from importance_sampling import backend
+from importance_sampling.data.lazy_arrays import is_lazy
 from importance_sampling.datasets import BaseDataset
-from importance_sampling.fronts import arrays_of
-from importance_sampling.sources.stores import is_store
+from importance_sampling.fit.legacy import lazy_arrays
 
 MAX_BYTES = 2**30  # of x; larger training sets aren't loaded into memory
 TEST_ROWS = 20000
@@ -36,7 +36,7 @@ class Data(NamedTuple):
             >>> Data.of(CanevetICML2016(N=64)).x_train.shape
             (2745, 2)
         """
-        train = arrays_of(dataset.train_data)
+        train = lazy_arrays(dataset.train_data)
         if np.prod(train[0].shape) * train[0].dtype.itemsize <= MAX_BYTES:
             train = dataset.train_data[:]
         return cls(*train, *dataset.test_data[:TEST_ROWS])
@@ -54,11 +54,11 @@ class Data(NamedTuple):
     @property
     def in_memory(self) -> bool:
         """True if the training samples are in memory."""
-        return not is_store(self.x_train)
+        return not is_lazy(self.x_train)
 
     def as_tensors(self) -> Data:
         """Return the data as tensors, which several models can share. Lazily read arrays are unchanged."""
-        return Data(*(part if is_store(part) else backend.resident(part) for part in self))
+        return Data(*(part if is_lazy(part) else backend.to_tensor(part) for part in self))
 
     def resident(self) -> Data:
         """Deprecated: use `as_tensors`."""

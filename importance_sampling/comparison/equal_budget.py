@@ -95,7 +95,7 @@ def train(
         for clock in clocks:
             clock.interrupted = True
 
-    with backend.untuned():
+    with backend.without_autotune():
         functions = [lambda index=index: train_one(index) for index in range(len(trainers))]
         run_round_robin(scheduler, functions, interrupt)
     return clocks

@@ -1,30 +1,44 @@
-"""Conditions: decide whether importance sampling is used.
+"""Conditions: decide whether training uses importance sampling.
 
-Decisions depend on scores only, so that the same seed gives the same weights on every machine. The exception is
-`MeasuredCost`, which depends on the time of steps.
+Decisions depend on scores, the learning rate and the number of steps, so the same seed gives the same weights in every
+run. The exception is `MeasuredCost`, which depends on the duration of steps.
 """
 
-from importance_sampling.conditions.base import Condition, ScoreCondition, Terms
-from importance_sampling.conditions.cost import Cost, MeasuredCost
-from importance_sampling.conditions.gates import GrowthCondition, VarianceReductionCondition, gate
-from importance_sampling.conditions.signals import Signals, growth, measured_growth, moving_average, tau
-from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
+from typing import Any
 
+from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition
+from importance_sampling.conditions.cost import Cost, MeasuredCost
+from importance_sampling.conditions.gates import GainCondition, VarianceReductionCondition, gate
+from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
+from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
+from importance_sampling.utils.deprecation import renamed
+
+RENAMED = {
+    "GrowthCondition": GainCondition,
+    "Terms": GateContext,
+    "growth": variance_gain,
+    "measured_growth": measured_variance_gain,
+}
 __all__ = [
     "Condition",
     "Cost",
     "ExpCondition",
-    "GrowthCondition",
+    "GainCondition",
+    "GateContext",
     "MeasuredCost",
     "ScoreCondition",
     "Signals",
-    "Terms",
     "TotalVariationCondition",
     "VarianceReductionCondition",
     "WarmupCondition",
     "gate",
-    "growth",
-    "measured_growth",
+    "measured_variance_gain",
     "moving_average",
     "tau",
+    "variance_gain",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return an object by its former name, with a `DeprecationWarning`."""
+    return renamed(__name__, name, RENAMED)

@@ -10,38 +10,50 @@ from importance_sampling.conditions.signals import Signals, moving_average
 from importance_sampling.utils.validation import is_real
 
 
-class Terms(NamedTuple):
-    """The context of a gate's decision."""
+class GateContext(NamedTuple):
+    """The context of a gate's decision.
 
-    cost: float = 1.0  # of an importance step; a uniform step is 1
-    growth: float = 1.0  # minimum growth for the gate to open
-    passes: float = 0.0  # minimum number of epochs before the gate opens
-    rate: float = 1.0  # learning rate divided by the largest learning rate so far
-    passed: float = float("inf")  # epochs so far
-    left: float = float("inf")  # epochs left in `fit`
-    ahead: bool = False  # True if the additional cost of an epoch is due at its start
-    known: bool = True  # False if the cost is to be measured and has not been measured yet
-    measured: bool = False  # True if the cost was measured
+    Attributes:
+        cost: float, default 1; the cost of an importance step (uniform step = 1).
+        required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
+        required_epochs: float, default 0; the minimum number of epochs before the gate opens.
+        relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
+        epochs_done: float, default infinity; the number of epochs on the data set so far.
+        epochs_left: float, default infinity; the number of epochs left in `fit`.
+        is_paid_in_advance: bool, default False; True if the additional cost of an epoch is due at its start.
+        cost_is_known: bool, default True; False if the cost is to be measured and has not been measured yet.
+        cost_is_measured: bool, default False; True if the cost was measured.
+    """
+
+    cost: float = 1.0
+    required_gain: float = 1.0
+    required_epochs: float = 0.0
+    relative_learning_rate: float = 1.0
+    epochs_done: float = float("inf")
+    epochs_left: float = float("inf")
+    is_paid_in_advance: bool = False
+    cost_is_known: bool = True
+    cost_is_measured: bool = False
 
     @property
     def opening_cost(self) -> float:
-        """The cost of a step if the gate opens now: costs due at the start are shared by the steps left in `fit`."""
-        if not self.ahead or self.left >= 1.0:
+        """The cost of a step if the gate opens now; a cost due at an epoch's start is divided by the steps left."""
+        if not self.is_paid_in_advance or self.epochs_left >= 1.0:
             return self.cost
-        return 1.0 + (self.cost - 1.0) / self.left if self.left > 0 else float("inf")
+        return 1.0 + (self.cost - 1.0) / self.epochs_left if self.epochs_left > 0 else float("inf")
 
 
 class Condition:
-    """The base class of conditions. Importance sampling is used while a condition is satisfied.
+    """The base class of conditions. Training uses importance sampling while a condition is satisfied.
 
-    A trainer's gate is a condition that decides from averaged signals, in `observe`. Other conditions decide from
-    scores, in `update`.
+    A trainer's gate is a condition that decides by averaged signals, in `observe`. Other conditions decide by scores,
+    in `update`. A subclass for a gate implements `_decide` and `explain`.
 
     Attributes:
-        satisfied: bool.
-        previously_satisfied: bool, the value of `satisfied` before the last update.
-        probes: bool, True if a trainer must score batches for the condition while it is not satisfied.
-        terms: the `Terms` of the last decision.
+        satisfied: bool, the last decision; False before the first one.
+        previously_satisfied: bool, the decision before the last one.
+        probes: bool, default True; True if a trainer must score batches for the condition while it is not satisfied.
+        context: `GateContext` of the last decision.
     """
 
     probes = True
@@ -50,27 +62,31 @@ class Condition:
     def __init__(self) -> None:
         self.satisfied = False
         self.previously_satisfied = False
-        self.terms = Terms()
+        self.context = GateContext()
 
-    def observe(self, signals: Signals, terms: Terms | None = None) -> bool:
-        """Decide from signals and return `satisfied`.
+    def observe(self, signals: Signals, context: GateContext | None = None) -> bool:
+        """Decide by averaged signals.
 
         Args:
-            signals: `Signals`, averaged.
-            terms: `Terms`, or None to use those of the last decision.
+            signals: `Signals`, moving averages.
+            context: `GateContext`, or None (default) to use the context of the last decision.
 
         Returns:
-            bool.
+            bool, `satisfied`.
         """
-        self.terms = terms or self.terms
-        return self._settle(self._decide(signals))
+        self.context = context or self.context
+        return self._set_satisfied(self._decide(signals))
 
     def explain(self, signals: Signals) -> str:
-        """Return the values that the decision depends on as a text, for a trainer's summary."""
+        """Return the values that the decision depends on as text, for a trainer's summary.
+
+        Args:
+            signals: `Signals`, moving averages.
+        """
         raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all data that the next decision depends on."""
+        """Return all values that the next decision depends on, as NumPy arrays by name."""
         return {name: np.asarray(getattr(self, name)) for name in self._saved}
 
     def restore(self, state: dict[str, np.ndarray] | bool) -> None:
@@ -85,18 +101,19 @@ class Condition:
             setattr(self, name, state[name].item())
 
     def _decide(self, signals: Signals) -> bool:
+        """Return True if importance sampling is worth its cost."""
         raise NotImplementedError
 
-    def _settle(self, satisfied: bool) -> bool:
+    def _set_satisfied(self, satisfied: bool) -> bool:
         self.previously_satisfied, self.satisfied = self.satisfied, bool(satisfied)
         return self.satisfied
 
 
 class ScoreCondition(Condition):
-    """Satisfied while the moving average of a statistic of the scores exceeds a threshold.
+    """The base class of conditions that are satisfied while the average of a statistic exceeds a threshold.
 
-    The average starts at the first value. Unusable scores (with a NaN, an infinite or a negative number among them, or
-    zeros only) don't change it.
+    The exponential moving average starts at the first value. Scores that contain NaN, infinite or negative values, or
+    only zeros, don't change it.
 
     Attributes:
         average: float, NaN before the first value.
@@ -123,10 +140,10 @@ class ScoreCondition(Condition):
         self.average = float("nan")
 
     def update(self, scores: Any, steps: int = 1) -> bool:
-        """Update the moving average with scores, and decide.
+        """Update the moving average, and decide.
 
         Args:
-            scores: float `(n,)`, of a uniform sample of the data.
+            scores: float `(n,)`, >= 0, of a uniform sample of the data.
             steps: int >= 1, default 1, the number of steps since the last update.
 
         Returns:
@@ -134,10 +151,11 @@ class ScoreCondition(Condition):
         """
         value = self._statistic(np.asarray(scores, "float64"))
         self.average = float(moving_average(self.average, float(value), self.momentum, steps))
-        return self._settle(self._exceeds(self.average))
+        return self._set_satisfied(self._exceeds(self.average))
 
     def _exceeds(self, value: float) -> bool:
         return value > self.threshold
 
     def _statistic(self, scores: np.ndarray) -> float:
+        """Return the statistic of float64 scores `(n,)`; NaN if they can't be used."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
-"""Estimate the variance reduction of importance sampling from scores: tau, growth, and their moving averages.
+"""Estimate the variance reduction by importance sampling from scores: tau, variance gain, and moving averages.
 
 Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), equations 23 to 26,
-for tau. The growth of the effective batch size under systematic and multinomial resampling follows from the second
-moments of their counts.
+for tau. The variance gain under systematic and multinomial resampling follows from the second moments of the number of
+draws.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from importance_sampling.probabilities import clean_scores
+from importance_sampling.core.probabilities import clean_scores
 from importance_sampling.utils.numerics import array_namespace, as_floats
 
 if TYPE_CHECKING:
@@ -20,20 +20,29 @@ if TYPE_CHECKING:
 
 
 class Signals(NamedTuple):
-    """Statistics of scores. Every field is a float, NaN if it was not measured."""
+    """Statistics of scores that a gate decides by. Every field is a float scalar, NaN if it was not measured.
 
-    tau: Any  # >= 1, inequality of the scores
-    growth: Any  # growth of the effective batch size by the predicted scores; a list, one per pool size, if several
-    discount: Any  # growth by the scores that the training step measured, divided by `growth`; only while open
-    score: Any  # mean score
+    Attributes:
+        tau: float >= 1, the inequality of the scores.
+        gain: float, the variance gain by the predicted scores; a list of floats, one per pool size, if there are
+            several sizes.
+        discount: float, the variance gain by the scores that the training step measured, divided by `gain`; measured
+            only while the gate is open.
+        score: float >= 0, the mean score.
+    """
+
+    tau: Any
+    gain: Any
+    discount: Any
+    score: Any
 
     @property
-    def trusted_growth(self) -> float:
-        """The smaller growth of the predicted and the measured scores.
+    def trusted_gain(self) -> float:
+        """The variance gain by the predicted or by the measured scores, whichever is smaller.
 
-        The discount stays in use after the gate has closed; otherwise the gate would open and close repeatedly.
+        The last discount remains in use after the gate has closed, so that the gate doesn't open and close repeatedly.
         """
-        return float(self.growth) * float(np.fmin(self.discount, 1.0))
+        return float(self.gain) * float(np.fmin(self.discount, 1.0))
 
 
 def tau(scores: Any) -> Any:
@@ -55,10 +64,10 @@ def tau(scores: Any) -> Any:
     return xp.sqrt(xp.mean(xp.square(scores))) / xp.mean(scores)
 
 
-def growth(scores: Any, presample: float, alpha: float, resampling: Resampling) -> Any:
-    """Compute the growth of the effective batch size by drawing from a pool of `presample` batches.
+def variance_gain(scores: Any, presample: float, alpha: float, resampling: Resampling) -> Any:
+    """Compute the variance gain of drawing from a pool of `presample` batches.
 
-    growth = presample mean(s^2) / mean(v(q) s^2), where q = ((1 - alpha) s / mean(s) + alpha) / presample is the
+    variance gain = presample mean(s^2) / mean(v(q) s^2), where q = ((1 - alpha) s / mean(s) + alpha) / presample is the
     expected number of times that a candidate is drawn, and v(q) = E[count^2] / q^2 depends on the resampling scheme.
 
     Args:
@@ -77,11 +86,11 @@ def growth(scores: Any, presample: float, alpha: float, resampling: Resampling) 
     return presample * xp.mean(square) / xp.mean(resampling.second_moment(q) * square)
 
 
-def measured_growth(weights: Any, norms: Any, presample: float, resampling: Resampling) -> Any:
-    """Compute the growth from the gradient norms m that the training step measured on the drawn batch.
+def measured_variance_gain(weights: Any, norms: Any, presample: float, resampling: Resampling) -> Any:
+    """Compute the variance gain from the gradient norms m that the training step measured on the drawn batch.
 
-    growth = presample sum(w m^2) / sum(w v(q) m^2), where q = 1 / (w presample). The unbiased weights turn sums over
-    the batch into estimates of sums over the pool.
+    variance gain = presample sum(w m^2) / sum(w v(q) m^2), where q = 1 / (w presample). With the unbiased weights, sums
+    over the batch are estimates of sums over the pool.
 
     Args:
         weights: float `(batch_size,)`, the unbiased weights w.
@@ -108,9 +117,9 @@ def moving_average(average: Any, value: Any, momentum: float, steps: int) -> Any
         steps: int >= 1, the number of steps since the last update.
 
     Returns:
-        Float: the value if there was no average, the previous average if the value is NaN.
+        Float of the same shape: the value if there was no average, the previous average if the value is NaN.
     """
     xp = array_namespace(average, value, steps)
-    kept = momentum**steps
-    mixed = kept * as_floats(average, xp) + (1.0 - kept) * as_floats(value, xp)
+    decay = momentum**steps
+    mixed = decay * as_floats(average, xp) + (1.0 - decay) * as_floats(value, xp)
     return xp.where(xp.isnan(value), average, xp.where(xp.isnan(average), value, mixed))

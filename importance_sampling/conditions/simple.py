@@ -1,4 +1,4 @@
-"""Conditions on scores, for `ConditionalStartSampler` and for training loops of your own.
+"""Conditions on the scores or the number of steps, for `ConditionalStartSampler` and your own training loops.
 
 Source: the conditions of the same names in earlier versions of the method's library.
 """
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
-from importance_sampling.probabilities import clean_scores
+from importance_sampling.core.probabilities import clean_scores
 from importance_sampling.utils.validation import is_int
 
 
 class WarmupCondition(Condition):
     """Satisfied after a number of steps. Scores have no effect.
 
-    Not suited to a `warmup` that is too short for the scores to become unequal, or much longer than that.
+    Choose `warmup` so that the scores have become unequal by then.
 
     Args:
-        warmup: int >= 0, default 100, in steps.
+        warmup: int >= 0, default 100, the number of steps.
 
     Raises:
         ValueError: `warmup` is out of its range.
@@ -52,16 +52,16 @@ class WarmupCondition(Condition):
             bool.
         """
         self.steps += int(steps)
-        return self._settle(self.steps >= self.warmup)
+        return self._set_satisfied(self.steps >= self.warmup)
 
 
 class ExpCondition(ScoreCondition):
-    """Satisfied while the moving average of 1 / mean(s) exceeds a threshold, that is, while scores are small.
+    """Satisfied while the moving average of 1 / mean(s) exceeds a threshold, that is, while the scores are small.
 
-    The condition depends on the scale of the scores. Small scores are not necessarily unequal.
+    The condition depends on the scale of the scores. Scores that are small are not necessarily unequal.
 
     Args:
-        lambda_th: float, default 2, in units of 1 / score.
+        lambda_th: float, default 2; the threshold, in units of 1 / score.
         momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
@@ -83,10 +83,10 @@ class TotalVariationCondition(ScoreCondition):
     """Satisfied while the moving average of the total variation distance (1/2) sum|g_i - u| exceeds a threshold.
 
     The distance between the normalised scores g and the uniform distribution u is in [0, 1 - 1/n]. A few very high
-    scores, for which importance sampling has the largest effect, change it only a little.
+    scores change it only a little, although importance sampling has its largest effect there.
 
     Args:
-        tv_th: float, default 0.5.
+        tv_th: float in [0, 1), default 0.5; the threshold.
         momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:

@@ -1,8 +1,8 @@
 """Save the trainer's state beside the checkpoints of Keras's callbacks, and restore it with their backups.
 
-Two callbacks enclose each `BackupAndRestore` and `ModelCheckpoint` of the user. A file that changes between the two
-shows that the model was saved. Nothing is set on the user's callback, and Keras calls it as without a trainer.
-Source: `keras.src.callbacks.backup_and_restore` and `keras.src.callbacks.model_checkpoint` for when files are written.
+A callback is added before and after each `BackupAndRestore` and `ModelCheckpoint` of the user. If a file changes
+between the two, the model was saved, and the trainer's state is saved too. The user's callback isn't modified.
+Source: `keras.src.callbacks.backup_and_restore` and `keras.src.callbacks.model_checkpoint`, for when files are written.
 """
 
 from __future__ import annotations
@@ -15,62 +15,64 @@ from typing import Any
 import keras
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.state import TrainerState
+from importance_sampling.fit.state import TrainerState
 
-RESOLUTION = 0.02  # seconds, longer than the unit in which file systems count modification times
-IS_REMOTE = "://"
+MTIME_RESOLUTION = 0.02  # seconds, longer than the resolution of modification times in file systems
+REMOTE_MARKER = "://"
 
 
 class BackupFiles:
     """The files of a `BackupAndRestore` callback.
 
     Attributes:
-        restores: bool, True if the callback restores what it saved when `fit` begins.
-        location: str, where the callback saves, for messages.
+        restores: bool, True: the callback restores the model when `fit` begins.
+        location: str, the argument of the callback that names its folder or file, for messages.
     """
 
     restores = True
 
     def __init__(self, callback: keras.callbacks.BackupAndRestore):
         self.location = f"backup_dir={str(callback.backup_dir)!r}"
+        self.saves_batches = callback.save_freq != "epoch"
         self._folder = Path(callback.backup_dir)
 
     def find(self, epoch: int, batch: int | None, logs: dict | None) -> tuple[Path, list[Path]]:
-        """Return the file for the trainer's state, and the files that the callback may write, if they exist."""
+        """Return the path of the trainer's state, and the existing paths that the callback may write."""
         state = self._folder / "importance_sampling.npz"
         return state, [path for path in self._folder.glob("*") if path != state]
 
 
 class CheckpointFiles:
-    """The files of a `ModelCheckpoint` callback, as `BackupFiles`."""
+    """The files of a `ModelCheckpoint` callback. Attributes as for `BackupFiles`; `restores` is False."""
 
     restores = False
 
     def __init__(self, callback: keras.callbacks.ModelCheckpoint):
         self.location = f"filepath={callback.filepath!r}"
+        self.saves_batches = callback.save_freq != "epoch"
         self._callback = callback
 
     def find(self, epoch: int, batch: int | None, logs: dict | None) -> tuple[Path, list[Path]]:
-        """Return the file for the trainer's state, and the file that the callback may write, if it has a name."""
+        """Return the path of the trainer's state, and the path that the callback may write, if it can be determined."""
         try:
             path = Path(keras_internals.checkpoint_path(self._callback, epoch, batch, logs or {}))
-        except Exception:  # a key that these logs don't have; the callback raises it itself if it saves
+        except Exception:  # the file name contains a key that is missing from the logs; the callback raises the error
             return Path(), []
         return path.with_name(path.name + ".importance_sampling.npz"), [path]
 
 
 class BeforeCheckpoint(keras.callbacks.Callback):
-    """Notes the files as they are ahead of the user's callback.
+    """Records the state of the files before the user's callback.
 
     Args:
         files: `BackupFiles` or `CheckpointFiles`.
 
     Attributes:
         epoch: int, the current epoch.
-        stamps: dict, what identifies the content of each existing file.
+        stamps: dict from path to modification time, size and inode of each existing file.
     """
 
-    async_safe = True  # Keras may dispatch the hooks of batches as it does without this callback
+    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
 
     def __init__(self, files: BackupFiles | CheckpointFiles):
         super().__init__()
@@ -79,51 +81,53 @@ class BeforeCheckpoint(keras.callbacks.Callback):
         self.stamps: dict[Path, tuple] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Note the epoch."""
+        """Record the epoch."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Note the files."""
-        self._note(batch, logs)
+        """Record the state of the files."""
+        if self.files.saves_batches:
+            self._record(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Note the files."""
-        self._note(None, logs)
+        """Record the state of the files."""
+        self._record(None, logs)
 
-    def _note(self, batch: int | None, logs: dict | None) -> None:
+    def _record(self, batch: int | None, logs: dict | None) -> None:
         _, paths = self.files.find(self.epoch, batch, logs)
-        self.stamps = stamps(paths)
-        if any(0 <= time.time_ns() - modified < RESOLUTION * 1e9 for modified, *_ in self.stamps.values()):
-            time.sleep(RESOLUTION)  # a file that is written again now would have the same modification time
+        self.stamps = file_stamps(paths)
+        if any(0 <= time.time_ns() - modified < MTIME_RESOLUTION * 1e9 for modified, *_ in self.stamps.values()):
+            time.sleep(MTIME_RESOLUTION)  # otherwise a new version of the file could have the same modification time
 
 
 class AfterCheckpoint(keras.callbacks.Callback):
     """Saves the trainer's state if the user's callback has saved the model, and restores it with the model.
 
     Args:
-        before: the callback on the other side of the user's.
-        state: the trainer's.
-        restored: called after the state was restored.
+        before: the callback before the user's callback.
+        state: the trainer's state.
+        on_restore: called without arguments after the state was restored.
     """
 
     async_safe = True
 
-    def __init__(self, before: BeforeCheckpoint, state: TrainerState, restored: Callable[[], None]):
+    def __init__(self, before: BeforeCheckpoint, state: TrainerState, on_restore: Callable[[], None]):
         super().__init__()
         self.before = before
         self.state = state
-        self.restored = restored
+        self.on_restore = on_restore
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restore the state of a backup."""
         path, _ = self.before.files.find(0, None, logs)
         if self.before.files.restores and path.exists():
             self.state.load(path)
-            self.restored()
+            self.on_restore()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Save the state if a file changed."""
-        self._save(batch, logs)
+        if self.before.files.saves_batches:
+            self._save(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Save the state if a file changed."""
@@ -131,20 +135,20 @@ class AfterCheckpoint(keras.callbacks.Callback):
 
     def _save(self, batch: int | None, logs: dict | None) -> None:
         path, paths = self.before.files.find(self.before.epoch, batch, logs)
-        if stamps(paths).items() - self.before.stamps.items():
+        if file_stamps(paths).items() - self.before.stamps.items():
             self.state.save(path)
 
 
-def enclosed(
-    callback: Any, state: TrainerState, restored: Callable[[], None], warn: Callable[[str], None]
+def enclose_callback(
+    callback: Any, state: TrainerState, on_restore: Callable[[], None], warn: Callable[[str], None]
 ) -> list[keras.callbacks.Callback]:
-    """Return a callback of the user's, with a callback on either side of it if it saves the model.
+    """Return a list of the user's callback and, if it saves the model, a callback before and after it.
 
     Args:
         callback: any callback.
-        state: the trainer's.
-        restored: called after the state was restored from a backup.
-        warn: called with the warning if the state can't be saved beside the model.
+        state: the trainer's state.
+        on_restore: called without arguments after the state was restored from a backup.
+        warn: called with a warning message if the state can't be saved beside the model.
     """
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         files: BackupFiles | CheckpointFiles = BackupFiles(callback)
@@ -152,23 +156,23 @@ def enclosed(
         files = CheckpointFiles(callback)
     else:
         return [callback]
-    if IS_REMOTE in files.location:
+    if REMOTE_MARKER in files.location:
         warn(
-            "The trainer's state is saved beside checkpoints in local folders only. Save it by `trainer.save_state`. "
+            "The trainer's state is saved only beside checkpoints in local folders. Save it with `trainer.save_state`. "
             f"Received: {type(callback).__name__}({files.location})"
         )
         return [callback]
     before = BeforeCheckpoint(files)
-    return [before, callback, AfterCheckpoint(before, state, restored)]
+    return [before, callback, AfterCheckpoint(before, state, on_restore)]
 
 
-def stamps(paths: list[Path]) -> dict[Path, tuple]:
-    """Return modification time in nanoseconds, size in bytes and inode of each file that exists."""
-    found = {}
+def file_stamps(paths: list[Path]) -> dict[Path, tuple]:
+    """Return the modification time in nanoseconds, the size in bytes and the inode of each existing file."""
+    stamps = {}
     for path in paths:
         try:
             status = path.stat()
         except OSError:
             continue
-        found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found
+        stamps[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return stamps

@@ -1,7 +1,7 @@
-"""Warnings about a `fit` that wait until Keras has accepted its arguments.
+"""Defer warnings about a `fit` until Keras has accepted its arguments.
 
-Keras checks data, arguments and model as late as in the first step. If it refuses them, its error stands alone, without
-a warning about importance sampling ahead of it.
+Keras checks data, arguments and model during the call, some of them in the first step. If Keras refuses them, its error
+is then raised without a warning about importance sampling before it.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class DeferredWarnings:
-    """Collects warnings, and issues them at the line that called the library when the object was made."""
+    """Collects warnings and issues them for the line of the user's code that called the library."""
 
     def __init__(self) -> None:
         frame = sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
             frame = frame.f_back
-        self._place = dict(
+        self._location = dict(
             filename=frame.f_code.co_filename,
             lineno=frame.f_lineno,
             module=frame.f_globals.get("__name__"),
             registry=frame.f_globals.setdefault("__warningregistry__", {}),
         )
-        self._waiting: list[str] = []
+        self._pending: list[str] = []
         self._is_released = False
 
     def add(self, message: str) -> None:
-        """Issue a `UserWarning` on release, or at once after it."""
-        self._waiting.append(message)
+        """Add a `UserWarning`, which is issued on release, or immediately if that has happened."""
+        self._pending.append(message)
         if self._is_released:
             self.release()
 
     def release(self) -> None:
-        """Issue the collected warnings; later ones are issued at once."""
+        """Issue the collected warnings; warnings added later are issued immediately."""
         self._is_released = True
-        while self._waiting:
-            warnings.warn_explicit(self._waiting.pop(0), UserWarning, **self._place)
+        while self._pending:
+            warnings.warn_explicit(self._pending.pop(0), UserWarning, **self._location)

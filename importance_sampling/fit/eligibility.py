@@ -6,6 +6,7 @@ that gives the reason and the remedy. `unsupported_reason` needs no data, `check
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,8 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.pre_activations import PreActivations
-from importance_sampling.scores import call, flat
-from importance_sampling.weighted_loss import Unsupported, stateless, weighted_loss
+from importance_sampling.core.scoring import call, flatten
+from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
 
 # Largest change, relative to the largest entry, of a row that doesn't depend on the other rows: rounding.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-3}
@@ -26,7 +26,7 @@ TOLERANCE_LOW_PRECISION = 3e-2
 
 def unsupported_reason(model: keras.Model) -> str | None:
     """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can."""
-    if backend.has_custom_loop(model):
+    if backend.overrides_methods(model):
         return (
             f"{type(model).__name__} defines a training step, which weights can't be passed to. Move its special part "
             "to `call` and `compute_loss`"
@@ -48,6 +48,11 @@ def unsupported_reason(model: keras.Model) -> str | None:
     return None
 
 
+def uniform_training_message(reason: str) -> str:
+    """Return the one warning for a model or data that can't be importance-sampled."""
+    return f"Importance sampling stays off and the model trains as `model.fit` trains it: {reason}."
+
+
 def is_built(model: keras.Model) -> bool:
     """Return True if the model's variables, its loss and its metrics have been built."""
     kind, loss, metrics = type(model), keras_internals.compiled_loss(model), keras_internals.compiled_metrics(model)
@@ -65,12 +70,11 @@ def build(model: keras.Model, batch: tuple) -> None:
         keras_internals.build_on_batch(model, batch)
 
 
-def check_loss(model: keras.Model, points: PreActivations, batch: tuple) -> None:
+def check_loss(model: keras.Model, batch: tuple) -> None:
     """Check on a batch that every data-dependent term of a built model's loss is weighted by sample.
 
     Args:
         model: compiled and built.
-        points: where the gradient of `gnorm` is taken.
         batch: `(x, y, sample_weight)`.
 
     Raises:
@@ -91,19 +95,26 @@ def check_loss(model: keras.Model, points: PreActivations, batch: tuple) -> None
     if type(model).compute_loss is keras.Model.compute_loss:
         return
 
-    def unweighted() -> tuple:
-        with stateless(model), points.caught() as caught:
+    def unweighted(with_penalties: bool) -> tuple:
+        with stateless(model):
             y_pred = call(model, x, training=False)
-        zeros = ops.zeros((flat(x)[0][0].shape[0],))
-        loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: zeros, training=False)
-        return loss.total, points.of(y_pred, caught), None
+            penalties = sum(ops.sum(loss) for loss in model.losses)  # weight regularisers
+        zeros = ops.zeros((flatten(x)[0][0].shape[0],))
+        total = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: zeros, training=False).total
+        return total if with_penalties else total - ops.cast(penalties, total.dtype), model.trainable_variables, None
 
-    gradients, _, _ = backend.differentiate(unweighted, model.variables)
-    if any(gradient is not None and bool(ops.any(gradient != 0)) for gradient in gradients):
+    # A `compute_loss` may or may not include the regularisers.
+    if all(_has_gradient(functools.partial(unweighted, flag)) for flag in (False, True)):
         raise Unsupported(
             "`compute_loss` of the model adds a term of the data to the compiled loss that has no sample weights. "
             "Make it part of the compiled loss"
         )
+
+
+def _has_gradient(forward: Callable[[], tuple]) -> bool:
+    """Return True if the loss of `forward() -> (loss, targets, rest)` depends on a target."""
+    gradients, _, _ = backend.differentiate(forward, ())
+    return any(gradient is not None and bool(ops.any(backend.dense(gradient) != 0)) for gradient in gradients)
 
 
 def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
@@ -119,7 +130,7 @@ def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
     Raises:
         Unsupported: a row depends on other rows.
     """
-    leaves, pack = flat(batch)
+    leaves, pack = flatten(batch)
     size = int(leaves[0].shape[0])
     if size < 2:
         return
@@ -144,13 +155,13 @@ def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
         batch: `(x, ...)` of tensors, of a size that the model accepts; its rows are repeated.
         rows: int, how many.
     """
-    leaves, pack = flat((batch[0],))
+    leaves, pack = flatten((batch[0],))
     if leaves[0].shape[0] == rows:
         return True
     (x,) = pack(backend.gather(leaf, np.arange(rows) % leaf.shape[0]) for leaf in leaves)
     try:
         with stateless(model):
-            outputs = flat(call(model, x, training=False))[0]
+            outputs = flatten(call(model, x, training=False))[0]
     except Exception:  # any error of the model's layers and operations; a batch of the user's has just succeeded
         return False
     return all(len(output.shape) > 0 and output.shape[0] == rows for output in outputs)

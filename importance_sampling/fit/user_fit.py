@@ -26,13 +26,13 @@ def is_model(value: Any) -> bool:
 
 def reads_its_own_data(model: keras.Model) -> bool:
     """Return True if Keras must be given the data exactly as the user passed them."""
-    custom = has_own_fit(model) or backend.has_custom_loop(model, ("make_train_function",))
+    custom = has_own_fit(model) or backend.overrides_methods(model, ("make_train_function",))
     return custom or backend.replicas(model) > 1
 
 
 def has_own_fit(model: keras.Model) -> bool:
     """Return True if the model defines a `fit` that runs between a trainer and Keras's `fit`."""
-    return backend.has_custom_loop(model, ("fit",)) and not is_inside_fit(model)
+    return backend.overrides_methods(model, ("fit",)) and not is_inside_fit(model)
 
 
 def is_inside_fit(model: keras.Model) -> bool:

@@ -1,21 +1,24 @@
-"""The steps on the user's own model. One file an idea."""
+"""Score, evaluate and train a model batch by batch, for training loops outside of `fit`."""
 
+from typing import Any
+
+from importance_sampling.core import indexed_step, metric_updates, pool_step
 from importance_sampling.model_wrappers.base import ModelWrapper
-from importance_sampling.model_wrappers.figures import evaluate
-from importance_sampling.model_wrappers.importance import ImportanceStep, pool_signals
 from importance_sampling.model_wrappers.oracle import OracleWrapper
-from importance_sampling.model_wrappers.rows import RowStep, fair_signals, row_signals
 from importance_sampling.model_wrappers.variance_reduced import KatyushaWrapper, SVRGWrapper
+from importance_sampling.utils.deprecation import renamed
 
-__all__ = [
-    "ImportanceStep",
-    "KatyushaWrapper",
-    "ModelWrapper",
-    "OracleWrapper",
-    "RowStep",
-    "SVRGWrapper",
-    "evaluate",
-    "fair_signals",
-    "pool_signals",
-    "row_signals",
-]
+RENAMED = {
+    "ImportanceStep": pool_step.PoolStep,
+    "RowStep": indexed_step.IndexedStep,
+    "evaluate": metric_updates.update_from_pool,
+    "fair_signals": indexed_step.uniform_signals,
+    "pool_signals": pool_step.pool_signals,
+    "row_signals": indexed_step.row_signals,
+}
+__all__ = ["KatyushaWrapper", "ModelWrapper", "OracleWrapper", "SVRGWrapper"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return an object by its former name, with a `DeprecationWarning`."""
+    return renamed(__name__, name, RENAMED)

@@ -1,6 +1,7 @@
-"""What model wrappers share: scores and figures of batches that a script hands over itself, outside any `fit`.
+"""The base class of model wrappers: score and evaluate batches outside of `fit`.
 
-A wrapper compiles its functions once for every shape and dtype that it is called with. It draws nothing.
+A wrapper compiles each of its functions once per shape and dtype of the batch. The interface is that of
+keras-importance-sampling 0.10.
 """
 
 from __future__ import annotations
@@ -11,135 +12,213 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling import backend, events, scores
+from importance_sampling import backend, events
 from importance_sampling.backend import keras_internals
+from importance_sampling.core import scoring
+from importance_sampling.core.gradients import Measurements
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit import eligibility, user_fit
-from importance_sampling.pre_activations import PreActivations
-from importance_sampling.weighted_loss import Unsupported
 
 
 class ModelWrapper:
-    """Scores, evaluates and (in its subclasses) trains a compiled model batch by batch.
+    """Score and evaluate a compiled model batch by batch; subclasses train it.
 
-    The model stays the user's own: scoring moves nothing of it, training moves what Keras's own step moves, but for the
-    states of metrics.
+    Scoring doesn't change the model. Training changes the same variables as Keras's own step, except metric states.
 
     Args:
         model: a compiled `keras.Model`.
-        score: "loss", "gnorm", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`.
-        layer: a layer, its name or index: take the gradient of "gnorm" there, not at the model's outputs.
+        score: "loss" (default), "gnorm", "full_gnorm", or a callable `score(model, x, y)` that returns float
+            `(batch,)`, >= 0.
+        layer: a layer of the model, its name, or its index in `model.layers`: the layer at whose pre-activations
+            "gnorm" takes its gradient. Default None, the layers that compute the outputs.
 
     Raises:
-        ValueError: the model isn't compiled, or its samples can't be weighed; `score` or `layer` mean nothing.
+        ValueError: the model isn't compiled, its samples can't be weighted, `score` is unknown, or `layer` is not in
+            the model.
     """
 
     def __init__(self, model: keras.Model, score: str | Callable = "loss", layer: Any = None):
         if not user_fit.is_model(model) or not model.compiled:
             raise ValueError(
-                f"`model` must be a `keras.Model` on which `compile` was called. Received: model={model!r}"
+                f"`model` must be a compiled `keras.Model`. Call `model.compile(...)` first. Received: model={model!r}"
             )
         reason = eligibility.unsupported_reason(model)
         if reason is not None:
-            raise ValueError(f"`model` can't be trained with weights: {reason}. Received: model={model.name!r}")
-        scores.check(score)
+            raise ValueError(f"`model` can't be trained with sample weights: {reason}. Received: model={model.name!r}")
+        scoring.check(score)
         self.model = model
-        self.points = PreActivations(model, layer)
-        self.scorer = scores.Scorer(model, score, self.points)
+        self.logits = Logits(model, layer)
+        self.scorer = scoring.Scorer(model, score, self.logits)
         self._functions: dict[str, Callable] = {}
         self._compiled_tracker = keras_internals.loss_tracker(model)
         self._checked = False
 
     def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
-        """Score samples, in inference mode.
+        """Compute the scores of samples in inference mode.
 
         Args:
             x, y: arrays, or structures of arrays, with the same number of rows.
-            batch_size: int, default 128; how many are scored at once. The last batch is filled up with rows of its own.
+            batch_size: int >= 1, default 128, the number of samples that are scored at once. If the last batch is
+                smaller, its rows are repeated to fill it.
 
         Returns:
-            float32 `(rows,)`. Where the model masks sequences, scores compare within a batch of `batch_size`.
+            float32 `(rows,)`. In models with masks, scores are normalised by the mean number of valid entries of their
+            batch, so that only scores of one batch are comparable.
+
+        Raises:
+            ValueError: samples can't be weighted, or a callable score returns another shape than `(batch,)`.
         """
-        leaves, pack = scores.flat((x, y))
+        leaves, pack = scoring.flatten((x, y))
         rows = len(leaves[0])
         size = min(batch_size, rows)
         result = np.empty(rows, "float32")
         for start in range(0, rows, size):
-            batch = pack(backend.resident(leaf[start : start + size]) for leaf in leaves)
+            batch = pack(backend.to_tensor(leaf[start : start + size]) for leaf in leaves)
             if rows - start < size:
-                filled = np.resize(np.arange(rows - start), size)
-                batch = keras.tree.map_structure(lambda t, filled=filled: backend.gather(t, filled), batch)
+                repeated = np.resize(np.arange(rows - start), size)
+                batch = keras.tree.map_structure(lambda t, repeated=repeated: backend.gather(t, repeated), batch)
             result[start : start + size] = self.score_batch(*batch)[: rows - start]
         return result
 
     def score_batch(self, x: Any, y: Any) -> np.ndarray:
-        """Score a batch, in inference mode: float32 `(batch,)`."""
-        batch = self._ready(x, y)
+        """Compute the scores of a batch in inference mode.
+
+        Args:
+            x, y: arrays, or structures of arrays, with the same number of rows.
+
+        Returns:
+            float32 `(batch,)`.
+
+        Raises:
+            ValueError: as for `score`.
+        """
+        batch = self._prepare(x, y)
         return np.asarray(self._compiled(self._score)(batch))
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
-        """The loss and the metrics over samples, in the order of Keras's `evaluate`, which this is.
+        """Return the results of `model.evaluate`, and send them as the signal `is.evaluation`.
+
+        Args:
+            x, y: the samples, as for `keras.Model.evaluate`.
+            batch_size: int >= 1, default 128.
 
         Returns:
-            float64 `(1 + metrics,)`. It is sent as `is.evaluation`.
+            float64 `(1 + metrics,)`, the loss and the metrics, in the order of `model.evaluate`.
         """
-        figures = np.atleast_1d(self.model.evaluate(x, y, batch_size=batch_size, verbose=0))
-        events.notify_evaluation(self, figures)
-        return figures
+        results = np.atleast_1d(self.model.evaluate(x, y, batch_size=batch_size, verbose=0))
+        events.notify_evaluation(self, results)
+        return results
 
     def evaluate_batch(self, x: Any, y: Any) -> np.ndarray:
-        """The loss and the metrics of a batch, as `evaluate` returns them. It is sent as `is.evaluate_batch`."""
-        self.model.reset_metrics()  # Keras 3.8 goes on counting from batch to batch
-        figures = np.atleast_1d(self.model.test_on_batch(x, y))
-        events.notify_batch_evaluation(self, figures)
-        return figures
+        """Return the loss and the metrics of a batch, and send them as the signal `is.evaluate_batch`.
+
+        Args:
+            x, y: the batch.
+
+        Returns:
+            float64 `(1 + metrics,)`, in the order of `model.evaluate`.
+        """
+        self.model.reset_metrics()  # Keras 3.8 accumulates metrics over batches
+        results = np.atleast_1d(self.model.test_on_batch(x, y))
+        events.notify_batch_evaluation(self, results)
+        return results
 
     def train_batch(self, x: Any, y: Any, w: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
-        """Take a gradient step."""
+        """Train on a batch; implemented by subclasses.
+
+        Args:
+            x, y: the batch.
+            w: float, the weights of the samples, in the shape that the subclass defines.
+
+        Returns:
+            losses: float32 `(batch,)`, the loss of each sample in training mode, unweighted.
+            metrics: list of floats, the compiled metrics of this batch, in the order of `evaluate`.
+            scores: float32 `(batch,)`.
+
+        Raises:
+            NotImplementedError: the class is `ModelWrapper` itself.
+        """
         raise NotImplementedError
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the model's optimizer; Keras raises where a schedule sets it."""
+        """Set the learning rate of the optimizer.
+
+        Args:
+            lr: float.
+
+        Raises:
+            TypeError: the learning rate is a schedule (raised by Keras).
+        """
         self.model.optimizer.learning_rate = lr
 
     def _score(self, batch: tuple) -> Any:
         return self.scorer(batch).scores
 
-    def _ready(self, x: Any, y: Any, sample_weight: Any = None) -> tuple:
-        """A batch as tensors, the model ready for it."""
-        batch = keras.tree.map_structure(lambda t: None if t is None else backend.resident(t), (x, y, sample_weight))
+    def _prepare(self, x: Any, y: Any, sample_weight: Any = None) -> tuple:
+        """Convert a batch to tensors; build and check the model on the first batch after `compile`.
+
+        Raises:
+            Unsupported: samples can't be weighted.
+        """
+        batch = keras.tree.map_structure(lambda t: None if t is None else backend.to_tensor(t), (x, y, sample_weight))
         if keras_internals.loss_tracker(self.model) is not self._compiled_tracker:  # `compile` was called again
             self._compiled_tracker, self._checked = keras_internals.loss_tracker(self.model), False
             self._functions.clear()
         if not self._checked:
             eligibility.build(self.model, batch)
-            eligibility.check_loss(self.model, self.points, batch)
+            eligibility.check_loss(self.model, batch)
             self._checked = True
         return batch
 
     def _compiled(self, function: Callable, reduce_retracing: bool = False) -> Callable:
-        """A method of this object, compiled: a trace for every shape, or one for all further ones."""
+        """Return a method of this object compiled, from the cache after the first call.
+
+        Args:
+            function: a method.
+            reduce_retracing: bool, default False. False traces the method for each shape of its arguments; True uses
+                one trace with dynamic shapes for further shapes.
+        """
         name = function.__name__
         if name not in self._functions:
             self._functions[name] = backend.compile_step(function, self.model, reduce_retracing)
         return self._functions[name]
 
 
-def trained(losses: Any, logs: dict, measured: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """What `train_batch` returns, on the host; metrics are NumPy's floats, whose `mean()` old scripts call."""
+def to_host_results(losses: Any, logs: dict, scores: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
+    """Convert the results of a training step to the return value of `train_batch`.
+
+    Args:
+        losses: float `(batch,)` tensor.
+        logs: the logs of Keras, name to value.
+        scores: float `(batch,)` tensor.
+
+    Returns:
+        losses, metrics, scores: as `ModelWrapper.train_batch` returns them. Metrics are NumPy scalars: scripts for
+        version 0.10 call their `mean()`.
+    """
     metrics = [np.float64(value) for name, value in logs.items() if name != "loss"]
-    return np.asarray(losses), metrics, np.asarray(measured)
+    return np.asarray(losses), metrics, np.asarray(scores)
 
 
-def measured_scores(score: str | Callable, measured: Any, predicted: Any) -> Any:
-    """The score that a training pass saw; those it doesn't see are the ones predicted.
+def measured_scores(score: str | Callable, measurements: Measurements, predicted: Any) -> Any:
+    """Return the scores of a training step.
+
+    Args:
+        score: "loss" or "gnorm" for the scores that the step measured, another score for the predicted ones.
+        measurements: the measurements of the step.
+        predicted: float `(batch,)`, scores computed before the step; None if `score` is "loss" or "gnorm".
+
+    Returns:
+        float `(batch,)`.
 
     Raises:
-        Unsupported: there is none to see.
+        Unsupported: the loss doesn't depend on the outputs, so that there are no gradient norms.
     """
     if score == "loss":
-        return measured.losses
+        return measurements.losses
     if score != "gnorm":
         return predicted
-    if measured.norms is None:
+    if measurements.norms is None:
         raise Unsupported("the loss doesn't depend on the model's outputs")
-    return measured.norms
+    return measurements.norms

@@ -1,7 +1,7 @@
-"""A wrapper that trains on batches with importance weights, and tells what it saw of every sample.
+"""Train a model on batches with importance weights, and return the scores measured in the training step.
 
-Source: [KF17] (arXiv 1706.00043), Algorithm 1, whose scores are those that the step itself measures. Which samples make
-up a batch is the caller's choice.
+Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling for Deep Neural Network Training, 2017 (arXiv
+1706.00043), Algorithm 1, whose scores are measured by the training step itself.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ import keras
 import numpy as np
 from keras import ops
 
-from importance_sampling.model_wrappers.base import ModelWrapper, measured_scores, trained
-from importance_sampling.model_wrappers.figures import of_batch
-from importance_sampling.model_wrappers.gradient import Measured, backward, follow, weighted
-from importance_sampling.scores import flat
-from importance_sampling.weighted_loss import Multiplier
+from importance_sampling.core.gradients import (
+    Measurements,
+    apply_gradients,
+    compute_gradients,
+    importance_multiplier,
+)
+from importance_sampling.core.metric_updates import batch_metrics
+from importance_sampling.core.scoring import flatten
+from importance_sampling.core.weighted_loss import Multiplier
+from importance_sampling.model_wrappers.base import ModelWrapper, measured_scores, to_host_results
 
 
 class OracleWrapper(ModelWrapper):
-    """Trains a compiled model batch by batch with the weights of a reweighting policy.
+    """Train a compiled model batch by batch with the weights of a reweighting policy.
 
-    The step follows mean(w_i grad loss_i), w = weight_layer(weights, scores), with the scores of the training-mode
-    forward pass that the step makes anyway. Scores of another kind ("full_gnorm", a callable) are taken ahead of the
-    step, in inference mode, at their own price.
+    The gradient is mean(w_i grad loss_i), where w = weight_layer(weights, scores). The scores "loss" and "gnorm" are
+    measured in the training step at no extra cost. Other scores are computed in inference mode before the step.
 
     Args:
-        model: a compiled `keras.Model`; it stays the user's own.
-        reweighting: a policy with `weight_size` and `weight_layer()`, a Keras layer from weights
+        model: a compiled `keras.Model`. Scoring doesn't change it.
+        reweighting: a policy with `weight_size`, int, and `weight_layer()`, which returns a Keras layer from weights
             `(batch, weight_size)` and scores `(batch,)` to weights `(batch,)`.
-        score: "loss" (default), "gnorm", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`.
-        layer: a layer, its name or index: take the gradient of "gnorm" there, not at the model's outputs.
+        score: "loss" (default), "gnorm", "full_gnorm", or a callable `score(model, x, y)` that returns float
+            `(batch,)`, >= 0.
+        layer: a layer of the model, its name, or its index in `model.layers`: the layer at whose pre-activations
+            "gnorm" takes its gradient. Default None, the layers that compute the outputs.
 
     Raises:
-        ValueError: the model isn't compiled, or its samples can't be weighed; `score` or `layer` mean nothing.
+        ValueError: the model isn't compiled, its samples can't be weighted, `score` is unknown, or `layer` is not in
+            the model.
 
     Example:
         >>> wrapper = OracleWrapper(model, BiasedReweightingPolicy(k=1.0), score="gnorm")
@@ -51,40 +58,44 @@ class OracleWrapper(ModelWrapper):
         self._weight_layer = reweighting.weight_layer()
 
     def train_batch(self, x: Any, y: Any, w: Any) -> tuple[np.ndarray, list[float], np.ndarray]:
-        """Take a weighted gradient step.
+        """Train on a batch with weights.
 
         Args:
-            x, y: the batch.
-            w: float `(batch, weight_size)`, what the policy's `sample_weights` returned; `(batch,)` where size is 1.
+            x, y: arrays or structures of arrays, the batch.
+            w: float `(batch, weight_size)`, the result of the policy's `sample_weights`; or `(batch,)` if
+                `weight_size` is 1.
 
         Returns:
-            losses: float32 `(batch,)`, of every sample, in training mode, unweighted.
-            metrics: list of floats, the compiled metrics of this batch alone, in the order of `evaluate`.
-            scores: float32 `(batch,)`, as the step measured them.
+            losses: float32 `(batch,)`, the loss of each sample in training mode, unweighted.
+            metrics: list of floats, the compiled metrics of this batch, in the order of `evaluate`.
+            scores: float32 `(batch,)`, as measured in the step, or computed before it.
 
         Raises:
-            ValueError: `w` has another shape.
+            ValueError: `w` has another shape, or samples can't be weighted.
         """
-        batch = self._ready(x, y)
-        rows, size = flat(batch[0])[0][0].shape[0], self.reweighting.weight_size
+        batch = self._prepare(x, y)
+        rows, size = flatten(batch[0])[0][0].shape[0], self.reweighting.weight_size
         w = np.asarray(w, "float32")
         if w.shape != (rows, size) and not (size == 1 and w.shape == (rows,)):
             raise ValueError(
                 f"`w` must hold {size} weights for each of the {rows} samples. Received: w of shape {w.shape}"
             )
-        return trained(*self._compiled(self._train)(batch, w.reshape(rows, size)))
+        return to_host_results(*self._compiled(self._train)(batch, w.reshape(rows, size)))
 
     def _train(self, batch: tuple, w: Any) -> tuple:
-        score, seen = self.scorer.score, []
+        """Take a step; return the losses, the logs of Keras's own step and the scores."""
+        score = self.scorer.score
         predicted = None if score in ("loss", "gnorm") else self.scorer(batch).scores
+        losses_and_scores: list = []
 
-        def weigh(measure: Callable[[], Measured]) -> Multiplier:
-            measured = measure()
-            scores = measured_scores(score, measured, predicted)
-            seen.extend([measured.losses, scores])
-            return weighted(ops.cast(self._weight_layer([w, scores]), "float32"))
+        def make_multiplier(measure: Callable[[], Measurements]) -> Multiplier:
+            measurements = measure()
+            scores = measured_scores(score, measurements, predicted)
+            losses_and_scores.extend([measurements.losses, scores])
+            return importance_multiplier(ops.cast(self._weight_layer([w, scores]), "float32"))
 
-        points = self.points if score == "gnorm" else None
-        taken = backward(self.model, points, batch, weigh, self.model.optimizer.scale_loss)
-        follow(self.model, taken.gradients)
-        return seen[0], of_batch(self.model, batch, taken.y_pred), seen[1]
+        logits = self.logits if score == "gnorm" else None
+        result = compute_gradients(self.model, logits, batch, make_multiplier, self.model.optimizer.scale_loss)
+        apply_gradients(self.model, result.gradients)
+        losses, scores = losses_and_scores
+        return losses, batch_metrics(self.model, batch, result.y_pred), scores

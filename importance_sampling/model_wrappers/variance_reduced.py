@@ -1,9 +1,8 @@
-"""Steps along variance-reduced gradients: a snapshot of the weights and its mean gradient take the noise out.
+"""Train a model with variance-reduced gradients, from a snapshot of the weights and the mean gradient at the snapshot.
 
 Source: [JZ13] Johnson & Zhang, Accelerating Stochastic Gradient Descent using Predictive Variance Reduction; [LJ17] Lei
 & Jordan, Less than a Single Pass: Stochastically Controlled Stochastic Gradient; [AZ17] Allen-Zhu, Katyusha: The First
-Direct Acceleration of Stochastic Gradient Methods. When to take snapshots, and over which samples, is decided
-elsewhere.
+Direct Acceleration of Stochastic Gradient Methods.
 """
 
 from __future__ import annotations
@@ -17,35 +16,42 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.model_wrappers.base import ModelWrapper, trained
-from importance_sampling.model_wrappers.figures import of_batch, record
-from importance_sampling.model_wrappers.gradient import Measured, Pass, backward, follow, weighted
-from importance_sampling.scores import flat
+from importance_sampling.core.gradients import (
+    BackwardResult,
+    Measurements,
+    apply_gradients,
+    compute_gradients,
+    importance_multiplier,
+)
+from importance_sampling.core.metric_updates import batch_metrics, update_from_batch
+from importance_sampling.core.scoring import flatten
+from importance_sampling.core.weighted_loss import Multiplier, Unsupported
+from importance_sampling.model_wrappers.base import ModelWrapper, to_host_results
 from importance_sampling.utils.numerics import at_least_float32_dtype
 from importance_sampling.utils.validation import is_real
-from importance_sampling.weighted_loss import Multiplier, Unsupported
 
 
 class SVRGWrapper(ModelWrapper):
-    """Trains a compiled model along grad_i(w) - grad_i(w') + m, w' a snapshot of the weights, m its mean gradient.
+    """Train a compiled model with the gradients grad_i(w) - grad_i(w') + m.
 
-    Unbiased: the mean over i is the full gradient at w, if m is that at w'. The closer w to w', the smaller the
-    variance; over the whole set at the snapshot it is none. The model's own optimizer follows it. Both gradients see
-    the same dropout masks, and batch statistics move once a step. With m over a part of the samples it is SCSG, with
-    the noise of that part.
+    w' is a snapshot of the weights and m the mean gradient at w'. The optimizer of the model applies the gradients.
 
-    A step costs two plain ones, a snapshot a plain step without its update for every batch that it is taken over, and
-    memory twice that of the weights. It loses where the model is far from convex or moves far between snapshots, as
-    deep networks with dropout or batch normalisation do: then the snapshot's gradient is no longer like that at w.
+    Unbiased if m is the mean gradient over the whole dataset. The variance falls with the distance between w and w'.
+    Both gradients of a step use the same dropout masks, and batch statistics are updated once per step. With m over a
+    part of the samples the method is SCSG, whose gradients have the sampling error of m.
+
+    Cost: two uniform steps per step; a snapshot takes a forward and a backward pass over each of its batches. Memory:
+    two copies of the weights. Not suited to models that are far from convex or whose weights change much between
+    snapshots, such as deep networks with dropout or batch normalisation: there the gradients at w' and w differ.
 
     Args:
-        model: a compiled `keras.Model` whose loss is a mean over the batch; it stays the user's own.
+        model: a compiled `keras.Model` whose loss is a mean over the batch. Scoring doesn't change it.
 
     Attributes:
-        snapshot, mean: lists of variables, w' and m, shaped as the trainable weights; the wrapper's, not the model's.
+        snapshot, mean: lists of variables of the wrapper, w' and m, in the shapes of the trainable weights.
 
     Raises:
-        ValueError: the model isn't compiled, or its samples can't be weighed.
+        ValueError: the model isn't compiled, or its samples can't be weighted.
 
     Example:
         >>> wrapper = SVRGWrapper(model)
@@ -62,91 +68,97 @@ class SVRGWrapper(ModelWrapper):
         self._rows = keras.Variable(0, dtype="int32", trainable=False, name="snapshot_rows")
 
     def update_grad(self, batches: Iterable) -> None:
-        """Take a snapshot of the weights as they are, with the mean gradient over samples, in training mode.
+        """Take a snapshot of the current weights, and compute the mean gradient over samples in training mode.
 
-        Dropout draws masks for it from the model's own generators; nothing else of the model moves.
+        Of the model's variables only the states of random generators change, for example of dropout.
 
         Args:
-            batches: iterable of `(x, y)` or `(x, y, sample_weight)`.
+            batches: iterable of `(x, y)` or `(x, y, sample_weight)`, arrays or structures of arrays.
 
         Raises:
             ValueError: there is no batch, or the loss is not a mean over the batch.
         """
         rows = 0
         for batch in batches:
-            batch = self._ready(*keras.utils.unpack_x_y_sample_weight(batch))
+            batch = self._prepare(*keras.utils.unpack_x_y_sample_weight(batch))
             if rows == 0:
-                self._begin()
-            size = flat(batch[0])[0][0].shape[0]
+                self._begin_snapshot()
+            size = flatten(batch[0])[0][0].shape[0]
             rows += size
             self._compiled(self._accumulate, reduce_retracing=True)(batch, np.float32(size / rows))
         if rows == 0:
-            raise ValueError("`batches` must hold at least one batch. Received: none")
+            raise ValueError("`batches` must yield at least one batch. Received: none")
         self._rows.assign(rows)
 
     def train_batch(self, x: Any, y: Any, w: Any = None) -> tuple[np.ndarray, list[float], np.ndarray]:
-        """Take a variance-reduced gradient step.
+        """Train on a batch with a variance-reduced gradient.
 
         Args:
-            x, y: the batch.
-            w: float `(batch,)`, weights of the samples in both gradients, not in m; None: 1.
+            x, y: arrays or structures of arrays, the batch.
+            w: float `(batch,)`, the weights of the samples in the gradients at w and w', not in m. Default None, 1.
 
         Returns:
-            losses: float32 `(batch,)`, of every sample, in training mode, unweighted.
-            metrics: list of floats, the compiled metrics of this batch alone, in the order of `evaluate`.
-            scores: float32 `(batch,)`, the losses again.
+            losses: float32 `(batch,)`, the loss of each sample in training mode, unweighted.
+            metrics: list of floats, the compiled metrics of this batch, in the order of `evaluate`.
+            scores: float32 `(batch,)`, equal to `losses`.
 
         Raises:
-            ValueError: there is no snapshot yet, or `w` has another shape.
+            ValueError: there is no snapshot yet, or `w` has another size.
         """
-        batch = self._ready(x, y)
-        rows = flat(batch[0])[0][0].shape[0]
+        batch = self._prepare(x, y)
+        rows = flatten(batch[0])[0][0].shape[0]
         w = np.ones(rows, "float32") if w is None else np.asarray(w, "float32")
         if w.size != rows:
-            raise ValueError(f"`w` must hold a weight for each of the {rows} samples. Received: w of shape {w.shape}")
+            raise ValueError(f"`w` must have one weight for each of the {rows} samples. Received: w of shape {w.shape}")
         if not self.snapshot_rows:
-            raise ValueError("`train_batch` needs a snapshot: call `update_grad` first. Received: none yet")
+            raise ValueError("`train_batch` needs a snapshot. Call `update_grad` first. Received: no snapshot")
         losses, logs = self._compiled(self._train)(batch, w.reshape(rows))
-        return trained(losses, logs, losses)
+        return to_host_results(losses, logs, losses)
 
     @property
     def snapshot_rows(self) -> int:
-        """Over how many samples the snapshot's mean gradient is; 0: there is no snapshot."""
-        return int(backend.host(self._rows))
+        """The number of samples of the mean gradient, an int; 0 if there is no snapshot."""
+        return int(backend.to_host(self._rows))
 
     def step(self, batch: tuple) -> tuple[dict, Any]:
-        """Take a step on `(x, y, sample_weight)` of tensors and count it as Keras's own step does; to be compiled.
+        """Train on a batch, and update the loss and the metrics of the model as Keras's own step does.
+
+        The function is meant to be compiled.
+
+        Args:
+            batch: `(x, y, sample_weight)` of tensors; `sample_weight` may be None.
 
         Returns:
-            The logs, and every sample's loss, float32 `(batch,)`, in training mode.
+            The logs of Keras's own step, and the loss of each sample in training mode, float32 `(batch,)`.
         """
-        measured: list[Measured] = []
-        taken = self._advance(batch, _even, measured)
-        return record(self.model, batch, taken.y_pred), measured[0].losses
+        measurements: list[Measurements] = []
+        result = self._advance(batch, _unit_multiplier, measurements)
+        return update_from_batch(self.model, batch, result.y_pred), measurements[0].losses
 
     def state(self) -> dict[str, np.ndarray]:
-        """The wrapper's variables as arrays, by name."""
-        return {name: backend.host(variable) for name, variable in self._named()}
+        """Return the variables of the wrapper as arrays, by name."""
+        return {name: backend.to_host(variable) for name, variable in self._named_variables()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take what `state` returned; the model must have been built."""
+        """Restore the arrays that `state` returned; the model must be built."""
         self._allocate()
-        for name, variable in self._named():
+        for name, variable in self._named_variables():
             variable.assign(state[name])
 
-    def _named(self) -> list[tuple[str, keras.Variable]]:
+    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
+        """Return the variables to save, with the names they are saved under."""
         lists = dict(snapshot=self.snapshot, mean=self.mean)
         return [("rows", self._rows), *((f"{name}/{i}", v) for name, vs in lists.items() for i, v in enumerate(vs))]
 
     def _allocate(self) -> None:
-        """Make the wrapper's variables, once the model has its own."""
+        """Create the variables of the wrapper if they don't exist; the model must be built."""
         if not self.snapshot:
             self.snapshot = copies(self.model, "snapshot")
-            # In half precision a mean over many batches would stop moving.
+            # In half precision the updates of a mean over many batches would be rounded to zero.
             self.mean = copies(self.model, "mean", at_least_float32_dtype)
 
-    def _begin(self) -> None:
-        """Begin a snapshot; until it is complete there is none."""
+    def _begin_snapshot(self) -> None:
+        """Copy the weights and reset the mean; `snapshot_rows` is 0 until the snapshot is complete."""
         self._allocate()
         self._rows.assign(0)
         for variable, snapshot, mean in zip(self.model.trainable_weights, self.snapshot, self.mean, strict=True):
@@ -154,17 +166,25 @@ class SVRGWrapper(ModelWrapper):
             mean.assign(ops.zeros_like(mean))
 
     def _accumulate(self, batch: tuple, share: Any) -> None:
-        """Move the mean by a share towards a batch's gradient at the snapshot."""
-        taken, scope = self._at_snapshot(batch, _even, lambda loss: loss)
-        if not all(output.is_mean for output in taken.loss.outputs):
+        """Update the mean with the gradient of a batch at the snapshot.
+
+        Args:
+            batch: `(x, y, sample_weight)` of tensors.
+            share: float scalar, the share of this batch in all samples so far.
+
+        Raises:
+            Unsupported: the loss is not a mean over the batch.
+        """
+        result, scope = self._gradients_at_snapshot(batch, _unit_multiplier, lambda loss: loss)
+        if not all(output.is_mean for output in result.loss.outputs):
             raise Unsupported(
-                "a loss is a sum over the batch, so that its mean gradient depends on how large batches are. "
+                "a loss is a sum over the batch, so its mean gradient depends on the batch size. "
                 'Use reduction="sum_over_batch_size"'
             )
-        for mean, gradient in zip(self.mean, taken.gradients, strict=True):
+        for mean, gradient in zip(self.mean, result.gradients, strict=True):
             if gradient is not None:
                 mean.assign_add((ops.cast(backend.dense(gradient), mean.dtype) - mean) * ops.cast(share, mean.dtype))
-        # Every batch has dropout masks of its own: the generators move, and nothing else of the model does.
+        # Update the random generators, so that each batch has different dropout masks; discard all other changes.
         weights = {id(v) for v in self.model.weights}
         for variable in self.model.variables:
             value = scope.get_current_value(variable)
@@ -172,66 +192,76 @@ class SVRGWrapper(ModelWrapper):
                 variable.assign(value)
 
     def _train(self, batch: tuple, w: Any) -> tuple:
-        measured: list[Measured] = []
-        taken = self._advance(batch, weighted(w), measured)
-        return measured[0].losses, of_batch(self.model, batch, taken.y_pred)
+        """Train on a batch with weights `(batch,)`; return the losses of its samples and the logs."""
+        measurements: list[Measurements] = []
+        result = self._advance(batch, importance_multiplier(w), measurements)
+        return measurements[0].losses, batch_metrics(self.model, batch, result.y_pred)
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list) -> Pass:
-        """Take the step; what the pass at the current weights measures is put into `measured`."""
-        gradients, taken = self._gradients(batch, multiplier, self.model.optimizer.scale_loss, measured)
-        follow(self.model, gradients)
-        return taken
+    def _advance(self, batch: tuple, multiplier: Multiplier, measurements: list) -> BackwardResult:
+        """Take a step; append the measurements at the current weights to `measurements`."""
+        gradients, result = self._corrected_gradients(batch, multiplier, self.model.optimizer.scale_loss, measurements)
+        apply_gradients(self.model, gradients)
+        return result
 
-    def _gradients(self, batch: tuple, multiplier: Multiplier, scale: Callable, measured: list) -> tuple:
-        """grad(w) - grad(w') + m, and the pass at w, the current weights."""
+    def _corrected_gradients(
+        self, batch: tuple, multiplier: Multiplier, scale: Callable, measurements: list
+    ) -> tuple[list, BackwardResult]:
+        """Return grad(w) - grad(w') + m, and the result of the backward pass at the current weights w."""
 
-        def weigh(measure: Callable[[], Measured]) -> Multiplier:
-            measured.append(measure())
+        def make_multiplier(measure: Callable[[], Measurements]) -> Multiplier:
+            measurements.append(measure())
             return multiplier
 
-        # The snapshot goes first, and moves nothing: then the current weights meet the same dropout masks.
-        before, _ = self._at_snapshot(batch, multiplier, scale)
-        taken = backward(self.model, None, batch, weigh, scale)
+        # The snapshot comes first and changes no generator, so that the second pass uses the same dropout masks.
+        at_snapshot, _ = self._gradients_at_snapshot(batch, multiplier, scale)
+        result = compute_gradients(self.model, None, batch, make_multiplier, scale)
         gradients = [
             None if now is None else _corrected(backend.dense(now), backend.dense(then), scale(mean.value))
-            for now, then, mean in zip(taken.gradients, before.gradients, self.mean, strict=True)
+            for now, then, mean in zip(result.gradients, at_snapshot.gradients, self.mean, strict=True)
         ]
-        return gradients, taken
+        return gradients, result
 
-    def _at_snapshot(self, batch: tuple, multiplier: Multiplier, scale: Callable) -> tuple[Pass, keras.StatelessScope]:
-        """A pass with the snapshot for weights, and the scope that knows what of the model would have moved."""
+    def _gradients_at_snapshot(
+        self, batch: tuple, multiplier: Multiplier, scale: Callable
+    ) -> tuple[BackwardResult, keras.StatelessScope]:
+        """Compute gradients with the snapshot as weights; the scope holds the changes of the model's variables."""
         weights = [ops.convert_to_tensor(variable) for variable in self.snapshot]
         scope = keras.StatelessScope(state_mapping=list(zip(self.model.trainable_weights, weights, strict=True)))
         with scope:
-            return backward(self.model, None, batch, lambda _: multiplier, scale, weights), scope
+            return compute_gradients(self.model, None, batch, lambda _: multiplier, scale, weights), scope
 
 
 class KatyushaWrapper(SVRGWrapper):
-    """Trains a compiled model with the momentum of Katyusha: the snapshot also holds back where the gradient is taken.
+    """Train a compiled model with Katyusha: variance-reduced gradients with a momentum towards the snapshot.
 
-    x = t1 z + t2 w' + (1 - t1 - t2) y; v = grad_i(x) - grad_i(w') + m; z <- z - lr v / t1; y <- x - lr v. The model's
-    weights are y; z starts where they are at the first snapshot, and goes on over all further ones, which are taken of
-    y. lr is the optimizer's; nothing else of it is used.
+    x = t1 z + t2 w' + (1 - t1 - t2) y; v = grad_i(x) - grad_i(w') + m; z <- z - lr v / t1; y <- x - lr v.
 
-    Costs, memory (a third copy of the weights), and where it loses: as `SVRGWrapper`. It is made for convex losses.
+    The weights of the model are y. z starts at the weights of the first snapshot and is not reset by further snapshots,
+    which are taken of y. lr is the learning rate of the optimizer; its other settings are ignored.
+
+    Designed for convex losses. Cost as for `SVRGWrapper`. Memory: three copies of the weights.
 
     Args:
-        model: a compiled `keras.Model` whose loss is a mean over the batch, best with plain `SGD`.
-        t1: float in (0, 1], default 0.5; the share of z.
-        t2: float in [0, 1 - t1], default 0.5; the share of the snapshot.
+        model: a compiled `keras.Model` whose loss is a mean over the batch, with a `keras.optimizers.SGD` without
+            momentum. Scoring doesn't change it.
+        t1: float in (0, 1], default 0.5, the share of z.
+        t2: float in [0, 1 - t1], default 0.5, the share of the snapshot.
 
     Attributes:
-        snapshot, mean, z: lists of variables, shaped as the trainable weights; the wrapper's, not the model's.
+        snapshot, mean, z: lists of variables of the wrapper, w', m and z, in the shapes of the trainable weights.
 
     Raises:
-        ValueError: t1 or t2 is out of its range, and as `SVRGWrapper`.
+        ValueError: t1 or t2 is out of range, the model isn't compiled, or its samples can't be weighted.
+
+    Warns:
+        UserWarning: the optimizer isn't `SGD` without momentum.
 
     Example:
         >>> wrapper = KatyushaWrapper(model, t1=0.4, t2=0.5)
         >>> wrapper.update_grad((x[i : i + 128], y[i : i + 128]) for i in range(0, len(x), 128))
         >>> losses, metrics, scores = wrapper.train_batch(x[:32], y[:32])
 
-    Source: [AZ17], Algorithm 1, with w' the last y of a stretch in place of their weighted mean.
+    Source: [AZ17], Algorithm 1, where w' is the last y before a snapshot instead of a weighted mean.
     """
 
     def __init__(self, model: keras.Model, t1: float = 0.5, t2: float = 0.5):
@@ -243,39 +273,39 @@ class KatyushaWrapper(SVRGWrapper):
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         if type(optimizer) is not keras.optimizers.SGD or optimizer.momentum:
             warnings.warn(
-                f"Katyusha has a momentum of its own: of the optimizer {optimizer.name!r} it uses the learning rate "
-                "alone. Compile with a plain `keras.optimizers.SGD`.",
+                "Katyusha computes its own momentum and uses only the learning rate of the optimizer. Compile with "
+                f"`keras.optimizers.SGD` without momentum. Received: optimizer={optimizer.name!r}",
                 stacklevel=2,
             )
 
-    def _named(self) -> list[tuple[str, keras.Variable]]:
-        return [*super()._named(), *((f"z/{i}", v) for i, v in enumerate(self.z))]
+    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
+        return [*super()._named_variables(), *((f"z/{i}", v) for i, v in enumerate(self.z))]
 
     def _allocate(self) -> None:
         super()._allocate()
         if not self.z:
             self.z = copies(self.model, "z")
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measured: list) -> Pass:
+    def _advance(self, batch: tuple, multiplier: Multiplier, measurements: list) -> BackwardResult:
         optimizer = self.model.optimizer
         weights = list(zip(self.model.trainable_weights, self.z, self.snapshot, strict=True))
         for y, z, snapshot in weights:
-            y.assign(self.t1 * z + self.t2 * snapshot + (1.0 - self.t1 - self.t2) * y)  # it is x for now
-        gradients, taken = self._gradients(batch, multiplier, lambda loss: loss, measured)
+            y.assign(self.t1 * z + self.t2 * snapshot + (1.0 - self.t1 - self.t2) * y)  # y holds x until the update
+        gradients, result = self._corrected_gradients(batch, multiplier, lambda loss: loss, measurements)
         for (y, z, _), gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                move = ops.cast(optimizer.learning_rate, y.dtype) * ops.cast(gradient, y.dtype)
-                z.assign(_constrained(y, z - move / self.t1))
-                y.assign(_constrained(y, y - move))
+                update = ops.cast(optimizer.learning_rate, y.dtype) * ops.cast(gradient, y.dtype)
+                z.assign(_constrained(y, z - update / self.t1))
+                y.assign(_constrained(y, y - update))
         optimizer.iterations.assign_add(1)
-        return taken
+        return result
 
 
 def check_shares(t1: float, t2: float) -> None:
-    """Raise unless x can be made of shares t1 of z, t2 of w' and the rest of y.
+    """Check that t1 is in (0, 1], t2 in [0, 1], and their sum at most 1.
 
     Raises:
-        ValueError: it can't.
+        ValueError: they aren't.
     """
     if not (is_real(t1) and is_real(t2) and 0 < t1 <= 1 and 0 <= t2 <= 1 and t1 + t2 <= 1 + 1e-6):
         raise ValueError(
@@ -284,7 +314,13 @@ def check_shares(t1: float, t2: float) -> None:
 
 
 def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> list[keras.Variable]:
-    """Return variables with the shapes and values of the model's trainable weights; `dtype` maps the dtype of each."""
+    """Return non-trainable variables with the values of the trainable weights of a model.
+
+    Args:
+        model: a built model.
+        name: the prefix of the names of the variables.
+        dtype: function from the dtype of a weight to that of its copy. Default: the same dtype.
+    """
     return [
         keras.Variable(ops.convert_to_tensor(v), trainable=False, dtype=dtype(v.dtype), name=f"{name}_{i}")
         for i, v in enumerate(model.trainable_weights)
@@ -292,14 +328,15 @@ def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> 
 
 
 def _corrected(now: Any, then: Any, mean: Any) -> Any:
-    """Return now - then + mean, in the dtype of the gradients `now` and `then`; the mean may have a wider one."""
+    """Return now - then + mean in the dtype of `now`; the mean is added in its own dtype, which may be wider."""
     return ops.cast(ops.cast(now - then, mean.dtype) + mean, now.dtype)
 
 
 def _constrained(variable: keras.Variable, value: Any) -> Any:
+    """Return a new value of a variable after its constraint."""
     return value if variable.constraint is None else variable.constraint(value)
 
 
-def _even(*_: Any) -> float:
-    """The multiplier of samples that all count the same."""
+def _unit_multiplier(*_: Any) -> float:
+    """Return the multiplier of unweighted samples."""
     return 1.0

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from importance_sampling.probabilities import probabilities as normalised
+from importance_sampling.core.probabilities import probabilities as normalised
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import FLOAT
 

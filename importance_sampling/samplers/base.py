@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from importance_sampling.probabilities import probabilities
+from importance_sampling.core.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.utils.deprecation import warn_renamed
@@ -167,6 +167,11 @@ class BaseSampler:
         """
         indices, weights, *_ = self.draw(batch_size)
         return indices, self.dataset.train_data[indices], weights
+
+    @property
+    def samples_planned(self) -> int:
+        """Samples that can be drawn before measured scores are needed, 0 if every draw depends on the last update."""
+        return 0
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Learn from the scores that the training step measured on the last batch.

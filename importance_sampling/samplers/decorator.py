@@ -51,6 +51,11 @@ class SamplerDecorator(BaseSampler):
         self.sampler.samples_left = samples_left
 
     @property
+    def samples_planned(self) -> int:
+        """The decorated sampler's `samples_planned`."""
+        return self.sampler.samples_planned
+
+    @property
     def candidate_scores(self) -> np.ndarray | None:
         """The decorated sampler's `candidate_scores`."""
         return self.sampler.candidate_scores

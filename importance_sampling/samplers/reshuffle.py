@@ -9,11 +9,12 @@ Source: this library, from systematic resampling (Kitagawa, 1996) and a calibrat
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
 
-from importance_sampling.probabilities import probabilities
+from importance_sampling.core.probabilities import probabilities
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing, usable_measurements
 from importance_sampling.samplers.calibration import Calibration, cells
@@ -21,6 +22,7 @@ from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
 
 RESCORING_TOLERANCE = 0.1  # epochs that scores can be used beyond `recompute`
+MOST_DRAWN_BATCHES = 256  # whose scores may be measured later
 
 
 class ReshuffleSampler(RescoringSampler):
@@ -93,20 +95,31 @@ class ReshuffleSampler(RescoringSampler):
         self._cells = np.zeros(self.size, "int16")  # cell of each sample's last score, by row index
         self._expected = self.calibration.expected_scores()  # by cell
         self._draw_probabilities = np.zeros(self.size, "float32")  # by row index
-        # The row indices of the last batch and their cells when it was drawn: a new epoch can begin within a batch.
-        self._last_batch: tuple = (None, None)
+        # Of each drawn batch whose scores may still be measured: row indices, their cells, samples drawn by then.
+        self._drawn_batches: deque = deque(maxlen=MOST_DRAWN_BATCHES)
+
+    @property
+    def samples_planned(self) -> int:
+        """Samples left of the current epoch, whose draws don't depend on scores measured from now on."""
+        return self.size - self._cursor
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Record measured scores, and update the calibration with them."""
-        drawn, batch_cells = self._last_batch
-        if not np.array_equal(indices, drawn):
-            batch_cells = self._cells[np.asarray(indices, "int64")]
+        batch_cells, drawn = self._when_drawn(indices)
         self.calibration.update(*usable_measurements(batch_cells, scores))
-        self._record(*usable_measurements(indices, scores))
+        self._record(*usable_measurements(indices, scores), drawn)
 
-    def _record(self, indices: np.ndarray, scores: np.ndarray) -> None:
+    def _when_drawn(self, indices: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the cells of a batch and the number of samples drawn, as of its draw; as of now for other rows."""
+        while self._drawn_batches:
+            drawn_indices, batch_cells, drawn = self._drawn_batches.popleft()
+            if np.array_equal(indices, drawn_indices):
+                return batch_cells, drawn
+        return self._cells[np.asarray(indices, "int64")], self._samples_drawn
+
+    def _record(self, indices: np.ndarray, scores: np.ndarray, samples_drawn: int) -> None:
         self._scores[indices] = scores
-        self._scored_at[indices] = self._samples_drawn / self.size
+        self._scored_at[indices] = samples_drawn / self.size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
         parts, batch_cells, left_after = [], [], self.samples_left - batch_size
@@ -117,7 +130,7 @@ class ReshuffleSampler(RescoringSampler):
             batch_cells.append(self._cells[parts[-1].indices])
             batch_size -= len(batch_cells[-1])
         drawn = parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
-        self._last_batch = drawn.indices, np.concatenate(batch_cells)
+        self._drawn_batches.append((drawn.indices, np.concatenate(batch_cells), self._samples_drawn))
         return drawn
 
     def _next_samples(self, n: int) -> Drawn:
@@ -138,7 +151,7 @@ class ReshuffleSampler(RescoringSampler):
         n = self.size if np.isnan(self._scores).any() else int(min(samples_left, self.size))
         if self._must_rescore(n):
             # All samples: when only half of the low scores were recomputed, the training loss jumped in 1 of 4 runs.
-            self._score_all(lambda *scored: self._record(*usable_measurements(*scored)))
+            self._score_all(lambda *scored: self._record(*usable_measurements(*scored), self._samples_drawn))
             self._rescored_at = self._samples_drawn
         self._cells = cells(self._scores, self._samples_drawn / self.size - self._scored_at)
         self._expected = self.calibration.expected_scores()

@@ -1,23 +1,21 @@
-"""The facade: one class per training scheme, each saying what it composes.
+"""The trainers: one class per training method, with Keras's `fit`.
 
-    fit -> source -> gate -> scores -> sampler -> weights -> step
-
-`importance.py` has the main one, `pools.py` and `sized.py` have those that score candidates before they pick,
-`tables.py` those that know their scores beforehand, `own.py` the one for samplers that users bring,
-`variance_reduced.py` those that draw uniformly and take the noise out of the gradient. `fit` itself, the same for all,
-is in `trainer.py`.
+`importance.py` has `ImportanceTraining`. The other trainers are grouped by the way they obtain scores: `pools.py` and
+`constant.py` score a pool of candidates for every step, `indexed.py` stores or predicts scores by row index, and
+`custom_sampler.py` uses the user's own sampler. `variance_reduced.py` draws uniformly and reduces the gradient variance
+by snapshots of the weights. The `fit` that all of them share is in `importance_sampling.fit.trainer`.
 """
 
+from importance_sampling.training.constant import ConstantTimeImportanceTraining, ConstantVarianceImportanceTraining
+from importance_sampling.training.custom_sampler import SamplerTraining
 from importance_sampling.training.importance import ImportanceTraining
-from importance_sampling.training.own import SamplerTraining
-from importance_sampling.training.pools import BiasedImportanceTraining
-from importance_sampling.training.sized import ConstantTimeImportanceTraining, ConstantVarianceImportanceTraining
-from importance_sampling.training.tables import (
+from importance_sampling.training.indexed import (
     ApproximateImportanceTraining,
     HistoryImportanceTraining,
     OnlineBatchSelection,
     ReshuffleTraining,
 )
+from importance_sampling.training.pools import BiasedImportanceTraining
 from importance_sampling.training.variance_reduced import SVRG, Katyusha
 
 __all__ = [

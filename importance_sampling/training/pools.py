@@ -1,6 +1,6 @@
-"""Trainers that look before they pick: a pool of candidates is scored, and the batch drawn from it by score.
+"""Trainers that score a pool of candidates for every step and draw the batch from the pool.
 
-Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling, 2017 (arXiv 1706.00043). Nothing is computed here.
+Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling, 2017 (arXiv 1706.00043).
 """
 
 from __future__ import annotations
@@ -11,51 +11,60 @@ from collections.abc import Callable
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.open_steps import OpenSteps, PoolSteps
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.trainer import Trainer
 from importance_sampling.reweighting import UNBIASED, BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.samplers.smoothing import make_smoothing
-from importance_sampling.sources import Prepared
-from importance_sampling.trainer import Trainer
+from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.utils.validation import check_alpha, check_positive
 
 
 class PoolTrainer(Trainer):
-    """What trainers whose steps score pools have in common."""
+    """The base class of trainers whose steps draw from scored pools."""
 
-    def _pool_steps(
-        self, keras_function: Callable, sampler: PoolSampler, presamples: tuple[float, ...] = ()
-    ) -> PoolSteps:
-        return PoolSteps(self.model, keras_function, sampler, self._state, self._scoring, presamples)
+    def _pools(
+        self,
+        sampler: PoolSampler,
+        presamples: tuple[float, ...] = (),
+        uniform_batch_size: int | None = None,
+    ) -> PoolStrategy:
+        return PoolStrategy(self.model, sampler, self._state, self._scoring, presamples, uniform_batch_size)
 
-    def _unbiased_steps(
-        self, keras_function: Callable, pool_size: int, picked: int, presamples: tuple[float, ...] = ()
-    ) -> PoolSteps:
-        """For trainers that have an alpha and a resampling."""
-        sampler = PoolSampler(pool_size, picked, self.alpha, self.resampling, UNBIASED)
-        return self._pool_steps(keras_function, sampler, presamples)
+    def _unbiased_pools(
+        self,
+        pool_size: int,
+        batch_size: int,
+        presamples: tuple[float, ...] = (),
+        uniform_batch_size: int | None = None,
+    ) -> PoolStrategy:
+        """Return a strategy with unbiased weights, for trainers with the attributes `alpha` and `resampling`."""
+        sampler = PoolSampler(pool_size, batch_size, self.alpha, self.resampling, UNBIASED)
+        return self._pools(sampler, presamples, uniform_batch_size)
 
 
 class BiasedImportanceTraining(PoolTrainer):
-    """Weights raised to the power k: training that leans towards hard samples, from pools of a fixed size.
+    """Draw from pools of a fixed size, with weights raised to the power k, which favour hard samples.
 
-    P_i as for `ImportanceTraining`, by scores that may be smoothed, s_i + smooth or s_i + smooth * EMA(mean(s));
-    weights w_i^k, rescaled so that sum(w^k s) = sum(w s) over the batch. Biased for k < 1. A step costs
-    1 + presample / (3 batch_size) plain ones, from the first one on: there is no gate unless `tau_th` is given.
+    P_i as for `ImportanceTraining`, by scores that may be smoothed: s_i + smooth, or s_i + smooth * EMA(mean(s)).
+    Weights are w_i^k, rescaled so that sum(w^k s) = sum(w s) over the batch. Biased for k < 1. A step costs
+    1 + presample / (3 batch_size) uniform steps. There is no gate unless `tau_th` is set, so this applies from the
+    first step on.
 
-    It loses where high scores mean wrong labels, and early in training, when scores are nearly equal and pools are paid
-    for all the same.
+    It loses if high scores are due to wrong labels, and early in training, when scores are nearly equal.
 
     Args:
-        model: a compiled `keras.Model`; it stays the user's own.
-        k: float in (-inf, 1], default 0.5; 1 is unbiased, 0 weighs the batch evenly.
-        smooth: float >= 0, default 0; added to every score, in units of the score, or of the scores' moving average.
-        adaptive_smoothing: bool, default False; whether `smooth` is in units of the moving average.
-        presample: int, default 256; the pool's size in samples, at least a batch.
-        forward_batch_size: int or None, default 128; how many candidates are scored at once, to bound memory.
+        model: a compiled `keras.Model`; `fit` trains this object.
+        k: float in (-inf, 1], default 0.5; 1 is unbiased, 0 gives equal weights.
+        smooth: float >= 0, default 0; added to every score, in units of the score, or of the moving average of scores.
+        adaptive_smoothing: bool, default False; True: `smooth` is in units of the moving average.
+        presample: int >= 1, default 256; the size of a pool in samples, at least the batch size.
+        forward_batch_size: int >= 1 or None, default 128; the number of candidates that are scored at once, to limit
+            memory. None: a whole pool.
         score, layer, alpha, resampling, seed: as for `ImportanceTraining`.
-        tau_th: float or None (default): no gate.
+        tau_th: float or None, default None; the gate's threshold on tau. None: no gate.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -92,17 +101,17 @@ class BiasedImportanceTraining(PoolTrainer):
         self.reweighting = BiasedReweightingPolicy(k)
         self.smooth = make_smoothing(smooth, adaptive_smoothing)
 
-    def _rows_needed(self, prepared: Prepared) -> int:
-        return max(self.presample, prepared.batch_size)
+    def _rows_needed(self, plan: FitPlan, batch_size: int) -> int:
+        return max(self.presample, batch_size)
 
-    def _open_steps(self, keras_function: Callable, prepared: Prepared) -> OpenSteps:
-        size = prepared.batch_size
-        if self.presample < size:
+    def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
+        if self.presample < batch_size:
             warnings.warn(
-                f"A pool is at least a batch: {size} candidates are scored a step. Use a `presample` above the batch "
-                f"size. Received: presample={self.presample}, with batch_size={size}",
-                stacklevel=4,
+                f"A pool must not be smaller than a batch, so {batch_size} candidates are scored per step. Use a "
+                f"`presample` above the batch size. Received: presample={self.presample}, with batch_size={batch_size}",
+                stacklevel=5,
             )
-        pool_size = self._rows_needed(prepared)
-        sampler = PoolSampler(pool_size, size, self.alpha, self.resampling, self.reweighting, self.smooth)
-        return self._pool_steps(keras_function, sampler)
+        pool_size = self._rows_needed(plan, batch_size)
+        return self._pools(
+            PoolSampler(pool_size, batch_size, self.alpha, self.resampling, self.reweighting, self.smooth)
+        )

@@ -1,0 +1,1 @@
+"""The computations of one training step: weighted loss, scores, logits, gradients and metric updates."""

@@ -1,0 +1,270 @@
+"""Compute scores: a non-negative number per candidate that measures its influence on the weights.
+
+Scores come from the scalar that `model.compute_loss` returns, in inference mode and float32. The variables of the model
+don't change. Source: [KF18] (arXiv 1803.00942), equation 20, for "gnorm"; [LH16] (arXiv 1511.06343) for "loss".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from importance_sampling import backend
+from importance_sampling.backend import keras_internals
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
+from importance_sampling.utils.numerics import FLOAT
+
+NAMES = ("gnorm", "loss", "full_gnorm")
+FULL_GNORM_SLICE = 32  # samples
+
+
+class Scored(NamedTuple):
+    """The scores of a pool of candidates."""
+
+    scores: Any  # float32 (pool_size,), >= 0
+    y_pred: Any  # the outputs of the model for the pool, in inference mode
+    losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
+
+
+class Scoring(NamedTuple):
+    """The options of scoring: arguments of `Scorer` and `Logits`."""
+
+    score: str | Callable = "gnorm"  # one of NAMES, or a callable
+    layer: Any = None  # the layer at which "gnorm" takes its gradient; None, the output layers
+    slice_size: int | None = None  # the number of candidates that are scored at once
+
+
+def check(score: str | Callable) -> None:
+    """Check that `score` is the name of a score or a callable.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not callable(score) and score not in NAMES:
+        raise ValueError(
+            f"`score` must be one of {list(NAMES)} or a callable `score(model, x, y)` that returns one number per "
+            f"sample. Received: score={score!r}"
+        )
+
+
+class Scorer:
+    """Score candidates with a model, in slices if `slice_size` is set.
+
+    `gnorm`: s_i = |d(loss_i)/d(z_i)|, where z are the logits of all outputs, or the pre-activations of one layer.
+    `loss`: s_i = loss_i. `full_gnorm`: s_i = |d(loss_i)/d(weights)|, exact. A callable: `score(model, x, y)`.
+
+    Args:
+        model: a compiled and built `keras.Model`.
+        score: one of `NAMES`, or a callable `score(model, x, y)` that returns scores, float `(batch,)`, >= 0.
+        logits: the logits at which "gnorm" takes its gradient.
+        slice_size: int, the number of candidates that are scored at once. Default None, all candidates; for
+            "full_gnorm" 32, because a slice takes memory for slice_size * parameters floats.
+
+    Attributes:
+        cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
+
+    Example:
+        >>> scorer = Scorer(model, "gnorm", Logits(model))
+        >>> scorer((x, y, None)).scores
+    """
+
+    def __init__(self, model: keras.Model, score: str | Callable, logits: Logits, slice_size: int | None = None):
+        self.model = model
+        self.score = score
+        self.logits = logits
+        self.slice_size = slice_size
+        # Each score needs a forward pass. The exact norm needs another forward pass and a backward pass.
+        self.cost = 4.0 if score == "full_gnorm" else 1.0
+
+    def __call__(self, data: tuple) -> Scored:
+        """Score candidates.
+
+        Args:
+            data: `(x, y, sample_weight)`, structures of tensors with the same static number of rows; `y` and
+                `sample_weight` may be None.
+
+        Returns:
+            `Scored`.
+
+        Raises:
+            Unsupported: samples can't be weighted, or the loss doesn't depend on the outputs.
+            ValueError: a callable score returns another shape than `(batch,)`.
+        """
+        leaves, pack = flatten(data)
+        size = leaves[0].shape[0]
+        packer = _OutputPacker()
+        slice_size = min(self.slice_size or size, size)
+
+        def forward(leaves: list) -> dict:
+            return self._forward(pack(leaves), packer)
+
+        result = backend.map_chunks(forward, leaves, size, slice_size)
+        scores = result["scores"]
+        if self.score == "full_gnorm":
+            has_rnn = any(isinstance(layer, keras.layers.RNN) for layer in keras_internals.layers_of(self.model))
+            scores = backend.map_chunks(
+                lambda leaves: backend.per_sample_grad_norms(
+                    lambda rows: self._sample_loss(pack(rows)), leaves, self.model.trainable_weights, not has_rnn
+                ),
+                leaves,
+                size,
+                min(self.slice_size or FULL_GNORM_SLICE, size),
+            )
+            if "entries" in result:
+                # The loss of a single sample is divided by its own number of valid entries, the loss of a batch by the
+                # mean number over the batch.
+                scores = scores * result["entries"]
+        elif "entries" in result:
+            scores = scores * result["slice_entries"]
+        if "entries" in result:
+            scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
+        return Scored(scores, packer.unpack(result["outputs"]), result["losses"])
+
+    def _forward(self, data: tuple, packer: _OutputPacker) -> dict:
+        """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
+        x, y, sample_weight = data
+        num_rows = flatten(x)[0][0].shape[0]
+        multiplier = ops.ones((num_rows,), dtype="float32")
+
+        def run() -> tuple:
+            with stateless(self.model), self.logits.captured(as_float32=True) as captured:
+                y_pred = call(self.model, x, training=False)
+            _check_outputs(y_pred, num_rows)
+            loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
+            targets = [multiplier] if self.score == "loss" else self.logits.of(y_pred, captured)
+            # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
+            return loss.summed(num_rows), targets, (y_pred, loss)
+
+        if self.score in ("gnorm", "loss"):
+            gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])
+            scores = gradients[0] if self.score == "loss" else row_norms(gradients, num_rows)
+            if scores is None:
+                raise Unsupported("the loss doesn't depend on the model's outputs")
+        else:
+            _, _, (y_pred, loss) = run()
+            scores = self._custom_scores(x, y, num_rows) if callable(self.score) else multiplier
+        losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
+        result = {"scores": ops.cast(scores, "float32"), "outputs": packer.pack(y_pred), "losses": losses}
+        entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
+        if entries:
+            # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
+            result["entries"] = sum(entries[1:], entries[0])
+            result["slice_entries"] = ops.full((num_rows,), 1.0, dtype=FLOAT) * ops.mean(result["entries"])
+        return result
+
+    def _custom_scores(self, x: Any, y: Any, num_rows: int) -> Any:
+        """Return the scores of a callable."""
+        with stateless(self.model):
+            scores = ops.convert_to_tensor(self.score(self.model, x, y))
+        if tuple(scores.shape) != (num_rows,):
+            raise ValueError(
+                "A callable `score(model, x, y)` must return one number per sample, of shape (batch,). "
+                f"Received: a result of shape {tuple(scores.shape)} for {num_rows} samples"
+            )
+        return scores
+
+    def _sample_loss(self, data: tuple) -> Any:
+        """Return the loss of one sample without regularisation losses, which don't depend on the sample."""
+        x, y, sample_weight = data
+        with stateless(self.model):
+            y_pred = call(self.model, x, training=False)
+            regularisation = sum(ops.sum(loss) for loss in self.model.losses)
+        total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
+        return total - ops.cast(regularisation, total.dtype)
+
+
+def call(model: keras.Model, x: Any, training: bool) -> Any:
+    """Call a model as Keras's own steps do.
+
+    Args:
+        model: a `keras.Model`.
+        x: the inputs.
+        training: bool, passed to the model if it accepts it.
+
+    Returns:
+        The outputs. Those without a static number of rows get that of `x`.
+    """
+    y_pred = model(x, training=training) if keras_internals.has_training_argument(model) else model(x)
+    rows = flatten(x)[0][0].shape[0]
+    if rows is None:
+        return y_pred
+    return keras.tree.map_structure(lambda output: backend.with_rows(output, rows), y_pred)
+
+
+def row_norms(gradients: list, rows: Any) -> Any:
+    """Return the norm of each row over all gradients.
+
+    Args:
+        gradients: list of float `(rows, ...)` tensors; None entries are skipped.
+        rows: int, the number of rows.
+
+    Returns:
+        float32 `(rows,)`, or None if all gradients are None.
+    """
+    squares = [
+        ops.sum(ops.reshape(ops.square(ops.cast(g, "float32")), (rows, -1)), axis=1) for g in gradients if g is not None
+    ]
+    return ops.sqrt(sum(squares[1:], squares[0])) if squares else None
+
+
+def _check_outputs(y_pred: Any, rows: int) -> None:
+    """Check that each output of a model has one row per sample.
+
+    Raises:
+        Unsupported: an output has another number of rows.
+    """
+    for output in flatten(y_pred)[0]:
+        if len(output.shape) == 0 or output.shape[0] != rows:
+            raise Unsupported(
+                f"the model returns an output of shape {tuple(output.shape)} for {rows} samples. Return one row per "
+                "sample, for example (batch, time, ...) instead of (batch * time, ...)"
+            )
+
+
+def flatten(data: tuple) -> tuple[list, Callable]:
+    """Flatten a nested structure of tensors.
+
+    Args:
+        data: tuples, lists and dicts of tensors and None.
+
+    Returns:
+        The tensors, without None; and a function that packs a list of as many tensors into the same structure.
+    """
+    leaves = keras.tree.flatten(data)
+    is_tensor = [leaf is not None for leaf in leaves]
+    structure = keras.tree.map_structure(lambda _: 0, data)  # without the tensors, so that `pack` doesn't hold them
+
+    def pack(tensors: Any) -> tuple:
+        remaining = iter(tensors)
+        return keras.tree.pack_sequence_as(structure, [next(remaining) if present else None for present in is_tensor])
+
+    return [leaf for leaf in leaves if leaf is not None], pack
+
+
+class _OutputPacker:
+    """Convert the outputs of a model to dicts of tensors and back, with the logits and masks that Keras attached.
+
+    Attached tensors would be lost when outputs of slices are concatenated.
+    """
+
+    def pack(self, y_pred: Any) -> list[dict]:
+        """Return one dict per output, with its tensor, and its logits and mask if it has any."""
+        self.structure = keras.tree.map_structure(lambda _: 0, y_pred)
+        packed = [
+            {"y": y, "logits": keras_internals.get_logits(y), "mask": keras_internals.get_mask(y)}
+            for y in keras.tree.flatten(y_pred)
+        ]
+        return [{name: tensor for name, tensor in output.items() if tensor is not None} for output in packed]
+
+    def unpack(self, packed: list[dict]) -> Any:
+        """Return the outputs in their structure, with logits and masks attached."""
+        for output in packed:
+            if "logits" in output:
+                keras_internals.set_logits(output["y"], output["logits"])
+            if "mask" in output:
+                keras_internals.set_mask(output["y"], output["mask"])
+        return keras.tree.pack_sequence_as(self.structure, [output["y"] for output in packed])

@@ -1,0 +1,59 @@
+"""Read batches of an epoch in advance without using them, so that a later step can still train on them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+
+class PeekableBatches:
+    """The batches of one epoch, in the order of Keras's iterator.
+
+    Args:
+        iterator: Keras's iterator; None (default) before an epoch has begun.
+
+    Attributes:
+        iterator: Keras's iterator, which yields the batches after those that were peeked at.
+        taken: int, the number of batches that steps have used, including those that a step read from `iterator`.
+
+    Example:
+        >>> batches = PeekableBatches(iter([1, 2, 3]))
+        >>> batches.peek(2), batches.take(1), batches.take(5)
+        ([1, 2], [1], [2, 3])
+    """
+
+    def __init__(self, iterator: Iterator | None = None):
+        self.iterator = iterator
+        self.taken = 0
+        self._peeked: deque = deque()  # batches that were read and not used yet
+
+    @property
+    def has_peeked(self) -> bool:
+        """True if the next batch is no longer in the iterator."""
+        return bool(self._peeked)
+
+    def peek(self, n: int) -> list:
+        """Return the next n batches without using them; fewer at the end of the epoch."""
+        while len(self._peeked) < n:
+            try:
+                self._peeked.append(next(self.iterator))
+            except StopIteration:
+                break
+        return [self._peeked[i] for i in range(min(n, len(self._peeked)))]
+
+    def take(self, n: int) -> list:
+        """Return the next n batches and use them; fewer at the end of the epoch."""
+        batches = self.peek(n)
+        for _ in batches:
+            self._peeked.popleft()
+        self.taken += len(batches)
+        return batches
+
+    def stream(self, n: int) -> Iterator[Any]:
+        """Yield the next n batches, each used as it is yielded; fewer at the end of the epoch."""
+        for _ in range(n):
+            batches = self.take(1)
+            if not batches:
+                return
+            yield batches[0]

@@ -1,0 +1,318 @@
+"""The function that stands in for `model.train_function` during a trainer's `fit`.
+
+Keras's `fit` calls it once per execution. It takes uniform steps while the gate is closed and importance steps while it
+is open; it alone counts steps, notifies listeners and asks the gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.conditions import Condition, GateContext
+from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.core.scoring import flatten
+from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data import unpack_batch
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.events import Listeners
+from importance_sampling.fit.deferred_warnings import DeferredWarnings
+from importance_sampling.fit.eligibility import uniform_training_message
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.probe_schedule import PROBE_EVERY, steps_between_probes
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.strategies.base import StepResult, Strategy
+from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.utils.optimizers import learning_rate
+
+EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
+
+
+class FitController:
+    """Decides for every execution between uniform and importance steps.
+
+    Args:
+        model: the user's model.
+        plan: the data.
+        reason: why importance sampling is impossible, None if it isn't.
+        uniform: takes uniform steps.
+        strategy: takes importance steps.
+        strategy_for: returns the strategy for a batch size, once the batches of a stream have shown it.
+        condition: the trainer's condition.
+        gate: the same condition, or None to keep the gate closed for the whole `fit`.
+        state: the trainer's state.
+        listeners: notified of every step.
+        deferred: warnings that are shown once Keras has accepted the data.
+
+    Attributes:
+        reason: why importance sampling is impossible; it may be found out during the `fit`.
+        started: the counters at the beginning of the `fit`.
+        is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
+        epoch: int, the current epoch.
+        epoch_steps, epoch_importance_steps: int, steps of the current epoch.
+        signals: the averaged signals as read last.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        plan: FitPlan,
+        reason: str | None,
+        uniform: UniformStrategy,
+        strategy: Strategy,
+        strategy_for: Callable[[int], Strategy],
+        condition: Condition,
+        gate: Condition | None,
+        state: TrainerState,
+        listeners: Listeners,
+        deferred: DeferredWarnings,
+    ):
+        self.model = model
+        self.plan = plan
+        self.reason = reason
+        self.uniform = uniform
+        self.strategy = strategy
+        self.strategy_for = strategy_for
+        self.condition = condition
+        self.gate = gate
+        self.state = state
+        self.listeners = listeners
+        self.deferred = deferred
+        self.batch_size = plan.batch_size  # of a stream: None until its batches show it
+        self.is_due = False
+        self.was_called = False
+        self.epoch = 0
+        self.epoch_steps = 0
+        self.epoch_importance_steps = 0
+        self.batches = PeekableBatches()
+        self._steps_in_pass = 0
+        state.counters.gate_is_open = bool(condition.satisfied)  # for a state saved before the first decision
+        self.started = dataclasses.replace(state.counters)
+        self.read_signals()
+
+    def __call__(self, iterator: Iterator) -> dict:
+        """Take one execution: `model.steps_per_execution` steps, or the rest of the epoch; return its logs."""
+        if not self.is_due:
+            return self.uniform.keras_function(iterator)  # a callback trains the model inside this `fit`
+        self.is_due = False
+        self.was_called = True
+        try:
+            logs = self._execute(iterator)
+        except Exception as error:
+            if self.plan.source is not None and backend.is_pipeline_error(error):
+                self.plan.source.raise_read_error()  # the pipeline hides it behind its own
+            raise
+        self.deferred.release()
+        return logs
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Reset the figures of the epoch."""
+        self.epoch = epoch
+        self.epoch_steps = self.epoch_importance_steps = 0
+        self.strategy.cost.pause()
+
+    def read_signals(self) -> GateContext:
+        """Read the averaged signals from the device; return the context for the gate's decision."""
+        self.signals, context = self.strategy.gate_context(self.state.signals)
+        return context
+
+    def continue_from_state(self) -> None:
+        """Continue after the trainer's state was restored within this `fit`."""
+        self.condition.restore(self.state.counters.gate_is_open)
+        if self.plan.source is not None and self.state.counters.dataset:
+            self.state.set_dataset(self.plan.source.digest)
+            self.condition.restore(self.state.counters.gate_is_open)
+        self.strategy.close()
+        self.read_signals()
+        self.state.reset_totals()
+        self.started = dataclasses.replace(self.state.counters)
+
+    def check_was_called(self) -> None:
+        """Warn if a `fit` that the model defines has trained without Keras's training function."""
+        if self.gate is not None and not self.was_called:
+            self.reason = (
+                f"the `fit` of {type(self.model).__name__} didn't call Keras's training function with the callbacks "
+                "that it was given. Pass its arguments on to `super().fit`"
+            )
+            self.deferred.add(uniform_training_message(self.reason))
+
+    def release(self) -> None:
+        """Drop all references to the data at once: Keras's callbacks keep this object until Python collects garbage."""
+        self.strategy.release()
+        if self.plan.source is not None:
+            self.plan.source.release()
+        self.plan = FitPlan({})
+        self.uniform.release()
+        self.batches = PeekableBatches()
+
+    def _execute(self, iterator: Iterator) -> dict:
+        if iterator is not self.batches.iterator:
+            self._begin_pass(iterator)
+        n = self._steps_of_execution()
+        if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
+            raise StopIteration  # importance steps have replaced the rest of the pass
+        self.strategy.cost.start()
+        probed = 0.0
+        result = self._importance_step(n) if self._gate_is_open() else None
+        is_importance = result is not None
+        if result is None:
+            n = self._steps_of_execution()
+            probed = self._probe_if_due()
+            result = self.uniform.step(n, self.batches)
+        self._count(result, is_importance, probed)
+        if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
+            self._update_gate()
+        self._notify(result)
+        return result.logs
+
+    def _begin_pass(self, iterator: Iterator) -> None:
+        self.batches = PeekableBatches(iterator)
+        self._steps_in_pass = 0
+        self.uniform.begin_epoch()
+        if self.plan.source is not None:
+            self.plan.source.begin_epoch(iterator)
+
+    def _steps_of_execution(self) -> int:
+        """Return how many steps Keras would take in this execution; at most that many if only its iterator knows."""
+        if not self.plan.batches_per_epoch:
+            return self.model.steps_per_execution
+        return min(self.model.steps_per_execution, self.plan.batches_per_epoch - self._steps_in_pass)
+
+    def _count(self, result: StepResult, is_importance: bool, probed: float) -> None:
+        """Add the steps of an execution to all counters."""
+        counters = self.state.counters
+        cost = result.cost + probed
+        if result.steps:
+            scored = cost - UNIFORM_STEP * result.steps
+            self.strategy.cost.stop(is_importance, result.steps, scored)
+        if is_importance:
+            counters.importance_steps += result.steps
+            self.epoch_importance_steps += result.steps
+            if counters.first_importance_step < 0:
+                counters.first_importance_step = counters.steps
+        counters.forward_passes += cost
+        counters.steps += result.steps
+        counters.steps_since_probe += result.steps
+        if self.plan.batches_per_epoch:
+            counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
+        self._steps_in_pass += result.steps
+        self.epoch_steps += result.steps
+
+    def _notify(self, result: StepResult) -> None:
+        """Notify the listeners of every step of an execution."""
+        for scores in result.pool_scores:
+            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scores))
+        for sample in zip(result.indices, result.weights, result.scores, strict=True):
+            self.listeners.notify_sample(self.strategy.get_sampler(), *map(np.asarray, sample))
+        self.listeners.notify_training(self.strategy.get_sampler(), result.logs)
+
+    # Importance steps
+
+    def _gate_is_open(self) -> bool:
+        return self.gate is not None and self.gate.satisfied
+
+    def _importance_step(self, n: int) -> StepResult | None:
+        """Take up to n importance steps; None if the rest of the epoch isn't enough for one, or they're impossible."""
+        try:
+            if self.batch_size is None:
+                examined = self.batches.peek(EXAMINED)
+                if not examined:
+                    return None
+                self._examine(examined)
+            return self.strategy.step(n, self.batches, self._steps_left(), self.listeners.needs_draws)
+        except Unsupported as error:
+            self._close_for_good(error)
+            return None
+
+    def _steps_left(self) -> float:
+        """Return the number of steps left in this `fit`."""
+        arguments = self.plan.arguments
+        per_epoch = arguments["steps_per_epoch"] or self.plan.batches_per_epoch or math.inf
+        return (arguments["epochs"] - self.epoch) * per_epoch - self.epoch_steps
+
+    def _examine(self, batches: list) -> None:
+        """Derive from batches of a stream the size of all its batches, which may grow later."""
+        if self.plan.source.has_rows:
+            return
+        size = max(map(self.plan.source.examine, batches))
+        if size > (self.batch_size or 0):
+            self.batch_size = size
+            self.strategy = self.strategy_for(size)
+
+    # The gate
+
+    def _probe_if_due(self) -> float:
+        """Score the next batch for the gate if a probe is due; return its cost in forward passes of a batch."""
+        if not self._probe_is_due():
+            return 0.0
+        following = self.batches.peek(1)
+        if not following:
+            return 0.0
+        try:
+            return self._probe(following[0])
+        except Unsupported as error:
+            self._close_for_good(error)
+            return 0.0
+
+    def _probe_is_due(self) -> bool:
+        if self.gate is None or not self.gate.probes:
+            return False
+        counters, context = self.state.counters, self.gate.context
+        is_due = (
+            counters.steps_since_probe >= max(PROBE_EVERY, self._steps_between_probes())
+            or counters.steps == 0
+            or math.isnan(self.signals.tau)
+            or context.epochs_done < context.required_epochs <= round(counters.epochs_on_dataset, 6)
+        )
+        # Traced on a single batch, Keras's step would take the batch size as fixed.
+        return is_due and self.uniform.keras_function.is_traced and self.strategy.is_built()
+
+    def _steps_between_probes(self) -> int:
+        steps = steps_between_probes(self.state.counters.closed_probes)
+        if self.model.steps_per_execution > 1:  # leave most executions to Keras's own compiled loop
+            steps = max(steps, 4 * self.model.steps_per_execution)
+        return steps
+
+    def _probe(self, batch: Any) -> float:
+        """Score a batch and let the gate decide; return the cost."""
+        is_known = self.batch_size is not None
+        self._examine([batch] if is_known else self.batches.peek(EXAMINED))
+        data = unpack_batch(batch)
+        if flatten(data)[0][0].shape[0] != self.batch_size:
+            return 0.0  # a smaller batch needs another trace; the next batch is probed
+        self.strategy.check(data)
+        scores = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
+        self._update_gate()
+        if self.listeners.needs_scores:
+            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scores))
+        return self.strategy.passes(scored=self.batch_size)
+
+    def _update_gate(self) -> None:
+        """Read the averaged signals and let the gate decide."""
+        counters = self.state.counters
+        self.strategy.update_sizes(self.state.signals)
+        context = self.read_signals()
+        rate = learning_rate(self.model.optimizer)
+        peak = max(rate, counters.peak_learning_rate)
+        context = context._replace(relative_learning_rate=rate / peak if peak else 1.0)
+        if self.plan.batches_per_epoch:
+            done = round(counters.epochs_on_dataset, 6)  # a sum of fractions
+            left = self._steps_left() / self.plan.batches_per_epoch
+            context = context._replace(epochs_done=done, epochs_left=left)
+        self.gate.observe(self.signals, context)
+        counters.steps_since_probe = 0
+        counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
+        counters.gate_is_open = bool(self.gate.satisfied)
+        counters.tau = float(np.fmax(self.signals.tau, 1.0))
+        counters.peak_learning_rate = peak
+
+    def _close_for_good(self, error: Unsupported) -> None:
+        self.gate = None
+        self.reason = str(error)
+        self.deferred.add(uniform_training_message(self.reason))

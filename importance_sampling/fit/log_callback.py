@@ -1,0 +1,167 @@
+"""Add the trainer's figures to Keras's logs, and the trainer's own callbacks to those of the user.
+
+Keras passes one dict of logs from callback to callback. `score`, `tau` and `importance` are added just before History
+and the progress bar. Callbacks before these receive the logs of the model, because many of them write, send or compare
+all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from importance_sampling.fit.controller import FitController
+
+FIGURES = ("score", "tau", "importance")
+
+
+class LogCallback(keras.callbacks.Callback):
+    """Adds the figures to the logs for all callbacks after it, and marks the executions of this `fit`.
+
+    Args:
+        controller: the controller of the `fit`.
+        adds_figures: bool, False for a trainer that is switched off, so that History has exactly Keras's keys.
+    """
+
+    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
+
+    def __init__(self, controller: FitController, adds_figures: bool):
+        super().__init__()
+        self.controller = controller
+        self.adds_figures = adds_figures
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Reset the figures of the epoch."""
+        self.controller.begin_epoch(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
+        self.controller.is_due = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Add the figures that were read last."""
+        self._add(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Read the figures and add them."""
+        self.refresh()
+        self._add(logs)
+
+    def refresh(self) -> None:
+        """Read the averaged signals from the device, if the gate uses them."""
+        if self.controller.gate is not None and self.controller.gate.probes:
+            self.controller.read_signals()
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures that were read last, by name."""
+        controller = self.controller
+        importance = controller.epoch_importance_steps / max(controller.epoch_steps, 1)
+        return dict(zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True))
+
+    def _add(self, logs: dict | None) -> None:
+        if logs is not None and self.adds_figures:
+            logs.update(self.figures())
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, added by the trainer instead of Keras, which would add it after all callbacks."""
+
+    async_safe = True  # as for the progress bar that Keras adds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verbose = 0  # until Keras sets it
+
+
+class HideUnmeasured(keras.callbacks.Callback):
+    """Removes figures that were never measured from the logs, before a progress bar."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Remove figures that are NaN."""
+        self._remove(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Remove figures that are NaN."""
+        self._remove(logs)
+
+    def _remove(self, logs: dict | None) -> None:
+        for name in FIGURES:
+            if logs and math.isnan(logs.get(name, 0.0)):
+                del logs[name]
+
+
+class RestoreUnmeasured(keras.callbacks.Callback):
+    """Adds figures that were never measured to the logs as NaN, after a progress bar, for History."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Add the removed figures as NaN."""
+        self._restore(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add the removed figures as NaN."""
+        self._restore(logs)
+
+    def _restore(self, logs: dict | None) -> None:
+        if logs is not None:
+            logs.update({name: math.nan for name in FIGURES if name not in logs})
+
+
+@contextlib.contextmanager
+def with_log_callback(
+    callbacks: Any, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool
+) -> Iterator[Any]:
+    """Yield the user's callbacks together with the trainer's own; restore a `CallbackList` of the user afterwards.
+
+    Args:
+        callbacks: the argument of `fit`.
+        log_callback: the `LogCallback` of the `fit`.
+        enclose: function from a callback of the user to a list of this callback and the callbacks around it.
+        shows_progress: bool, True if Keras would add a progress bar.
+    """
+    found = as_list(callbacks)
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        yield _arranged(found, log_callback, enclose, shows_progress)
+        return
+    users = set(map(id, found))
+    arranged = _arranged(found, log_callback, enclose, shows_progress=False)
+    added = {id(callback) for callback in arranged} - users
+    callbacks.callbacks[:] = arranged
+    try:
+        yield callbacks
+    finally:
+        callbacks.callbacks[:] = [callback for callback in callbacks.callbacks if id(callback) not in added]
+
+
+def as_list(callbacks: Any) -> list:
+    """Return the callbacks passed to `fit`, which may be nested or a `CallbackList`, as a list."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks else []
+
+
+def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar."""
+    if log_callback.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
+        found = [*found, ProgressBar()]
+    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+    position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
+    arranged: list = []
+    for callback in found[:position]:
+        arranged += enclose(callback)
+    arranged.append(log_callback)
+    for callback in found[position:]:
+        hides = log_callback.adds_figures and _is_progress_bar(callback)
+        arranged += [HideUnmeasured(), callback, RestoreUnmeasured()] if hides else enclose(callback)
+    return arranged
+
+
+def _is_progress_bar(callback: Any) -> bool:
+    return isinstance(callback, keras.callbacks.ProgbarLogger)

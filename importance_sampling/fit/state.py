@@ -1,0 +1,230 @@
+"""The state of a trainer: averages for the gate, totals for the summary, counters, and its own random stream.
+
+All of it belongs to the trainer, none of it to the user's model or to a global generator, and all of it can be saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import ops
+
+from importance_sampling import backend
+from importance_sampling.conditions import Signals, moving_average
+from importance_sampling.utils.random import seed_from_python
+
+FORMAT = 4
+# Names of the counters in files of format 3, which version 1.0.0 wrote.
+FORMAT_3_NAMES = {
+    "open_steps": "importance_steps",
+    "since_look": "steps_since_probe",
+    "closed_looks": "closed_probes",
+    "opened_at": "first_importance_step",
+    "satisfied": "gate_is_open",
+    "forwards": "forward_passes",
+    "rate": "peak_learning_rate",
+    "passed": "epochs_on_dataset",
+    "data": "dataset",
+}
+
+
+@dataclasses.dataclass
+class Counters:
+    """What a trainer counts, on the host.
+
+    Attributes:
+        steps: all gradient steps so far.
+        importance_steps: those of them that were importance steps.
+        pools: pools of candidates read so far.
+        steps_since_probe: steps since the gate decided last.
+        closed_probes: probes in a row that left the gate closed.
+        first_importance_step: number of the first importance step of the current `fit`; -1 before it.
+        gate_is_open: the gate's last decision.
+        forward_passes: the cost so far, in forward passes of a batch.
+        tau: as at the gate's last decision; 1 if not measured.
+        peak_learning_rate: the largest learning rate at a decision.
+        epochs_on_dataset: epochs over the current data set, with fractions.
+        presample: size of the pools in batches if there are several sizes; 0 before one is chosen.
+        dataset: digest of the current data set if rows are drawn by index.
+    """
+
+    steps: int = 0
+    importance_steps: int = 0
+    pools: int = 0
+    steps_since_probe: int = 0
+    closed_probes: int = 0
+    first_importance_step: int = -1
+    gate_is_open: bool = False
+    forward_passes: float = 0.0
+    tau: float = 1.0
+    peak_learning_rate: float = 0.0
+    epochs_on_dataset: float = 0.0
+    presample: float = 0.0
+    dataset: str = ""
+
+
+class Part(Protocol):
+    """Something that is saved and restored with the state."""
+
+    def state(self) -> dict[str, np.ndarray]: ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None: ...
+
+
+class TrainerState:
+    """A trainer's variables and counters.
+
+    Args:
+        seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which stays as it is.
+        momentum: float in [0, 1), default 0.9; of the averages, per step.
+        kind: name of the kind of trainer; the state of another kind is refused. Empty (default): any kind is accepted.
+        sizes: int, default 1; the number of pool sizes whose variance gain is averaged.
+
+    Attributes:
+        averages: float32 `(3 + sizes,)` variable, the moving averages of `Signals`; NaN where nothing was measured.
+        totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
+            with unusable scores.
+        generator: `keras.random.SeedGenerator`, used once for each importance step.
+        counters: `Counters`.
+    """
+
+    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = "", sizes: int = 1):
+        self.seed = seed if seed is not None else seed_from_python()
+        self.momentum = momentum
+        self.kind = kind
+        self.averages = keras.Variable(
+            np.full(3 + sizes, np.nan, "float32"), trainable=False, name="importance_averages"
+        )
+        self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
+        self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
+        self.counters = Counters()
+        self._parts: dict[str, Part] = {}
+        self._restored: dict[str, dict] = {}  # of parts that aren't registered yet
+
+    def register(self, name: str, part: Part) -> None:
+        """Save and restore a part with the state, under a name; a state that was loaded for it is restored now."""
+        self._parts[name] = part
+        if name in self._restored:
+            part.restore(self._restored.pop(name))
+
+    def set_dataset(self, digest: str) -> bool:
+        """Set the current data set; return True if it is another one, whose parts and epochs then start afresh."""
+        if digest == self.counters.dataset:
+            return False
+        self.counters.dataset = digest
+        self.counters.epochs_on_dataset = 0.0
+        self.counters.gate_is_open = False
+        self._parts, self._restored = {}, {}
+        return True
+
+    def reset_totals(self) -> None:
+        """Reset the totals at the beginning of a `fit`."""
+        self.totals.assign(np.zeros(4, "float32"))
+        self.counters.first_importance_step = -1
+
+    def update_averages(self, signals: Signals, steps: Any) -> None:
+        """Add signals to the moving averages; `steps` is the number of steps since the last ones."""
+        values = ops.concatenate([ops.reshape(ops.cast(value, "float32"), (-1,)) for value in signals])
+        self.averages.assign(moving_average(self.averages.value, values, self.momentum, steps))
+
+    def record_weights(self, weights: Any, are_usable: Any) -> None:
+        """Add an importance step to the totals.
+
+        Args:
+            weights: float `(b,)`, of the step.
+            are_usable: bool, False if the scores were NaN, negative or all zero.
+        """
+        effective = ops.square(ops.sum(weights)) / ops.sum(ops.square(weights))
+        steps, total, largest, unusable = ops.unstack(self.totals.value, 4)
+        largest = ops.maximum(largest, ops.max(weights))
+        unusable = unusable + (1.0 - ops.cast(are_usable, "float32"))
+        self.totals.assign(ops.stack([steps + 1.0, total + effective, largest, unusable]))
+
+    @property
+    def mean_score(self) -> Any:
+        """The moving average of the mean score, on the device."""
+        return self.averages.value[-1]
+
+    @property
+    def signals(self) -> Signals:
+        """The moving averages, read to the host."""
+        tau, *gains, discount, score = backend.to_host(self.averages).tolist()
+        return Signals(tau, gains[0] if len(gains) == 1 else gains, discount, score)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to an npz file."""
+        parts = self._restored | {name: part.state() for name, part in self._parts.items()}
+        header = json.dumps(
+            dict(
+                format=FORMAT,
+                kind=self.kind,
+                seed=self.seed,
+                momentum=self.momentum,
+                counters=dataclasses.asdict(self.counters),
+            )
+        )
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                header=np.array(header),
+                **{name: backend.to_host(v) for name, v in self._variables()},
+                **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
+            )
+
+    def load(self, path: str | Path) -> None:
+        """Read a file that `save` wrote, of this version or of 1.0.0.
+
+        Raises:
+            ValueError: the file is of another kind, or of another kind of trainer.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                header = json.loads(str(saved["header"]))
+                values = {name: saved[name] for name, _ in self._variables()}
+                parts: dict[str, dict] = {}
+                for key in saved.files:
+                    name, _, rest = key.partition("/")
+                    if rest:
+                        parts.setdefault(name, {})[rest] = saved[key]
+            counters, kind = read_counters(header), header["kind"]
+            seed, momentum = header["seed"], header["momentum"]
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+            raise ValueError(
+                f"`path` must be a file that `save_state` of version 1.0 or later wrote. Received: path={str(path)!r}"
+            ) from None
+        if kind and self.kind and kind != self.kind:
+            raise ValueError(
+                f"`path` must be a file that `save_state` of another {self.kind} wrote. "
+                f"Received: path={str(path)!r}, of a {kind}"
+            )
+        for name, variable in self._variables():
+            variable.assign(values[name])
+        registered = set(self._parts) if counters.dataset == self.counters.dataset else set()
+        self.seed, self.momentum, self.counters = seed, momentum, counters
+        self._restored = parts
+        for name in registered & set(parts):
+            self._parts[name].restore(self._restored.pop(name))
+
+    def _variables(self) -> list[tuple[str, Any]]:
+        return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+def read_counters(header: dict) -> Counters:
+    """Return the counters in the header of a file.
+
+    Raises:
+        ValueError, TypeError, KeyError: the file has another format.
+    """
+    counters = dict(header["counters"])
+    if header["format"] == 3:
+        counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
+        counters["gate_is_open"] = bool(counters["gate_is_open"])
+    elif header["format"] != FORMAT:
+        raise ValueError("another format")
+    return Counters(**counters)

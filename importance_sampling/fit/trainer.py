@@ -1,0 +1,371 @@
+"""The base class of all trainers: `fit` with Keras's arguments, the summary, and the state that can be saved.
+
+Keras's own `fit` runs the loop, on the user's model with the user's callbacks. During the call a `FitController` stands
+in for `model.train_function`. The subclasses, in `training`, choose the importance steps that it takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from importance_sampling.callbacks.base import connected, sampling_callbacks
+from importance_sampling.conditions import Condition
+from importance_sampling.core import scoring
+from importance_sampling.core.logits import find_layer
+from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data import is_lazy, plan_custom_fit, plan_fit, with_lazy_validation_data
+from importance_sampling.events import Listeners
+from importance_sampling.fit import eligibility, user_fit
+from importance_sampling.fit.checkpoint import enclose_callback
+from importance_sampling.fit.controller import FitController
+from importance_sampling.fit.deferred_warnings import DeferredWarnings
+from importance_sampling.fit.legacy import LegacyFit, without_defaults
+from importance_sampling.fit.log_callback import LogCallback, as_list, with_log_callback
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.summary import INTERRUPTED_EARLY, summarise, summarise_interrupted
+from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.indexed import IndexedStrategy
+from importance_sampling.strategies.uniform import KerasFunction, UniformStrategy
+from importance_sampling.utils.deprecation import warn_renamed
+from importance_sampling.utils.validation import check_seed, is_real
+
+logger = logging.getLogger("importance_sampling")
+
+
+class Trainer(LegacyFit):
+    """Trains a compiled Keras model with Keras's `fit`, and takes importance steps while its gate is open.
+
+    Args:
+        model: a compiled `keras.Model`; it stays the user's own.
+        condition: the gate.
+        forward_batch_size: int >= 1 or None (default: a pool at once); candidates scored at once, to bound memory.
+        score: "gnorm" (default), "loss", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`, >= 0.
+        layer: a layer, its name or its index: take the gradient of "gnorm" at this layer. None (default): at the
+            model's outputs.
+        seed: int in [0, 2**31) or None; of the library's own random stream. None follows Python's `random` at the first
+            `fit`, which `keras.utils.set_random_seed` sets.
+
+    Raises:
+        ValueError: an argument is out of its range, or `layer` isn't in the model.
+    """
+
+    needs_rows = False  # True if importance steps always read rows by index
+    _rows_argument = ""  # the argument that asks for rows by index, for messages
+
+    def __init__(
+        self,
+        model: keras.Model,
+        condition: Condition,
+        *,
+        forward_batch_size: int | None = None,
+        score: str | Callable = "gnorm",
+        layer: keras.Layer | str | int | None = None,
+        seed: int | None = None,
+    ):
+        if not user_fit.is_model(model):
+            raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
+        if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
+            raise ValueError(
+                "`forward_batch_size` must be a positive int, or None to score a pool at once. "
+                f"Received: forward_batch_size={forward_batch_size!r}"
+            )
+        check_seed(seed)
+        scoring.check(score)
+        if layer is not None:
+            find_layer(model, layer)
+        self.model = model
+        self.condition = condition
+        self.forward_batch_size = None if forward_batch_size is None else int(forward_batch_size)
+        self.score = score
+        self.layer = layer
+        self._scoring = scoring.Scoring(score, layer, self.forward_batch_size)
+        self._seed = None if seed is None else int(seed)
+        self._state: TrainerState | None = None
+        self._strategies: dict[tuple, Strategy] = {}  # with their compiled steps, for one model as compiled
+        self._keras_function: KerasFunction | None = None
+        self._summary = "fit has not been called yet."
+
+    def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
+        """Return the strategy for importance steps of a size on the data of a plan."""
+        raise NotImplementedError
+
+    def _new_state(self, seed: int | None) -> TrainerState:
+        """Return an empty state of this kind of trainer."""
+        return TrainerState(seed, kind=type(self).__name__)
+
+    def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
+        """Return the strategy for rows that a sampler draws by index."""
+        return IndexedStrategy(self.model, make_sampler, batch_size, self._state, self._scoring, scored, alpha)
+
+    def _is_indexed(self, plan: FitPlan) -> bool:
+        """Return True if importance steps read rows of these data by index."""
+        return self.needs_rows
+
+    def _rows_needed(self, plan: FitPlan, batch_size: int) -> int:
+        """Return the number of rows that an importance step needs."""
+        return batch_size
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | str = True,
+        class_weight: dict | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | list[int] = 1,
+        *,
+        on_sample: Callable | None = None,
+        on_scores: Callable | None = None,
+    ) -> keras.callbacks.History:
+        """Train the model; every argument means what it means to `keras.Model.fit`.
+
+        The sampler chooses the rows of importance steps, whatever `shuffle` is.
+
+        Args:
+            on_sample: called as `on_sample(sampler, indices, weights, scores)` after every gradient step with read-only
+                NumPy arrays of the rows trained on. In uniform steps weights are 1 and scores NaN. Samples of streams
+                (tf.data, `PyDataset`, loaders, generators) have no row index: their indices are -1.
+            on_scores: called as `on_scores(sampler, scores)` for every pool, or probe, that was scored, and after every
+                step on rows by index with the scores that it measured.
+
+        Returns:
+            Keras's `History`, with the model's metrics and, unless the trainer is switched off, `score` (mean score of
+            the candidates) and `tau`, both moving averages and NaN if nothing was measured, and `importance`, the share
+            of importance steps in the epoch.
+
+        Raises:
+            ValueError: the model isn't compiled, `score="loss"` with a loss that is negative, or what Keras refuses.
+        """
+        self._summary = INTERRUPTED_EARLY
+        if not self.model.compiled:
+            raise ValueError(
+                "`model` must be compiled: call `model.compile(...)` before `fit`. "
+                f"Received: model={self.model.name!r}, not compiled"
+            )
+        arguments = dict(
+            x=x,
+            y=y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        )
+        receivers = sampling_callbacks(as_list(callbacks))
+        deferred = DeferredWarnings()
+        controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
+        plan, reason = controller.plan, controller.reason
+        log_callback = LogCallback(controller, adds_figures=self.condition.probes)
+        enclose = functools.partial(
+            enclose_callback, state=self._state, on_restore=controller.continue_from_state, warn=deferred.add
+        )
+        run_fit = user_fit.fit_of(self.model)
+        try:
+            with (
+                self._train_function(controller),
+                connected(receivers, plan.source, reason, log_callback, deferred.add),
+                with_log_callback(callbacks, log_callback, enclose, shows_progress=verbose != 0) as arranged,
+            ):
+                history = run_fit(**without_defaults({**plan.arguments, "callbacks": arranged}))
+            controller.check_was_called()
+            deferred.release()
+        except BaseException as error:
+            self._summary = summarise_interrupted(error, type(self).__name__, controller)
+            raise
+        else:
+            self._summary = summarise(type(self).__name__, controller)
+        finally:
+            controller.release()
+        logger.info("%s", self._summary.splitlines()[0])
+        return history
+
+    def summary(self) -> str:
+        """Return a description of the last `fit` until its end or an error: when the gate opened, or why it didn't."""
+        return self._summary
+
+    @property
+    def forward_equivalents(self) -> float:
+        """The cost of all training so far, in forward passes of a batch: 3 a step, and 1 a batch that was scored.
+
+        A backward pass counts as two forward passes, a callable `score` as one. The cost is computed, not timed, and is
+        the same on every machine.
+        """
+        return 0.0 if self._state is None else self._state.counters.forward_passes
+
+    @property
+    def importance_steps(self) -> int:
+        """The number of importance steps of all training so far."""
+        return 0 if self._state is None else self._state.counters.importance_steps
+
+    @property
+    def open_steps(self) -> int:
+        """Deprecated name of `importance_steps`."""
+        warn_renamed("trainer.open_steps", "trainer.importance_steps")
+        return self.importance_steps
+
+    def save_state(self, path: str | Path) -> None:
+        """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
+
+        Raises:
+            ValueError: there is none before the first `fit`.
+        """
+        if self._state is None:
+            raise ValueError("`save_state` needs a state to save: call `fit` first. Received: a trainer without one")
+        self._state.save(path)
+
+    def load_state(self, path: str | Path) -> None:
+        """Continue from a state that `save_state` wrote.
+
+        Raises:
+            ValueError: the file is of another kind, or of another kind of trainer.
+        """
+        self._state = self._state or self._new_state(0)
+        self._state.load(path)
+        self.condition.restore(self._state.counters.gate_is_open)
+
+    def _make_controller(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitController:
+        """Plan a `fit` and return the controller that runs its steps."""
+        self._state = self._state or self._new_state(self._seed)
+        self._state.reset_totals()
+        self._drop_outdated()
+        plan, reason = self._plan(arguments, listeners, deferred)
+        if plan.source is not None and self._is_indexed(plan):
+            self._set_dataset(plan)
+        is_possible = reason is None and plan.source is not None
+        gate = self.condition if is_possible else None
+        strategy = self._strategy_for(plan, plan.batch_size)
+        if gate is not None and gate.probes and plan.batch_size is not None:
+            try:
+                self._use(strategy, plan)
+            except Unsupported as error:
+                gate, reason = None, str(error)
+                deferred.add(eligibility.uniform_training_message(reason))
+        uniform = UniformStrategy(self.model, self._keras_function, plan, listeners.needs_row_indices)
+        return FitController(
+            self.model,
+            plan,
+            reason,
+            uniform,
+            strategy,
+            lambda batch_size: self._use(self._strategy_for(plan, batch_size), plan),
+            self.condition,
+            gate,
+            self._state,
+            listeners,
+            deferred,
+        )
+
+    @contextlib.contextmanager
+    def _train_function(self, controller: FitController) -> Iterator[None]:
+        """Let the controller stand in for the model's training function."""
+        before = self.model.train_function
+        self.model.train_function = controller
+        try:
+            yield
+        finally:
+            if self.model.train_function is controller:  # and not a function that a callback put in its place
+                self.model.train_function = before
+
+    def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> tuple[FitPlan, str | None]:
+        """Return the plan of a `fit`, and the reason if importance sampling is impossible."""
+        data = [arguments[name] for name in ("x", "y", "sample_weight")]
+        needs_plan = self.condition.probes or listeners.needs_row_indices or any(map(is_lazy, keras.tree.flatten(data)))
+        prepares_data = user_fit.has_own_fit(self.model)
+        if prepares_data and self.condition.probes and not self.needs_rows:
+            plan = plan_custom_fit(arguments)
+        elif user_fit.reads_its_own_data(self.model) or not needs_plan:
+            plan = FitPlan(with_lazy_validation_data(arguments))
+        else:
+            plan = plan_fit(arguments, self.model, listeners.needs_row_indices)
+        if plan.warning is not None:
+            deferred.add(plan.warning)
+        if not self.condition.probes:
+            return plan, None
+        if self.needs_rows and plan.source is not None and not plan.source.has_rows:
+            raise ValueError(
+                f"`x` must be data whose rows can be read by index (arrays, memory maps, a dataset) for "
+                f"{type(self).__name__}{self._rows_argument}; streams are for the pools of `ImportanceTraining`. "
+                f"Received: x={arguments['x']!r}"
+            )
+        reason = eligibility.unsupported_reason(self.model) or plan.reason
+        if reason is None and self.needs_rows and prepares_data:
+            reason = (
+                f"{type(self.model).__name__} defines a `fit` that prepares the data, whose rows can't be read by "
+                "index. Use the pools of `ImportanceTraining`, which sample the prepared batches"
+            )
+        if reason is not None:
+            deferred.add(eligibility.uniform_training_message(reason))
+        elif plan.batches_per_epoch and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
+            of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
+            reason = f"the data have fewer rows ({plan.source.num_rows}) than {of}"
+        return plan, reason
+
+    def _set_dataset(self, plan: FitPlan) -> None:
+        """Reset what belongs to rows of another data set: the gate then waits for a first epoch."""
+        if self._state.set_dataset(plan.source.digest) and self._state.counters.steps:
+            self.condition.restore(self._state.counters.gate_is_open)
+
+    def _drop_outdated(self) -> None:
+        """Drop compiled functions if the model was compiled again, and find Keras's training function."""
+        if self._strategies and not any(strategy.is_of(self.model) for strategy in self._strategies.values()):
+            self._state.counters.peak_learning_rate = 0.0  # of another optimizer
+        self._strategies = {key: one for key, one in self._strategies.items() if one.is_of(self.model)}
+        function = self.model.train_function
+        is_current = self._keras_function is not None and self._keras_function.is_of(self.model)
+        if function is None and not is_current:
+            self.model.make_train_function()
+            function, self.model.train_function = self.model.train_function, None
+        if function is not None and not (is_current and function is self._keras_function.function):
+            self._keras_function = KerasFunction(self.model, function)
+
+    def _strategy_for(self, plan: FitPlan, batch_size: int | None) -> Strategy:
+        """Return the strategy with compiled steps for these data and this batch size.
+
+        Before the batch size of a stream is known, it stands in as the sampler that listeners are given.
+        """
+        if batch_size is None:
+            plan, batch_size = FitPlan(plan.arguments), FitPlan(plan.arguments).batch_size
+        rows = plan.source.num_rows if plan.source is not None and self._is_indexed(plan) else 0
+        key = (batch_size, plan.signature, rows)
+        if key not in self._strategies:
+            self._strategies[key] = self._make_strategy(plan, batch_size)
+        return self._strategies[key]
+
+    def _use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
+        """Set the data of a strategy and check its scores before the first step.
+
+        Raises:
+            Unsupported: the samples can't be weighted.
+        """
+        for other in self._strategies.values():
+            other.release()  # the data of an earlier `fit`
+        strategy.use(plan)
+        strategy.check_scores()
+        return strategy

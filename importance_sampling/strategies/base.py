@@ -1,0 +1,224 @@
+"""The parts that all strategies share: a strategy takes training steps and returns their results.
+
+A strategy belongs to one model as compiled and keeps its compiled functions, so that `fit` in a loop compiles once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from importance_sampling import backend
+from importance_sampling.backend import keras_internals
+from importance_sampling.conditions import Cost, GateContext, Signals
+from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
+from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.fit import eligibility
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.state import TrainerState
+
+
+class StepResult(NamedTuple):
+    """The result of one execution of one or several steps.
+
+    The last four fields hold one array per step. They are empty if no listener asked for them.
+    """
+
+    logs: dict  # of the last step, as Keras's own step returns them
+    steps: int  # 0: the epoch had ended
+    cost: float  # forward passes of a batch, a backward pass counting as two
+    indices: Sequence = ()  # int64 (b,), row indices, -1 for samples of streams
+    weights: Sequence = ()  # float32 (b,)
+    scores: Sequence = ()  # float32 (b,), as predicted before the step; NaN where they weren't
+    pool_scores: Sequence = ()  # float32 (n,), of the candidates, or as measured on the batch
+
+
+class Strategy:
+    """A way to take importance steps; a subclass implements `step` and `signals`.
+
+    Args:
+        model: a compiled model; built before the first call of `prepare`.
+        sampler: what listeners get as the sampler.
+        batch_size: int, of a step.
+        state: the trainer's state.
+        scoring: how samples are scored.
+
+    Attributes:
+        cost: `Cost`, converts scored batches to uniform steps.
+    """
+
+    def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
+        self.model = model
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.state = state
+        self.scoring = scoring
+        self.logits = Logits(model, scoring.layer)
+        self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
+        self.cost = Cost()
+        self.plan: FitPlan | None = None
+        self._tracker = keras_internals.loss_tracker(model)
+        self._checked = False
+        self._compiled_scorer: Callable | None = None
+        self._update_averages: Callable | None = None
+
+    def use(self, plan: FitPlan) -> None:
+        """Set the data of a `fit`."""
+        self.plan = plan
+
+    def get_sampler(self) -> Any:
+        """Return the sampler that listeners get."""
+        return self.sampler
+
+    def is_of(self, model: keras.Model) -> bool:
+        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
+        return keras_internals.loss_tracker(model) is self._tracker
+
+    def is_built(self) -> bool:
+        """Return True if the model's variables, its loss and its metrics have been built."""
+        return eligibility.is_built(self.model)
+
+    def prepare(self) -> tuple:
+        """Build the model and check that its samples can be weighted; return the batch used for that.
+
+        Raises:
+            Unsupported: they can't.
+        """
+        batch = self.plan.source.example(self.batch_size)
+        try:
+            eligibility.build(self.model, batch)  # the restored gate may be open before any uniform step
+        except Exception as error:  # Keras's own step raises it in its own way
+            raise Unsupported(f"it couldn't be built for a batch ({type(error).__name__}: {error})") from error
+        self.check(batch)
+        return batch
+
+    def check(self, batch: tuple) -> None:
+        """Check once, on a batch, that samples can be weighted.
+
+        Raises:
+            Unsupported: they can't.
+        """
+        if not self._checked:
+            eligibility.check_loss(self.model, batch)
+            eligibility.check_rows(self._row_quantities, batch)
+            self._checked = True
+
+    def check_scores(self) -> None:
+        """Check on a batch that a score that may be negative isn't; scores that never are need no check.
+
+        Raises:
+            Unsupported: samples can't be weighted.
+            ValueError: a score is negative.
+        """
+        if self.scorer.score != "loss" and not callable(self.scorer.score):
+            return
+        batch = self.prepare()
+        with contextlib.suppress(Unsupported):  # warned about when the first importance step is due
+            values = ops.convert_to_numpy(self.scorer(batch).scores)
+            if (values < 0).any():
+                raise ValueError(
+                    '`score` must not be negative; for a loss that can be negative use score="gnorm". '
+                    f"Received: score={self.scorer.score!r}, with a smallest value of {values.min():.4g}"
+                )
+
+    def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
+        """Take up to n importance steps.
+
+        Args:
+            n: int >= 1.
+            batches: the batches of the epoch; strategies that read rows by index leave them alone.
+            steps_left: float, the number of steps left in this `fit`.
+            with_draws: bool, fill in the per-sample fields of the result.
+
+        Returns:
+            `StepResult`, or None if the rest of the epoch isn't enough for one step.
+
+        Raises:
+            Unsupported: samples can't be weighted.
+        """
+        raise NotImplementedError
+
+    def signals(self, scores: Any) -> Signals:
+        """Compute the gate's signals from the scores of uniformly drawn samples."""
+        raise NotImplementedError
+
+    def update_sizes(self, signals: Signals) -> None:
+        """Choose the sizes of pool and batch by the averaged signals, in strategies that have several."""
+
+    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
+        """Return the signals and the context for the gate's decision.
+
+        Args:
+            signals: the averages.
+        """
+        return signals, GateContext()
+
+    def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
+        """Return a summary in the words of this strategy, or None for the general one.
+
+        Args:
+            name: of the trainer.
+            importance_steps: int > 0, out of all `steps` of the `fit`.
+        """
+        return None
+
+    def notes(self) -> list[str]:
+        """Return further lines for the summary of a `fit` with importance steps."""
+        return []
+
+    def close(self) -> None:
+        """Stop reading the data."""
+
+    def release(self) -> None:
+        """Drop all references to the data: a trainer that is kept must not keep them alive."""
+        self.close()
+        self.plan = None
+
+    def probe(self, batch: tuple, steps: float) -> Any:
+        """Score a batch for the gate and update the averages of its signals; the model stays as it is.
+
+        Args:
+            batch: `(x, y, sample_weight)`.
+            steps: steps since the last probe.
+
+        Returns:
+            The scores, float32 `(rows,)`.
+        """
+        scores = self._score(batch).scores
+        if self._update_averages is None:
+            self._update_averages = backend.compile_step(
+                lambda scores, steps: self.state.update_averages(self.signals(scores), steps), self.model
+            )
+        self._update_averages(scores, ops.convert_to_tensor(float(steps)))
+        return scores
+
+    def compile(self, function: Callable, **options: Any) -> Callable:
+        """Compile a step. A failure to trace it, before it has changed anything, raises `Unsupported`."""
+        if not self.model.run_eagerly and not callable(self.scorer.score):
+            function = reporting_failure(function)
+        return backend.compile_step(function, self.model, **options)
+
+    def passes(self, scored: float = 0, trained: float = 0) -> float:
+        """Return the cost of scoring and training on a number of rows, in forward passes of a batch."""
+        return (self.scorer.cost * scored + UNIFORM_STEP * trained) / self.batch_size
+
+    def _score(self, batch: tuple) -> Scored:
+        if self._compiled_scorer is None:
+            self._compiled_scorer = self.compile(lambda *batch: self.scorer(batch))
+        return self._compiled_scorer(*batch)
+
+    def _row_quantities(self, batch: tuple) -> dict[str, list]:
+        """Return everything about a batch that has a row per sample, in inference mode."""
+        scored = self._score(batch)
+        quantities = {"outputs": flatten(scored.y_pred)[0], "losses": scored.losses}
+        if not callable(self.scorer.score):
+            # Scores of masked sequences have a factor in common.
+            quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
+        return quantities

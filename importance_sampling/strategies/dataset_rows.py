@@ -1,0 +1,123 @@
+"""The rows of the training set as a sampler uses them: read by index, scored by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.core.scoring import Scorer
+from importance_sampling.data import LazyArray
+from importance_sampling.fit import eligibility
+from importance_sampling.model_wrappers import ModelWrapper
+
+
+class DatasetRows:
+    """A sampler's data set and model in one.
+
+    Args:
+        model: a compiled model.
+        scorer: scores rows with the model.
+        batch_size: int, of a training step.
+
+    Attributes:
+        source: the training data; None between fits.
+    """
+
+    def __init__(self, model: keras.Model, scorer: Scorer, batch_size: int):
+        self.source: Any = None
+        self._model = model
+        self._scorer = scorer
+        self._batch_size = batch_size
+        self._score: Callable | None = None
+        self._accepts: dict[int, bool] = {}  # numbers of rows that the model accepts
+        self._wrapper: ModelWrapper | None = None
+        self._scored = 0
+
+    def __len__(self) -> int:
+        return self.source.num_rows
+
+    def __getitem__(self, indices: Any) -> tuple:
+        """Return `(x, y)` of rows."""
+        if isinstance(indices, slice):
+            indices = np.arange(len(self))[indices]
+        return self.source.read(indices)[:2]
+
+    @property
+    def train_data(self) -> DatasetRows:
+        """The rows themselves, as the attribute of a sampler's data set."""
+        return self
+
+    def take_scored(self) -> int:
+        """Return the number of rows scored since the last call."""
+        scored, self._scored = self._scored, 0
+        return scored
+
+    def columns(self, indices: np.ndarray) -> list:
+        """Return the leaves of the data as compiled functions take them.
+
+        Args:
+            indices: int `(n, b)`, the rows of n steps.
+
+        Returns:
+            Whole tensors for data in memory; for lazily read arrays the rows, `(n, b, ...)`.
+        """
+        return [
+            backend.to_tensor(column.read(indices.ravel()).reshape(*indices.shape, *column.shape[1:]))
+            if isinstance(column, LazyArray)
+            else column
+            for column in self.source.columns
+        ]
+
+    def columns_of_step(self, columns: Any, i: Any) -> list:
+        """Return the columns of step i: its own rows of lazily read arrays, whole tensors otherwise."""
+        return [
+            leaf[i] if isinstance(column, LazyArray) else leaf
+            for leaf, column in zip(columns, self.source.columns, strict=True)
+        ]
+
+    def gather(self, indices: Any, columns: Any) -> tuple:
+        """Return `(x, y, sample_weight)` of the rows of one step."""
+        return self.source.pack(
+            leaf if isinstance(column, LazyArray) else backend.gather(leaf, indices)
+            for leaf, column in zip(columns, self.source.columns, strict=True)
+        )
+
+    def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+        """Return the model's scores of rows, float32 `(n,)`.
+
+        Args:
+            indices: int `(n,)`.
+            batch_size: int, how many are scored at once; at most four training batches, or 128 if that is more. A
+                model that accepts one batch size only is called with that size.
+        """
+        size = self._accepted(min(batch_size, max(4 * self._batch_size, 128)))
+        if self._score is None:
+            self._score = backend.compile_step(
+                lambda indices, *columns: self._scorer(self.gather(indices, columns)).scores, self._model
+            )
+        scores = np.empty(len(indices), "float32")
+        for start in range(0, len(indices), size):
+            rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
+            columns = self.columns_of_step(self.columns(rows[None]), 0)
+            part = np.asarray(self._score(rows, *columns))
+            scores[start : start + size] = part[: len(scores) - start]
+        self._scored += len(indices)
+        return scores
+
+    def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
+        """Return the model's scores of any rows, float32; see `ModelWrapper.score`."""
+        if self._wrapper is None:
+            self._wrapper = ModelWrapper(self._model, self._scorer.score, self._scorer.logits.layer)
+        scores = self._wrapper.score(x, y, batch_size)
+        self._scored += len(scores)
+        return scores
+
+    def _accepted(self, size: int) -> int:
+        """Return the size if the model accepts it, else the size of a training batch."""
+        if size not in self._accepts:
+            self._accepts[size] = eligibility.accepts(self._model, self.source.example(self._batch_size), size)
+        return size if self._accepts[size] else self._batch_size

@@ -1,0 +1,215 @@
+"""Importance steps on rows by index, for samplers that know their scores before the step.
+
+The sampler draws on the host, in NumPy; rows are gathered on the device, and those of memory maps are read on the host.
+Scores that the steps measure stay on the device until the sampler needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.core.indexed_step import MEASURED_SCORES, IndexedStep, uniform_signals
+from importance_sampling.core.scoring import Scoring
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.samplers.base import DEFAULT_ALPHA, BaseSampler, Drawn
+from importance_sampling.strategies.base import StepResult, Strategy
+from importance_sampling.strategies.dataset_rows import DatasetRows
+
+# Drawing by known scores costs so little that any variance gain would open the gate. It must be larger. Where high
+# scores are wrong labels the gain is lost again: a fifth of wrong labels holds it below 2 until they are learnt by
+# heart. And the gain says how much less noise there is, not whether noise limits the training: logistic regression on
+# MNIST has a gain of 3 to 4 from its third epoch on without training faster; networks that have learnt most of their
+# data are far beyond 5.
+REQUIRED_GAIN = 5.0
+MAX_PENDING = 64  # steps whose scores wait on the device
+
+
+class IndexedStrategy(Strategy):
+    """Draws rows with a sampler, trains on them and passes the measured scores back to the sampler.
+
+    Args:
+        model, batch_size, state, scoring: as for `Strategy`.
+        make_sampler: called as `make_sampler(rows)` with a `DatasetRows` for every data set; returns a `BaseSampler`.
+        scored: float, default 0; how often the sampler has every row of an epoch scored.
+        alpha: float in (0, 1], default 0.1; the sampler's uniform share.
+
+    Attributes:
+        rows: the rows of the training set, for the sampler.
+    """
+
+    rows_class = DatasetRows
+
+    def __init__(
+        self,
+        model: keras.Model,
+        make_sampler: Callable[[DatasetRows], BaseSampler],
+        batch_size: int,
+        state: TrainerState,
+        scoring: Scoring,
+        scored: float = 0.0,
+        alpha: float = DEFAULT_ALPHA,
+    ):
+        super().__init__(model, None, batch_size, state, scoring)
+        self.scored = self.scorer.cost * (scored + (self.scorer.score not in MEASURED_SCORES))
+        self.rows = self.rows_class(model, self.scorer, batch_size)
+        self.alpha = alpha
+        self._make_sampler = make_sampler
+        self._step: Callable | None = None
+        self._steps: dict[int, Callable] = {}  # compiled, by the number of rows
+        self._is_prepared = False
+        self._parts: dict[str, Any] = {}  # saved with the trainer's state
+        self._dataset = ""  # the digest of the data that the sampler has scores of
+        self._pending: list[tuple[list[Drawn], Any]] = []  # drawn batches and their measured scores, on the device
+
+    def use(self, plan: FitPlan) -> None:
+        """Set the data of a `fit`; other data than before get a new sampler."""
+        super().use(plan)
+        self._is_prepared = False
+        self.rows.source = plan.source
+        if self._dataset != plan.source.digest:
+            self._dataset = plan.source.digest
+            self._parts = {name: part for name, part in self._parts.items() if name == "entries"}
+            self.sampler = None
+        for name, part in self._parts.items():
+            self.state.register(name, part)  # a strategy of another batch size may have registered its own
+
+    def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
+        """Take n importance steps."""
+        if not self._is_prepared:
+            self.prepare()
+            self._is_prepared = True
+        self.get_sampler()
+        logs: dict = {}
+        draws: list[Drawn] = []
+        measured: list = []
+        while len(draws) < n:
+            self.sampler.samples_left = (steps_left - len(draws)) * self.batch_size
+            chunk, is_last_of_plan = self._draw(n - len(draws))
+            logs, scores = self._train(chunk)
+            self._pending.append((chunk, scores))
+            if with_draws:
+                measured += list(np.asarray(scores).reshape(len(chunk), -1))
+            if with_draws or is_last_of_plan or len(self._pending) >= MAX_PENDING:
+                self.update_sampler()
+            draws += chunk
+        trained = sum(len(one.indices) for one in draws)
+        scored = self.rows.take_scored() + (0 if self.scorer.score in MEASURED_SCORES else trained)
+        cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
+        if not with_draws:
+            return StepResult(logs, n, cost)
+        indices, weights, scores, *_ = zip(*draws, strict=True)
+        return StepResult(logs, n, cost, indices, weights, scores, measured)
+
+    def get_sampler(self) -> BaseSampler | None:
+        """Return the sampler of the current data, which is made on the first call; None between fits."""
+        if self.sampler is None and self.plan is not None:
+            self.sampler = self._make_sampler(self.rows)
+            self._register("sampler", _SamplerPart(self))
+        return self.sampler
+
+    def update_sampler(self) -> None:
+        """Pass the scores that are pending on the device to the sampler, in the order of the steps."""
+        pending, self._pending = self._pending, []
+        for chunk, scores in pending:
+            for drawn, row in zip(chunk, np.asarray(scores).reshape(len(chunk), -1), strict=True):
+                self.sampler.update(drawn.indices, row)
+
+    def discard_pending(self) -> None:
+        """Forget scores that belong to a state that is being replaced."""
+        self._pending = []
+
+    def close(self) -> None:
+        """Complete the sampler's table, and let it be drawn from by hand."""
+        if self.sampler is not None:
+            self.update_sampler()
+            self.sampler.samples_left = float("inf")
+
+    def release(self) -> None:
+        """Drop all references to the data."""
+        super().release()
+        self.rows.source = None
+
+    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
+        """Return the signals and the context for the gate's decision."""
+        context = self.cost.context(
+            self.scored, required_gain=REQUIRED_GAIN, required_epochs=1.0, is_paid_in_advance=True
+        )
+        return signals, context
+
+    def signals(self, scores: Any) -> Signals:
+        """Compute the gate's signals for rows drawn by score from the scores of uniformly drawn samples."""
+        return uniform_signals(scores, self.alpha)
+
+    def _draw(self, n: int) -> tuple[list[Drawn], bool]:
+        """Draw up to n batches without further scores; return them, and True if the sampler must be updated next."""
+        planned = min(int(self.sampler.samples_planned) // self.batch_size, n)
+        if planned:
+            return [self.sampler.draw(self.batch_size) for _ in range(planned)], False
+        self.update_sampler()
+        return [self.sampler.draw(self.batch_size)], True
+
+    def _train(self, draws: list[Drawn]) -> tuple[dict, Any]:
+        """Take a step on each batch; return the logs of the last and the measured scores, one row per step."""
+        indices, weights, unbiased = (
+            np.stack([getattr(drawn, name) for drawn in draws]) for name in ("indices", "weights", "unbiased_weights")
+        )
+        columns = self.rows.columns(indices)
+        size = indices.shape[1]
+        if size not in self._steps:
+            self._steps[size] = backend.repeat_steps(self._one_of_many(), self.model)
+        return self._steps[size](len(draws), weights, unbiased, indices, *columns)
+
+    def _one_of_many(self) -> Callable:
+        """Return `step(i, weights, unbiased_weights, indices, *columns) -> (logs, measured)` for step i of n."""
+        if self._step is None:
+            self._step = self._make_step()
+        step = self.compile(
+            lambda weights, unbiased, indices, *columns: self._step(
+                self.rows.gather(indices, columns), weights, unbiased
+            ),
+            reduce_retracing=False,  # shapes are static: a sampler that draws fewer rows should use few sizes
+        )
+
+        def one_of_many(i: Any, weights: Any, unbiased: Any, indices: Any, *columns: Any) -> tuple:
+            return step(weights[i], unbiased[i], indices[i], *self.rows.columns_of_step(columns, i))
+
+        return one_of_many
+
+    def _make_step(self) -> Callable:
+        """Return `step(data, weights, unbiased_weights) -> (logs, measured)`."""
+        step = IndexedStep(self.model, self.scorer, self.logits, self.state, self.alpha)
+        self._register("entries", step)
+        return step
+
+    def _trained_beside(self, n: int) -> int:
+        """Return the number of rows whose gradients n steps take beside those of their batches."""
+        return 0
+
+    def _register(self, name: str, part: Any) -> None:
+        self._parts[name] = part
+        self.state.register(name, part)
+
+
+class _SamplerPart:
+    """A sampler as a part of the saved state: complete, with all scores measured so far."""
+
+    def __init__(self, strategy: IndexedStrategy):
+        self._strategy = strategy
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sampler's state."""
+        self._strategy.update_sampler()
+        return self._strategy.sampler.state()
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Restore the sampler's state."""
+        self._strategy.discard_pending()
+        self._strategy.sampler.restore(state)

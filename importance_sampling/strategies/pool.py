@@ -1,0 +1,111 @@
+"""Importance steps from pools: score a pool of candidates, draw the batch from it, train on the batch.
+
+Source: [KF18] (arXiv 1803.00942), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from importance_sampling import backend
+from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.core.pool_step import PoolStep, pool_signals
+from importance_sampling.core.scoring import Scoring, flatten
+from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.fit import eligibility
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.strategies.base import StepResult, Strategy
+
+
+class PoolStrategy(Strategy):
+    """Takes importance steps on batches drawn from pools of one size.
+
+    Args:
+        model, state, scoring: as for `Strategy`.
+        sampler: draws the batch.
+        presamples: as for `pool_signals`.
+        batch_size: int, of a uniform step; None (default): the sampler's.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        sampler: PoolSampler,
+        state: TrainerState,
+        scoring: Scoring,
+        presamples: tuple[float, ...] = (),
+        batch_size: int | None = None,
+    ):
+        super().__init__(model, sampler, batch_size or sampler.batch_size, state, scoring)
+        self.presamples = presamples
+        self._compiled: dict[bool, Callable] = {}
+        self._pools: Any = None
+
+    def check(self, batch: tuple) -> None:
+        """Check once, on a batch, that samples can be weighted and that the model accepts the sizes in use.
+
+        A model that accepts one batch size only has its pools scored in batches of that size.
+        """
+        if not self._checked:
+            pool, trained = self.sampler.pool_size, self.sampler.batch_size
+            usual = flatten(batch[0])[0][0].shape[0]
+            if not eligibility.accepts(self.model, batch, min(self.scoring.slice_size or pool, pool)):
+                if pool % usual:
+                    raise Unsupported(
+                        f"it accepts {usual} rows only, and a pool of {pool} candidates can't be scored in batches of "
+                        "that size. Leave the batch size open in the layers of the model, or choose a whole `presample`"
+                    )
+                self.scorer.slice_size = usual
+            if not eligibility.accepts(self.model, batch, trained):
+                raise Unsupported(
+                    f"it accepts {usual} rows only, and steps of {trained} rows can't be taken. Leave the batch size "
+                    "open in the layers of the model"
+                )
+        super().check(batch)
+
+    def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
+        """Take up to n importance steps; None if the rest of the epoch doesn't fill a pool."""
+        if self._pools is None:
+            self.prepare()
+            self._pools = self.plan.source.pools(self.sampler.pool_size, self.state.seed, self.state.counters.pools)
+        n = self._pools.fill(n, batches)
+        if not n:
+            return None
+        logs, drawn = self._steps(with_draws)(n, self._pools.iterator)
+        self.state.counters.pools += n
+        cost = self.passes(scored=n * self.sampler.pool_size, trained=n * self.sampler.batch_size)
+        return StepResult(logs, n, cost, *drawn)
+
+    def continue_from(self, other: PoolStrategy) -> None:
+        """Continue to read where a strategy of another pool size stopped."""
+        if other._pools is not None:
+            self.prepare()
+            self._pools, other._pools = other._pools.resize(self.sampler.pool_size), None
+
+    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
+        """Return the signals and the context for the gate's decision."""
+        return signals, self.cost.context(self.scorer.cost * self.sampler.presample)
+
+    def signals(self, scores: Any) -> Signals:
+        """Compute the gate's signals for pools from the scores of uniformly drawn samples."""
+        return pool_signals(scores, self.sampler, self.presamples)
+
+    def close(self) -> None:
+        """Stop reading ahead: a reader that runs while Python shuts down would block it."""
+        if self._pools is not None:
+            self._pools.close()
+            self._pools = None
+
+    def _steps(self, with_draws: bool) -> Callable:
+        """Return the compiled function `(n, pools) -> (logs, draws)`."""
+        if with_draws not in self._compiled:
+            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws, self.presamples)
+            pack = self.plan.source.pack
+            one = self.compile(lambda indices, *columns: step(indices, pack(columns)))
+            self._compiled[with_draws] = backend.repeat_steps(lambda _, pools: one(*next(pools)), self.model)
+        return self._compiled[with_draws]
