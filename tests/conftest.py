@@ -1,4 +1,4 @@
-"""The same random numbers for every test, whichever tests ran before it, and one thread for each of the workers."""
+"""Seed every test, give each worker one thread, and mark the slow tests."""
 
 import contextlib
 import os
@@ -7,6 +7,37 @@ import os
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 import pytest
+
+# Modules without an expensive test; all others are marked as slow. `pytest -m "not slow"` runs these.
+FAST = {
+    "test_batch_sizes",
+    "test_conditions",
+    "test_constant_samplers",
+    "test_contributing",
+    "test_datasets_artificial",
+    "test_datasets_named",
+    "test_datasets_stream",
+    "test_datasets_views",
+    "test_eligibility",
+    "test_label_errors",
+    "test_peekable_batches",
+    "test_plotting",
+    "test_pool",
+    "test_resampling",
+    "test_reweighting",
+    "test_samplers",
+    "test_smoothing",
+    "test_state",
+    "test_utils",
+    "test_vocabulary",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of all other modules as slow."""
+    for item in items:
+        if item.module.__name__ not in FAST:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

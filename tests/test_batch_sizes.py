@@ -1,4 +1,4 @@
-"""Models that take batches of one size alone: what is scored beside batches is scored in such ones, or not at all."""
+"""Models that accept batches of one size only: candidates are scored in batches of that size, or not at all."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def fitted(model, **options):
     return trainer, np.concatenate([v.value.numpy().ravel() for v in model.variables])
 
 
-@pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH)])
+@pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH), dict(presample=3.0)])
 def test_what_is_scored_in_batches_is_sampled(options):
     trainer, weights = fitted(build(), tau_th=0, **options)
     assert trainer.importance_steps == 3 * ROWS // BATCH
@@ -39,10 +39,10 @@ def test_what_is_scored_in_batches_is_sampled(options):
 
 
 @pytest.mark.parametrize("tau_th", [0, 1e9])
-def test_pools_that_it_does_not_take_are_left_for_plain_steps_with_a_warning(tau_th):
-    with pytest.warns(UserWarning, match="stays off .* can't be called on 24 rows"):
-        trainer, weights = fitted(build(), tau_th=tau_th)
-    assert trainer.importance_steps == 0 and "24 rows" in trainer.summary()
+def test_pools_that_are_no_multiple_of_the_batch_are_left_for_uniform_steps_with_a_warning(tau_th):
+    with pytest.warns(UserWarning, match="stays off .* accepts 8 rows only, and a pool of 20 candidates"):
+        trainer, weights = fitted(build(), tau_th=tau_th, presample=2.5)
+    assert trainer.importance_steps == 0 and "accepts 8 rows only" in trainer.summary()
     np.testing.assert_array_equal(weights, fitted(build(), tau_th=float("inf"))[1])
 
 

@@ -47,15 +47,15 @@ def test_the_summary_of_an_interrupted_fit_says_what_happened_up_to_there(error)
     with pytest.raises(type(error)):
         fit(trainer, [Raising(error)])
     first = trainer.summary().splitlines()[0]
-    assert first.startswith(f"fit was interrupted by {type(error).__name__} after 8 steps. Importance sampling opened")
-    assert "took 100% of 8 steps" in first
+    assert first.startswith(f"fit was interrupted by {type(error).__name__} after 8 steps. The gate opened at step 0")
+    assert "100% of 8 steps were importance steps" in first
 
 
 def test_the_summary_of_an_interrupted_fit_with_a_closed_gate_says_so():
     trainer = ImportanceTraining(build(), tau_th=1e9)
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, [Raising(KeyboardInterrupt(), batch=1 - STEPS)])
-    expected = "fit was interrupted by KeyboardInterrupt after 1 step. Importance sampling stayed closed"
+    expected = "fit was interrupted by KeyboardInterrupt after 1 step. The gate stayed closed"
     assert trainer.summary().startswith(expected)
 
 
@@ -80,7 +80,7 @@ def test_a_fit_after_an_interrupted_one_has_a_summary_of_its_own_steps():
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, [Raising(KeyboardInterrupt())])
     fit(trainer, [], epochs=1)
-    assert trainer.summary().startswith("Importance sampling opened at step 0 and took 100% of 6 steps")
+    assert trainer.summary().startswith("The gate opened at step 0 and 100% of 6 steps were importance steps")
 
 
 def test_a_summary_that_fails_does_not_hide_the_error(monkeypatch):
@@ -205,7 +205,7 @@ def test_a_state_is_saved_with_every_model_that_is_saved_in_quick_succession(tmp
 
 def test_a_remote_checkpoint_gets_a_warning_and_no_state():
     saver = keras.callbacks.ModelCheckpoint("gs://bucket/model.keras", save_freq=1000)
-    with pytest.warns(UserWarning, match=r"local folders only.*save_state.*ModelCheckpoint\(filepath='gs://bucket"):
+    with pytest.warns(UserWarning, match=r"in local folders.*save_state.*ModelCheckpoint\(filepath='gs://bucket"):
         fit(ImportanceTraining(build()), [saver])
 
 

@@ -324,3 +324,29 @@ def test_a_draw_from_a_million_samples_takes_less_than_a_fifth_of_a_millisecond(
     sampler._plan_epoch(lambda scores: scores, np.inf)
     # 0.1 s per epoch of 7812 batches: 0.02 ms per step.
     assert (time.process_time() - start) / (size / batch) < 0.0002
+
+
+def test_scores_of_batches_measured_late_count_from_when_these_were_drawn():
+    toy = Toy()
+    late, at_once = (ReshuffleSampler(toy, UNBIASED, seed=3) for _ in range(2))
+    drawn = []
+    for _ in range(5):
+        indices = at_once.draw(8).indices
+        at_once.update(indices, toy.scores(indices))
+        drawn.append(late.draw(8).indices)
+    for indices in drawn[1:]:  # the scores of the first batch are lost
+        late.update(indices, toy.scores(indices))
+    rows = np.concatenate(drawn[1:])
+    np.testing.assert_array_equal(late.state()["_seen"][rows], at_once.state()["_seen"][rows])
+    assert np.isnan(late.state()["_scores"][drawn[0]]).all()
+
+
+def test_scores_of_rows_that_were_not_drawn_leave_the_drawn_ones_as_they_are():
+    toy = Toy()
+    sampler = ReshuffleSampler(toy, UNBIASED, seed=3)
+    first, second = sampler.draw(8).indices, sampler.draw(8).indices
+    sampler.update(second[::-1], toy.scores(second[::-1]))  # another order: counts as of now
+    sampler.update(first, toy.scores(first))
+    size = toy.x.shape[0]
+    np.testing.assert_allclose(sampler.state()["_seen"][first], 8 / size, rtol=1e-6)
+    np.testing.assert_allclose(sampler.state()["_seen"][second], 16 / size, rtol=1e-6)

@@ -63,7 +63,9 @@ class Run:
         given = self.setup.evaluate
         if given is None:
             given = {key: arguments[key] for key in ("x", "y", "sample_weight", "batch_size") if key in arguments}
-        return float(self.model.evaluate(**given, verbose=0, return_dict=True)["loss"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's, about data of unknown size
+            return float(self.model.evaluate(**given, verbose=0, return_dict=True)["loss"])
 
     @property
     def gap(self) -> float:

@@ -9,7 +9,7 @@ from importance_sampling.data.lazy_arrays import (
     keras_dtype,
     with_lazy_validation_data,
 )
-from importance_sampling.data.planning import plan_custom_fit, plan_fit
+from importance_sampling.data.sources import plan_custom_fit, plan_fit
 from importance_sampling.data.streams import StreamSource, unpack_batch
 
 __all__ = [

@@ -133,6 +133,9 @@ class ArrayPools:
     def __init__(self, iterator: Any):
         self.iterator = iterator
 
+    def take(self, batches: PeekableBatches) -> None:
+        """Do nothing: pools of arrays take no batches from Keras's iterator."""
+
     def fill(self, n: int, batches: PeekableBatches) -> int:
         """Return n: the iterator supplies any number of pools."""
         return n

@@ -119,6 +119,7 @@ class StreamPools:
         self._second_reading: Any = None
         self._leftover: list | None = None  # leaves of rows that were read for a pool and not used
         self._queue: deque = deque()
+        self._used = 0  # batches of the epoch that are in the queue
         self.resize(pool_size)
 
     def resize(self, pool_size: int) -> StreamPools:
@@ -134,12 +135,17 @@ class StreamPools:
         Raises:
             Unsupported: the stream can't be read a second time, or its batches can't be joined.
         """
+        self._used = 0
         while len(self._queue) < n:
             leaves = self._pool(batches)
             if leaves is None:
                 break
             self._queue.append((self._no_indices, *leaves))
         return len(self._queue)
+
+    def take(self, batches: PeekableBatches) -> None:
+        """Use the batches that the last pools were made of, once the steps on them have been taken."""
+        batches.take(self._used)
 
     @property
     def iterator(self) -> Any:
@@ -157,12 +163,12 @@ class StreamPools:
 
     def _pool(self, batches: PeekableBatches) -> list | None:
         """Return the leaves of the next pool; None if the rest of the epoch isn't enough for one."""
-        used = 1
+        used = self._used + 1
         peeked = batches.peek(used)
-        if not peeked:
+        if len(peeked) < used:
             return None
         parts = [] if self._leftover is None else [self._leftover]
-        parts.append(flatten(unpack_batch(peeked[0]))[0])
+        parts.append(flatten(unpack_batch(peeked[-1]))[0])
         size = sum(map(_size, parts))
         while size < self.pool_size:
             if self._reread is None:
@@ -177,7 +183,7 @@ class StreamPools:
             size += _size(parts[-1])
         if len({tuple(map(backend.row_spec, part)) for part in parts}) > 1:
             raise Unsupported(DIFFERENT_ROWS)
-        batches.take(used)
+        self._used = used
         leaves = backend.concatenate(parts)
         self._leftover = (
             [backend.slice_tensor(leaf, self.pool_size, size) for leaf in leaves] if size > self.pool_size else None

@@ -25,7 +25,7 @@ from importance_sampling.events import Listeners
 from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probe_schedule import PROBE_EVERY, steps_between_probes
+from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -125,7 +125,7 @@ class FitController:
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
         self.condition.restore(self.state.counters.gate_is_open)
-        if self.plan.source is not None and self.state.counters.dataset:
+        if self.plan.source is not None and self.strategy.reads_rows:
             self.state.set_dataset(self.plan.source.digest)
             self.condition.restore(self.state.counters.gate_is_open)
         self.strategy.close()
@@ -144,12 +144,14 @@ class FitController:
 
     def release(self) -> None:
         """Drop all references to the data at once: Keras's callbacks keep this object until Python collects garbage."""
-        self.strategy.release()
-        if self.plan.source is not None:
-            self.plan.source.release()
-        self.plan = FitPlan({})
+        source, self.plan, self.strategy_for = self.plan.source, FitPlan({}), None
         self.uniform.release()
         self.batches = PeekableBatches()
+        try:
+            self.strategy.release()
+        finally:
+            if source is not None:
+                source.release()
 
     def _execute(self, iterator: Iterator) -> dict:
         if iterator is not self.batches.iterator:
@@ -261,23 +263,13 @@ class FitController:
             return 0.0
 
     def _probe_is_due(self) -> bool:
-        if self.gate is None or not self.gate.probes:
-            return False
-        counters, context = self.state.counters, self.gate.context
-        is_due = (
-            counters.steps_since_probe >= max(PROBE_EVERY, self._steps_between_probes())
-            or counters.steps == 0
-            or math.isnan(self.signals.tau)
-            or context.epochs_done < context.required_epochs <= round(counters.epochs_on_dataset, 6)
-        )
         # Traced on a single batch, Keras's step would take the batch size as fixed.
-        return is_due and self.uniform.keras_function.is_traced and self.strategy.is_built()
-
-    def _steps_between_probes(self) -> int:
-        steps = steps_between_probes(self.state.counters.closed_probes)
-        if self.model.steps_per_execution > 1:  # leave most executions to Keras's own compiled loop
-            steps = max(steps, 4 * self.model.steps_per_execution)
-        return steps
+        is_possible = self.gate is not None and self.gate.probes and self.uniform.keras_function.is_traced
+        return (
+            is_possible
+            and probe_is_due(self.state.counters, self.signals.tau, self.gate.context, self.model.steps_per_execution)
+            and self.strategy.is_built()
+        )
 
     def _probe(self, batch: Any) -> float:
         """Score a batch and let the gate decide; return the cost."""
@@ -314,5 +306,6 @@ class FitController:
 
     def _close_for_good(self, error: Unsupported) -> None:
         self.gate = None
+        self.strategy.close()
         self.reason = str(error)
         self.deferred.add(uniform_training_message(self.reason))

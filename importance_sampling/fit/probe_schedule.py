@@ -5,10 +5,38 @@ A probe scores one batch, which is wasted if the gate stays closed. The schedule
 
 from __future__ import annotations
 
+import math
+
+from importance_sampling.conditions import GateContext
+from importance_sampling.fit.state import Counters
+
 # A probe costs a third of a step by arithmetic: one in 17 steps keeps the cost under 2 %.
 PROBE_EVERY = 17
 PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
+
+
+def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per_execution: int) -> bool:
+    """Return True if the next batch is to be scored for the gate.
+
+    A probe is due at the beginning, until a first value is measured, at the end of the epochs that the gate requires,
+    and after the steps of `steps_between_probes`.
+
+    Args:
+        counters: of the trainer.
+        tau: float, the average; NaN if nothing was measured.
+        context: of the gate's last decision.
+        steps_per_execution: int, as compiled; most executions of several steps are left to Keras's own compiled loop.
+    """
+    interval = steps_between_probes(counters.closed_probes)
+    if steps_per_execution > 1:
+        interval = max(interval, 4 * steps_per_execution)
+    return (
+        counters.steps_since_probe >= interval
+        or counters.steps == 0
+        or math.isnan(tau)
+        or context.epochs_done < context.required_epochs <= round(counters.epochs_on_dataset, 6)
+    )
 
 
 def steps_between_probes(closed_probes: int) -> int:

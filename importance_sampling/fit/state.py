@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -158,7 +159,7 @@ class TrainerState:
         return Signals(tau, gains[0] if len(gains) == 1 else gains, discount, score)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to an npz file."""
+        """Write the state to an npz file, which is replaced at once or not at all."""
         parts = self._restored | {name: part.state() for name, part in self._parts.items()}
         header = json.dumps(
             dict(
@@ -169,13 +170,16 @@ class TrainerState:
                 counters=dataclasses.asdict(self.counters),
             )
         )
-        with open(path, "wb") as file:
+        path = Path(path)
+        unfinished = path.with_name(path.name + ".unfinished")
+        with open(unfinished, "wb") as file:
             np.savez(
                 file,
                 header=np.array(header),
                 **{name: backend.to_host(v) for name, v in self._variables()},
                 **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
             )
+        os.replace(unfinished, path)  # a process that is killed while it writes leaves the file before
 
     def load(self, path: str | Path) -> None:
         """Read a file that `save` wrote, of this version or of 1.0.0.

@@ -70,6 +70,8 @@ def _summarise_importance(controller: FitController, importance_steps: int, step
     ]
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
+    if controller.reason is not None:
+        lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     return "\n".join(lines + controller.strategy.notes() + layer_notes(controller.model))
 
 

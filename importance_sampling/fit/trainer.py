@@ -180,7 +180,12 @@ class Trainer(LegacyFit):
         )
         receivers = sampling_callbacks(as_list(callbacks))
         deferred = DeferredWarnings()
-        controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
+        try:
+            controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
+        except BaseException:
+            for strategy in self._strategies.values():
+                strategy.release()
+            raise
         plan, reason = controller.plan, controller.reason
         log_callback = LogCallback(controller, adds_figures=self.condition.probes)
         enclose = functools.partial(

@@ -111,9 +111,10 @@ class ReshuffleSampler(RescoringSampler):
 
     def _when_drawn(self, indices: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the cells of a batch and the number of samples drawn, as of its draw; as of now for other rows."""
-        while self._drawn_batches:
-            drawn_indices, batch_cells, drawn = self._drawn_batches.popleft()
+        for number, (drawn_indices, batch_cells, drawn) in enumerate(self._drawn_batches):
             if np.array_equal(indices, drawn_indices):
+                for _ in range(number + 1):  # batches before it weren't measured
+                    self._drawn_batches.popleft()
                 return batch_cells, drawn
         return self._cells[np.asarray(indices, "int64")], self._samples_drawn
 

@@ -52,7 +52,10 @@ class Strategy:
 
     Attributes:
         cost: `Cost`, converts scored batches to uniform steps.
+        reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
     """
+
+    reads_rows = False
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model
@@ -111,7 +114,7 @@ class Strategy:
             self._checked = True
 
     def check_scores(self) -> None:
-        """Check on a batch that a score that may be negative isn't; scores that never are need no check.
+        """Check on a batch that no score is negative, for scores that can be.
 
         Raises:
             Unsupported: samples can't be weighted.

@@ -24,10 +24,10 @@ from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
 
 # Drawing by known scores costs so little that any variance gain would open the gate. It must be larger. Where high
-# scores are wrong labels the gain is lost again: a fifth of wrong labels holds it below 2 until they are learnt by
-# heart. And the gain says how much less noise there is, not whether noise limits the training: logistic regression on
-# MNIST has a gain of 3 to 4 from its third epoch on without training faster; networks that have learnt most of their
-# data are far beyond 5.
+# scores are wrong labels the gain is lost again: a fifth of wrong labels holds it below 2 until the network has
+# memorised them. The gain measures how much the noise is reduced, not whether noise limits the training: logistic
+# regression on MNIST has a gain of 3 to 4 from its third epoch on without training faster; networks that have learnt
+# most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
 
@@ -46,6 +46,7 @@ class IndexedStrategy(Strategy):
     """
 
     rows_class = DatasetRows
+    reads_rows = True
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class IndexedStrategy(Strategy):
             self._pending.append((chunk, scores))
             if with_draws:
                 measured += list(np.asarray(scores).reshape(len(chunk), -1))
-            if with_draws or is_last_of_plan or len(self._pending) >= MAX_PENDING:
+            if with_draws or is_last_of_plan or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
                 self.update_sampler()
             draws += chunk
         trained = sum(len(one.indices) for one in draws)
@@ -127,7 +128,7 @@ class IndexedStrategy(Strategy):
         self._pending = []
 
     def close(self) -> None:
-        """Complete the sampler's table, and let it be drawn from by hand."""
+        """Pass the pending scores to the sampler, and remove its limit of samples left in this `fit`."""
         if self.sampler is not None:
             self.update_sampler()
             self.sampler.samples_left = float("inf")

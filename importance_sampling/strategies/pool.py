@@ -77,6 +77,7 @@ class PoolStrategy(Strategy):
         if not n:
             return None
         logs, drawn = self._steps(with_draws)(n, self._pools.iterator)
+        self._pools.take(batches)
         self.state.counters.pools += n
         cost = self.passes(scored=n * self.sampler.pool_size, trained=n * self.sampler.batch_size)
         return StepResult(logs, n, cost, *drawn)
