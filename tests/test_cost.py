@@ -196,7 +196,7 @@ def test_a_gate_restored_as_open_measures_the_cost_first(tmp_path):
     trainer.fit(x, y, batch_size=16, epochs=3, verbose=0)
     trainer.condition.restore(True)
     trainer.fit(x, y, batch_size=20, epochs=3, verbose=0)
-    (steps,) = (steps for steps in trainer._strategies.values() if steps.batch_size == 20)
+    (steps,) = (steps for steps in trainer._compiled.strategies.values() if steps.batch_size == 20)
     assert steps.cost.is_known
 
 

@@ -65,7 +65,7 @@ def test_rare_hard_samples_ask_for_the_largest_pools_and_the_summary_says_so():
     assert "Pools had 8 batches at the end." in trainer.summary()
     assert "cost 3.67" in trainer.summary()
     # The variance gain shown is that of the size in use.
-    (strategy,) = trainer._strategies.values()
+    (strategy,) = trainer._compiled.strategies.values()
     assert 3.67 * 0.95 < strategy.gate_context(trainer._state.signals)[0].gain <= 8
     # The discount is that of the size in use: without dropout training measures what was predicted.
     assert trainer._state.signals.discount == pytest.approx(1.0, abs=0.15)
@@ -126,7 +126,7 @@ def test_a_size_is_traced_once_and_whoever_asks_for_figures_changes_nothing():
         trainer = ImportanceTraining(model, presample="auto", seed=1)
         recorder = Asking() if asks else keras.callbacks.Callback()
         fit(trainer, *xy, epochs=3, callbacks=[recorder])
-        (steps,) = trainer._strategies.values()
+        (steps,) = trainer._compiled.strategies.values()
         before, sizes = len(traces), len(steps._made)
         fit(trainer, *xy, epochs=1, callbacks=[recorder])
         assert len(steps._made) > sizes or len(traces) == before

@@ -227,7 +227,7 @@ def test_biased_weights_are_powers_of_those_by_smoothed_scores(k):
 def test_sizes_follow_the_variance_reduction_and_few_are_compiled():
     heard, trainer = Heard(), training.ConstantVarianceImportanceTraining(build(), extra_samples=0.1, tau_th=0, seed=1)
     fit(trainer, epochs=4, **heard.arguments)
-    (steps,) = trainer._strategies.values()
+    (steps,) = trainer._compiled.strategies.values()
     vr = steps.state.counters.tau
     assert len(heard.samples[-1][0]) == pytest.approx(BATCH * (1 / vr + 0.1), abs=2)
     assert {len(scores) for scores in heard.scores} == {BATCH}
@@ -256,7 +256,7 @@ def test_ranks_are_drawn_from_without_weights():
     trainer = training.OnlineBatchSelection(model, steps_per_epoch=7, recompute=1, s_e=(1e6, 1e6), seed=1)
     fit(trainer, epochs=3, **heard.arguments)
     assert all((weights == 1).all() for _, weights, _ in heard.samples)
-    (steps,) = trainer._strategies.values()
+    (steps,) = trainer._compiled.strategies.values()
     losses = np.empty(ROWS)
     losses[steps.sampler.table.order] = steps.sampler.table.scores
     late = np.concatenate([indices for indices, _, _ in heard.samples[-7:]])
@@ -267,7 +267,7 @@ def test_the_lstm_is_smoothed_and_its_weights_are_powers():
     heard = Heard()
     trainer = training.ApproximateImportanceTraining(build(), k=0.0, smooth=0.5, presample=48, seed=1)
     fit(trainer, epochs=1, **heard.arguments)
-    (steps,) = trainer._strategies.values()
+    (steps,) = trainer._compiled.strategies.values()
     assert steps.sampler.c == 0.5 and isinstance(steps.sampler.sampler, LSTMSampler)
     assert (steps.sampler.sampler._histories[:, -1] > 0).sum() > BATCH
     for _, weights, _ in heard.samples:
@@ -362,7 +362,7 @@ def test_a_reshuffle_knows_what_is_left_of_a_fit_and_scores_nothing_for_a_rest()
         steps = options.get("steps_per_epoch", 8) * (options["epochs"] - options.get("initial_epoch", 0))
         fit(trainer, batch_size=15, **options)
         passes.append((trainer.forward_equivalents - before - 3 * steps) * 15 / ROWS)
-        (kind,) = trainer._strategies.values()
+        (kind,) = trainer._compiled.strategies.values()
         assert kind.sampler.samples_left == float("inf")
     # Eight steps draw 120 of 112 rows: a rest of 8. 24 steps are three epochs and a rest of 24, more than a tenth of
     # one; 15 steps one and a rest of 113, of which all but one are another.

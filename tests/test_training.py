@@ -153,7 +153,7 @@ def test_data_of_a_fit_are_not_held_on_to(xy):
     trainer = ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
     for rows in (96, 160, 192, 96):
         fit(trainer, [part[:rows] for part in xy], epochs=1)
-    assert [strategy.plan for strategy in trainer._strategies.values()] == [None, None, None]
+    assert [strategy.plan for strategy in trainer._compiled.strategies.values()] == [None, None, None]
 
 
 def test_a_reshuffle_asks_for_rows_by_index():
@@ -506,7 +506,7 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
 
     trainer = ImportanceTraining(build(), tau_th=0)
     fit(trainer, xy, epochs=1)
-    assert list(next(iter(trainer._strategies.values()))._compiled) == [False]
+    assert list(next(iter(trainer._compiled.strategies.values()))._compiled) == [False]
     hears = [count(name) for name in heard]
     for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
         signal.connect(hear)
@@ -647,7 +647,7 @@ def test_a_state_saved_closed_does_not_close_a_gate_that_is_always_open(xy, tmp_
 
 def reshuffled(trainer):
     """How many samples its sampler has drawn."""
-    (steps,) = trainer._strategies.values()
+    (steps,) = trainer._compiled.strategies.values()
     return steps.sampler._samples_drawn
 
 

@@ -6,10 +6,9 @@ in for `model.train_function`. The subclasses, in `training`, choose the importa
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from importance_sampling.conditions import Condition
 from importance_sampling.core import scoring
 from importance_sampling.core.logits import find_layer
 from importance_sampling.core.weighted_loss import Unsupported
-from importance_sampling.data import is_lazy, plan_custom_fit, plan_fit, with_lazy_validation_data
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
@@ -28,12 +26,14 @@ from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.fit.legacy import LegacyFit, without_defaults
 from importance_sampling.fit.log_callback import LogCallback, as_list, with_log_callback
+from importance_sampling.fit.make_plan import make_plan
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.summary import INTERRUPTED_EARLY, summarise, summarise_interrupted
 from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.compiled import CompiledSteps
 from importance_sampling.strategies.indexed import IndexedStrategy
-from importance_sampling.strategies.uniform import KerasFunction, UniformStrategy
+from importance_sampling.strategies.uniform import UniformStrategy
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.validation import check_seed, is_real
 
@@ -89,8 +89,7 @@ class Trainer(LegacyFit):
         self._scoring = scoring.Scoring(score, layer, self.forward_batch_size)
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
-        self._strategies: dict[tuple, Strategy] = {}  # with their compiled steps, for one model as compiled
-        self._keras_function: KerasFunction | None = None
+        self._compiled = CompiledSteps(model)
         self._summary = "fit has not been called yet."
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
@@ -183,8 +182,7 @@ class Trainer(LegacyFit):
         try:
             controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
         except BaseException:
-            for strategy in self._strategies.values():
-                strategy.release()
+            self._compiled.release()
             raise
         plan, reason = controller.plan, controller.reason
         log_callback = LogCallback(controller, adds_figures=self.condition.probes)
@@ -194,7 +192,7 @@ class Trainer(LegacyFit):
         run_fit = user_fit.fit_of(self.model)
         try:
             with (
-                self._train_function(controller),
+                user_fit.trained_by(self.model, controller),
                 connected(receivers, plan.source, reason, log_callback, deferred.add),
                 with_log_callback(callbacks, log_callback, enclose, shows_progress=verbose != 0) as arranged,
             ):
@@ -259,27 +257,32 @@ class Trainer(LegacyFit):
         """Plan a `fit` and return the controller that runs its steps."""
         self._state = self._state or self._new_state(self._seed)
         self._state.reset_totals()
-        self._drop_outdated()
+        if not self._compiled.update():
+            self._state.counters.peak_learning_rate = 0.0  # of another optimizer
         plan, reason = self._plan(arguments, listeners, deferred)
         if plan.source is not None and self._is_indexed(plan):
             self._set_dataset(plan)
         is_possible = reason is None and plan.source is not None
         gate = self.condition if is_possible else None
-        strategy = self._strategy_for(plan, plan.batch_size)
+        # Before the batches of a stream show their size, a strategy of the default size has the sampler for listeners.
+        unknown = FitPlan(plan.arguments)
+        strategy = (
+            self._strategy(plan, plan.batch_size) if plan.batch_size else self._strategy(unknown, unknown.batch_size)
+        )
         if gate is not None and gate.probes and plan.batch_size is not None:
             try:
-                self._use(strategy, plan)
+                self._compiled.use(strategy, plan)
             except Unsupported as error:
                 gate, reason = None, str(error)
                 deferred.add(eligibility.uniform_training_message(reason))
-        uniform = UniformStrategy(self.model, self._keras_function, plan, listeners.needs_row_indices)
+        uniform = UniformStrategy(self.model, self._compiled.keras_function, plan, listeners.needs_row_indices)
         return FitController(
             self.model,
             plan,
             reason,
             uniform,
             strategy,
-            lambda batch_size: self._use(self._strategy_for(plan, batch_size), plan),
+            lambda batch_size: self._compiled.use(self._strategy(plan, batch_size), plan),
             self.condition,
             gate,
             self._state,
@@ -287,47 +290,16 @@ class Trainer(LegacyFit):
             deferred,
         )
 
-    @contextlib.contextmanager
-    def _train_function(self, controller: FitController) -> Iterator[None]:
-        """Let the controller stand in for the model's training function."""
-        before = self.model.train_function
-        self.model.train_function = controller
-        try:
-            yield
-        finally:
-            if self.model.train_function is controller:  # and not a function that a callback put in its place
-                self.model.train_function = before
-
     def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> tuple[FitPlan, str | None]:
         """Return the plan of a `fit`, and the reason if importance sampling is impossible."""
-        data = [arguments[name] for name in ("x", "y", "sample_weight")]
-        needs_plan = self.condition.probes or listeners.needs_row_indices or any(map(is_lazy, keras.tree.flatten(data)))
-        prepares_data = user_fit.has_own_fit(self.model)
-        if prepares_data and self.condition.probes and not self.needs_rows:
-            plan = plan_custom_fit(arguments)
-        elif user_fit.reads_its_own_data(self.model) or not needs_plan:
-            plan = FitPlan(with_lazy_validation_data(arguments))
-        else:
-            plan = plan_fit(arguments, self.model, listeners.needs_row_indices)
+        name = f"{type(self).__name__}{self._rows_argument}"
+        is_on, needs_indices = self.condition.probes, listeners.needs_row_indices
+        plan, reason = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices)
         if plan.warning is not None:
             deferred.add(plan.warning)
-        if not self.condition.probes:
-            return plan, None
-        if self.needs_rows and plan.source is not None and not plan.source.has_rows:
-            raise ValueError(
-                f"`x` must be data whose rows can be read by index (arrays, memory maps, a dataset) for "
-                f"{type(self).__name__}{self._rows_argument}; streams are for the pools of `ImportanceTraining`. "
-                f"Received: x={arguments['x']!r}"
-            )
-        reason = eligibility.unsupported_reason(self.model) or plan.reason
-        if reason is None and self.needs_rows and prepares_data:
-            reason = (
-                f"{type(self.model).__name__} defines a `fit` that prepares the data, whose rows can't be read by "
-                "index. Use the pools of `ImportanceTraining`, which sample the prepared batches"
-            )
         if reason is not None:
             deferred.add(eligibility.uniform_training_message(reason))
-        elif plan.batches_per_epoch and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
+        elif is_on and plan.batches_per_epoch and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
             of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
             reason = f"the data have fewer rows ({plan.source.num_rows}) than {of}"
         return plan, reason
@@ -337,40 +309,7 @@ class Trainer(LegacyFit):
         if self._state.set_dataset(plan.source.digest) and self._state.counters.steps:
             self.condition.restore(self._state.counters.gate_is_open)
 
-    def _drop_outdated(self) -> None:
-        """Drop compiled functions if the model was compiled again, and find Keras's training function."""
-        if self._strategies and not any(strategy.is_of(self.model) for strategy in self._strategies.values()):
-            self._state.counters.peak_learning_rate = 0.0  # of another optimizer
-        self._strategies = {key: one for key, one in self._strategies.items() if one.is_of(self.model)}
-        function = self.model.train_function
-        is_current = self._keras_function is not None and self._keras_function.is_of(self.model)
-        if function is None and not is_current:
-            self.model.make_train_function()
-            function, self.model.train_function = self.model.train_function, None
-        if function is not None and not (is_current and function is self._keras_function.function):
-            self._keras_function = KerasFunction(self.model, function)
-
-    def _strategy_for(self, plan: FitPlan, batch_size: int | None) -> Strategy:
-        """Return the strategy with compiled steps for these data and this batch size.
-
-        Before the batch size of a stream is known, it stands in as the sampler that listeners are given.
-        """
-        if batch_size is None:
-            plan, batch_size = FitPlan(plan.arguments), FitPlan(plan.arguments).batch_size
+    def _strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
+        """Return the strategy for these data and this batch size, with its compiled steps."""
         rows = plan.source.num_rows if plan.source is not None and self._is_indexed(plan) else 0
-        key = (batch_size, plan.signature, rows)
-        if key not in self._strategies:
-            self._strategies[key] = self._make_strategy(plan, batch_size)
-        return self._strategies[key]
-
-    def _use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
-        """Set the data of a strategy and check its scores before the first step.
-
-        Raises:
-            Unsupported: the samples can't be weighted.
-        """
-        for other in self._strategies.values():
-            other.release()  # the data of an earlier `fit`
-        strategy.use(plan)
-        strategy.check_scores()
-        return strategy
+        return self._compiled.strategy(self._make_strategy, plan, batch_size, rows)

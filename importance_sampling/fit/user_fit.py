@@ -5,10 +5,11 @@ A model may define `fit` to preprocess its data before it calls Keras's, and a t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -52,6 +53,18 @@ def fit_of(model: keras.Model) -> Callable:
         if _code(fit) not in running or getattr(fit, "__func__", None) is KERAS_FIT:
             return fit
     return KERAS_FIT.__get__(model)
+
+
+@contextlib.contextmanager
+def trained_by(model: keras.Model, function: Callable) -> Iterator[None]:
+    """Let a function stand in for the model's training function; then put back what was there."""
+    before = model.train_function
+    model.train_function = function
+    try:
+        yield
+    finally:
+        if model.train_function is function:  # and not a function that a callback put in its place
+            model.train_function = before
 
 
 def _code(fit: Any) -> Any:

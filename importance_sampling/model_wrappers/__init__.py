@@ -4,8 +4,9 @@ from typing import Any
 
 from importance_sampling.core import indexed_step, metric_updates, pool_step
 from importance_sampling.model_wrappers.base import ModelWrapper
+from importance_sampling.model_wrappers.katyusha import KatyushaWrapper
 from importance_sampling.model_wrappers.oracle import OracleWrapper
-from importance_sampling.model_wrappers.variance_reduced import KatyushaWrapper, SVRGWrapper
+from importance_sampling.model_wrappers.variance_reduced import SVRGWrapper
 from importance_sampling.utils.deprecation import renamed
 
 RENAMED = {

@@ -13,7 +13,7 @@ from importance_sampling.conditions import gate
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
-from importance_sampling.model_wrappers.variance_reduced import check_shares
+from importance_sampling.model_wrappers.katyusha import check_shares
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.snapshot import SnapshotStrategy
 from importance_sampling.utils.validation import check_positive, is_real
