@@ -36,7 +36,6 @@ setup(
             "matplotlib",
             "scikit-learn",
             "h5py",
-            "hypothesis",
             "pandas",
             "requests",
             "scipy",

@@ -166,7 +166,7 @@ def test_the_rate_is_set_and_another_compile_is_another_step():
 
 
 def test_what_cannot_be_weighed_is_refused():
-    with pytest.raises(ValueError, match="`compile` was called"):
+    with pytest.raises(ValueError, match="must be a compiled"):
         OracleWrapper(keras.Sequential([layers.Dense(1)]), Even())
     with pytest.raises(ValueError, match="Pass one; `add_loss` alone"):
         OracleWrapper(linear(loss=None), Even())
