@@ -325,7 +325,7 @@ def test_a_memory_map_is_read_as_arrays_are(tmp_path):
 def test_a_summed_loss_trains_plainly_and_says_so():
     x, y = data()
     model, twin = (logistic(0.01, keras.losses.BinaryCrossentropy(reduction="sum")) for _ in range(2))
-    with pytest.warns(UserWarning, match="its mean gradient depends on how large"):
+    with pytest.warns(UserWarning, match="its mean gradient depends on the batch size"):
         SVRG(model).fit(x, y, shuffle=False, verbose=0)
     twin.fit(x, y, shuffle=False, verbose=0)
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
