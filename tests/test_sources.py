@@ -196,7 +196,7 @@ def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_l
     numbers = np.arange(12.0).reshape(6, 2)
     assert not is_lazy(OneByOne(numbers)) and is_lazy(ByIndex(numbers)) and is_lazy(Rows(numbers))
     assert not is_lazy(Rows(numbers.astype(str))) and not is_lazy([1.0]) and not is_lazy(numbers)
-    part = LazyArray(ByIndex(numbers)).cut(1, 5).cut(1, 3)
+    part = LazyArray(ByIndex(numbers)).slice(1, 5).slice(1, 3)
     assert len(part) == 2 and part.read([1, 0, 1]).tolist() == [[6, 7], [4, 5], [6, 7]]
 
 
