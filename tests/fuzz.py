@@ -498,7 +498,7 @@ class Case(dict):
             labels = labels.argmax(-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(ROWS)
             weights = weights * [of_classes.get(int(label), 1.0) for label in labels]
         parts = (x, y, weights)
-        if arguments["validation_split"]:
+        if arguments["validation_split"] and arguments.get("validation_data") is None:
             parts = _rows(parts, slice(int(ROWS * (1 - arguments["validation_split"]))))
         x, y, weights = parts
         size = arguments["batch_size"] if self["x"] in ARRAYS else SIZE
