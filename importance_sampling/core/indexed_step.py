@@ -18,12 +18,12 @@ from importance_sampling.conditions import Signals
 from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_weighted_batch
-from importance_sampling.core.probabilities import clean_scores
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import DEFAULT_ALPHA
 from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.probabilities import clean_scores
 
 ENTRIES_DECAY = 0.99  # per step, of the running sums of mask entries
 MEASURED_SCORES = ("gnorm", "loss")  # scores that the backward pass of the step gives at no extra cost
