@@ -113,6 +113,10 @@ class Strategy:
             eligibility.check_rows(self._row_quantities, batch)
             self._checked = True
 
+    def take_checks(self, other: Strategy) -> None:
+        """Take over what a strategy for the same model has checked of it."""
+        self._checked = other._checked
+
     def check_scores(self) -> None:
         """Check on a batch that no score is negative, for scores that can be.
 

@@ -45,13 +45,14 @@ class PoolStrategy(Strategy):
         self.presamples = presamples
         self._compiled: dict[bool, Callable] = {}
         self._pools: Any = None
+        self._sizes_checked = False
 
     def check(self, batch: tuple) -> None:
         """Check once, on a batch, that samples can be weighted and that the model accepts the sizes in use.
 
         A model that accepts one batch size only has its pools scored in batches of that size.
         """
-        if not self._checked:
+        if not self._sizes_checked:
             pool, trained = self.sampler.pool_size, self.sampler.batch_size
             usual = flatten(batch[0])[0][0].shape[0]
             if not eligibility.accepts(self.model, batch, min(self.scoring.slice_size or pool, pool)):
@@ -66,6 +67,7 @@ class PoolStrategy(Strategy):
                     f"it accepts {usual} rows only, and steps of {trained} rows can't be taken. Leave the batch size "
                     "open in the layers of the model"
                 )
+            self._sizes_checked = True
         super().check(batch)
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:

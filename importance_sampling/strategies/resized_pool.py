@@ -66,7 +66,10 @@ class ResizedPoolStrategy(Strategy):
 
     def _strategy_of(self, pair: tuple[int, int]) -> PoolStrategy:
         if pair not in self._made:
-            self._made[pair] = self._make(*pair)
+            strategy = self._make(*pair)
+            if self._made:
+                strategy.take_checks(self._current)
+            self._made[pair] = strategy
         return self._made[pair]
 
 

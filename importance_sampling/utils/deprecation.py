@@ -6,10 +6,17 @@ import warnings
 from typing import Any
 
 
-def warn_renamed(old: str, new: str) -> None:
-    """Warn the caller of the calling function that it uses an old name."""
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that an old name is used.
+
+    Args:
+        old, new: the names.
+        stacklevel: int, default 3, the caller of the calling function; as for `warnings.warn`.
+    """
     warnings.warn(
-        f"`{old}` is deprecated and will be removed in the next release. Use `{new}`.", DeprecationWarning, stacklevel=3
+        f"`{old}` is deprecated and will be removed in the next release. Use `{new}`.",
+        DeprecationWarning,
+        stacklevel=stacklevel,
     )
 
 
@@ -27,9 +34,5 @@ def renamed(module: str, name: str, names: dict[str, Any]) -> Any:
     if name not in names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     new = names[name]
-    warnings.warn(
-        f"`{module}.{name}` is deprecated and will be removed in the next release. Use `{new.__name__}`.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
+    warn_renamed(f"{module}.{name}", new.__name__, stacklevel=4)
     return new
