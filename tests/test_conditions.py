@@ -17,6 +17,7 @@ from importance_sampling.conditions import (
     VarianceReductionCondition,
     WarmupCondition,
 )
+from importance_sampling.conditions.gates import step_value
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 
@@ -233,15 +234,60 @@ def test_the_default_gate_closes_when_the_learning_rate_decays():
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=1.0))  # the rate has risen again
 
 
-def test_the_default_gate_opens_at_a_lower_learning_rate_if_the_variance_gain_is_very_high():
+LEARNING = GateContext(4 / 3, base_cost=1.0, loss_ratio=0.5, required_gain=5.0, relative_learning_rate=0.1)
+
+
+def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its_cost_and_the_loss_is_high():
     gate = GainCondition()
-    assert not gate.observe(signals(gain=24.9), GateContext(2.0, relative_learning_rate=0.8))
-    assert gate.observe(signals(gain=25.0), GateContext(2.0, relative_learning_rate=0.8))
-    assert gate.observe(signals(gain=23.8), GateContext(2.0, relative_learning_rate=0.9))
-    assert not gate.observe(signals(gain=23.7), GateContext(2.0, relative_learning_rate=0.9))
-    assert gate.observe(signals(gain=99.0), GateContext(2.0, relative_learning_rate=0.9))
-    assert not gate.observe(signals(gain=99.0, discount=0.2), GateContext(2.0, relative_learning_rate=0.9))  # 19.8
-    assert not gate.observe(signals(gain=99.0), GateContext(2.0, relative_learning_rate=0.79))
+    assert not gate.observe(signals(gain=1.05), LEARNING)  # worth 2 - 1/1.05 = 1.048, below 1/0.95 = 1.053
+    assert gate.observe(signals(gain=1.06), LEARNING)
+    assert gate.observe(signals(gain=1.01), LEARNING)  # an open gate closes at the cost
+    assert gate.explain(signals(gain=1.01)) == (
+        "variance gain 1.01, cost 1.00, loss at 50% of that of new samples, learning rate at 10% of its peak"
+    )
+    assert not gate.observe(signals(gain=0.99), LEARNING)
+    assert gate.observe(signals(gain=9.0), LEARNING)
+
+
+def test_a_falling_learning_rate_closes_the_default_gate_once_the_loss_is_below_half_of_that_of_new_samples():
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.499))
+    assert gate.observe(signals(gain=9.0), LEARNING)
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.476))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.474))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=float("nan")))
+
+
+def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keeps_the_loss_up():
+    gate, constant_rate = GainCondition(), LEARNING._replace(relative_learning_rate=1.0)
+    assert gate.observe(signals(gain=9.0), constant_rate) and not gate.rescores
+    assert gate.observe(signals(gain=9.0), constant_rate._replace(loss_ratio=0.1)) and gate.rescores
+    assert gate.observe(signals(gain=9.0), constant_rate) and not gate.rescores
+    assert not gate.observe(signals(gain=4.9), constant_rate._replace(loss_ratio=0.1))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.1)) and not gate.rescores
+
+
+def test_a_step_that_scores_a_pool_of_three_batches_is_never_worth_it_at_a_falling_learning_rate():
+    gate = GainCondition()
+    for gain in (1.0, 2.9, 1000.0):
+        assert not gate.observe(signals(gain=gain), GateContext(2.0, loss_ratio=1.0, relative_learning_rate=0.5))
+
+
+def test_a_step_at_the_best_learning_rate_for_uniform_batches_is_worth_at_most_two():
+    # On loss h w^2 / 2 with gradient noise v: one step lowers the loss by r m - h r^2 (m + v) / 2, where m = (h w)^2.
+    h, m, v, gain = 0.7, 1e-6, 3.0, 4.0
+    rate = m / (h * (m + v))
+    uniform, importance = (rate * m - h * rate**2 * (m + noise) / 2 for noise in (v, v / gain))
+    assert step_value(gain) == pytest.approx(importance / uniform, rel=1e-5) == 1.75
+    assert step_value(1.0) == 1.0 and step_value(float("inf")) == 2.0
+
+
+def test_a_restored_decision_continues_with_the_thresholds_of_an_open_gate():
+    gate = GainCondition()
+    gate.restore_decision(satisfied=True, rescores=False)
+    assert gate.observe(signals(gain=1.01), LEARNING)
+    gate.restore_decision(satisfied=True, rescores=True)
+    assert gate.observe(signals(gain=1.3), GateContext(4 / 3, required_gain=5.0)) and gate.rescores
 
 
 def test_the_published_rule_compares_tau_with_a_threshold():

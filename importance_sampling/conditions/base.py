@@ -17,6 +17,9 @@ class GateContext(NamedTuple):
         cost: float, default 1; the cost of an importance step (uniform step = 1).
         required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
         required_epochs: float, default 0; the minimum number of epochs before the gate opens.
+        base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
+        loss_ratio: float, default NaN; the mean loss divided by that of samples that were new to the model. NaN if it
+            was not measured.
         relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
@@ -28,6 +31,8 @@ class GateContext(NamedTuple):
     cost: float = 1.0
     required_gain: float = 1.0
     required_epochs: float = 0.0
+    base_cost: float | None = None
+    loss_ratio: float = float("nan")
     relative_learning_rate: float = 1.0
     epochs_done: float = float("inf")
     epochs_left: float = float("inf")
@@ -42,6 +47,11 @@ class GateContext(NamedTuple):
             return self.cost
         return 1.0 + (self.cost - 1.0) / self.epochs_left if self.epochs_left > 0 else float("inf")
 
+    @property
+    def lowest_cost(self) -> float:
+        """The cost of an importance step without regular scoring passes."""
+        return self.cost if self.base_cost is None else self.base_cost
+
 
 class Condition:
     """The base class of conditions. Training uses importance sampling while a condition is satisfied.
@@ -53,10 +63,14 @@ class Condition:
         satisfied: bool, the last decision; False before the first one.
         previously_satisfied: bool, the decision before the last one.
         probes: bool, default True; True if a trainer must score batches for the condition while it is not satisfied.
+        uses_loss_ratio: bool, default False; True if the decision depends on `GateContext.loss_ratio`.
+        rescores: bool, default True; True if the last decision calls for regular scoring passes, where there are any.
         context: `GateContext` of the last decision.
     """
 
     probes = True
+    rescores = True
+    uses_loss_ratio = False
     _saved: tuple[str, ...] = ("satisfied", "previously_satisfied")
 
     def __init__(self) -> None:
@@ -99,6 +113,15 @@ class Condition:
             state = {**self.state(), "satisfied": np.asarray(state)}
         for name in self._saved:
             setattr(self, name, state[name].item())
+
+    def restore_decision(self, satisfied: bool, rescores: bool) -> None:
+        """Set the last decision to a saved one, if the averages are saved elsewhere.
+
+        Args:
+            satisfied, rescores: bool, the attributes as saved.
+        """
+        self.restore(satisfied)
+        self.rescores = rescores
 
     def _decide(self, signals: Signals) -> bool:
         """Return True if importance sampling is worth its cost."""

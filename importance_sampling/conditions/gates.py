@@ -13,50 +13,76 @@ from importance_sampling.conditions.signals import Signals, tau
 from importance_sampling.utils.probabilities import clean_scores
 from importance_sampling.utils.validation import is_real
 
-HYSTERESIS = 0.95  # an open gate closes at 0.95 of the variance gain that is needed to open it
+HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to open it
 # Minimum learning rates, divided by the largest learning rate so far.
-OPENING_RATE = 0.99  # to open; a cosine schedule falls below it after a sixteenth of the run
+OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
-RARE_CLASS_RATE = 0.8  # if the variance gain is at least `RARE_CLASS_GAIN`
-RARE_CLASS_GAIN = 25.0
+MIN_LOSS_RATIO = 0.5  # below, most of the loss of new samples is beyond the reach of the training loss
 
 
 class GainCondition(Condition):
-    """The default gate: open while the variance gain exceeds the cost of a step and the learning rate isn't falling.
+    """The default gate: open while a step is worth more uniform steps than it costs, and a lower loss is worth having.
 
-    Gradient noise moves the weights in proportion to the learning rate, so a falling rate reduces the same noise as
-    importance sampling. Importance sampling then mainly fits the hardest samples, which lowers the training loss and
-    raises the test loss. Therefore the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95
-    to keep it open. If a few samples have nearly all of the gradient, for example where a class is rare, uniform
-    batches contain too few of them at any rate. A variance gain of 25, which is possible only if samples are drawn from
-    all of the data, indicates this; the rate must then be at least 0.8.
+    At an unchanged learning rate a smaller variance of the gradient pays in two ways, and each has its own rule.
 
-    A `GateContext` may require a higher variance gain and a number of epochs before the gate opens. If a cost is due at
-    the start of an epoch, it is divided by the steps left in `fit`. An open gate closes when the variance gain falls
-    below 0.95 of the cost, or below 0.95 of 25 at a low rate. This hysteresis prevents that noise in the signals opens
-    and closes the gate repeatedly.
+    1. *The training set is still being learnt.* A step of the best size for uniform batches loses half of its progress
+       to gradient noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This
+       holds at any learning rate. It is worth having while the mean loss of training samples is at least half of the
+       mean loss of samples that the model had not seen, as measured in the first epoch. Below that, most of the loss
+       of new samples can't be removed by fitting the training samples better, and a closer fit tends to raise it.
+       Steps of this kind take no scoring passes: the first epoch of them measures the scores that the next one draws
+       by.
+    2. *Gradient noise keeps the loss up.* At a learning rate that doesn't fall, the weights move around a minimum at a
+       distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
+       same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
+
+    A `GateContext` may require a number of epochs before the gate opens, and a higher variance gain for the second
+    rule. A scoring pass that is due when the gate opens is divided by the epochs left in `fit`. An open gate closes at
+    0.95 of each value that is needed to open it, so that noise doesn't open and close it repeatedly: by the first rule
+    it opens at 1/0.95 of the cost and closes at the cost.
+
+    Attributes:
+        rescores: bool, True if the gate is open by the second rule, which needs scores of the same age.
     """
+
+    rescores = False
+    uses_loss_ratio = True
 
     def _decide(self, signals: Signals) -> bool:
         gain, context = signals.trusted_gain, self.context
-        if self.satisfied:
+        if not (context.cost_is_known and (self.satisfied or context.epochs_done >= context.required_epochs)):
+            return False
+        is_learning = self._is_learning(gain)
+        self.rescores = not is_learning and self._is_noisy(gain)
+        return is_learning or self.rescores
+
+    def _is_learning(self, gain: float) -> bool:
+        """Return True if the first rule holds."""
+        context, is_open = self.context, self.satisfied and not self.rescores
+        factor = HYSTERESIS if is_open else 1.0
+        is_worthwhile = step_value(gain) > factor * context.lowest_cost / HYSTERESIS
+        return is_worthwhile and context.loss_ratio >= factor * MIN_LOSS_RATIO
+
+    def _is_noisy(self, gain: float) -> bool:
+        """Return True if the second rule holds."""
+        context, is_open = self.context, self.satisfied and self.rescores
+        if is_open:
             is_worthwhile, min_rate = gain > HYSTERESIS * context.cost, CLOSING_RATE
         else:
-            has_waited = context.epochs_done >= context.required_epochs
-            is_worthwhile = gain > max(context.opening_cost, context.required_gain) and has_waited
-            min_rate = OPENING_RATE
-        if gain >= RARE_CLASS_GAIN * (HYSTERESIS if self.satisfied else 1.0):
-            min_rate = RARE_CLASS_RATE
-        return is_worthwhile and context.relative_learning_rate >= min_rate and context.cost_is_known
+            is_worthwhile, min_rate = gain > max(context.opening_cost, context.required_gain), OPENING_RATE
+        return is_worthwhile and context.relative_learning_rate >= min_rate
 
     def explain(self, signals: Signals) -> str:
-        """Return the variance gain, the cost and the other values that keep the gate closed, as text."""
-        context = self.context
-        text = f"variance gain {signals.trusted_gain:.2f}, cost {context.cost:.2f}"
+        """Return the variance gain, the cost and the other values that the decision depends on, as text."""
+        context, gain = self.context, signals.trusted_gain
+        cost = context.cost if self.rescores or not self.satisfied else context.lowest_cost
+        text = f"variance gain {gain:.2f}, cost {cost:.2f}"
         if not context.cost_is_known:
             text += " (not measured yet)"
         elif context.cost_is_measured:
             text += " (measured)"
+        if not np.isnan(context.loss_ratio):
+            text += f", loss at {context.loss_ratio:.0%} of that of new samples"
         if context.relative_learning_rate < 1.0:
             text += f", learning rate at {context.relative_learning_rate:.0%} of its peak"
         if self.satisfied:
@@ -70,6 +96,26 @@ class GainCondition(Condition):
             if context.epochs_done >= context.required_epochs
             else f"{text}, not before the end of epoch {context.required_epochs:g}"
         )
+
+
+def step_value(gain: float) -> float:
+    """Return the value of a step in uniform steps, at the learning rate that is best for uniform steps.
+
+    With rate r, curvature h, squared norm m of the full gradient and variance v of the gradient of a uniform batch, a
+    step lowers the loss by r m - h r^2 (m + v) / 2. At the best rate r = m / (h (m + v)) the second term is half of the
+    first. A variance of v / gain, with m much smaller than v, makes the decrease 2 - 1 / gain times as large.
+
+    Args:
+        gain: float > 0, the variance gain.
+
+    Returns:
+        float, at most 2.
+
+    Example:
+        >>> step_value(1.0), step_value(4.0)
+        (1.0, 1.75)
+    """
+    return 2.0 - 1.0 / gain
 
 
 class VarianceReductionCondition(ScoreCondition):

@@ -29,6 +29,11 @@ class Scored(NamedTuple):
     y_pred: Any  # the outputs of the model for the pool, in inference mode
     losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
 
+    @property
+    def mean_loss(self) -> Any:
+        """The mean loss of a sample, summed over the compiled losses."""
+        return sum(ops.mean(ops.cast(losses, "float32")) for losses in self.losses)
+
 
 class Scoring(NamedTuple):
     """The options of scoring: arguments of `Scorer` and `Logits`."""

@@ -31,6 +31,7 @@ from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
 from importance_sampling.utils.optimizers import learning_rate
 
+MEASURE_LOSS_EVERY = 4 * PROBE_EVERY  # steps; the loss of up to four batches is measured at once
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
 
 
@@ -92,7 +93,8 @@ class FitController:
         self.epoch_importance_steps = 0
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
-        state.counters.gate_is_open = bool(condition.satisfied)  # for a state saved before the first decision
+        strategy.rescores = condition.rescores
+        self._save_decision()  # for a state saved before the first decision
         self.started = dataclasses.replace(state.counters)
         self.read_signals()
 
@@ -124,10 +126,11 @@ class FitController:
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
-        self.condition.restore(self.state.counters.gate_is_open)
+        counters = self.state.counters
         if self.plan.source is not None and self.strategy.reads_rows:
             self.state.set_dataset(self.plan.source.digest)
-            self.condition.restore(self.state.counters.gate_is_open)
+        self.condition.restore_decision(counters.gate_is_open, counters.gate_rescores)
+        self.strategy.rescores = self.condition.rescores
         self.strategy.close()
         self.read_signals()
         self.state.reset_totals()
@@ -167,6 +170,8 @@ class FitController:
             n = self._steps_of_execution()
             probed = self._probe_if_due()
             result = self.uniform.step(n, self.batches)
+        else:
+            probed = self._measure_loss_if_due()
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
@@ -279,10 +284,12 @@ class FitController:
         if flatten(data)[0][0].shape[0] != self.batch_size:
             return 0.0  # a smaller batch needs another trace; the next batch is probed
         self.strategy.check(data)
-        scores = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
+        scored = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
+        if self.gate.uses_loss_ratio:
+            self.state.counters.record_loss(float(scored.mean_loss))
         self._update_gate()
         if self.listeners.needs_scores:
-            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scores))
+            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scored.scores))
         return self.strategy.passes(scored=self.batch_size)
 
     def _update_gate(self) -> None:
@@ -296,13 +303,29 @@ class FitController:
         if self.plan.batches_per_epoch:
             done = round(counters.epochs_on_dataset, 6)  # a sum of fractions
             left = self._steps_left() / self.plan.batches_per_epoch
-            context = context._replace(epochs_done=done, epochs_left=left)
+            context = context._replace(epochs_done=done, epochs_left=left, loss_ratio=counters.loss_ratio)
         self.gate.observe(self.signals, context)
         counters.steps_since_probe = 0
         counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
-        counters.gate_is_open = bool(self.gate.satisfied)
+        self.strategy.rescores = self.gate.rescores
+        self._save_decision()
         counters.tau = float(np.fmax(self.signals.tau, 1.0))
         counters.peak_learning_rate = peak
+
+    def _save_decision(self) -> None:
+        counters = self.state.counters
+        counters.gate_is_open, counters.gate_rescores = bool(self.condition.satisfied), bool(self.condition.rescores)
+
+    def _measure_loss_if_due(self) -> float:
+        """Measure the loss of uniformly drawn rows for an open gate, up to four times an epoch; return the cost."""
+        if not (self.gate.uses_loss_ratio and self.strategy.reads_rows):
+            return 0.0
+        counters = self.state.counters
+        if counters.steps - counters.loss_measured_at < max(MEASURE_LOSS_EVERY, self.plan.batches_per_epoch // 4):
+            return 0.0
+        loss, cost = self.strategy.measure_loss()
+        counters.record_loss(loss)
+        return cost
 
     def _close_for_good(self, error: Unsupported) -> None:
         self.gate = None

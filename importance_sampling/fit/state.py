@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -46,11 +47,15 @@ class Counters:
         steps_since_probe: steps since the gate decided last.
         closed_probes: probes in a row that left the gate closed.
         first_importance_step: number of the first importance step of the current `fit`; -1 before it.
-        gate_is_open: the gate's last decision.
+        gate_is_open, gate_rescores: the gate's last decision.
         forward_passes: the cost so far, in forward passes of a batch.
         tau: as at the gate's last decision; 1 if not measured.
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
+        new_loss: moving average of the mean losses that probes found in the second half of the first epoch over the
+            current data set.
+        mean_loss: the same, of all probes over the current data set.
+        loss_measured_at: number of steps at the last of these probes.
         presample: size of the pools in batches if there are several sizes; 0 before one is chosen.
         dataset: digest of the current data set if rows are drawn by index.
     """
@@ -62,12 +67,32 @@ class Counters:
     closed_probes: int = 0
     first_importance_step: int = -1
     gate_is_open: bool = False
+    gate_rescores: bool = True
     forward_passes: float = 0.0
     tau: float = 1.0
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
+    new_loss: float = math.nan
+    mean_loss: float = math.nan
+    loss_measured_at: int = 0
     presample: float = 0.0
     dataset: str = ""
+
+    @property
+    def loss_ratio(self) -> float:
+        """The mean loss divided by that of samples that were new to the model; NaN if it was not measured."""
+        return self.mean_loss / self.new_loss if self.new_loss > 0 else math.nan
+
+    def record_loss(self, loss: float) -> None:
+        """Add the mean loss of uniformly drawn samples; in the first epoch they are new to the model."""
+        self.loss_measured_at = self.steps
+        if not math.isfinite(loss):
+            return
+        self.mean_loss = _halfway(self.mean_loss, loss)
+        if self.epochs_on_dataset < 0.5:
+            self.new_loss = loss  # it falls fast at first
+        elif self.epochs_on_dataset < 1.0:
+            self.new_loss = _halfway(self.new_loss, loss)
 
 
 class Part(Protocol):
@@ -120,6 +145,7 @@ class TrainerState:
             return False
         self.counters.dataset = digest
         self.counters.epochs_on_dataset = 0.0
+        self.counters.new_loss = self.counters.mean_loss = math.nan
         self.counters.gate_is_open = False
         self._parts, self._restored = {}, {}
         return True
@@ -217,6 +243,11 @@ class TrainerState:
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+def _halfway(average: float, value: float) -> float:
+    """Return the mean of an average and a new value; the value if there is no average."""
+    return value if math.isnan(average) else (average + value) / 2
 
 
 def read_counters(header: dict) -> Counters:

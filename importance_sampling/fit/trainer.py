@@ -251,7 +251,7 @@ class Trainer(LegacyFit):
         """
         self._state = self._state or self._new_state(0)
         self._state.load(path)
-        self.condition.restore(self._state.counters.gate_is_open)
+        self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
 
     def _make_controller(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
@@ -307,7 +307,7 @@ class Trainer(LegacyFit):
     def _set_dataset(self, plan: FitPlan) -> None:
         """Reset what belongs to rows of another data set: the gate then waits for a first epoch."""
         if self._state.set_dataset(plan.source.digest) and self._state.counters.steps:
-            self.condition.restore(self._state.counters.gate_is_open)
+            self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
 
     def _strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for these data and this batch size, with its compiled steps."""

@@ -37,7 +37,8 @@ class ReshuffleSampler(RescoringSampler):
     Every `recompute` epochs the model scores all samples before the epoch is drawn, the first epoch included. With
     `recompute=0` the first epoch is a uniform shuffled epoch. Scores can be used for another tenth of an epoch, so that
     a `fit` that ends shortly after a whole epoch doesn't rescore all samples. If `samples_left` is less than an epoch
-    and all samples have a score, only the samples left are drawn.
+    and all samples have a score, only the samples left are drawn. The attribute `recompute` can be changed at any time
+    for the epochs that follow.
 
     Unbiased with an unbiased policy, given its probabilities; no unbiased weight exceeds 1 / alpha. Cost: 18 bytes per
     sample, a few NumPy operations on N numbers per epoch, and 1 / `recompute` of a forward pass over the data per

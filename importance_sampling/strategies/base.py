@@ -52,6 +52,7 @@ class Strategy:
 
     Attributes:
         cost: `Cost`, converts scored batches to uniform steps.
+        rescores: bool, False to take no regular scoring passes from the next epoch on; in strategies that have any.
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
     """
 
@@ -67,6 +68,7 @@ class Strategy:
         self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
         self.cost = Cost()
         self.plan: FitPlan | None = None
+        self.rescores = True
         self._tracker = keras_internals.loss_tracker(model)
         self._checked = False
         self._compiled_scorer: Callable | None = None
@@ -188,7 +190,7 @@ class Strategy:
         self.close()
         self.plan = None
 
-    def probe(self, batch: tuple, steps: float) -> Any:
+    def probe(self, batch: tuple, steps: float) -> Scored:
         """Score a batch for the gate and update the averages of its signals; the model stays as it is.
 
         Args:
@@ -196,15 +198,15 @@ class Strategy:
             steps: steps since the last probe.
 
         Returns:
-            The scores, float32 `(rows,)`.
+            The scores, outputs and losses.
         """
-        scores = self._score(batch).scores
+        scored = self._score(batch)
         if self._update_averages is None:
             self._update_averages = backend.compile_step(
                 lambda scores, steps: self.state.update_averages(self.signals(scores), steps), self.model
             )
-        self._update_averages(scores, ops.convert_to_tensor(float(steps)))
-        return scores
+        self._update_averages(scored.scores, ops.convert_to_tensor(float(steps)))
+        return scored
 
     def compile(self, function: Callable, **options: Any) -> Callable:
         """Compile a step. A failure to trace it, before it has changed anything, raises `Unsupported`."""

@@ -13,6 +13,7 @@ from importance_sampling.core.scoring import Scorer
 from importance_sampling.data import LazyArray
 from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers import ModelWrapper
+from importance_sampling.samplers.table import ROWS_PER_FORWARD
 
 
 class DatasetRows:
@@ -94,19 +95,31 @@ class DatasetRows:
             batch_size: int, how many are scored at once; at most four training batches, or 128 if that is more. A
                 model that accepts one batch size only is called with that size.
         """
-        size = self._accepted(min(batch_size, max(4 * self._batch_size, 128)))
-        if self._score is None:
-            self._score = backend.compile_step(
-                lambda indices, *columns: self._scorer(self.gather(indices, columns)).scores, self._model
-            )
+        size = self._accepted(batch_size)
         scores = np.empty(len(indices), "float32")
         for start in range(0, len(indices), size):
             rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
-            columns = self.columns_of_step(self.columns(rows[None]), 0)
-            part = np.asarray(self._score(rows, *columns))
+            part = np.asarray(self._score_rows(rows)[0])
             scores[start : start + size] = part[: len(scores) - start]
         self._scored += len(indices)
         return scores
+
+    def mean_loss(self, random: np.random.Generator) -> float:
+        """Return the mean loss of some uniformly drawn rows, in inference mode."""
+        size = self._accepted(ROWS_PER_FORWARD)
+        self._scored += size
+        return float(self._score_rows(random.integers(len(self), size=size))[1])
+
+    def _score_rows(self, rows: np.ndarray) -> tuple:
+        """Return the scores of rows and their mean loss."""
+        if self._score is None:
+
+            def score(indices: Any, *columns: Any) -> tuple:
+                scored = self._scorer(self.gather(indices, columns))
+                return scored.scores, scored.mean_loss
+
+            self._score = backend.compile_step(score, self._model)
+        return self._score(rows, *self.columns_of_step(self.columns(rows[None]), 0))
 
     def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
         """Return the model's scores of any rows, float32; see `ModelWrapper.score`."""
@@ -116,8 +129,9 @@ class DatasetRows:
         self._scored += len(scores)
         return scores
 
-    def _accepted(self, size: int) -> int:
-        """Return the size if the model accepts it, else the size of a training batch."""
+    def _accepted(self, batch_size: int) -> int:
+        """Return how many rows are scored at once: at most `batch_size`, and a size that the model accepts."""
+        size = min(batch_size, max(4 * self._batch_size, 128))
         if size not in self._accepts:
             self._accepts[size] = eligibility.accepts(self._model, self.source.example(self._batch_size), size)
         return size if self._accepts[size] else self._batch_size

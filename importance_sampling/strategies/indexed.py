@@ -60,6 +60,7 @@ class IndexedStrategy(Strategy):
     ):
         super().__init__(model, None, batch_size, state, scoring)
         self.scored = self.scorer.cost * (scored + (self.scorer.score not in MEASURED_SCORES))
+        self._scored_regularly = self.scorer.cost * scored
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
         self._make_sampler = make_sampler
@@ -88,6 +89,8 @@ class IndexedStrategy(Strategy):
             self.prepare()
             self._is_prepared = True
         self.get_sampler()
+        if self._scored_regularly:
+            self.sampler.recompute = int(self.rescores)
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []
@@ -108,6 +111,12 @@ class IndexedStrategy(Strategy):
             return StepResult(logs, n, cost)
         indices, weights, scores, *_ = zip(*draws, strict=True)
         return StepResult(logs, n, cost, indices, weights, scores, measured)
+
+    def measure_loss(self) -> tuple[float, float]:
+        """Return the mean loss of uniformly drawn rows, and the cost in forward passes of a batch."""
+        random = np.random.default_rng((self.state.seed, self.state.counters.steps))
+        loss = self.rows.mean_loss(random)
+        return loss, self.passes(scored=self.rows.take_scored())
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""
@@ -141,7 +150,11 @@ class IndexedStrategy(Strategy):
     def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
         """Return the signals and the context for the gate's decision."""
         context = self.cost.context(
-            self.scored, required_gain=REQUIRED_GAIN, required_epochs=1.0, is_paid_in_advance=True
+            self.scored,
+            base_cost=self.cost(self.scored - self._scored_regularly),
+            required_gain=REQUIRED_GAIN,
+            required_epochs=1.0,
+            is_paid_in_advance=True,
         )
         return signals, context
 
