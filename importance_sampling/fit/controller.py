@@ -6,7 +6,6 @@ is open; it alone counts steps, notifies listeners and asks the gate.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,8 +21,8 @@ from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data import unpack_batch
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
-from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.fit.eligibility import uniform_training_message
+from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
 from importance_sampling.fit.state import TrainerState
@@ -52,7 +51,8 @@ class FitController:
 
     Attributes:
         reason: why importance sampling is impossible; it may be found out during the `fit`.
-        started: the counters at the beginning of the `fit`.
+        started_steps: int, the trainer's steps before this `fit`.
+        importance_steps: int, the importance steps of this `fit`.
         is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
@@ -93,7 +93,8 @@ class FitController:
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
         state.counters.gate_is_open = bool(condition.satisfied)  # for a state saved before the first decision
-        self.started = dataclasses.replace(state.counters)
+        self.started_steps = state.counters.steps
+        self.importance_steps = 0
         self.read_signals()
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -131,7 +132,8 @@ class FitController:
         self.strategy.close()
         self.read_signals()
         self.state.reset_totals()
-        self.started = dataclasses.replace(self.state.counters)
+        self.started_steps = self.state.counters.steps
+        self.importance_steps = 0
 
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
@@ -195,6 +197,7 @@ class FitController:
             self.strategy.cost.stop(is_importance, result.steps, scored)
         if is_importance:
             counters.importance_steps += result.steps
+            self.importance_steps += result.steps
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps

@@ -7,9 +7,8 @@ all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -114,41 +113,15 @@ class RestoreUnmeasured(keras.callbacks.Callback):
             logs.update({name: math.nan for name in FIGURES if name not in logs})
 
 
-@contextlib.contextmanager
-def with_log_callback(
-    callbacks: Any, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool
-) -> Iterator[Any]:
-    """Yield the user's callbacks together with the trainer's own; restore a `CallbackList` of the user afterwards.
+def arrange(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar.
 
     Args:
-        callbacks: the argument of `fit`.
+        found: the user's callbacks.
         log_callback: the `LogCallback` of the `fit`.
         enclose: function from a callback of the user to a list of this callback and the callbacks around it.
         shows_progress: bool, True if Keras would add a progress bar.
     """
-    found = as_list(callbacks)
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        yield _arranged(found, log_callback, enclose, shows_progress)
-        return
-    users = set(map(id, found))
-    arranged = _arranged(found, log_callback, enclose, shows_progress=False)
-    added = {id(callback) for callback in arranged} - users
-    callbacks.callbacks[:] = arranged
-    try:
-        yield callbacks
-    finally:
-        callbacks.callbacks[:] = [callback for callback in callbacks.callbacks if id(callback) not in added]
-
-
-def as_list(callbacks: Any) -> list:
-    """Return the callbacks passed to `fit`, which may be nested or a `CallbackList`, as a list."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    return keras.tree.flatten(callbacks) if callbacks else []
-
-
-def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
-    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar."""
     if log_callback.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
         found = [*found, ProgressBar()]
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)

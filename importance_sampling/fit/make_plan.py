@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from importance_sampling.data import is_lazy, plan_custom_fit, plan_fit, with_lazy_validation_data
+from importance_sampling.data import plan_custom_fit, plan_fit
+from importance_sampling.data.lazy_arrays import has_lazy_rows, with_lazy_validation_data
 from importance_sampling.fit import eligibility, user_fit
 from importance_sampling.fit.plan import FitPlan
 
@@ -25,8 +26,7 @@ def make_plan(
     Raises:
         ValueError: rows are needed by index, and the data are a stream.
     """
-    data = [arguments[name] for name in ("x", "y", "sample_weight")]
-    needs_source = is_on or needs_indices or any(map(is_lazy, keras.tree.flatten(data)))
+    needs_source = is_on or needs_indices or has_lazy_rows(arguments)
     prepares_data = user_fit.has_own_fit(model)
     if prepares_data and is_on and not needs_rows:
         plan = plan_custom_fit(arguments)

@@ -6,30 +6,32 @@ in for `model.train_function`. The subclasses, in `training`, choose the importa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from importance_sampling.callbacks.base import connected, sampling_callbacks
+from importance_sampling.callbacks.base import SamplingCallback, connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.core import scoring
 from importance_sampling.core.logits import find_layer
 from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data.lazy_arrays import has_lazy_rows, with_lazy_validation_data
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
-from importance_sampling.fit.deferred_warnings import DeferredWarnings
-from importance_sampling.fit.legacy import LegacyFit, without_defaults
-from importance_sampling.fit.log_callback import LogCallback, as_list, with_log_callback
+from importance_sampling.fit.legacy import LegacyFit
+from importance_sampling.fit.log_callback import LogCallback, arrange
 from importance_sampling.fit.make_plan import make_plan
+from importance_sampling.fit.messages import INTERRUPTED_EARLY, DeferredWarnings, summarise, summarise_interrupted
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
-from importance_sampling.fit.summary import INTERRUPTED_EARLY, summarise, summarise_interrupted
+from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.compiled import CompiledSteps
 from importance_sampling.strategies.indexed import IndexedStrategy
@@ -177,10 +179,39 @@ class Trainer(LegacyFit):
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         )
-        receivers = sampling_callbacks(as_list(callbacks))
+        self._state = self._state or self._new_state(self._seed)
+        self._state.reset_totals()
+        receivers = sampling_callbacks(user_fit.as_list(callbacks))
+        listeners = Listeners(on_sample, on_scores, receivers)
+        if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
+            history = self._fit_uniformly(arguments)
+        else:
+            history = self._fit_with_controller(arguments, listeners, receivers)
+        logger.info("%s", self._summary.splitlines()[0])
+        return history
+
+    def _fit_uniformly(self, arguments: dict) -> keras.callbacks.History:
+        """Run the `fit` of Keras on the user's arguments: the trainer is switched off, and there are no listeners."""
+        run, deferred = UniformFit(self.model, self.condition, self._state), DeferredWarnings()
+        traced = self._compiled.keras_function  # in an earlier `fit` with listeners
+        if self.model.train_function is None and traced is not None and traced.is_of(self.model):
+            self.model.train_function = traced.function
+        arranged: list = [run]
+        for callback in user_fit.as_list(arguments["callbacks"]):
+            arranged += enclose_callback(callback, self._state, run.continue_from_state, deferred.add)
+        with self._summarised(run), user_fit.with_callbacks(arguments["callbacks"], arranged) as callbacks:
+            history = user_fit.run(self.model, dict(with_lazy_validation_data(arguments), callbacks=callbacks))
+            deferred.release()
+        return history
+
+    def _fit_with_controller(
+        self, arguments: dict, listeners: Listeners, receivers: list[SamplingCallback]
+    ) -> keras.callbacks.History:
+        """Run the `fit` of Keras, with a controller in the place of Keras's training function."""
+        users = arguments["callbacks"]
         deferred = DeferredWarnings()
         try:
-            controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
+            controller = self._make_controller(arguments, listeners, deferred)
         except BaseException:
             self._compiled.release()
             raise
@@ -189,25 +220,31 @@ class Trainer(LegacyFit):
         enclose = functools.partial(
             enclose_callback, state=self._state, on_restore=controller.continue_from_state, warn=deferred.add
         )
-        run_fit = user_fit.fit_of(self.model)
+        shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
+        arranged = arrange(user_fit.as_list(users), log_callback, enclose, shows_progress)
         try:
             with (
+                self._summarised(controller),
                 user_fit.trained_by(self.model, controller),
                 connected(receivers, plan.source, reason, log_callback, deferred.add),
-                with_log_callback(callbacks, log_callback, enclose, shows_progress=verbose != 0) as arranged,
+                user_fit.with_callbacks(users, arranged) as callbacks,
             ):
-                history = run_fit(**without_defaults({**plan.arguments, "callbacks": arranged}))
-            controller.check_was_called()
-            deferred.release()
-        except BaseException as error:
-            self._summary = summarise_interrupted(error, type(self).__name__, controller)
-            raise
-        else:
-            self._summary = summarise(type(self).__name__, controller)
+                history = user_fit.run(self.model, {**plan.arguments, "callbacks": callbacks})
+                controller.check_was_called()
+                deferred.release()
         finally:
             controller.release()
-        logger.info("%s", self._summary.splitlines()[0])
         return history
+
+    @contextlib.contextmanager
+    def _summarised(self, run: FitController | UniformFit) -> Iterator[None]:
+        """Write the summary of a `fit` at its end, also after an error."""
+        try:
+            yield
+        except BaseException as error:
+            self._summary = summarise_interrupted(error, type(self).__name__, run)
+            raise
+        self._summary = summarise(type(self).__name__, run)
 
     def summary(self) -> str:
         """Return a description of the last `fit` until its end or an error: when the gate opened, or why it didn't."""
@@ -255,8 +292,6 @@ class Trainer(LegacyFit):
 
     def _make_controller(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
-        self._state = self._state or self._new_state(self._seed)
-        self._state.reset_totals()
         if not self._compiled.update():
             self._state.counters.peak_learning_rate = 0.0  # of another optimizer
         plan, reason = self._plan(arguments, listeners, deferred)

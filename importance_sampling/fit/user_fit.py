@@ -1,4 +1,4 @@
-"""Find the `fit` that runs the training loop: Keras's own, or one that the model defines in front of it.
+"""Call the `fit` that runs the training loop: Keras's own, or one that the model defines in front of it.
 
 A model may define `fit` to preprocess its data before it calls Keras's, and a trainer may be used inside such a `fit`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -55,6 +56,15 @@ def fit_of(model: keras.Model) -> Callable:
     return KERAS_FIT.__get__(model)
 
 
+def run(model: keras.Model, arguments: dict) -> keras.callbacks.History:
+    """Call the `fit` that runs the loop, with those of its arguments that differ from Keras's defaults.
+
+    The model's own `fit` may have fewer arguments than Keras's, or other defaults.
+    """
+    defaults = inspect.signature(KERAS_FIT).parameters
+    return fit_of(model)(**{name: value for name, value in arguments.items() if value is not defaults[name].default})
+
+
 @contextlib.contextmanager
 def trained_by(model: keras.Model, function: Callable) -> Iterator[None]:
     """Let a function stand in for the model's training function; then put back what was there."""
@@ -65,6 +75,32 @@ def trained_by(model: keras.Model, function: Callable) -> Iterator[None]:
     finally:
         if model.train_function is function:  # and not a function that a callback put in its place
             model.train_function = before
+
+
+def as_list(callbacks: Any) -> list:
+    """Return the callbacks passed to `fit`, which may be nested or a `CallbackList`, as a list."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks else []
+
+
+@contextlib.contextmanager
+def with_callbacks(callbacks: Any, arranged: list) -> Iterator[Any]:
+    """Yield the callbacks for `fit`: a list, or the user's `CallbackList`, which is restored afterwards.
+
+    Args:
+        callbacks: the user's callbacks, as passed to `fit`.
+        arranged: the callbacks to call, the user's among them.
+    """
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        yield arranged
+        return
+    added = set(map(id, arranged)) - set(map(id, callbacks.callbacks))
+    callbacks.callbacks[:] = arranged
+    try:
+        yield callbacks
+    finally:
+        callbacks.callbacks[:] = [callback for callback in callbacks.callbacks if id(callback) not in added]
 
 
 def _code(fit: Any) -> Any:
