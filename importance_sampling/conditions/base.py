@@ -21,8 +21,6 @@ class GateContext(NamedTuple):
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
         is_paid_in_advance: bool, default False; True if the additional cost of an epoch is due at its start.
-        cost_is_known: bool, default True; False if the cost is to be measured and has not been measured yet.
-        cost_is_measured: bool, default False; True if the cost was measured.
     """
 
     cost: float = 1.0
@@ -32,8 +30,6 @@ class GateContext(NamedTuple):
     epochs_done: float = float("inf")
     epochs_left: float = float("inf")
     is_paid_in_advance: bool = False
-    cost_is_known: bool = True
-    cost_is_measured: bool = False
 
     @property
     def opening_cost(self) -> float:

@@ -47,16 +47,12 @@ class GainCondition(Condition):
             min_rate = OPENING_RATE
         if gain >= RARE_CLASS_GAIN * (HYSTERESIS if self.satisfied else 1.0):
             min_rate = RARE_CLASS_RATE
-        return is_worthwhile and context.relative_learning_rate >= min_rate and context.cost_is_known
+        return is_worthwhile and context.relative_learning_rate >= min_rate
 
     def explain(self, signals: Signals) -> str:
         """Return the variance gain, the cost and the other values that keep the gate closed, as text."""
         context = self.context
         text = f"variance gain {signals.trusted_gain:.2f}, cost {context.cost:.2f}"
-        if not context.cost_is_known:
-            text += " (not measured yet)"
-        elif context.cost_is_measured:
-            text += " (measured)"
         if context.relative_learning_rate < 1.0:
             text += f", learning rate at {context.relative_learning_rate:.0%} of its peak"
         if self.satisfied:

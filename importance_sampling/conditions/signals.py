@@ -24,8 +24,7 @@ class Signals(NamedTuple):
 
     Attributes:
         tau: float >= 1, the inequality of the scores.
-        gain: float, the variance gain by the predicted scores; a list of floats, one per pool size, if there are
-            several sizes.
+        gain: float, the variance gain by the predicted scores.
         discount: float, the variance gain by the scores that the training step measured, divided by `gain`; measured
             only while the gate is open.
         score: float >= 0, the mean score.

@@ -32,8 +32,6 @@ class PoolStep:
         sampler: draws the batch from the pool.
         state: the variables of the trainer: signals, weight statistics and random generator.
         with_draws: bool, return the drawn samples and the scores.
-        presamples: tuple of float, pool sizes in batches, as for `pool_signals`. If not empty (default), it contains
-            the pool size of the sampler.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class PoolStep:
         sampler: PoolSampler,
         state: TrainerState,
         with_draws: bool,
-        presamples: tuple[float, ...] = (),
     ):
         self.model = model
         self.scorer = scorer
@@ -52,7 +49,6 @@ class PoolStep:
         self.sampler = sampler
         self.state = state
         self.with_draws = with_draws
-        self.presamples = presamples
 
     def __call__(self, indices: Any, data: tuple) -> tuple[dict, tuple]:
         """Score a pool, and train on a batch drawn from it.
@@ -77,12 +73,11 @@ class PoolStep:
         ]
         norms = weighted_step(self.model, self.logits, batch, picked.weights, expected_entries).measured
 
-        signals = pool_signals(scores, self.sampler, self.presamples)
+        signals = pool_signals(scores, self.sampler)
         if norms is not None:
-            presample = self.sampler.presample
-            measured_gain = measured_variance_gain(picked.weights, norms, presample, self.sampler.resampling)
-            gain = signals.gain[self.presamples.index(presample)] if self.presamples else signals.gain
-            discount = ops.where(ops.isfinite(measured_gain), measured_gain / gain, float("nan"))
+            presample, resampling = self.sampler.presample, self.sampler.resampling
+            measured_gain = measured_variance_gain(picked.weights, norms, presample, resampling)
+            discount = ops.where(ops.isfinite(measured_gain), measured_gain / signals.gain, float("nan"))
             signals = signals._replace(discount=discount)
         self.state.update_averages(signals, 1)
         self.state.record_weights(picked.weights, clean_scores(scores)[1])
@@ -90,24 +85,19 @@ class PoolStep:
         return logs, draws if self.with_draws else ()
 
 
-def pool_signals(scores: Any, sampler: PoolSampler, presamples: tuple[float, ...] = ()) -> Signals:
+def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:
     """Compute the gate's signals for drawing from pools, from the scores of uniformly drawn samples.
 
     Args:
         scores: float `(n,)`, >= 0, of a pool or another uniform sample of the data.
         sampler: the sampler that draws from the pools.
-        presamples: tuple of float, pool sizes in batches; the variance gain is computed for each. If empty (default),
-            it is computed for the pool size of the sampler.
 
     Returns:
-        `Signals`. `gain` is a float scalar, or float `(len(presamples),)`; `discount` is NaN.
+        `Signals` of float scalars. `discount` is NaN.
     """
-    gains = [
-        variance_gain(scores, size, sampler.alpha, sampler.resampling) for size in presamples or (sampler.presample,)
-    ]
     return Signals(
         tau=tau(scores),
-        gain=ops.stack(gains) if presamples else gains[0],
+        gain=variance_gain(scores, sampler.presample, sampler.alpha, sampler.resampling),
         discount=ops.full((), float("nan")),
         score=ops.mean(scores),
     )

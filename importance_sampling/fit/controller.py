@@ -14,8 +14,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import Condition, GateContext
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions import Condition
 from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data import unpack_batch
@@ -116,12 +115,10 @@ class FitController:
         """Reset the figures of the epoch."""
         self.epoch = epoch
         self.epoch_steps = self.epoch_importance_steps = 0
-        self.strategy.cost.pause()
 
-    def read_signals(self) -> GateContext:
-        """Read the averaged signals from the device; return the context for the gate's decision."""
-        self.signals, context = self.strategy.gate_context(self.state.signals)
-        return context
+    def read_signals(self) -> None:
+        """Read the averaged signals from the device."""
+        self.signals = self.state.signals
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
@@ -161,7 +158,6 @@ class FitController:
         n = self._steps_of_execution()
         if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
             raise StopIteration  # importance steps have replaced the rest of the pass
-        self.strategy.cost.start()
         probed = 0.0
         result = self._importance_step(n) if self._gate_is_open() else None
         is_importance = result is not None
@@ -192,9 +188,6 @@ class FitController:
         """Add the steps of an execution to all counters."""
         counters = self.state.counters
         cost = result.cost + probed
-        if result.steps:
-            scored = cost - UNIFORM_STEP * result.steps
-            self.strategy.cost.stop(is_importance, result.steps, scored)
         if is_importance:
             counters.importance_steps += result.steps
             self.importance_steps += result.steps
@@ -291,8 +284,8 @@ class FitController:
     def _update_gate(self) -> None:
         """Read the averaged signals and let the gate decide."""
         counters = self.state.counters
-        self.strategy.update_sizes(self.state.signals)
-        context = self.read_signals()
+        self.read_signals()
+        context = self.strategy.gate_context()
         rate = learning_rate(self.model.optimizer)
         peak = max(rate, counters.peak_learning_rate)
         context = context._replace(relative_learning_rate=rate / peak if peak else 1.0)

@@ -14,7 +14,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.conditions import Cost, GateContext, Signals
+from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.cost import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
@@ -51,7 +51,6 @@ class Strategy:
         scoring: how samples are scored.
 
     Attributes:
-        cost: `Cost`, converts scored batches to uniform steps.
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
     """
 
@@ -65,7 +64,6 @@ class Strategy:
         self.scoring = scoring
         self.logits = Logits(model, scoring.layer)
         self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
-        self.cost = Cost()
         self.plan: FitPlan | None = None
         self._tracker = keras_internals.loss_tracker(model)
         self._checked = False
@@ -156,16 +154,9 @@ class Strategy:
         """Compute the gate's signals from the scores of uniformly drawn samples."""
         raise NotImplementedError
 
-    def update_sizes(self, signals: Signals) -> None:
-        """Choose the sizes of pool and batch by the averaged signals, in strategies that have several."""
-
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals and the context for the gate's decision.
-
-        Args:
-            signals: the averages.
-        """
-        return signals, GateContext()
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision."""
+        return GateContext()
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
         """Return a summary in the words of this strategy, or None for the general one.

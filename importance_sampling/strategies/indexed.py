@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.conditions import GateContext, Signals, step_cost
 from importance_sampling.core.indexed_step import MEASURED_SCORES, IndexedStep, uniform_signals
 from importance_sampling.core.scoring import Scoring
 from importance_sampling.data.batches import PeekableBatches
@@ -138,12 +138,10 @@ class IndexedStrategy(Strategy):
         super().release()
         self.rows.source = None
 
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals and the context for the gate's decision."""
-        context = self.cost.context(
-            self.scored, required_gain=REQUIRED_GAIN, required_epochs=1.0, is_paid_in_advance=True
-        )
-        return signals, context
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision."""
+        cost = step_cost(self.scored)
+        return GateContext(cost, required_gain=REQUIRED_GAIN, required_epochs=1.0, is_paid_in_advance=True)
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for rows drawn by score from the scores of uniformly drawn samples."""

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from importance_sampling import backend
-from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.conditions import GateContext, Signals, step_cost
 from importance_sampling.core.pool_step import PoolStep, pool_signals
 from importance_sampling.core.scoring import Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported
@@ -28,7 +28,6 @@ class PoolStrategy(Strategy):
     Args:
         model, state, scoring: as for `Strategy`.
         sampler: draws the batch.
-        presamples: as for `pool_signals`.
         batch_size: int, of a uniform step; None (default): the sampler's.
     """
 
@@ -38,11 +37,9 @@ class PoolStrategy(Strategy):
         sampler: PoolSampler,
         state: TrainerState,
         scoring: Scoring,
-        presamples: tuple[float, ...] = (),
         batch_size: int | None = None,
     ):
         super().__init__(model, sampler, batch_size or sampler.batch_size, state, scoring)
-        self.presamples = presamples
         self._compiled: dict[bool, Callable] = {}
         self._pools: Any = None
         self._sizes_checked = False
@@ -90,13 +87,13 @@ class PoolStrategy(Strategy):
             self.prepare()
             self._pools, other._pools = other._pools.resize(self.sampler.pool_size), None
 
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals and the context for the gate's decision."""
-        return signals, self.cost.context(self.scorer.cost * self.sampler.presample)
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision."""
+        return GateContext(step_cost(self.scorer.cost * self.sampler.presample))
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for pools from the scores of uniformly drawn samples."""
-        return pool_signals(scores, self.sampler, self.presamples)
+        return pool_signals(scores, self.sampler)
 
     def close(self) -> None:
         """Stop reading ahead: a reader that runs while Python shuts down would block it."""
@@ -107,7 +104,7 @@ class PoolStrategy(Strategy):
     def _steps(self, with_draws: bool) -> Callable:
         """Return the compiled function `(n, pools) -> (logs, draws)`."""
         if with_draws not in self._compiled:
-            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws, self.presamples)
+            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws)
             pack = self.plan.source.pack
             one = self.compile(lambda indices, *columns: step(indices, pack(columns)))
             self._compiled[with_draws] = backend.repeat_steps(lambda _, pools: one(*next(pools)), self.model)

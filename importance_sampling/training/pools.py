@@ -25,24 +25,13 @@ from importance_sampling.utils.validation import check_alpha, check_positive
 class PoolTrainer(Trainer):
     """The base class of trainers whose steps draw from scored pools."""
 
-    def _pools(
-        self,
-        sampler: PoolSampler,
-        presamples: tuple[float, ...] = (),
-        uniform_batch_size: int | None = None,
-    ) -> PoolStrategy:
-        return PoolStrategy(self.model, sampler, self._state, self._scoring, presamples, uniform_batch_size)
+    def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
+        return PoolStrategy(self.model, sampler, self._state, self._scoring, uniform_batch_size)
 
-    def _unbiased_pools(
-        self,
-        pool_size: int,
-        batch_size: int,
-        presamples: tuple[float, ...] = (),
-        uniform_batch_size: int | None = None,
-    ) -> PoolStrategy:
+    def _unbiased_pools(self, pool_size: int, batch_size: int, uniform_batch_size: int | None = None) -> PoolStrategy:
         """Return a strategy with unbiased weights, for trainers with the attributes `alpha` and `resampling`."""
         sampler = PoolSampler(pool_size, batch_size, self.alpha, self.resampling, UNBIASED)
-        return self._pools(sampler, presamples, uniform_batch_size)
+        return self._pools(sampler, uniform_batch_size)
 
 
 class BiasedImportanceTraining(PoolTrainer):
