@@ -6,8 +6,7 @@ run.
 
 from typing import Any
 
-from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition
-from importance_sampling.conditions.cost import step_cost
+from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition, step_cost
 from importance_sampling.conditions.gates import GainCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition

@@ -1,4 +1,4 @@
-"""The base classes of conditions, and the context of a gate's decision."""
+"""The base classes of conditions, and the cost and the context of a gate's decision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import numpy as np
 
 from importance_sampling.conditions.signals import Signals, moving_average
 from importance_sampling.utils.validation import is_real
+
+UNIFORM_STEP = 3.0  # cost of a uniform step, in forward passes of a batch: a backward pass counts as two
+
+
+def step_cost(scored: float) -> float:
+    """Return the cost of a step that also scores batches: 1 + scored / 3 (uniform step = 1).
+
+    The cost is computed by arithmetic, so that it is the same on every machine.
+
+    Args:
+        scored: float >= 0, the number of batches scored per step.
+
+    Example:
+        >>> step_cost(3.0)
+        2.0
+    """
+    return 1.0 + scored / UNIFORM_STEP
 
 
 class GateContext(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.signals import Signals, tau
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import clean_scores
 from importance_sampling.utils.validation import is_real
 
 HYSTERESIS = 0.95  # an open gate closes at 0.95 of the variance gain that is needed to open it

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from importance_sampling.utils.numerics import array_namespace, as_floats
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import array_namespace, as_floats, clean_scores
 
 if TYPE_CHECKING:
     from importance_sampling.samplers.resampling import Resampling

@@ -22,8 +22,7 @@ from importance_sampling.core.scoring import Scorer
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import DEFAULT_ALPHA
-from importance_sampling.utils.numerics import FLOAT
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import FLOAT, clean_scores
 
 ENTRIES_DECAY = 0.99  # per step, of the running sums of mask entries
 MEASURED_SCORES = ("gnorm", "loss")  # scores that the backward pass of the step gives at no extra cost

@@ -15,6 +15,7 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
+from importance_sampling.core.gradients import learning_rate
 from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data import unpack_batch
@@ -27,7 +28,6 @@ from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
-from importance_sampling.utils.optimizers import learning_rate
 
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
 
@@ -38,7 +38,6 @@ class FitController:
     Args:
         model: the user's model.
         plan: the data.
-        reason: why importance sampling is impossible, None if it isn't.
         uniform: takes uniform steps.
         strategy: takes importance steps.
         strategy_for: returns the strategy for a batch size, once the batches of a stream have shown it.
@@ -62,7 +61,6 @@ class FitController:
         self,
         model: keras.Model,
         plan: FitPlan,
-        reason: str | None,
         uniform: UniformStrategy,
         strategy: Strategy,
         strategy_for: Callable[[int], Strategy],
@@ -74,7 +72,7 @@ class FitController:
     ):
         self.model = model
         self.plan = plan
-        self.reason = reason
+        self.reason = plan.reason
         self.uniform = uniform
         self.strategy = strategy
         self.strategy_for = strategy_for

@@ -1,4 +1,4 @@
-"""Add the trainer's figures to Keras's logs, and the trainer's own callbacks to those of the user.
+"""Run Keras's `fit` with a controller, and add the trainer's figures and callbacks to those of the user.
 
 Keras passes one dict of logs from callback to callback. `score`, `tau` and `importance` are added just before History
 and the progress bar. Callbacks before these receive the logs of the model, because many of them write, send or compare
@@ -7,15 +7,44 @@ all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from importance_sampling.callbacks.base import connected
+from importance_sampling.fit import user_fit
+from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
 
 FIGURES = ("score", "tau", "importance")
+
+
+def fit_with_controller(controller: FitController, arguments: dict) -> keras.callbacks.History:
+    """Train, with a controller in the place of the model's training function.
+
+    Args:
+        controller: the controller.
+        arguments: all arguments that the user passed to `fit`, by name.
+    """
+    plan, deferred, users = controller.plan, controller.deferred, arguments["callbacks"]
+    log_callback = LogCallback(controller, adds_figures=controller.condition.probes)
+    enclose = functools.partial(
+        enclose_callback, state=controller.state, on_restore=controller.continue_from_state, warn=deferred.add
+    )
+    shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
+    arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
+    with (
+        user_fit.trained_by(controller.model, controller),
+        connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
+        user_fit.with_callbacks(users, arranged) as callbacks,
+    ):
+        history = user_fit.run(controller.model, {**plan.arguments, "callbacks": callbacks})
+    controller.check_was_called()
+    deferred.release()
+    return history
 
 
 class LogCallback(keras.callbacks.Callback):
@@ -113,7 +142,7 @@ class RestoreUnmeasured(keras.callbacks.Callback):
             logs.update({name: math.nan for name in FIGURES if name not in logs})
 
 
-def arrange(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
     """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar.
 
     Args:

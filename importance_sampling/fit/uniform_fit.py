@@ -10,7 +10,11 @@ import keras
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Condition
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.data.lazy_arrays import with_lazy_validation_data
+from importance_sampling.fit import user_fit
+from importance_sampling.fit.checkpoint import enclose_callback
+from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.state import TrainerState
 
 
@@ -43,6 +47,21 @@ class UniformFit(keras.callbacks.Callback):
         self._lock = threading.Lock()
         self._running: int | None = None  # the first batch of an execution that hasn't been counted
         self._before = 0
+
+    def fit(self, arguments: dict) -> keras.callbacks.History:
+        """Train.
+
+        Args:
+            arguments: all arguments of `keras.Model.fit`, by name. Lazily read validation data are read in batches.
+        """
+        deferred = DeferredWarnings()
+        arranged: list = [self]
+        for callback in user_fit.as_list(arguments["callbacks"]):
+            arranged += enclose_callback(callback, self.state, self.continue_from_state, deferred.add)
+        with user_fit.with_callbacks(arguments["callbacks"], arranged) as callbacks:
+            history = user_fit.run(self.model, dict(with_lazy_validation_data(arguments), callbacks=callbacks))
+        deferred.release()
+        return history
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Note that an execution of one or several steps begins."""

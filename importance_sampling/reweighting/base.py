@@ -15,7 +15,7 @@ from keras import ops
 
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import FLOAT
-from importance_sampling.utils.probabilities import probabilities as normalised
+from importance_sampling.utils.numerics import probabilities as normalised
 
 
 class ReweightingPolicy:

@@ -13,12 +13,12 @@ import keras
 
 from importance_sampling.conditions import GainCondition, gate
 from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.trainer import Trainer
 from importance_sampling.reweighting import UNBIASED
-from importance_sampling.samplers import ReshuffleSampler
+from importance_sampling.samplers import PoolSampler, ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
-from importance_sampling.training.pools import PoolTrainer
 from importance_sampling.utils.deprecation import warn_gone
 from importance_sampling.utils.validation import check_alpha, is_real
 
@@ -26,7 +26,7 @@ SAMPLERS = ("auto", "pool", "reshuffle")
 DEFAULT_PRESAMPLE = 3.0
 
 
-class ImportanceTraining(PoolTrainer):
+class ImportanceTraining(Trainer):
     """Train a compiled Keras model with importance sampling; `fit` replaces `model.fit`.
 
     Samples are drawn with P_i = (1 - alpha) s_i / sum(s) + alpha / B from B candidates, and weighted by 1 / (B P_i), so
@@ -141,7 +141,8 @@ class ImportanceTraining(PoolTrainer):
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         if self._is_indexed(plan):
             return self._indexed(batch_size, self._make_sampler, self.alpha, scored=1.0)
-        return self._unbiased_pools(self._rows_needed(plan, batch_size), batch_size)
+        pool_size = self._rows_needed(plan, batch_size)
+        return self._pools(PoolSampler(pool_size, batch_size, self.alpha, self.resampling, UNBIASED))
 
     def _make_sampler(self, rows: DatasetRows) -> ReshuffleSampler:
         return ReshuffleSampler(rows, UNBIASED, rows, 1, alpha=self.alpha, seed=self._state.seed)
