@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
 from importance_sampling.utils.numerics import array_namespace, as_floats, clean_scores
 
@@ -99,6 +98,8 @@ def measured_variance_gain(weights: Any, norms: Any, presample: float, resamplin
     Returns:
         float32 scalar; NaN if the norms are zeros only, or not all finite.
     """
+    from keras import ops  # here, so that signals of NumPy arrays need no framework
+
     norms = ops.cast(norms, "float32")
     square = weights * ops.square(norms / ops.max(norms))
     q = 1.0 / (weights * presample)
