@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from importance_sampling.utils.numerics import array_namespace, as_floats, clean_scores
+from importance_sampling.utils.numerics import DEFAULT_ALPHA, array_namespace, as_floats, clean_scores
 
 if TYPE_CHECKING:
     from importance_sampling.samplers.resampling import Resampling
@@ -104,6 +104,59 @@ def measured_variance_gain(weights: Any, norms: Any, presample: float, resamplin
     square = weights * ops.square(norms / ops.max(norms))
     q = 1.0 / (weights * presample)
     return presample * ops.sum(square) / ops.sum(resampling.second_moment(q) * square)
+
+
+def row_signals(scores: Any, weights: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
+    """Compute the gate's signals from scores that a step measured on weighted rows.
+
+    The unbiased weights turn sums over the batch into estimates of sums over the dataset:
+
+        tau = sqrt(mean(w s^2)) / mean(w s)
+        gain = sum(w s^2) / sum(w s^2 / q), where q = (1 - alpha) s / mean(w s) + alpha
+        measured gain = sum(w s^2) / sum(w^2 s^2)
+
+    The discount is the measured gain, which assumes independent draws, divided by the gain. Equal weights give no
+    estimate of the measured gain.
+
+    Args:
+        scores: float `(batch,)`, >= 0.
+        weights: float `(batch,)`, > 0, the unbiased weights.
+        alpha: float in (0, 1], default 0.1, the uniform share.
+
+    Returns:
+        `Signals` of float scalars. Values are NaN if the scores are all zero or not finite; `discount` is also NaN if
+        the weights are equal.
+    """
+    xp = array_namespace(scores, weights)
+    scores = as_floats(scores, xp)
+    scaled = scores / xp.max(scores)
+    mean, square = xp.mean(weights * scaled), weights * xp.square(scaled)
+    gain = xp.sum(square) / xp.sum(square / ((1.0 - alpha) * scaled / mean + alpha))
+    measured_gain = xp.sum(square) / xp.sum(weights * square)
+    return Signals(
+        tau=xp.maximum(xp.sqrt(xp.mean(square)) / mean, 1.0),
+        gain=gain,
+        discount=xp.where(xp.max(weights) > xp.min(weights), measured_gain / gain, float("nan")),
+        score=xp.mean(weights * scores),
+    )
+
+
+def uniform_signals(scores: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
+    """Compute the gate's signals for drawing all rows by score, from the scores of uniformly drawn samples.
+
+    The result is that of `row_signals` with weights of 1. Unusable scores count as equal scores.
+
+    Args:
+        scores: float `(n,)`, >= 0.
+        alpha: float in (0, 1], default 0.1, the uniform share.
+
+    Returns:
+        `Signals` of float scalars. `discount` is NaN.
+    """
+    xp = array_namespace(scores)
+    mean = xp.mean(as_floats(scores, xp))
+    scores, _ = clean_scores(scores)
+    return row_signals(scores, xp.ones_like(scores), alpha)._replace(score=mean)
 
 
 def moving_average(average: Any, value: Any, momentum: float, steps: int) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 FLOAT = "float32"
+DEFAULT_ALPHA = 0.1  # uniform share of the sampling probabilities
 HOST_TYPES = (np.ndarray, np.generic, bool, int, float, list, tuple)
 
 
