@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 
-from importance_sampling.callbacks.base import connected
 from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
@@ -38,7 +37,7 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
     with (
         user_fit.trained_by(controller.model, controller),
-        connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
+        user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
         user_fit.with_callbacks(users, arranged) as callbacks,
     ):
         history = user_fit.run(controller.model, {**plan.arguments, "callbacks": callbacks})

@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 
-from importance_sampling.callbacks.base import sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.core import scoring
 from importance_sampling.core.logits import find_layer
@@ -184,7 +183,7 @@ class Trainer(LegacyFit):
         )
         self._state = self._state or self._new_state(self._seed)
         self._state.reset_totals()
-        listeners = Listeners(on_sample, on_scores, sampling_callbacks(user_fit.as_list(callbacks)))
+        listeners = Listeners(on_sample, on_scores, user_fit.sampling_callbacks(callbacks))
         if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
             history = self._fit_uniformly(arguments)
         else:
