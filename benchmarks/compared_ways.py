@@ -19,7 +19,5 @@ WAYS: dict[str, Way] = {
     "default": way("importance"),
     "pool": way("importance,sampler=pool"),
     "presample-5": way("importance,presample=5"),
-    "presample-auto": way("importance,presample=auto"),
-    "cost-measured": way("importance,cost=measured"),
     "published": way("importance,presample=3,tau_th=2,resampling=multinomial"),
 } | {name: way(name) for name in TRAINERS if name != "importance"}

@@ -32,7 +32,7 @@ from importance_sampling.comparison.analysis import summarise
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
 from importance_sampling.plotting.style import STYLES, logarithmic
 from importance_sampling.reweighting import UNBIASED
-from importance_sampling.utils.probabilities import probabilities
+from importance_sampling.utils.numerics import probabilities
 
 POOL = 1024
 SCORES = ("loss", "gnorm", "full_gnorm")

@@ -36,12 +36,22 @@ class Listeners:
         on_sample: `on_sample(sampler, indices, weights, scores)`, or None.
         on_scores: `on_scores(sampler, scores)`, or None.
         callbacks: the `SamplingCallback`s of the `fit`.
+
+    Attributes:
+        callbacks: the same.
     """
 
     def __init__(self, on_sample: Callable | None, on_scores: Callable | None, callbacks: Sequence[Any] = ()):
+        self.callbacks = callbacks
         self._on_sample = _without_none(on_sample, *(callback.on_sample for callback in callbacks))
         self._on_scores = _without_none(on_scores, *(callback.on_scores for callback in callbacks))
         self._needs_rows = on_sample is not None or any(callback.needs_rows for callback in callbacks)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there are no listeners of any kind."""
+        signals = (SAMPLE, SCORE, TRAINING)
+        return not (self._on_sample or self._on_scores or self.callbacks or any(one.receivers for one in signals))
 
     @property
     def needs_row_indices(self) -> bool:

@@ -19,7 +19,6 @@ def test_switched_off_it_equals_fit_bit_for_bit(plain):
     assert state_of_the_world() == plain.world
     assert_equal(plain.model, trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
-    assert trained.train_function is None
 
 
 def test_closed_but_watching_it_trains_as_fit_does(plain):

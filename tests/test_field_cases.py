@@ -382,7 +382,7 @@ def test_after_an_interruption_the_summary_says_how_many_steps_there_were(error,
     with pytest.raises(type(error)):
         trainer.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=[Interrupting(error)])
     assert "21 steps" in trainer.summary()
-    assert model.train_function is None
+    assert (model.train_function is None) == (way != WAYS["off"])  # switched off: as `model.fit` leaves it
 
 
 # This version of Keras

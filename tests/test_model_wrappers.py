@@ -8,12 +8,11 @@ from keras import layers
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.pool_step import PoolStep
 from importance_sampling.core.scoring import Scorer, Scoring
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
-from importance_sampling.strategies.pool import PoolStrategy
+from importance_sampling.strategies.pool import PoolStep, PoolStrategy
 
 ROWS, BATCH, POOL, TIME = 48, 8, 24, 5
 DRAWS = 800

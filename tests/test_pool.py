@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
-from importance_sampling.samplers.pool import clean_scores, probabilities
+from importance_sampling.utils.numerics import clean_scores, probabilities
 
 pytestmark = pytest.mark.usefixtures("host_and_device")
 by_scheme = pytest.mark.parametrize("name", ["systematic", "multinomial"])

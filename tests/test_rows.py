@@ -7,10 +7,11 @@ import tensorflow as tf
 from drop_in_cases import CASES, ROWS, begin_anew
 from keras import layers, ops
 
-from importance_sampling.core.indexed_step import IndexedStep, row_signals, uniform_signals
+from importance_sampling.conditions.signals import row_signals, uniform_signals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.strategies.indexed import IndexedStep
 
 B = 12
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.data import ArraySource, LazyArray, is_lazy, is_mapped, plan_fit
+from importance_sampling.data import ArraySource, LazyArray, is_lazy, is_mapped
+from importance_sampling.fit.plan import plan_fit
 
 
 class Counting(np.memmap):

@@ -16,7 +16,7 @@ from keras import layers
 import importance_sampling
 from importance_sampling import ImportanceTraining
 from importance_sampling.events import SAMPLE, SCORE, TRAINING
-from importance_sampling.fit.summary import layer_notes
+from importance_sampling.fit.messages import layer_notes
 from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining
 
 ROWS = 192

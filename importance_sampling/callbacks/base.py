@@ -1,14 +1,12 @@
-"""The base class of Keras callbacks that receive the samples drawn, and their connection to a trainer's `fit`.
+"""The base class of Keras callbacks that receive the samples drawn in a trainer's `fit`.
 
 Callbacks are called directly, not by signals: a signal would also deliver the draws of other trainers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import keras
 
@@ -62,51 +60,3 @@ class SamplingCallback(keras.callbacks.Callback):
                 f"`ImportanceTraining(model).fit(..., callbacks=[{name}(...)])`. Received: the `fit` of a model",
                 stacklevel=2,
             )
-
-
-def sampling_callbacks(callbacks: Sequence[Any]) -> list[SamplingCallback]:
-    """Return the `SamplingCallback`s among callbacks, without duplicates."""
-    return list({id(callback): callback for callback in callbacks if isinstance(callback, SamplingCallback)}.values())
-
-
-@contextlib.contextmanager
-def connected(
-    callbacks: Sequence[SamplingCallback], source: Any, reason: str | None, reporter: Any, warn: Callable[[str], None]
-) -> Iterator[None]:
-    """Connect callbacks for the duration of a `fit`.
-
-    Args:
-        callbacks: as returned by `sampling_callbacks`.
-        source: the source of the training data, or None.
-        reason: the reason why importance sampling is impossible, or None.
-        reporter: a `LogCallback`.
-        warn: called with the warning if a callback can't record anything.
-
-    Raises:
-        ValueError: a callback needs row indices, and the data have none.
-    """
-
-    def figures() -> dict[str, float]:
-        reporter.refresh()
-        return reporter.figures()
-
-    num_rows = source.num_rows if source is not None and source.has_rows else None
-    for callback in callbacks:
-        if callback.needs_rows and num_rows is None:
-            _refuse_without_rows(type(callback).__name__, source, reason, warn)
-    with contextlib.ExitStack() as stack:
-        for callback in callbacks:
-            stack.callback(callback.disconnect)  # also if another one raises, or this one while it connects
-            callback.connect(num_rows, figures)
-        yield
-
-
-def _refuse_without_rows(name: str, source: Any, reason: str | None, warn: Callable[[str], None]) -> None:
-    """Raise for a stream; warn if the library doesn't read the data at all."""
-    if source is not None:
-        raise ValueError(
-            f"{name} needs row indices: pass arrays, memory maps or a dataset, or leave the callback out for streams "
-            "(tf.data, `PyDataset`, loaders, generators). Received: `x` that is a stream"
-        )
-    if reason is not None:  # without a reason, Keras raises an error for the data
-        warn(f"{name} records nothing: {reason}.")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 
 from importance_sampling.comparison.data import Data
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions.base import UNIFORM_STEP
 
 UNITS = ("seconds", "cost", "steps")  # of a budget
 WARM_UP = 3  # the first steps aren't timed, because they are slower

@@ -1,13 +1,12 @@
 """Conditions: decide whether training uses importance sampling.
 
 Decisions depend on scores, the learning rate and the number of steps, so the same seed gives the same weights in every
-run. The exception is `MeasuredCost`, which depends on the duration of steps.
+run.
 """
 
 from typing import Any
 
-from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition
-from importance_sampling.conditions.cost import Cost, MeasuredCost
+from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition, step_cost
 from importance_sampling.conditions.gates import GainCondition, VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
@@ -21,11 +20,9 @@ RENAMED = {
 }
 __all__ = [
     "Condition",
-    "Cost",
     "ExpCondition",
     "GainCondition",
     "GateContext",
-    "MeasuredCost",
     "ScoreCondition",
     "Signals",
     "TotalVariationCondition",
@@ -34,6 +31,7 @@ __all__ = [
     "gate",
     "measured_variance_gain",
     "moving_average",
+    "step_cost",
     "tau",
     "variance_gain",
 ]

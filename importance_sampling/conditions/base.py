@@ -1,4 +1,4 @@
-"""The base classes of conditions, and the context of a gate's decision."""
+"""The base classes of conditions, and the cost and the context of a gate's decision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import numpy as np
 
 from importance_sampling.conditions.signals import Signals, moving_average
 from importance_sampling.utils.validation import is_real
+
+UNIFORM_STEP = 3.0  # cost of a uniform step, in forward passes of a batch: a backward pass counts as two
+
+
+def step_cost(scored: float) -> float:
+    """Return the cost of a step that also scores batches: 1 + scored / 3 (uniform step = 1).
+
+    The cost is computed by arithmetic, so that it is the same on every machine.
+
+    Args:
+        scored: float >= 0, the number of batches scored per step.
+
+    Example:
+        >>> step_cost(3.0)
+        2.0
+    """
+    return 1.0 + scored / UNIFORM_STEP
 
 
 class GateContext(NamedTuple):
@@ -24,8 +41,6 @@ class GateContext(NamedTuple):
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
         is_paid_in_advance: bool, default False; True if the additional cost of an epoch is due at its start.
-        cost_is_known: bool, default True; False if the cost is to be measured and has not been measured yet.
-        cost_is_measured: bool, default False; True if the cost was measured.
     """
 
     cost: float = 1.0
@@ -37,8 +52,6 @@ class GateContext(NamedTuple):
     epochs_done: float = float("inf")
     epochs_left: float = float("inf")
     is_paid_in_advance: bool = False
-    cost_is_known: bool = True
-    cost_is_measured: bool = False
 
     @property
     def opening_cost(self) -> float:

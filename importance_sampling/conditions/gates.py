@@ -10,7 +10,7 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.conditions.signals import Signals, tau
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import clean_scores
 from importance_sampling.utils.validation import is_real
 
 HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to open it
@@ -50,7 +50,7 @@ class GainCondition(Condition):
 
     def _decide(self, signals: Signals) -> bool:
         gain, context = signals.trusted_gain, self.context
-        if not (context.cost_is_known and (self.satisfied or context.epochs_done >= context.required_epochs)):
+        if not self.satisfied and context.epochs_done < context.required_epochs:
             return False
         is_learning = self._is_learning(gain)
         self.rescores = not is_learning and self._is_noisy(gain)
@@ -77,10 +77,6 @@ class GainCondition(Condition):
         context, gain = self.context, signals.trusted_gain
         cost = context.cost if self.rescores or not self.satisfied else context.lowest_cost
         text = f"variance gain {gain:.2f}, cost {cost:.2f}"
-        if not context.cost_is_known:
-            text += " (not measured yet)"
-        elif context.cost_is_measured:
-            text += " (measured)"
         if not np.isnan(context.loss_ratio):
             text += f", loss at {context.loss_ratio:.0%} of that of new samples"
         if context.relative_learning_rate < 1.0:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
-from importance_sampling.utils.numerics import array_namespace, as_floats
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import DEFAULT_ALPHA, array_namespace, as_floats, clean_scores
 
 if TYPE_CHECKING:
     from importance_sampling.samplers.resampling import Resampling
@@ -24,8 +22,7 @@ class Signals(NamedTuple):
 
     Attributes:
         tau: float >= 1, the inequality of the scores.
-        gain: float, the variance gain by the predicted scores; a list of floats, one per pool size, if there are
-            several sizes.
+        gain: float, the variance gain by the predicted scores.
         discount: float, the variance gain by the scores that the training step measured, divided by `gain`; measured
             only while the gate is open.
         score: float >= 0, the mean score.
@@ -101,10 +98,65 @@ def measured_variance_gain(weights: Any, norms: Any, presample: float, resamplin
     Returns:
         float32 scalar; NaN if the norms are zeros only, or not all finite.
     """
+    from keras import ops  # here, so that signals of NumPy arrays need no framework
+
     norms = ops.cast(norms, "float32")
     square = weights * ops.square(norms / ops.max(norms))
     q = 1.0 / (weights * presample)
     return presample * ops.sum(square) / ops.sum(resampling.second_moment(q) * square)
+
+
+def row_signals(scores: Any, weights: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
+    """Compute the gate's signals from scores that a step measured on weighted rows.
+
+    The unbiased weights turn sums over the batch into estimates of sums over the dataset:
+
+        tau = sqrt(mean(w s^2)) / mean(w s)
+        gain = sum(w s^2) / sum(w s^2 / q), where q = (1 - alpha) s / mean(w s) + alpha
+        measured gain = sum(w s^2) / sum(w^2 s^2)
+
+    The discount is the measured gain, which assumes independent draws, divided by the gain. Equal weights give no
+    estimate of the measured gain.
+
+    Args:
+        scores: float `(batch,)`, >= 0.
+        weights: float `(batch,)`, > 0, the unbiased weights.
+        alpha: float in (0, 1], default 0.1, the uniform share.
+
+    Returns:
+        `Signals` of float scalars. Values are NaN if the scores are all zero or not finite; `discount` is also NaN if
+        the weights are equal.
+    """
+    xp = array_namespace(scores, weights)
+    scores = as_floats(scores, xp)
+    scaled = scores / xp.max(scores)
+    mean, square = xp.mean(weights * scaled), weights * xp.square(scaled)
+    gain = xp.sum(square) / xp.sum(square / ((1.0 - alpha) * scaled / mean + alpha))
+    measured_gain = xp.sum(square) / xp.sum(weights * square)
+    return Signals(
+        tau=xp.maximum(xp.sqrt(xp.mean(square)) / mean, 1.0),
+        gain=gain,
+        discount=xp.where(xp.max(weights) > xp.min(weights), measured_gain / gain, float("nan")),
+        score=xp.mean(weights * scores),
+    )
+
+
+def uniform_signals(scores: Any, alpha: float = DEFAULT_ALPHA) -> Signals:
+    """Compute the gate's signals for drawing all rows by score, from the scores of uniformly drawn samples.
+
+    The result is that of `row_signals` with weights of 1. Unusable scores count as equal scores.
+
+    Args:
+        scores: float `(n,)`, >= 0.
+        alpha: float in (0, 1], default 0.1, the uniform share.
+
+    Returns:
+        `Signals` of float scalars. `discount` is NaN.
+    """
+    xp = array_namespace(scores)
+    mean = xp.mean(as_floats(scores, xp))
+    scores, _ = clean_scores(scores)
+    return row_signals(scores, xp.ones_like(scores), alpha)._replace(score=mean)
 
 
 def moving_average(average: Any, value: Any, momentum: float, steps: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import clean_scores
 from importance_sampling.utils.validation import is_int
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from importance_sampling import backend
@@ -167,3 +168,10 @@ def weighted_step(
     if measured is not None:
         measured = ops.cast(measured, "float32") * ((num_rows if result.loss.is_mean else 1) / loss_scale) / weights
     return WeightedStepResult(measured, result.y_pred, loss)
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the current learning rate, the sum over the parts of an optimizer that consists of several."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    parts = [part for part in getattr(optimizer, "optimizers", [optimizer]) if part.built]
+    return float(sum(np.asarray(part.learning_rate) for part in parts))

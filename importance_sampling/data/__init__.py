@@ -9,7 +9,6 @@ from importance_sampling.data.lazy_arrays import (
     keras_dtype,
     with_lazy_validation_data,
 )
-from importance_sampling.data.sources import plan_custom_fit, plan_fit
 from importance_sampling.data.streams import StreamSource, unpack_batch
 
 __all__ = [
@@ -20,8 +19,6 @@ __all__ = [
     "is_lazy",
     "is_mapped",
     "keras_dtype",
-    "plan_custom_fit",
-    "plan_fit",
     "unpack_batch",
     "with_lazy_validation_data",
 ]

@@ -107,9 +107,11 @@ def is_lazy(array: Any) -> bool:
 
     An object with `__array__`, which Keras accepts, is read as Keras reads it if it can't be indexed by an array.
     """
-    if isinstance(array, LazyArray) or is_mapped(array):
+    if isinstance(array, np.ndarray):
+        return is_mapped(array)
+    if isinstance(array, LazyArray):
         return True
-    if backend.is_in_memory(array) or not all(hasattr(array, name) for name in REQUIRED_ATTRIBUTES):
+    if not all(hasattr(array, name) for name in REQUIRED_ATTRIBUTES) or backend.is_in_memory(array):
         return False
     try:
         if np.dtype(array.dtype).kind not in "fiub" or not array.shape or not len(array):
@@ -134,6 +136,11 @@ def pack_batch(x: Any, y: Any, sample_weight: Any) -> tuple:
     """Return a batch in Keras's format, always as a tuple."""
     batch = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     return batch if isinstance(batch, tuple) else (batch,)
+
+
+def has_lazy_rows(arguments: dict) -> bool:
+    """Return True if lazily read arrays are among the training data in the arguments of a `fit`."""
+    return any(map(is_lazy, keras.tree.flatten([arguments[name] for name in ("x", "y", "sample_weight")])))
 
 
 def with_lazy_validation_data(arguments: dict) -> dict:

@@ -6,7 +6,6 @@ is open; it alone counts steps, notifies listeners and asks the gate.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,21 +14,20 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import Condition, GateContext
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions import Condition
+from importance_sampling.core.gradients import learning_rate
 from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data import unpack_batch
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
-from importance_sampling.fit.deferred_warnings import DeferredWarnings
 from importance_sampling.fit.eligibility import uniform_training_message
+from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
-from importance_sampling.utils.optimizers import learning_rate
 
 MEASURE_LOSS_EVERY = 4 * PROBE_EVERY  # steps; the loss of up to four batches is measured at once
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
@@ -41,7 +39,6 @@ class FitController:
     Args:
         model: the user's model.
         plan: the data.
-        reason: why importance sampling is impossible, None if it isn't.
         uniform: takes uniform steps.
         strategy: takes importance steps.
         strategy_for: returns the strategy for a batch size, once the batches of a stream have shown it.
@@ -53,7 +50,8 @@ class FitController:
 
     Attributes:
         reason: why importance sampling is impossible; it may be found out during the `fit`.
-        started: the counters at the beginning of the `fit`.
+        started_steps: int, the trainer's steps before this `fit`.
+        importance_steps: int, the importance steps of this `fit`.
         is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
@@ -64,7 +62,6 @@ class FitController:
         self,
         model: keras.Model,
         plan: FitPlan,
-        reason: str | None,
         uniform: UniformStrategy,
         strategy: Strategy,
         strategy_for: Callable[[int], Strategy],
@@ -76,7 +73,7 @@ class FitController:
     ):
         self.model = model
         self.plan = plan
-        self.reason = reason
+        self.reason = plan.reason
         self.uniform = uniform
         self.strategy = strategy
         self.strategy_for = strategy_for
@@ -95,7 +92,8 @@ class FitController:
         self._steps_in_pass = 0
         strategy.rescores = condition.rescores
         self._save_decision()  # for a state saved before the first decision
-        self.started = dataclasses.replace(state.counters)
+        self.started_steps = state.counters.steps
+        self.importance_steps = 0
         self.read_signals()
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -117,12 +115,10 @@ class FitController:
         """Reset the figures of the epoch."""
         self.epoch = epoch
         self.epoch_steps = self.epoch_importance_steps = 0
-        self.strategy.cost.pause()
 
-    def read_signals(self) -> GateContext:
-        """Read the averaged signals from the device; return the context for the gate's decision."""
-        self.signals, context = self.strategy.gate_context(self.state.signals)
-        return context
+    def read_signals(self) -> None:
+        """Read the averaged signals from the device."""
+        self.signals = self.state.signals
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
@@ -134,7 +130,8 @@ class FitController:
         self.strategy.close()
         self.read_signals()
         self.state.reset_totals()
-        self.started = dataclasses.replace(self.state.counters)
+        self.started_steps = self.state.counters.steps
+        self.importance_steps = 0
 
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
@@ -162,7 +159,6 @@ class FitController:
         n = self._steps_of_execution()
         if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
             raise StopIteration  # importance steps have replaced the rest of the pass
-        self.strategy.cost.start()
         probed = 0.0
         result = self._importance_step(n) if self._gate_is_open() else None
         is_importance = result is not None
@@ -195,11 +191,9 @@ class FitController:
         """Add the steps of an execution to all counters."""
         counters = self.state.counters
         cost = result.cost + probed
-        if result.steps:
-            scored = cost - UNIFORM_STEP * result.steps
-            self.strategy.cost.stop(is_importance, result.steps, scored)
         if is_importance:
             counters.importance_steps += result.steps
+            self.importance_steps += result.steps
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
@@ -295,8 +289,8 @@ class FitController:
     def _update_gate(self) -> None:
         """Read the averaged signals and let the gate decide."""
         counters = self.state.counters
-        self.strategy.update_sizes(self.state.signals)
-        context = self.read_signals()
+        self.read_signals()
+        context = self.strategy.gate_context()
         rate = learning_rate(self.model.optimizer)
         peak = max(rate, counters.peak_learning_rate)
         context = context._replace(relative_learning_rate=rate / peak if peak else 1.0)

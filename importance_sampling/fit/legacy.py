@@ -6,7 +6,6 @@ arrays.
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,6 @@ import numpy as np
 from importance_sampling.core.scoring import flatten
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
-from importance_sampling.fit.user_fit import KERAS_FIT
 
 
 class LegacyFit:
@@ -104,15 +102,6 @@ class LegacyFit:
             on_sample=on_sample,
             on_scores=on_scores,
         )
-
-
-def without_defaults(arguments: dict) -> dict:
-    """Return the arguments of a `fit` that differ from Keras's defaults.
-
-    The model's own `fit` may have fewer arguments than Keras's, or other defaults.
-    """
-    defaults = inspect.signature(KERAS_FIT).parameters
-    return {name: value for name, value in arguments.items() if value is not defaults[name].default}
 
 
 def lazy_arrays(rows: Any) -> tuple:

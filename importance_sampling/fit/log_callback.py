@@ -1,4 +1,4 @@
-"""Add the trainer's figures to Keras's logs, and the trainer's own callbacks to those of the user.
+"""Run Keras's `fit` with a controller, and add the trainer's figures and callbacks to those of the user.
 
 Keras passes one dict of logs from callback to callback. `score`, `tau` and `importance` are added just before History
 and the progress bar. Callbacks before these receive the logs of the model, because many of them write, send or compare
@@ -7,16 +7,43 @@ all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from importance_sampling.fit import user_fit
+from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
 
 FIGURES = ("score", "tau", "importance")
+
+
+def fit_with_controller(controller: FitController, arguments: dict) -> keras.callbacks.History:
+    """Train, with a controller in the place of the model's training function.
+
+    Args:
+        controller: the controller.
+        arguments: all arguments that the user passed to `fit`, by name.
+    """
+    plan, deferred, users = controller.plan, controller.deferred, arguments["callbacks"]
+    log_callback = LogCallback(controller, adds_figures=controller.condition.probes)
+    enclose = functools.partial(
+        enclose_callback, state=controller.state, on_restore=controller.continue_from_state, warn=deferred.add
+    )
+    shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
+    arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
+    with (
+        user_fit.trained_by(controller.model, controller),
+        user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
+        user_fit.with_callbacks(users, arranged) as callbacks,
+    ):
+        history = user_fit.run(controller.model, {**plan.arguments, "callbacks": callbacks})
+    controller.check_was_called()
+    deferred.release()
+    return history
 
 
 class LogCallback(keras.callbacks.Callback):
@@ -114,41 +141,15 @@ class RestoreUnmeasured(keras.callbacks.Callback):
             logs.update({name: math.nan for name in FIGURES if name not in logs})
 
 
-@contextlib.contextmanager
-def with_log_callback(
-    callbacks: Any, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool
-) -> Iterator[Any]:
-    """Yield the user's callbacks together with the trainer's own; restore a `CallbackList` of the user afterwards.
+def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar.
 
     Args:
-        callbacks: the argument of `fit`.
+        found: the user's callbacks.
         log_callback: the `LogCallback` of the `fit`.
         enclose: function from a callback of the user to a list of this callback and the callbacks around it.
         shows_progress: bool, True if Keras would add a progress bar.
     """
-    found = as_list(callbacks)
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        yield _arranged(found, log_callback, enclose, shows_progress)
-        return
-    users = set(map(id, found))
-    arranged = _arranged(found, log_callback, enclose, shows_progress=False)
-    added = {id(callback) for callback in arranged} - users
-    callbacks.callbacks[:] = arranged
-    try:
-        yield callbacks
-    finally:
-        callbacks.callbacks[:] = [callback for callback in callbacks.callbacks if id(callback) not in added]
-
-
-def as_list(callbacks: Any) -> list:
-    """Return the callbacks passed to `fit`, which may be nested or a `CallbackList`, as a list."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    return keras.tree.flatten(callbacks) if callbacks else []
-
-
-def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
-    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar."""
     if log_callback.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
         found = [*found, ProgressBar()]
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)

@@ -56,7 +56,6 @@ class Counters:
             current data set.
         mean_loss: the same, of all probes over the current data set.
         loss_measured_at: number of steps at the last of these probes.
-        presample: size of the pools in batches if there are several sizes; 0 before one is chosen.
         dataset: digest of the current data set if rows are drawn by index.
     """
 
@@ -75,7 +74,6 @@ class Counters:
     new_loss: float = math.nan
     mean_loss: float = math.nan
     loss_measured_at: int = 0
-    presample: float = 0.0
     dataset: str = ""
 
     @property
@@ -110,23 +108,20 @@ class TrainerState:
         seed: int in [0, 2**31), or None: taken from a copy of Python's `random`, which stays as it is.
         momentum: float in [0, 1), default 0.9; of the averages, per step.
         kind: name of the kind of trainer; the state of another kind is refused. Empty (default): any kind is accepted.
-        sizes: int, default 1; the number of pool sizes whose variance gain is averaged.
 
     Attributes:
-        averages: float32 `(3 + sizes,)` variable, the moving averages of `Signals`; NaN where nothing was measured.
+        averages: float32 `(4,)` variable, the moving averages of `Signals`; NaN where nothing was measured.
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             with unusable scores.
         generator: `keras.random.SeedGenerator`, used once for each importance step.
         counters: `Counters`.
     """
 
-    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = "", sizes: int = 1):
+    def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = ""):
         self.seed = seed if seed is not None else seed_from_python()
         self.momentum = momentum
         self.kind = kind
-        self.averages = keras.Variable(
-            np.full(3 + sizes, np.nan, "float32"), trainable=False, name="importance_averages"
-        )
+        self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
         self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
         self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = Counters()
@@ -157,7 +152,7 @@ class TrainerState:
 
     def update_averages(self, signals: Signals, steps: Any) -> None:
         """Add signals to the moving averages; `steps` is the number of steps since the last ones."""
-        values = ops.concatenate([ops.reshape(ops.cast(value, "float32"), (-1,)) for value in signals])
+        values = ops.stack([ops.cast(value, "float32") for value in signals])
         self.averages.assign(moving_average(self.averages.value, values, self.momentum, steps))
 
     def record_weights(self, weights: Any, are_usable: Any) -> None:
@@ -181,8 +176,7 @@ class TrainerState:
     @property
     def signals(self) -> Signals:
         """The moving averages, read to the host."""
-        tau, *gains, discount, score = backend.to_host(self.averages).tolist()
-        return Signals(tau, gains[0] if len(gains) == 1 else gains, discount, score)
+        return Signals(*backend.to_host(self.averages).tolist())
 
     def save(self, path: str | Path) -> None:
         """Write the state to an npz file, which is replaced at once or not at all."""
@@ -257,6 +251,7 @@ def read_counters(header: dict) -> Counters:
         ValueError, TypeError, KeyError: the file has another format.
     """
     counters = dict(header["counters"])
+    counters.pop("presample", None)  # of the option presample="auto", which is gone
     if header["format"] == 3:
         counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
         counters["gate_is_open"] = bool(counters["gate_is_open"])

@@ -6,33 +6,33 @@ in for `model.train_function`. The subclasses, in `training`, choose the importa
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from importance_sampling.callbacks.base import connected, sampling_callbacks
 from importance_sampling.conditions import Condition
 from importance_sampling.core import scoring
 from importance_sampling.core.logits import find_layer
 from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, user_fit
-from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
-from importance_sampling.fit.deferred_warnings import DeferredWarnings
-from importance_sampling.fit.legacy import LegacyFit, without_defaults
-from importance_sampling.fit.log_callback import LogCallback, as_list, with_log_callback
-from importance_sampling.fit.make_plan import make_plan
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.legacy import LegacyFit
+from importance_sampling.fit.log_callback import fit_with_controller
+from importance_sampling.fit.messages import INTERRUPTED_EARLY, DeferredWarnings, summarise, summarise_interrupted
+from importance_sampling.fit.plan import FitPlan, make_plan
 from importance_sampling.fit.state import TrainerState
-from importance_sampling.fit.summary import INTERRUPTED_EARLY, summarise, summarise_interrupted
-from importance_sampling.strategies.base import Strategy
-from importance_sampling.strategies.compiled import CompiledSteps
+from importance_sampling.fit.uniform_fit import UniformFit
+from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.strategies.base import CompiledSteps, Strategy
 from importance_sampling.strategies.indexed import IndexedStrategy
+from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.validation import check_seed, is_real
@@ -103,6 +103,10 @@ class Trainer(LegacyFit):
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
         return IndexedStrategy(self.model, make_sampler, batch_size, self._state, self._scoring, scored, alpha)
+
+    def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
+        """Return the strategy for pools that a sampler draws from."""
+        return PoolStrategy(self.model, sampler, self._state, self._scoring, uniform_batch_size)
 
     def _is_indexed(self, plan: FitPlan) -> bool:
         """Return True if importance steps read rows of these data by index."""
@@ -177,37 +181,47 @@ class Trainer(LegacyFit):
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         )
-        receivers = sampling_callbacks(as_list(callbacks))
-        deferred = DeferredWarnings()
+        self._state = self._state or self._new_state(self._seed)
+        self._state.reset_totals()
+        listeners = Listeners(on_sample, on_scores, user_fit.sampling_callbacks(callbacks))
+        if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
+            history = self._fit_uniformly(arguments)
+        else:
+            history = self._fit_with_controller(arguments, listeners)
+        logger.info("%s", self._summary.splitlines()[0])
+        return history
+
+    def _fit_uniformly(self, arguments: dict) -> keras.callbacks.History:
+        """Run the `fit` of Keras on the user's arguments: the trainer is switched off, and there are no listeners."""
+        traced = self._compiled.keras_function  # in an earlier `fit` with listeners
+        if self.model.train_function is None and traced is not None and traced.is_of(self.model):
+            self.model.train_function = traced.function
+        counter = UniformFit(self.model, self.condition, self._state)
+        with self._summarised(counter):
+            return counter.fit(arguments)
+
+    def _fit_with_controller(self, arguments: dict, listeners: Listeners) -> keras.callbacks.History:
+        """Run the `fit` of Keras, with a controller in the place of Keras's training function."""
         try:
-            controller = self._make_controller(arguments, Listeners(on_sample, on_scores, receivers), deferred)
+            controller = self._make_controller(arguments, listeners)
         except BaseException:
             self._compiled.release()
             raise
-        plan, reason = controller.plan, controller.reason
-        log_callback = LogCallback(controller, adds_figures=self.condition.probes)
-        enclose = functools.partial(
-            enclose_callback, state=self._state, on_restore=controller.continue_from_state, warn=deferred.add
-        )
-        run_fit = user_fit.fit_of(self.model)
         try:
-            with (
-                user_fit.trained_by(self.model, controller),
-                connected(receivers, plan.source, reason, log_callback, deferred.add),
-                with_log_callback(callbacks, log_callback, enclose, shows_progress=verbose != 0) as arranged,
-            ):
-                history = run_fit(**without_defaults({**plan.arguments, "callbacks": arranged}))
-            controller.check_was_called()
-            deferred.release()
-        except BaseException as error:
-            self._summary = summarise_interrupted(error, type(self).__name__, controller)
-            raise
-        else:
-            self._summary = summarise(type(self).__name__, controller)
+            with self._summarised(controller):
+                return fit_with_controller(controller, arguments)
         finally:
             controller.release()
-        logger.info("%s", self._summary.splitlines()[0])
-        return history
+
+    @contextlib.contextmanager
+    def _summarised(self, run: FitController | UniformFit) -> Iterator[None]:
+        """Write the summary of a `fit` at its end, also after an error."""
+        try:
+            yield
+        except BaseException as error:
+            self._summary = summarise_interrupted(error, type(self).__name__, run)
+            raise
+        self._summary = summarise(type(self).__name__, run)
 
     def summary(self) -> str:
         """Return a description of the last `fit` until its end or an error: when the gate opened, or why it didn't."""
@@ -253,34 +267,30 @@ class Trainer(LegacyFit):
         self._state.load(path)
         self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
 
-    def _make_controller(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitController:
+    def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
-        self._state = self._state or self._new_state(self._seed)
-        self._state.reset_totals()
         if not self._compiled.update():
             self._state.counters.peak_learning_rate = 0.0  # of another optimizer
-        plan, reason = self._plan(arguments, listeners, deferred)
+        plan = self._plan(arguments, listeners, deferred := DeferredWarnings())
         if plan.source is not None and self._is_indexed(plan):
-            self._set_dataset(plan)
-        is_possible = reason is None and plan.source is not None
-        gate = self.condition if is_possible else None
+            is_new = self._state.set_dataset(plan.source.digest)
+            if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
+                self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
+        is_possible = plan.reason is None and plan.source is not None
+        gate = self.condition if is_possible and self.condition.probes else None
         # Before the batches of a stream show their size, a strategy of the default size has the sampler for listeners.
-        unknown = FitPlan(plan.arguments)
-        strategy = (
-            self._strategy(plan, plan.batch_size) if plan.batch_size else self._strategy(unknown, unknown.batch_size)
-        )
-        if gate is not None and gate.probes and plan.batch_size is not None:
+        known = plan if plan.batch_size else FitPlan(plan.arguments)
+        strategy = self._strategy(known, known.batch_size)
+        if gate is not None and plan.batch_size is not None:
             try:
                 self._compiled.use(strategy, plan)
             except Unsupported as error:
-                gate, reason = None, str(error)
-                deferred.add(eligibility.uniform_training_message(reason))
-        uniform = UniformStrategy(self.model, self._compiled.keras_function, plan, listeners.needs_row_indices)
+                gate, plan = None, dataclasses.replace(plan, reason=str(error))
+                deferred.add(eligibility.uniform_training_message(plan.reason))
         return FitController(
             self.model,
             plan,
-            reason,
-            uniform,
+            UniformStrategy(self.model, self._compiled.keras_function, plan, listeners.needs_row_indices),
             strategy,
             lambda batch_size: self._compiled.use(self._strategy(plan, batch_size), plan),
             self.condition,
@@ -290,24 +300,19 @@ class Trainer(LegacyFit):
             deferred,
         )
 
-    def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> tuple[FitPlan, str | None]:
-        """Return the plan of a `fit`, and the reason if importance sampling is impossible."""
+    def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitPlan:
+        """Return the plan of a `fit`."""
         name = f"{type(self).__name__}{self._rows_argument}"
         is_on, needs_indices = self.condition.probes, listeners.needs_row_indices
-        plan, reason = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices)
+        plan = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices)
         if plan.warning is not None:
             deferred.add(plan.warning)
-        if reason is not None:
-            deferred.add(eligibility.uniform_training_message(reason))
+        if plan.reason is not None:
+            deferred.add(eligibility.uniform_training_message(plan.reason))
         elif is_on and plan.batches_per_epoch and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
             of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
-            reason = f"the data have fewer rows ({plan.source.num_rows}) than {of}"
-        return plan, reason
-
-    def _set_dataset(self, plan: FitPlan) -> None:
-        """Reset what belongs to rows of another data set: the gate then waits for a first epoch."""
-        if self._state.set_dataset(plan.source.digest) and self._state.counters.steps:
-            self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
+            return dataclasses.replace(plan, reason=f"the data have fewer rows ({plan.source.num_rows}) than {of}")
+        return plan
 
     def _strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for these data and this batch size, with its compiled steps."""

@@ -1,4 +1,4 @@
-"""The base class of reweighting policies, and the Keras layer that computes their final weights.
+"""The base class of reweighting policies.
 
 A policy computes the weights of a batch in two stages. `sample_weights` returns `weight_size` columns per sample from
 the data that are known when the batch is drawn. `final_weights` turns them into one weight per sample, in two of the
@@ -7,15 +7,16 @@ policies with the scores that the training step measures.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import FLOAT
-from importance_sampling.utils.probabilities import probabilities as normalised
+from importance_sampling.utils.numerics import probabilities as normalised
+
+if TYPE_CHECKING:
+    from importance_sampling.reweighting.weight_layer import WeightLayer
 
 
 class ReweightingPolicy:
@@ -105,6 +106,8 @@ class ReweightingPolicy:
 
     def weight_layer(self) -> WeightLayer:
         """Return `final_weights` as a Keras layer with the inputs `[columns, measured]`."""
+        from importance_sampling.reweighting.weight_layer import WeightLayer  # here, because it needs Keras
+
         return WeightLayer(self, dtype=FLOAT)
 
     def get_config(self) -> dict:
@@ -128,41 +131,3 @@ class ReweightingPolicy:
             Float `(batch_size, weight_size)`.
         """
         return np.asarray(self.weights(p, scores.size, scores[positions]))[:, None]
-
-
-@keras.saving.register_keras_serializable(package="importance_sampling")
-class WeightLayer(keras.layers.Layer):
-    """A Keras layer that computes the final weights of a policy.
-
-    The inputs are `[columns, measured scores]` with the shapes `(b, weight_size)` and `(b,)`; the output is `(b,)`.
-
-    Args:
-        policy: a `ReweightingPolicy`.
-
-    Example:
-        >>> layer = WeightLayer(BiasedReweightingPolicy())
-        >>> weights = layer([columns, measured])
-    """
-
-    def __init__(self, policy: ReweightingPolicy, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.policy = policy
-
-    def call(self, inputs: list) -> Any:
-        """Compute the final weights, `(b,)`."""
-        columns, measured = inputs
-        return self.policy.final_weights(ops.convert_to_tensor(columns), ops.convert_to_tensor(measured))
-
-    def compute_output_shape(self, input_shape: list) -> tuple:
-        """Return `(b,)`."""
-        return (input_shape[0][0],)
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments, for Keras's serialisation."""
-        return {**super().get_config(), "policy": keras.saving.serialize_keras_object(self.policy)}
-
-    @classmethod
-    def from_config(cls, config: dict) -> WeightLayer:
-        """Create a layer from the constructor's arguments."""
-        policy = keras.saving.deserialize_keras_object(config["policy"])
-        return cls(**{**config, "policy": policy})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, rescaled_power, usable_scores
@@ -17,7 +16,6 @@ from importance_sampling.utils.numerics import array_namespace, as_floats
 MAX_WEIGHT = 10.0  # before rescaling; the limit that a uniform share of 0.1 gives to unbiased weights
 
 
-@keras.saving.register_keras_serializable(package="importance_sampling")
 class AdjustedBiasedReweightingPolicy(BiasedReweightingPolicy):
     """Weights by the measured scores instead of the predicted ones.
 
@@ -72,7 +70,6 @@ class AdjustedBiasedReweightingPolicy(BiasedReweightingPolicy):
         return np.stack([np.full(inverse.size, outside / size), 1.0 / (size * counts[inverse])], axis=1)
 
 
-@keras.saving.register_keras_serializable(package="importance_sampling")
 class CorrectingReweightingPolicy(BiasedReweightingPolicy):
     """The biased weight times clip(predicted_i / measured_i, 0, 2).
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from importance_sampling.reweighting.base import ReweightingPolicy
@@ -17,7 +16,6 @@ from importance_sampling.utils.numerics import array_namespace, as_floats
 from importance_sampling.utils.validation import is_real
 
 
-@keras.saving.register_keras_serializable(package="importance_sampling")
 class BiasedReweightingPolicy(ReweightingPolicy):
     """Weights w^k with w = 1 / (B P), rescaled so that sum(w^k s) = sum(w s) over the batch.
 
@@ -57,7 +55,6 @@ class BiasedReweightingPolicy(ReweightingPolicy):
         return rescaled_power(1.0 / (pool_size * as_floats(probabilities, xp)), self.k, scores, xp)
 
 
-@keras.saving.register_keras_serializable(package="importance_sampling")
 class NoReweightingPolicy(ReweightingPolicy):
     """Weights of 1. The gradient estimate is biased towards samples with high probabilities.
 

@@ -14,7 +14,6 @@ from importance_sampling.events import LSTM_COMPARISON
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
 from importance_sampling.samplers.labels import Labels
-from importance_sampling.samplers.predictor import ScorePredictor
 from importance_sampling.samplers.uniform import ShufflingSampler
 from importance_sampling.utils.validation import check_positive, check_scoring_model
 
@@ -66,6 +65,8 @@ class LSTMSampler(ShufflingSampler):
         check_positive(presample=presample, history=history)
         self.presample = int(presample)
         self.labels = Labels(dataset)
+        from importance_sampling.samplers.predictor import ScorePredictor  # here, because it needs Keras
+
         self.predictor = ScorePredictor(int(history), self.labels.num_classes, bool(log), self.seed)
         self._histories = np.zeros((self.size, int(history)), "float32")  # by row index, the latest score last
 

@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.resampling import Resampling
-from importance_sampling.utils.numerics import array_namespace, as_floats
-from importance_sampling.utils.probabilities import clean_scores, probabilities
-
-__all__ = ["Picked", "PoolSampler", "clean_scores", "probabilities"]
+from importance_sampling.utils.numerics import array_namespace, as_floats, probabilities
 
 
 class Picked(NamedTuple):

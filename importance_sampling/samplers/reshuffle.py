@@ -19,7 +19,7 @@ from importance_sampling.samplers.base import Drawn, Smoothing, usable_measureme
 from importance_sampling.samplers.calibration import Calibration, cells
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
-from importance_sampling.utils.probabilities import probabilities
+from importance_sampling.utils.numerics import probabilities
 
 RESCORING_TOLERANCE = 0.1  # epochs that scores can be used beyond `recompute`
 MOST_DRAWN_BATCHES = 256  # whose scores may be measured later

@@ -17,8 +17,7 @@ import numpy as np
 from importance_sampling.conditions.signals import moving_average
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing
 from importance_sampling.samplers.decorator import SamplerDecorator
-from importance_sampling.utils.numerics import array_namespace, as_floats
-from importance_sampling.utils.probabilities import clean_scores
+from importance_sampling.utils.numerics import array_namespace, as_floats, clean_scores
 from importance_sampling.utils.validation import check_fraction, check_non_negative
 
 DEFAULT_MOMENTUM = 0.9

@@ -1,6 +1,7 @@
 """The parts that all strategies share: a strategy takes training steps and returns their results.
 
-A strategy belongs to one model as compiled and keeps its compiled functions, so that `fit` in a loop compiles once.
+A strategy belongs to one model as compiled and keeps its compiled functions. `CompiledSteps` keeps the strategies from
+one `fit` to the next, so that `fit` in a loop compiles once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.conditions import Cost, GateContext, Signals
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
@@ -51,7 +52,6 @@ class Strategy:
         scoring: how samples are scored.
 
     Attributes:
-        cost: `Cost`, converts scored batches to uniform steps.
         rescores: bool, False to take no regular scoring passes from the next epoch on; in strategies that have any.
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
     """
@@ -66,7 +66,6 @@ class Strategy:
         self.scoring = scoring
         self.logits = Logits(model, scoring.layer)
         self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
-        self.cost = Cost()
         self.plan: FitPlan | None = None
         self.rescores = True
         self._tracker = keras_internals.loss_tracker(model)
@@ -158,16 +157,9 @@ class Strategy:
         """Compute the gate's signals from the scores of uniformly drawn samples."""
         raise NotImplementedError
 
-    def update_sizes(self, signals: Signals) -> None:
-        """Choose the sizes of pool and batch by the averaged signals, in strategies that have several."""
-
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals and the context for the gate's decision.
-
-        Args:
-            signals: the averages.
-        """
-        return signals, GateContext()
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision."""
+        return GateContext()
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
         """Return a summary in the words of this strategy, or None for the general one.
@@ -231,3 +223,86 @@ class Strategy:
             # Scores of masked sequences have a factor in common.
             quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
         return quantities
+
+
+class KerasFunction:
+    """Keras's training function for a model as compiled.
+
+    Args:
+        model: the user's model.
+        function: as `model.make_train_function` makes it.
+
+    Attributes:
+        is_traced: bool, True once the function has run on an iterator.
+    """
+
+    def __init__(self, model: keras.Model, function: Callable):
+        self.function = function
+        self.is_traced = False
+        self._tracker = keras_internals.loss_tracker(model)
+
+    def __call__(self, iterator: Any) -> dict:
+        """Take one execution of steps; return the logs of the last."""
+        return self.function(iterator)
+
+    def is_of(self, model: keras.Model) -> bool:
+        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
+        return keras_internals.loss_tracker(model) is self._tracker
+
+
+class CompiledSteps:
+    """Keras's training function and the strategies of a model; `compile` makes them outdated.
+
+    Args:
+        model: the user's model.
+
+    Attributes:
+        keras_function: Keras's training function; None before the first `update`.
+        strategies: the strategies, by batch size, signature of the data, and number of rows where that matters.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.keras_function: KerasFunction | None = None
+        self.strategies: dict[tuple, Strategy] = {}
+
+    def update(self) -> bool:
+        """Drop what belongs to a model compiled otherwise; return False if the model was compiled again."""
+        outdated = {key for key, strategy in self.strategies.items() if not strategy.is_of(self.model)}
+        was_current = not outdated or len(outdated) < len(self.strategies)
+        self.strategies = {key: one for key, one in self.strategies.items() if key not in outdated}
+        function = self.model.train_function
+        is_current = self.keras_function is not None and self.keras_function.is_of(self.model)
+        if function is None and not is_current:
+            self.model.make_train_function()
+            function, self.model.train_function = self.model.train_function, None
+        if function is not None and not (is_current and function is self.keras_function.function):
+            self.keras_function = KerasFunction(self.model, function)
+        return was_current
+
+    def strategy(self, make: Callable[[FitPlan, int], Strategy], plan: FitPlan, batch_size: int, rows: int) -> Strategy:
+        """Return the strategy for data and a batch size, made by `make(plan, batch_size)` on the first call.
+
+        Args:
+            rows: int, the number of rows if the strategy depends on it, else 0.
+        """
+        key = (batch_size, plan.signature, rows)
+        if key not in self.strategies:
+            self.strategies[key] = make(plan, batch_size)
+        return self.strategies[key]
+
+    def use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
+        """Set the data of a strategy, drop those of the others, and check its scores before the first step.
+
+        Raises:
+            Unsupported: the samples can't be weighted.
+        """
+        self.release()  # the data of an earlier `fit`
+        strategy.use(plan)
+        strategy.check_scores()
+        return strategy
+
+    def release(self) -> None:
+        """Drop all references to data."""
+        for strategy in self.strategies.values():
+            strategy.release()

@@ -12,7 +12,7 @@ from importance_sampling import backend
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.data import LazyArray
 from importance_sampling.fit import eligibility
-from importance_sampling.model_wrappers import ModelWrapper
+from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.samplers.table import ROWS_PER_FORWARD
 
 

@@ -1,6 +1,7 @@
 """Importance steps from pools: score a pool of candidates, draw the batch from it, train on the batch.
 
-Source: [KF18] (arXiv 1803.00942), Algorithm 1.
+Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), Algorithm 1, as one
+compiled function with static shapes.
 """
 
 from __future__ import annotations
@@ -9,17 +10,28 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.conditions import GateContext, Signals
-from importance_sampling.core.pool_step import PoolStep, pool_signals
-from importance_sampling.core.scoring import Scoring, flatten
+from importance_sampling.conditions import (
+    GateContext,
+    Signals,
+    measured_variance_gain,
+    step_cost,
+    tau,
+    variance_gain,
+)
+from importance_sampling.core.gradients import weighted_step
+from importance_sampling.core.logits import Logits
+from importance_sampling.core.metric_updates import update_from_pool
+from importance_sampling.core.scoring import Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import StepResult, Strategy
+from importance_sampling.utils.numerics import FLOAT, clean_scores
 
 
 class PoolStrategy(Strategy):
@@ -28,7 +40,6 @@ class PoolStrategy(Strategy):
     Args:
         model, state, scoring: as for `Strategy`.
         sampler: draws the batch.
-        presamples: as for `pool_signals`.
         batch_size: int, of a uniform step; None (default): the sampler's.
     """
 
@@ -38,11 +49,9 @@ class PoolStrategy(Strategy):
         sampler: PoolSampler,
         state: TrainerState,
         scoring: Scoring,
-        presamples: tuple[float, ...] = (),
         batch_size: int | None = None,
     ):
         super().__init__(model, sampler, batch_size or sampler.batch_size, state, scoring)
-        self.presamples = presamples
         self._compiled: dict[bool, Callable] = {}
         self._pools: Any = None
         self._sizes_checked = False
@@ -90,13 +99,13 @@ class PoolStrategy(Strategy):
             self.prepare()
             self._pools, other._pools = other._pools.resize(self.sampler.pool_size), None
 
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals and the context for the gate's decision."""
-        return signals, self.cost.context(self.scorer.cost * self.sampler.presample)
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision."""
+        return GateContext(step_cost(self.scorer.cost * self.sampler.presample))
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for pools from the scores of uniformly drawn samples."""
-        return pool_signals(scores, self.sampler, self.presamples)
+        return pool_signals(scores, self.sampler)
 
     def close(self) -> None:
         """Stop reading ahead: a reader that runs while Python shuts down would block it."""
@@ -107,8 +116,89 @@ class PoolStrategy(Strategy):
     def _steps(self, with_draws: bool) -> Callable:
         """Return the compiled function `(n, pools) -> (logs, draws)`."""
         if with_draws not in self._compiled:
-            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws, self.presamples)
+            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws)
             pack = self.plan.source.pack
             one = self.compile(lambda indices, *columns: step(indices, pack(columns)))
             self._compiled[with_draws] = backend.repeat_steps(lambda _, pools: one(*next(pools)), self.model)
         return self._compiled[with_draws]
+
+
+class PoolStep:
+    """An importance step on a pool of candidates.
+
+    Args:
+        model: a compiled and built model.
+        scorer: scores the pool.
+        logits: the logits at which the step measures gradient norms.
+        sampler: draws the batch from the pool.
+        state: the variables of the trainer: signals, weight statistics and random generator.
+        with_draws: bool, return the drawn samples and the scores.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        scorer: Scorer,
+        logits: Logits,
+        sampler: PoolSampler,
+        state: TrainerState,
+        with_draws: bool,
+    ):
+        self.model = model
+        self.scorer = scorer
+        self.logits = logits
+        self.sampler = sampler
+        self.state = state
+        self.with_draws = with_draws
+
+    def __call__(self, indices: Any, data: tuple) -> tuple[dict, tuple]:
+        """Score a pool, and train on a batch drawn from it.
+
+        Args:
+            indices: int `(pool_size,)`, the row indices of the candidates in the training set.
+            data: `(x, y, sample_weight)` of the candidates; `y` and `sample_weight` may be None.
+
+        Returns:
+            The logs of Keras's own step, and `(indices, weights, scores, pool_scores)`: the first three of the drawn
+            samples, `(batch_size,)`, the last of the pool, `(pool_size,)`. The tuple is empty without `with_draws`.
+        """
+        scored = self.scorer(data)
+        scores = scored.scores
+        logs, loss = update_from_pool(self.model, data, scored.y_pred, self.sampler.batch_size)
+        uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
+        picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
+        batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
+        expected_entries = [
+            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
+            for output in loss.outputs
+        ]
+        norms = weighted_step(self.model, self.logits, batch, picked.weights, expected_entries).measured
+
+        signals = pool_signals(scores, self.sampler)
+        if norms is not None:
+            presample, resampling = self.sampler.presample, self.sampler.resampling
+            measured_gain = measured_variance_gain(picked.weights, norms, presample, resampling)
+            discount = ops.where(ops.isfinite(measured_gain), measured_gain / signals.gain, float("nan"))
+            signals = signals._replace(discount=discount)
+        self.state.update_averages(signals, 1)
+        self.state.record_weights(picked.weights, clean_scores(scores)[1])
+        draws = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
+        return logs, draws if self.with_draws else ()
+
+
+def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:
+    """Compute the gate's signals for drawing from pools, from the scores of uniformly drawn samples.
+
+    Args:
+        scores: float `(n,)`, >= 0, of a pool or another uniform sample of the data.
+        sampler: the sampler that draws from the pools.
+
+    Returns:
+        `Signals` of float scalars. `discount` is NaN.
+    """
+    return Signals(
+        tau=tau(scores),
+        gain=variance_gain(scores, sampler.presample, sampler.alpha, sampler.resampling),
+        discount=ops.full((), float("nan")),
+        score=ops.mean(scores),
+    )

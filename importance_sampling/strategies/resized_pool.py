@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from importance_sampling.conditions import GateContext, Signals
+from importance_sampling.conditions import Signals
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.pool import PoolStrategy
-
-PRESAMPLES = (2.0, 3.0, 5.0, 8.0)  # sizes of pools, in batches
-FIRST_PRESAMPLE = 3.0  # before a gain was measured
-IMPROVEMENT = 1.05  # factor in gain over cost that a change of size needs
 
 
 class ResizedPoolStrategy(Strategy):
@@ -71,65 +64,3 @@ class ResizedPoolStrategy(Strategy):
                 strategy.take_checks(self._current)
             self._made[pair] = strategy
         return self._made[pair]
-
-
-class BestPoolStrategy(ResizedPoolStrategy):
-    """Takes importance steps from pools of the size with the largest variance gain over cost.
-
-    A size is kept until another one is 5 % better. The rule is this library's own.
-
-    Args:
-        make: `make(pool_size, batch_size)` returns a `PoolStrategy` that measures the gain at `PRESAMPLES`.
-        batch_size: int.
-        state: the trainer's state, which remembers the size.
-    """
-
-    def __init__(self, make: Callable[[int, int], PoolStrategy], batch_size: int, state: TrainerState):
-        self.state, self.plan, self.batch_size = state, None, batch_size  # the sizes depend on them
-        super().__init__(lambda: (round(self._presample() * batch_size), batch_size), make, batch_size)
-
-    def update_sizes(self, signals: Signals) -> None:
-        """Choose the size with the largest variance gain over cost."""
-        presamples = self._possible()
-        costs = [self._context(presample).cost for presample in presamples]
-        best = best_size(signals.gain[: len(presamples)], costs, self._position())
-        self.state.counters.presample = presamples[best]
-
-    def gate_context(self, signals: Signals) -> tuple[Signals, GateContext]:
-        """Return the signals of the current size and the context for the gate's decision."""
-        return signals._replace(gain=signals.gain[self._position()]), self._context(self._presample())
-
-    def notes(self) -> list[str]:
-        """Return a line with the size of the pools."""
-        return [f"Pools had {self.sampler.presample:g} batches at the end."]
-
-    def _context(self, presample: float) -> GateContext:
-        return self.cost.context(self.scorer.cost * presample)
-
-    def _position(self) -> int:
-        return self._possible().index(self._presample())
-
-    def _presample(self) -> float:
-        """Return the size chosen last, or the possible size closest to it."""
-        wanted = self.state.counters.presample or FIRST_PRESAMPLE
-        return min(self._possible(), key=lambda presample: abs(presample - wanted))
-
-    def _possible(self) -> tuple[float, ...]:
-        """Return the sizes that the data have enough rows for; all sizes for streams."""
-        rows = getattr(getattr(self.plan, "source", None), "num_rows", 0) or float("inf")
-        return tuple(p for p in PRESAMPLES if p * self.batch_size <= rows) or PRESAMPLES[:1]
-
-
-def best_size(gains: list[float], costs: list[float], current: int) -> int:
-    """Return the position of the size with the largest gain over cost; the current one unless that is 5 % better.
-
-    Args:
-        gains: variance gains of each size; NaN if not measured.
-        costs: costs of a step with each size, in uniform steps.
-        current: int, position of the current size.
-    """
-    ratios = np.divide(gains, costs)
-    if np.isnan(ratios).any():
-        return current
-    best = int(np.argmax(ratios))
-    return best if ratios[best] > IMPROVEMENT * ratios[current] else current

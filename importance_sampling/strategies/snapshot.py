@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from importance_sampling.core.indexed_step import row_signals
+from importance_sampling.conditions.signals import row_signals
 from importance_sampling.core.scoring import Scoring
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.model_wrappers import SVRGWrapper

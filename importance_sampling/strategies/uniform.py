@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,36 +16,11 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.conditions.cost import UNIFORM_STEP
+from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.scoring import flatten
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.strategies.base import StepResult
-
-
-class KerasFunction:
-    """Keras's training function for a model as compiled.
-
-    Args:
-        model: the user's model.
-        function: as `model.make_train_function` makes it.
-
-    Attributes:
-        is_traced: bool, True once the function has run on an iterator.
-    """
-
-    def __init__(self, model: keras.Model, function: Callable):
-        self.function = function
-        self.is_traced = False
-        self._tracker = keras_internals.loss_tracker(model)
-
-    def __call__(self, iterator: Any) -> dict:
-        """Take one execution of steps; return the logs of the last."""
-        return self.function(iterator)
-
-    def is_of(self, model: keras.Model) -> bool:
-        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
-        return keras_internals.loss_tracker(model) is self._tracker
+from importance_sampling.strategies.base import KerasFunction, StepResult
 
 
 class UniformStrategy:

@@ -6,6 +6,7 @@
 by snapshots of the weights. The `fit` that all of them share is in `importance_sampling.fit.trainer`.
 """
 
+from importance_sampling.training.biased import BiasedImportanceTraining
 from importance_sampling.training.constant import ConstantTimeImportanceTraining, ConstantVarianceImportanceTraining
 from importance_sampling.training.custom_sampler import SamplerTraining
 from importance_sampling.training.importance import ImportanceTraining
@@ -15,7 +16,6 @@ from importance_sampling.training.indexed import (
     OnlineBatchSelection,
     ReshuffleTraining,
 )
-from importance_sampling.training.pools import BiasedImportanceTraining
 from importance_sampling.training.variance_reduced import SVRG, Katyusha
 
 __all__ = [

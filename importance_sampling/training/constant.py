@@ -5,13 +5,15 @@ Source: the classes of the same names in earlier versions of the method's librar
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import keras
 
 from importance_sampling.conditions import gate
 from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.trainer import Trainer
+from importance_sampling.reweighting import UNBIASED
+from importance_sampling.samplers import PoolSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.sizes import (
     check_time_options,
@@ -22,12 +24,12 @@ from importance_sampling.samplers.sizes import (
     quantised_time_sizes,
 )
 from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.resized_pool import ResizedPoolStrategy
-from importance_sampling.training.pools import PoolTrainer
 from importance_sampling.utils.validation import check_alpha
 
 
-class ResizedPoolTrainer(PoolTrainer):
+class ResizedPoolTrainer(Trainer):
     """The base class of trainers whose pools and batches change in size. A subclass implements `_sizes`.
 
     Args:
@@ -63,7 +65,9 @@ class ResizedPoolTrainer(PoolTrainer):
         raise NotImplementedError
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
-        make = functools.partial(self._unbiased_pools, uniform_batch_size=batch_size)
+        def make(pool_size: int, size: int) -> PoolStrategy:
+            return self._pools(PoolSampler(pool_size, size, self.alpha, self.resampling, UNBIASED), batch_size)
+
         return ResizedPoolStrategy(lambda: self._sizes(self._state.counters.tau, batch_size), make, batch_size)
 
 

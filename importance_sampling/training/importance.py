@@ -6,29 +6,27 @@ resampled epochs and the default gate are this library's own.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 
 import keras
 
-from importance_sampling.conditions import GainCondition, MeasuredCost, gate
-from importance_sampling.conditions.cost import COSTS
+from importance_sampling.conditions import GainCondition, gate
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.trainer import Trainer
 from importance_sampling.reweighting import UNBIASED
-from importance_sampling.samplers import ReshuffleSampler
+from importance_sampling.samplers import PoolSampler, ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
-from importance_sampling.strategies.resized_pool import PRESAMPLES, BestPoolStrategy
-from importance_sampling.training.pools import PoolTrainer
+from importance_sampling.utils.deprecation import warn_gone
 from importance_sampling.utils.validation import check_alpha, is_real
 
 SAMPLERS = ("auto", "pool", "reshuffle")
+DEFAULT_PRESAMPLE = 3.0
 
 
-class ImportanceTraining(PoolTrainer):
+class ImportanceTraining(Trainer):
     """Train a compiled Keras model with importance sampling; `fit` replaces `model.fit`.
 
     Samples are drawn with P_i = (1 - alpha) s_i / sum(s) + alpha / B from B candidates, and weighted by 1 / (B P_i), so
@@ -50,8 +48,8 @@ class ImportanceTraining(PoolTrainer):
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        presample: float >= 1 or "auto", default 3; candidates per drawn sample, for pools. At 1.5 or less the default
-            gate never opens. "auto": 2, 3, 5 or 8, chosen during training by the largest variance gain over cost.
+        presample: float >= 1, default 3; candidates per drawn sample, for pools. At 1.5 or less the default gate never
+            opens. "auto" is deprecated; it is 3.
         tau_th: float or None; None (default): the gate is open while the variance gain exceeds the cost of a step. A
             float: open while tau > tau_th, the published rule ((presample + 3) / 3 in the paper); a value of at most 1:
             always open; `float("inf")`: never open, and training equals `model.fit` bit for bit.
@@ -66,8 +64,7 @@ class ImportanceTraining(PoolTrainer):
         sampler: "auto" (default), "pool" or "reshuffle". "auto" uses "reshuffle" for data in memory, unless one of
             `presample`, `tau_th`, `forward_batch_size` and `resampling`, the options of pools, differs from its
             default.
-        cost: "arithmetic" (default) or "measured"; how the default gate determines the cost of a step. "measured": by
-            the duration of both kinds of steps on this machine; the same seed may then give different weights.
+        cost: deprecated; it has no effect.
         seed: int or None, default None; seed of the trainer's own random stream. None follows
             `keras.utils.set_random_seed`.
 
@@ -89,7 +86,7 @@ class ImportanceTraining(PoolTrainer):
     def __init__(
         self,
         model: keras.Model,
-        presample: float | str = 3.0,
+        presample: float | str = DEFAULT_PRESAMPLE,
         tau_th: float | None = None,
         forward_batch_size: int | None = None,
         score: str | Callable = "gnorm",
@@ -98,40 +95,35 @@ class ImportanceTraining(PoolTrainer):
         alpha: float = 0.1,
         resampling: str = "systematic",
         sampler: str = "auto",
-        cost: str = "arithmetic",
+        cost: str | None = None,
         seed: int | None = None,
     ):
-        if presample != "auto" and (not is_real(presample) or not 1 <= presample < float("inf")):
-            raise ValueError(
-                f'`presample` must be a finite number of at least 1, or "auto". Received: presample={presample!r}'
-            )
+        if presample == "auto":
+            warn_gone('presample="auto"', f"The default is used: presample={DEFAULT_PRESAMPLE}")
+            presample = DEFAULT_PRESAMPLE
+        if cost is not None:
+            warn_gone("cost", "It has no effect: the cost of a step is computed by arithmetic")
+        if not is_real(presample) or not 1 <= presample < float("inf"):
+            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
         check_alpha(alpha)
         if sampler not in SAMPLERS:
             raise ValueError(f"`sampler` must be one of {SAMPLERS}. Received: sampler={sampler!r}")
-        if cost not in COSTS:
-            raise ValueError(f"`cost` must be one of {COSTS}. Received: cost={cost!r}")
         condition = GainCondition() if tau_th is None else gate(tau_th)
         super().__init__(model, condition, forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)
-        self.presample = presample if presample == "auto" else float(presample)
+        self.presample = float(presample)
         self.alpha = float(alpha)
         self.resampling = resampling_schemes.get(resampling)
-        has_pool_options = (presample, tau_th, forward_batch_size, resampling) != (3.0, None, None, "systematic")
+        defaults = (DEFAULT_PRESAMPLE, None, None, "systematic")
+        has_pool_options = (presample, tau_th, forward_batch_size, resampling) != defaults
         self.sampler = "pool" if sampler == "auto" and has_pool_options else sampler
         self.needs_rows = sampler == "reshuffle"
-        self.cost = cost
-        if sampler == "reshuffle" and (presample, resampling) != (3.0, "systematic"):
+        if sampler == "reshuffle" and (presample, resampling) != (DEFAULT_PRESAMPLE, "systematic"):
             warnings.warn(
                 '`presample` and `resampling` are options of pools and have no effect with sampler="reshuffle". Remove '
                 f"them. Received: presample={presample}, resampling={resampling!r}",
                 stacklevel=2,
             )
-        if cost == "measured" and tau_th is not None and presample != "auto":
-            warnings.warn(
-                "With `tau_th` the gate doesn't use the cost of a step, so `cost` has no effect. Remove one of them. "
-                f"Received: cost={cost!r}, with tau_th={tau_th}",
-                stacklevel=2,
-            )
-        if self.sampler == "pool" and tau_th is None and presample != "auto" and presample <= 1.5:
+        if self.sampler == "pool" and tau_th is None and presample <= 1.5:
             warnings.warn(
                 f"With presample={presample} the default gate never opens, because the variance gain can't exceed the "
                 "cost of a step. Use a `presample` above 1.5, or a number for `tau_th`.",
@@ -144,26 +136,13 @@ class ImportanceTraining(PoolTrainer):
         return plan.source is not None and plan.source.is_in_memory
 
     def _rows_needed(self, plan: FitPlan, batch_size: int) -> int:
-        presample = PRESAMPLES[0] if self.presample == "auto" else self.presample
-        return batch_size if self._is_indexed(plan) else round(presample * batch_size)
-
-    def _new_state(self, seed: int | None) -> TrainerState:
-        if self.presample != "auto" or self.sampler != "pool":
-            return super()._new_state(seed)
-        kind = f'{type(self).__name__} with presample="auto"'
-        return TrainerState(seed, kind=kind, sizes=len(PRESAMPLES))
+        return batch_size if self._is_indexed(plan) else round(self.presample * batch_size)
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         if self._is_indexed(plan):
-            strategy: Strategy = self._indexed(batch_size, self._make_sampler, self.alpha, scored=1.0)
-        elif self.presample == "auto":
-            make = functools.partial(self._unbiased_pools, presamples=PRESAMPLES, uniform_batch_size=batch_size)
-            strategy = BestPoolStrategy(make, batch_size, self._state)
-        else:
-            strategy = self._unbiased_pools(self._rows_needed(plan, batch_size), batch_size)
-        if self.cost == "measured":
-            strategy.cost = MeasuredCost()
-        return strategy
+            return self._indexed(batch_size, self._make_sampler, self.alpha, scored=1.0)
+        pool_size = self._rows_needed(plan, batch_size)
+        return self._pools(PoolSampler(pool_size, batch_size, self.alpha, self.resampling, UNBIASED))
 
     def _make_sampler(self, rows: DatasetRows) -> ReshuffleSampler:
         return ReshuffleSampler(rows, UNBIASED, rows, 1, alpha=self.alpha, seed=self._state.seed)

@@ -1,4 +1,4 @@
-"""Warn of public names that were renamed. An old name works for one release."""
+"""Warn of public names that were renamed and of options that are gone. They are accepted for one release."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
         f"`{old}` is deprecated and will be removed in the next release. Use `{new}`.",
         DeprecationWarning,
         stacklevel=stacklevel,
+    )
+
+
+def warn_gone(option: str, effect: str) -> None:
+    """Warn the caller of a constructor that an option is gone.
+
+    Args:
+        option: the argument, with its value if only that is gone.
+        effect: what happens instead, as a sentence without its full stop.
+    """
+    warnings.warn(
+        f"`{option}` is gone and will be refused in the next release. {effect}.", DeprecationWarning, stacklevel=3
     )
 
 

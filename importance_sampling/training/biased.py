@@ -1,4 +1,4 @@
-"""Trainers that score a pool of candidates for every step and draw the batch from the pool.
+"""`BiasedImportanceTraining`: pools of a fixed size, with weights that favour hard samples.
 
 Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling, 2017 (arXiv 1706.00043).
 """
@@ -13,39 +13,15 @@ import keras
 from importance_sampling.conditions import gate
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
-from importance_sampling.reweighting import UNBIASED, BiasedReweightingPolicy
+from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.samplers.smoothing import make_smoothing
 from importance_sampling.strategies.base import Strategy
-from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.utils.validation import check_alpha, check_positive
 
 
-class PoolTrainer(Trainer):
-    """The base class of trainers whose steps draw from scored pools."""
-
-    def _pools(
-        self,
-        sampler: PoolSampler,
-        presamples: tuple[float, ...] = (),
-        uniform_batch_size: int | None = None,
-    ) -> PoolStrategy:
-        return PoolStrategy(self.model, sampler, self._state, self._scoring, presamples, uniform_batch_size)
-
-    def _unbiased_pools(
-        self,
-        pool_size: int,
-        batch_size: int,
-        presamples: tuple[float, ...] = (),
-        uniform_batch_size: int | None = None,
-    ) -> PoolStrategy:
-        """Return a strategy with unbiased weights, for trainers with the attributes `alpha` and `resampling`."""
-        sampler = PoolSampler(pool_size, batch_size, self.alpha, self.resampling, UNBIASED)
-        return self._pools(sampler, presamples, uniform_batch_size)
-
-
-class BiasedImportanceTraining(PoolTrainer):
+class BiasedImportanceTraining(Trainer):
     """Draw from pools of a fixed size, with weights raised to the power k, which favour hard samples.
 
     P_i as for `ImportanceTraining`, by scores that may be smoothed: s_i + smooth, or s_i + smooth * EMA(mean(s)).
@@ -109,7 +85,7 @@ class BiasedImportanceTraining(PoolTrainer):
             warnings.warn(
                 f"A pool must not be smaller than a batch, so {batch_size} candidates are scored per step. Use a "
                 f"`presample` above the batch size. Received: presample={self.presample}, with batch_size={batch_size}",
-                stacklevel=5,
+                stacklevel=7,
             )
         pool_size = self._rows_needed(plan, batch_size)
         return self._pools(

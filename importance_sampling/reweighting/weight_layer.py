@@ -1,0 +1,60 @@
+"""The Keras layer that computes the final weights of a policy, and the registration of policies for `keras.saving`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from importance_sampling.reweighting.base import ReweightingPolicy
+from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy
+from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, NoReweightingPolicy
+
+for _policy in (
+    AdjustedBiasedReweightingPolicy,
+    BiasedReweightingPolicy,
+    CorrectingReweightingPolicy,
+    NoReweightingPolicy,
+):
+    keras.saving.register_keras_serializable(package="importance_sampling")(_policy)
+
+
+@keras.saving.register_keras_serializable(package="importance_sampling")
+class WeightLayer(keras.layers.Layer):
+    """A Keras layer that computes the final weights of a policy.
+
+    Import this class, or a trainer, before you load a saved model that contains it.
+
+    The inputs are `[columns, measured scores]` with the shapes `(b, weight_size)` and `(b,)`; the output is `(b,)`.
+
+    Args:
+        policy: a `ReweightingPolicy`.
+
+    Example:
+        >>> layer = WeightLayer(BiasedReweightingPolicy())
+        >>> weights = layer([columns, measured])
+    """
+
+    def __init__(self, policy: ReweightingPolicy, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.policy = policy
+
+    def call(self, inputs: list) -> Any:
+        """Compute the final weights, `(b,)`."""
+        columns, measured = inputs
+        return self.policy.final_weights(ops.convert_to_tensor(columns), ops.convert_to_tensor(measured))
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return `(b,)`."""
+        return (input_shape[0][0],)
+
+    def get_config(self) -> dict:
+        """Return the constructor's arguments, for Keras's serialisation."""
+        return {**super().get_config(), "policy": keras.saving.serialize_keras_object(self.policy)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> WeightLayer:
+        """Create a layer from the constructor's arguments."""
+        policy = keras.saving.deserialize_keras_object(config["policy"])
+        return cls(**{**config, "policy": policy})
