@@ -17,13 +17,15 @@ from tasks.files import find
 LENGTH = 32  # words in a row
 VOCABULARY = 10002  # the 10,000 most frequent tokens, 1 for all others, and 0 for padding
 TAGS = 81
+TEST_ROWS = 3000
 
 
 @functools.lru_cache(1)
 def sentences(path: Path | None) -> Data:
     """Return tokens and tags, int32 `(rows, LENGTH)`, in random order, the same in every call.
 
-    Sentences are padded with zeros; longer ones are split into several rows. Every tenth sentence is a test sentence.
+    Sentences are padded with zeros; longer ones are split into several rows. Every tenth sentence is a test sentence;
+    at most TEST_ROWS of their rows are used.
     """
     with np.load(find(path, "brown.npz")) as arrays:
         tokens, tags, starts = arrays["tokens"], arrays["tags"], arrays["starts"]
@@ -36,7 +38,7 @@ def sentences(path: Path | None) -> Data:
     y[row, column] = tags
     is_test = sentence[column == 0] % 10 == 0
     order = np.random.default_rng(0).permutation(len(x))
-    test, train = order[is_test[order]], order[~is_test[order]]
+    test, train = order[is_test[order]][:TEST_ROWS], order[~is_test[order]]
     return Data(x[train], y[train], x[test], y[test])
 
 
