@@ -36,7 +36,7 @@ def find(path: Path | None, name: str) -> Path | None:
         return None
     if path is None:
         raise SystemExit(f"The data file {name} is needed: pass --data FOLDER. Its arrays: {LAYOUTS[name]}.")
-    is_file = path.suffix == ".npz"
+    is_file = path.is_file() or path.suffix == ".npz"
     found = path if is_file and name == "mnist.npz" else (path.parent if is_file else path) / name
     if not found.is_file():
         raise SystemExit(f"The data file {found} doesn't exist. Its arrays: {LAYOUTS[name]}.")
