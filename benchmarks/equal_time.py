@@ -4,8 +4,9 @@
     python benchmarks/equal_time.py --tasks mnist_mlp flights --ways uniform fast-uniform default --seeds 5 --out DIR
 
 There are two protocols. `anytime`: a constant learning rate, the usual default of the task; results are compared during
-training. `budget`: the learning rate that is best for uniform training, with a cosine decay to zero over the budget;
-results are compared at the end, for a quarter of the task's budget and for the whole budget.
+training. `budget`: the learning rate that is best for uniform training, with a cosine decay to zero over the budget, or
+with the other schedules that `--schedules` names; results are compared at the end, for a quarter of the task's budget
+and for the whole budget.
 
 A budget is in seconds of training or, with `--by cost`, in forward passes of a batch, where a backward pass counts as
 two; this doesn't depend on the machine. The ways of a seed are trained in short turns. Each result is appended to
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import re
 import sys
 import traceback
@@ -29,9 +29,17 @@ import keras
 import tasks
 from compared_ways import BASELINES, WAYS
 from results import Results
+from schedules import OPTIONS, PLATEAU_MEASUREMENTS
 
 from importance_sampling.comparison import Clock, Evaluation, forward_equivalents, identical_models, report, train
-from importance_sampling.comparison.analysis import FRACTIONS, markdown_table, summarise_test_loss, summarise_ways
+from importance_sampling.comparison.analysis import (
+    FRACTIONS,
+    USUAL_SCHEDULES,
+    markdown_table,
+    protocol_name,
+    summarise_test_loss,
+    summarise_ways,
+)
 
 PROTOCOLS = {  # fractions of the budget of a task, and the number of measurements
     "anytime": ((1.0,), 10),
@@ -48,7 +56,7 @@ def main() -> None:
         return
     results = Results(options.out / "results.jsonl")
     wanted = list(itertools.chain.from_iterable(plan(options, name) for name in options.tasks))
-    for (*group, _), runs in grouped(wanted, "task", "protocol", "budget", "seed"):
+    for (*group, _), runs in grouped(wanted, "task", "protocol", "schedule", "budget", "seed"):
         if train_missing(runs, results, options):
             write_report(wanted, results, options.out, group)
     write_report(wanted, results, options.out)
@@ -64,28 +72,37 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=None)
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, "all"], default=None)
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=None)
+    parser.add_argument(
+        "--schedules", nargs="+", choices=OPTIONS, default=None, help="of the protocol `budget`; default: cosine"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 5")
     parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="unit of the budget")
     parser.add_argument("--seconds", type=float, nargs="+", metavar="S", help="budgets; default: those of the task")
     parser.add_argument(
         "--cost", type=float, nargs="+", metavar="C", help="budgets in forward passes of a batch, for --by cost"
     )
-    parser.add_argument("--quick", action="store_true", help="about a minute: one task and one seed")
-    parser.add_argument("--trainers", action="store_true", help="all trainers on three tasks, 15 seconds, three seeds")
+    presets = parser.add_mutually_exclusive_group()
+    presets.add_argument("--quick", action="store_true", help="about a minute: one task and one seed")
+    presets.add_argument("--trainers", action="store_true", help="all trainers on three tasks, 15 seconds, three seeds")
+    presets.add_argument(
+        "--decaying", action="store_true", help="ten tasks at a learning rate that decays; uniform and default, 5 seeds"
+    )
     parser.add_argument(
         "--tune", action="store_true", help="tune uniform training and write the learning rates to the tasks"
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
     parser.add_argument("--out", type=Path, default=Path("equal_time"), metavar="DIR")
     options = parser.parse_args()
-    if options.quick and options.trainers:
-        parser.error("--quick and --trainers both set other options: use only one of them")
-    preset = dict(tasks=tasks.NAMES, ways=[*BASELINES, "default"], protocols=PROTOCOLS, seeds=5)
+    preset = dict(
+        tasks=tasks.STANDARD, ways=[*BASELINES, "default"], protocols=PROTOCOLS, schedules=["cosine"], seeds=5
+    )
     if options.quick:
         preset.update(tasks=["mnist_mlp"], seeds=1, seconds=[5.0], cost=[3000.0])
     if options.trainers:
         three = ["mnist_mlp", "mnist_cnn", "mnist_eight"]
         preset.update(tasks=three, ways=["all"], protocols=["anytime"], seeds=3, seconds=[15.0])
+    if options.decaying:
+        preset.update(tasks=tasks.DECAYING, ways=["uniform", "default"], protocols=["budget"])
     for name, value in preset.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -101,14 +118,16 @@ def plan(options: argparse.Namespace, name: str) -> list[dict]:
         dict(
             task=name,
             protocol=protocol,
+            schedule=schedule,
             way=way,
             seed=seed,
             by=options.by,
             budget=budget,
             rate=task.tuned if protocol == "budget" else task.rate,
-            measurements=PROTOCOLS[protocol][1],
+            measurements=PLATEAU_MEASUREMENTS if schedule == "plateau" else PROTOCOLS[protocol][1],
         )
         for protocol in options.protocols
+        for schedule in (options.schedules if protocol == "budget" else [USUAL_SCHEDULES[protocol]])
         for budget in budgets(options, task, protocol)
         for seed in range(1, options.seeds + 1)
         for way in options.ways
@@ -135,7 +154,7 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
     """Train the runs that have no results yet, in turns.
 
     Args:
-        runs: settings of runs with the same task, protocol, budget and seed.
+        runs: settings of runs with the same task, protocol, schedule, budget and seed.
         results: `Results`, to which the new results are added.
         options: the options of the command line.
 
@@ -150,8 +169,8 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
     missing = [*missing[start:], *missing[:start]]  # every seed starts with another way
     task = tasks.get(settings["task"])
     data = task.load(options.data).as_tensors()
-    trainers, runs = [], []
-    for model, run in zip(identical_models(task.build, len(missing), settings["seed"]), missing, strict=True):
+    trainers, runs, build = [], [], task.builder(options.data)
+    for model, run in zip(identical_models(build, len(missing), settings["seed"]), missing, strict=True):
         model.optimizer.learning_rate = run["rate"]
         try:
             trainers.append(WAYS[run["way"]](model, run["seed"]))
@@ -181,17 +200,12 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
             task.batch_size,
             done,
             measurements=settings["measurements"],
-            decay=cosine if settings["protocol"] == "budget" else None,
+            **OPTIONS[settings["schedule"]],
         )
     except Exception:
         traceback.print_exc()  # the other ways have finished
     keras.utils.clear_session()
     return True
-
-
-def cosine(fraction: float) -> float:
-    """Return the factor of the learning rate of a cosine decay, from 1 to 0."""
-    return 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
 def write_report(wanted: Sequence[Mapping], results: Results, out: Path, updated: Sequence | None = None) -> None:
@@ -201,17 +215,20 @@ def write_report(wanted: Sequence[Mapping], results: Results, out: Path, updated
         wanted: settings of all requested runs.
         results: `Results`.
         out: output folder.
-        updated: task, protocol and budget of the plot to write; None (default) writes all plots.
+        updated: task, protocol, schedule and budget of the plot to write; None (default) writes all plots.
     """
     texts, groups = [], []
-    for (name, protocol, budget), group in grouped(results.of(wanted), "task", "protocol", "budget"):
+    names = ("task", "protocol", "schedule", "budget")
+    for settings, group in grouped(results.of(wanted), *names):
+        name, protocol, _, budget = settings
         unit, by = tasks.get(name).unit, group[0]["by"]
         rows = summarise_ways(group, BASELINES)
-        groups.append(dict(task=name, protocol=protocol, by=by, budget=budget, unit=unit, ways=rows))
+        groups.append(dict(zip(names, settings, strict=True)) | dict(by=by, unit=unit, ways=rows))
         texts.append(f"## {title(group[0])}\n\nTest error in {unit}.\n\n{markdown_table(rows, report.COLUMNS)}\n")
         texts.extend(ratios(rows, baseline, protocol) for baseline in BASELINES)
-        if updated is None or updated == [name, protocol, budget]:
-            report.write_plot(group, out / f"{name}-{protocol}-{budget:g}-{by}.png", unit, title(group[0]))
+        if updated is None or updated == list(settings):
+            stem = f"{name}-{protocol_name(group[0])}-{budget:g}-{by}".replace(", ", "-")
+            report.write_plot(group, out / f"{stem}.png", unit, title(group[0]))
     texts.append(summarise_test_loss(groups) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
@@ -239,7 +256,7 @@ def ratios(rows: Sequence[Mapping], baseline: str, protocol: str) -> str:
 
 def title(run: Mapping) -> str:
     """Return the settings that a run shares with the runs that it is compared with."""
-    return f"{run['task']}, {run['protocol']}, {run['budget']:g} {run['by']}"
+    return f"{run['task']}, {protocol_name(run)}, {run['budget']:g} {run['by']}"
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -247,7 +264,8 @@ def tune(options: argparse.Namespace) -> None:
     results = Results(options.out / "tuning.jsonl")
     for name in options.tasks:
         task = tasks.get(name)
-        changes = {"protocols": ["budget"], "ways": ["uniform"], options.by: budgets(options, task, "anytime")}
+        changes = {"protocols": ["budget"], "schedules": ["cosine"], "ways": ["uniform"]}
+        changes[options.by] = budgets(options, task, "anytime")
         uniform = argparse.Namespace(**vars(options) | changes)
         wanted = [dict(run, rate=task.rate * factor) for run in plan(uniform, name) for factor in GRID]
         for _, runs in grouped(wanted, "budget", "seed"):

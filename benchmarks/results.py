@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-KEY = ("task", "protocol", "way", "seed", "by", "budget", "rate", "measurements")
+from importance_sampling.comparison.analysis import USUAL_SCHEDULES
+
+KEY = ("task", "protocol", "schedule", "way", "seed", "by", "budget", "rate", "measurements")
 
 
 def key(run: Mapping[str, Any]) -> tuple:
@@ -19,7 +21,8 @@ class Results:
     """The runs in a file.
 
     Args:
-        path: path of a JSON-lines file, which may not exist yet. An incomplete last line is removed.
+        path: path of a JSON-lines file, which may not exist yet. An incomplete last line is removed. Runs without a
+            schedule have the usual one of their protocol.
     """
 
     def __init__(self, path: Path):
@@ -31,6 +34,7 @@ class Results:
             if complete != lines:
                 path.write_text("".join(complete), encoding="utf-8")
             for run in map(json.loads, complete):
+                run.setdefault("schedule", USUAL_SCHEDULES[run["protocol"]])
                 self._runs[key(run)] = run
 
     def add(self, run: dict) -> None:

@@ -50,7 +50,7 @@ def parse(description: str, default_out: str) -> argparse.Namespace:
     """Parse the options: tasks, data, seed, rows, stages, quick, out."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=["mnist_mlp", "mnist_cnn"])
-    parser.add_argument("--data", type=Path, metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--rows", type=int, default=5120, metavar="N", help="number of training samples to score")
     parser.add_argument(
@@ -71,10 +71,11 @@ def sample_rows(data: Any, rows: int, seed: int) -> tuple[np.ndarray, Any, Any]:
     return indices, data.x_train[indices], data.y_train[indices]
 
 
-def build_model(task: tasks.Task, seed: int) -> keras.Model:
-    """Build the model of a task with a given seed."""
+def build_model(task: tasks.Task, path: Path | None, seed: int) -> keras.Model:
+    """Build the model of a task with a given seed. `path` is that of the data files."""
+    build = task.builder(path)
     keras.utils.set_random_seed(seed)
-    model = task.build()
+    model = build()
     model.optimizer.learning_rate = task.rate
     return model
 

@@ -77,7 +77,7 @@ def reductions(name: str, options: Any) -> list[dict]:
     """Return one dict per stage of a task: medians and quartiles over the pools, by the name of the column."""
     task = tasks.get(name)
     data = task.load(options.data)
-    model = build_model(task, options.seed)
+    model = build_model(task, options.data, options.seed)
     _, x, y = sample_rows(data, options.rows, options.seed)
     wrappers = {score: OracleWrapper(model, UNBIASED, score) for score in SCORES}
     gradients = SVRGWrapper(model)

@@ -7,14 +7,17 @@ import sys
 import equal_time
 import numpy as np
 import pytest
+import schedules
 from results import Results, key
 
 from importance_sampling.comparison.analysis import (
+    USUAL_SCHEDULES,
     budget_to_reach,
     final_results,
     loss_at,
     loss_ratio,
     markdown_table,
+    protocol_name,
     speed_up,
     summarise,
     summarise_test_loss,
@@ -32,6 +35,7 @@ def run(way="uniform", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **ch
     return dict(
         task="t",
         protocol=protocol,
+        schedule=USUAL_SCHEDULES[protocol],
         way=way,
         seed=seed,
         by="seconds",
@@ -176,5 +180,74 @@ def test_the_best_learning_rate_has_the_lowest_test_error_and_then_the_lowest_te
     assert equal_time.best_of(rows)["way"] == "c"
 
 
+def test_runs_without_a_schedule_have_the_usual_one_of_their_protocol(tmp_path):
+    old = [run(protocol=protocol) for protocol in ("anytime", "budget")]
+    path = tmp_path / "results.jsonl"
+    lines = [json.dumps({name: value for name, value in one.items() if name != "schedule"}) + "\n" for one in old]
+    path.write_text("".join(lines))
+    results = Results(path)
+    assert results.missing([*old, dict(old[1], schedule="steps")]) == [dict(old[1], schedule="steps")]
+    assert [one["schedule"] for one in results.of(old)] == ["constant", "cosine"]
+
+
+def test_the_protocol_budget_has_the_schedules_of_the_options_and_anytime_is_constant(monkeypatch):
+    arguments = "x --tasks mnist_mlp --ways uniform --seeds 1 --seconds 3 --schedules cosine plateau"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    runs = equal_time.plan(equal_time.parse(), "mnist_mlp")
+    assert [(one["protocol"], one["schedule"], one["measurements"]) for one in runs] == [
+        ("anytime", "constant", 10),
+        ("budget", "cosine", 4),
+        ("budget", "plateau", 20),
+    ]
+    assert [equal_time.title(one) for one in runs] == [
+        "mnist_mlp, anytime, 3 seconds",
+        "mnist_mlp, budget, 3 seconds",
+        "mnist_mlp, budget, plateau, 3 seconds",
+    ]
+    assert protocol_name({"protocol": "budget"}) == "budget"  # a table of before there were schedules
+
+
+def test_the_tables_have_one_group_for_each_schedule(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = [run(protocol="budget", schedule=schedule, task="mnist_mlp") for schedule in ("cosine", "steps")]
+    results = Results(tmp_path / "results.jsonl")
+    for one in runs:
+        results.add(one)
+    equal_time.write_report(runs, results, tmp_path)
+    groups = json.loads((tmp_path / "table.json").read_text())
+    assert [(group["protocol"], group["schedule"]) for group in groups] == [("budget", "cosine"), ("budget", "steps")]
+    table = (tmp_path / "table.md").read_text()
+    assert "## mnist_mlp, budget, 4 seconds\n" in table and "## mnist_mlp, budget, steps, 4 seconds\n" in table
+    plots = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert plots == ["mnist_mlp-budget-4-seconds.png", "mnist_mlp-budget-steps-4-seconds.png"]
+
+
+def test_the_preset_decaying_compares_two_ways_at_a_decaying_rate_and_without_a_preset_nothing_changes(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--decaying"])
+    options = equal_time.parse()
+    assert options.ways == ["uniform", "default"] and options.seeds == 5 and options.by == "seconds"
+    assert list(options.protocols) == ["budget"] and options.schedules == ["cosine"]
+    assert options.tasks == equal_time.tasks.DECAYING
+    monkeypatch.setattr(sys, "argv", ["x"])
+    options = equal_time.parse()
+    assert options.tasks == equal_time.tasks.STANDARD and list(options.protocols) == ["anytime", "budget"]
+
+
+def factors(schedule, *fractions):
+    return [schedules.OPTIONS[schedule]["decay"](fraction) for fraction in fractions]
+
+
 def test_the_cosine_decays_from_1_to_0():
-    assert [equal_time.cosine(fraction) for fraction in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+    assert factors("cosine", 0.0, 0.5, 1.0) == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_the_steps_divide_the_rate_by_10_after_a_half_and_after_three_quarters():
+    assert factors("steps", 0.0, 0.49, 0.5, 0.74, 0.75, 1.0) == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+
+
+def test_the_warm_up_ends_after_a_tenth_and_a_linear_decay_to_0_follows():
+    assert factors("warmup-linear", 0.0, 0.05, 0.1, 0.55, 1.0) == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+
+
+def test_a_constant_rate_needs_no_decay():
+    assert schedules.OPTIONS["constant"] == {}

@@ -124,6 +124,25 @@ def test_training_stops_at_a_budget_of_cost_and_restores_the_model():
     assert all("call" not in vars(model) for model in both)
 
 
+def test_a_measurement_is_an_epoch_for_the_callback_of_measurements():
+    model = build()
+    model.optimizer.learning_rate = 0.5
+    test_losses, rates = iter([4.0, 3.0, 3.5, 3.2, 3.1, 2.0]), []
+    train(
+        [model],
+        data().as_tensors(),
+        lambda model: (1.0, next(test_losses), 0.0),
+        budget=5,
+        by="steps",
+        batch_size=16,
+        measurements=5,
+        measured=lambda clock: rates.append(float(model.optimizer.learning_rate)),
+        measurement_callback=lambda: keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.5, min_delta=0),
+    )
+    # The second measurement in a row without a lower test loss than 3 is that of 3.2.
+    assert rates == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
 def test_a_failing_run_restores_the_model():
     model = build()
 

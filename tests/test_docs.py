@@ -132,6 +132,14 @@ def test_tables_of_a_file_have_a_heading_for_each_task():
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits, 15 seconds", "digits, 60 seconds"]
 
 
+def test_headings_name_the_schedules_if_a_task_has_several():
+    groups = [dict(group(), protocol="budget", schedule=schedule) for schedule in ("cosine", "steps")]
+    text = measured.filled("<!-- tables: budget -->", {"budget": groups})
+    headings = ["digits, budget, 15 seconds", "digits, budget, steps, 15 seconds"]
+    assert re.findall("^### (.*)$", text, re.MULTILINE) == headings
+    assert text.count("follows a cosine to zero") == text.count("divided by 10 after a half") == 1
+
+
 def test_gains_have_a_row_for_each_task():
     over = {"train_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)}
     text = measured.filled("<!-- gains: biased in budget -->", {"budget": [group(**over), group("mnist_mlp", **over)]})

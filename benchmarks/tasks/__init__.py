@@ -1,4 +1,4 @@
-"""The tasks of the benchmarks. Each module defines a `Task` named TASK."""
+"""The tasks of the benchmarks. Each module named in NAMES defines a `Task` named TASK."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from tasks.task import Task
 
-NAMES = (
+STANDARD = (
     "mnist_mlp",
     "mnist_cnn",
     "mnist_lstm",
@@ -17,6 +17,18 @@ NAMES = (
     "flights",
     "canevet",
 )
+FURTHER = (
+    "brown_lstm",
+    "brown_transformer",
+    "shuttle",
+    "satellite",
+    "ratings",
+    "late_flights",
+    "mnist_augmented",
+    "fine_tuning",
+)
+NAMES = STANDARD + FURTHER
+DECAYING = (*FURTHER, "flights", "canevet")  # for learning rates that decay; only two of them are on MNIST
 
 
 def get(name: str) -> Task:

@@ -11,7 +11,7 @@ from importance_sampling.models import small_nn
 from tasks.task import Task
 
 
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Return a grid of 775 x 775 points. The test set is a random sample of 20,000 points."""
     return Data.of(CanevetICML2016(N=775))
 

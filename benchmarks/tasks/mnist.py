@@ -11,17 +11,18 @@ from keras import layers
 
 from importance_sampling.comparison import Data
 from importance_sampling.datasets import MNIST
+from tasks.files import find
 
 
 @functools.lru_cache(1)
-def images(file: Path | None) -> Data:
+def images(path: Path | None) -> Data:
     """Return images `(rows, 28, 28, 1)` in [0, 1] and one-hot labels."""
-    return Data.of(MNIST(path=file))
+    return Data.of(MNIST(path=find(path, "mnist.npz")))
 
 
-def rows(file: Path | None) -> Data:
+def rows(path: Path | None) -> Data:
     """Return flattened images `(rows, 784)` in [0, 1] and one-hot labels."""
-    x_train, y_train, x_test, y_test = images(file)
+    x_train, y_train, x_test, y_test = images(path)
     return Data(x_train.reshape(-1, 784), y_train, x_test.reshape(-1, 784), y_test)
 
 

@@ -9,9 +9,9 @@ from tasks.task import Task
 EIGHTS = 0.005  # the fraction of eights in the training set
 
 
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Keep the first eights up to the fraction EIGHTS of the training set; labels are `(rows, 1)`."""
-    data = rows(file)
+    data = rows(path)
     others = int((digits(data.y_train) != 8).sum())
     data = data.thinned({8: round(others * EIGHTS / (1 - EIGHTS))})
     return data._replace(y_train=data.y_train[:, [8]], y_test=data.y_test[:, [8]])

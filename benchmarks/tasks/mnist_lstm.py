@@ -10,9 +10,9 @@ from tasks.mnist import images
 from tasks.task import Task
 
 
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Return images as sequences of 28 lines with 28 pixels."""
-    x_train, y_train, x_test, y_test = images(file)
+    x_train, y_train, x_test, y_test = images(path)
     return Data(x_train[..., 0], y_train, x_test[..., 0], y_test)
 
 

@@ -9,9 +9,9 @@ from tasks.task import Task
 RARE, NUM_SAMPLES = (3, 8), 60
 
 
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Keep the first 60 training samples of each rare class, and all of the other classes."""
-    return rows(file).thinned({digit: NUM_SAMPLES for digit in RARE})
+    return rows(path).thinned({digit: NUM_SAMPLES for digit in RARE})
 
 
 TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16)

@@ -14,9 +14,9 @@ from tasks.task import Task
 WRONG = 0.2  # the fraction of wrong labels
 
 
-def load(file: Path | None) -> Data:
+def load(path: Path | None) -> Data:
     """Return the digits with wrong training labels, the same ones in every call."""
-    x_train, y_train, x_test, y_test = rows(file)
+    x_train, y_train, x_test, y_test = rows(path)
     random = np.random.default_rng(0)
     labels = digits(y_train)
     wrong = random.random(len(labels)) < WRONG

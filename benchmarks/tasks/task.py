@@ -15,7 +15,8 @@ class Task(NamedTuple):
     """Data, a model, and the training budget.
 
     Attributes:
-        load: function from an npz file of MNIST to the data. None downloads MNIST; tasks on other data ignore the file.
+        load: function from the path of the data files to the data: a folder, or MNIST's file, beside which the others
+            are looked for. None downloads MNIST. Tasks on other data ignore the path.
         build: function that returns the compiled model.
         rate: float, the learning rate of the protocol `anytime`, a usual default.
         tuned: float, the peak learning rate of the protocol `budget`; `equal_time.py --tune` determines and writes it.
@@ -26,6 +27,8 @@ class Task(NamedTuple):
         error: function from the dict that `evaluate` returns for the test set to the test error. None means
             100 (1 - accuracy).
         unit: str, the unit of the test error.
+        pretrained_builder: function from the path of the data files to a function that builds the model with
+            pretrained weights. None (default) means that training starts from the weights of `build`.
     """
 
     load: Callable[[Path | None], Data]
@@ -38,3 +41,12 @@ class Task(NamedTuple):
     loss_rows: int = 10000
     error: Callable[[dict], float] | None = None
     unit: str = "%"
+    pretrained_builder: Callable[[Path | None], Callable[[], keras.Model]] | None = None
+
+    def builder(self, path: Path | None) -> Callable[[], keras.Model]:
+        """Return the function that builds the compiled model with the weights from which training starts.
+
+        Args:
+            path: path of the data files, as for `load`.
+        """
+        return self.build if self.pretrained_builder is None else self.pretrained_builder(path)

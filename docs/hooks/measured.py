@@ -17,7 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from importance_sampling.comparison.analysis import markdown_table, summarise_test_loss
+from importance_sampling.comparison.analysis import (
+    USUAL_SCHEDULES,
+    markdown_table,
+    protocol_name,
+    summarise_test_loss,
+)
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "data"
@@ -26,7 +31,13 @@ PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-]+)(?: in ([\w
 BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 BASELINES = ("uniform", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counts as two)"}
-RATES = {"anytime": "a constant learning rate", "budget": "a learning rate that follows a cosine to zero"}
+RATES = {  # by schedule
+    "constant": "a constant learning rate",
+    "cosine": "a learning rate that follows a cosine to zero",
+    "steps": "a learning rate that is divided by 10 after a half and after three quarters of the budget",
+    "warmup-linear": "a learning rate that rises in the first tenth of the budget and then decays linearly to zero",
+    "plateau": "a learning rate that is divided by 10 when the test loss stops falling",
+}
 COLUMNS = {
     "train_loss": ("training loss", ".3g"),
     "test_loss": ("test loss", ".3g"),
@@ -92,17 +103,21 @@ def _gains(way: str, groups: Sequence[Group]) -> str:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """Return the headings: the name of the task, with the budget if a task has several budgets."""
-    several = len({group["task"] for group in groups}) < len(groups)
-    return [f"{group['task']}, {group['budget']:g} {group['by']}" if several else group["task"] for group in groups]
+    """Return the headings: the name of the task, with schedule and budget if a task has several of them."""
+    if len({group["task"] for group in groups}) == len(groups):
+        return [group["task"] for group in groups]
+    several = len({protocol_name(group) for group in groups}) > 1
+    texts = [f"{group['task']}, {protocol_name(group)}" if several else group["task"] for group in groups]
+    return [f"{text}, {group['budget']:g} {group['by']}" for text, group in zip(texts, groups, strict=True)]
 
 
 def _conditions(group: Group) -> str:
     """Describe the budget, the learning rate and the figures."""
     seeds = max(row["steps"]["n"] for row in group["ways"])
     spread = f"medians of {seeds} seeds, with quartiles" if seeds > 1 else "one seed"
+    schedule = group.get("schedule", USUAL_SCHEDULES[group["protocol"]])
     return (
-        f"Budget: {group['budget']:g} {UNITS[group['by']]} for each way, at {RATES[group['protocol']]}. "
+        f"Budget: {group['budget']:g} {UNITS[group['by']]} for each way, at {RATES[schedule]}. "
         f"Figures: {spread}; test error in {group['unit']}. `uniform` is `model.fit`, and `fast-uniform` is the "
         "fastest uniform training that can be built on the library's input pipeline."
     )

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-NUM_FINAL = 5  # measurements in the mean at the end of a run with a constant learning rate, where single ones are noisy
+NUM_FINAL = 5  # measurements in the mean at the end of a run of the protocol `anytime`, where single ones are noisy
 TOLERANCE = 0.02  # by which a test loss may exceed that of the baseline
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the budget
 RESULTS = ("train_loss", "test_loss", "test_error")
+USUAL_SCHEDULES = {"anytime": "constant", "budget": "cosine"}  # of the learning rate, by protocol
 
 
 def summarise(values: Sequence[float]) -> dict:
@@ -35,10 +36,22 @@ def summarise(values: Sequence[float]) -> dict:
 def final_results(run: Mapping[str, Any]) -> dict[str, float]:
     """Return training loss, test loss and test error at the end of a run.
 
-    The result is the last measurement for a decayed learning rate, and the mean of the last five for a constant one.
+    The result is the last measurement for the protocol `budget`, and the mean of the last five for `anytime`.
     """
     points = run["points"][-1:] if run["protocol"] == "budget" else run["points"][-NUM_FINAL:]
     return {name: statistics.fmean(point[name] for point in points) for name in RESULTS}
+
+
+def protocol_name(run: Mapping[str, Any]) -> str:
+    """Return the protocol of a run or group, with the schedule of the learning rate if it isn't the usual one.
+
+    Example:
+        >>> protocol_name({"protocol": "budget", "schedule": "steps"})
+        'budget, steps'
+    """
+    protocol = run["protocol"]
+    schedule = run.get("schedule", USUAL_SCHEDULES[protocol])
+    return protocol if schedule == USUAL_SCHEDULES[protocol] else f"{protocol}, {schedule}"
 
 
 def loss_curve(run: Mapping[str, Any], name: str = "train_loss") -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +117,7 @@ def summarise_ways(runs: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
     """Summarise the runs of each way over the seeds, and compare them with baselines.
 
     Args:
-        runs: runs of one task, protocol and budget.
+        runs: runs of one task, protocol, schedule and budget.
         baselines: names of ways. Ratios are computed for every seed that both ways have, and then summarised.
 
     Returns:
@@ -144,7 +157,8 @@ def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default
     """Return a sentence that counts the comparisons in which the test loss is at most 2 % above that of the baseline.
 
     Args:
-        groups: dicts with `task`, `protocol`, `by`, `budget`, and `ways`, the rows of `summarise_ways`.
+        groups: dicts with `task`, `protocol`, `by`, `budget`, `ways`, the rows of `summarise_ways`, and optionally
+            `schedule`.
         way: the name of the way.
         baseline: the name of the baseline.
 
@@ -156,7 +170,7 @@ def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default
     if not rows:
         return ""
     above = [
-        f"`{group['task']}`, {group['budget']:g} {group['by']}, {group['protocol']} ({row[ratio]['median']:.2f})"
+        f"`{group['task']}`, {group['budget']:g} {group['by']}, {protocol_name(group)} ({row[ratio]['median']:.2f})"
         for group, row in rows
         if row[ratio]["median"] > 1.0 + TOLERANCE
     ]

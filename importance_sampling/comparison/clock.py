@@ -69,6 +69,9 @@ class Clock(keras.callbacks.Callback):
         turn: float > 0, in the unit of the budget, default infinity; the interval between calls of `hand_over`.
         hand_over: function without arguments that lets other threads run; its duration isn't counted.
         measured: called with the clock after every measurement; its duration isn't counted.
+        measurement_callback: function without arguments that creates a Keras callback, such as `ReduceLROnPlateau`, for
+            which each measurement is an epoch with the logs `loss` and `val_loss`, the training loss and the test loss.
+            None (default) means no callback.
 
     Attributes:
         seconds, cost, steps: the seconds, cost and number of steps of training so far.
@@ -93,6 +96,7 @@ class Clock(keras.callbacks.Callback):
         turn: float = float("inf"),
         hand_over: Callable[[], None] = lambda: None,
         measured: Callable[[Clock], None] = lambda clock: None,
+        measurement_callback: Callable[[], keras.callbacks.Callback] | None = None,
     ):
         super().__init__()
         if by not in UNITS:
@@ -100,6 +104,7 @@ class Clock(keras.callbacks.Callback):
         self.trainer, self.evaluation = trainer, evaluation
         self.budget, self.by, self.measurements, self.decay = budget, by, measurements, decay
         self.turn, self.hand_over, self.measured = turn, hand_over, measured
+        self._measurement_callback = (measurement_callback or keras.callbacks.Callback)()
         self.seconds = self.cost = 0.0
         self.steps = self.importance_steps = 0
         self.points: list[Point] = []
@@ -134,6 +139,8 @@ class Clock(keras.callbacks.Callback):
         self._initial_importance_steps = _importance_steps(self.trainer)
         self._learning_rate = float(self.model.optimizer.learning_rate)
         self._detect_tracing()
+        self._measurement_callback.set_model(self.model)
+        self._measurement_callback.on_train_begin()
         self._evaluate()
         self._decay_learning_rate()
         self._start_timer()
@@ -180,7 +187,10 @@ class Clock(keras.callbacks.Callback):
         self.model.call = wrapped
 
     def _evaluate(self) -> None:
-        self.points.append(Point(self.seconds, self.cost, self.steps, *self.evaluation(self.model)))
+        point = Point(self.seconds, self.cost, self.steps, *self.evaluation(self.model))
+        logs = {"loss": point.train_loss, "val_loss": point.test_loss}
+        self._measurement_callback.on_epoch_end(len(self.points), logs)
+        self.points.append(point)
         self.measured(self)
 
     def _decay_learning_rate(self) -> None:

@@ -1,0 +1,30 @@
+"""Sensors of the space shuttle: 58,000 rows of 9 numbers, and 7 classes, of which two have 10 and 13 rows.
+
+Source: Statlog (Shuttle), UCI Machine Learning Repository.
+"""
+
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from importance_sampling.comparison import Data
+from tasks.files import standardised
+from tasks.task import Task
+
+
+def load(path: Path | None) -> Data:
+    """Return standardised inputs and one-hot labels."""
+    return standardised(path, "shuttle.npz", classes=7)
+
+
+def build() -> keras.Model:
+    """Build two hidden layers of 64 units with ReLU; Adam."""
+    model = keras.Sequential(
+        [keras.Input((9,)), layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(7, "softmax")]
+    )
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+TASK = Task(load=load, build=build, rate=0.001, tuned=0.001, seconds=20, steps=8000)
