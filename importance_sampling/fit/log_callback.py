@@ -80,7 +80,7 @@ class LogCallback(keras.callbacks.Callback):
 
     def refresh(self) -> None:
         """Read the averaged signals from the device, if the gate uses them."""
-        if self.controller.gate is not None and self.controller.gate.probes:
+        if self.controller.gate is not None:
             self.controller.read_signals()
 
     def figures(self) -> dict[str, float]:
