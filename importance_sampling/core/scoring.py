@@ -15,6 +15,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
+from importance_sampling.core.loss_specs import LossSpecs
 from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
 from importance_sampling.utils.numerics import FLOAT
 
@@ -27,7 +28,6 @@ class Scored(NamedTuple):
 
     scores: Any  # float32 (pool_size,), >= 0
     y_pred: Any  # the outputs of the model for the pool, in inference mode
-    losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
 
 
 class Scoring(NamedTuple):
@@ -65,6 +65,7 @@ class Scorer:
             "full_gnorm" 32, because a slice takes memory for slice_size * parameters floats.
 
     Attributes:
+        loss_specs: `LossSpecs`, for all steps that use the scorer.
         cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
 
     Example:
@@ -77,6 +78,7 @@ class Scorer:
         self.score = score
         self.logits = logits
         self.slice_size = slice_size
+        self.loss_specs = LossSpecs(model)
         # Each score needs a forward pass. The exact norm needs another forward pass and a backward pass.
         self.cost = 4.0 if score == "full_gnorm" else 1.0
 
@@ -122,10 +124,10 @@ class Scorer:
             scores = scores * result["slice_entries"]
         if "entries" in result:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
-        return Scored(scores, packer.unpack(result["outputs"]), result["losses"])
+        return Scored(scores, packer.unpack(result["outputs"]))
 
     def _forward(self, data: tuple, packer: _OutputPacker) -> dict:
-        """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
+        """Return the scores and outputs of a slice, a dict of tensors with a row per candidate."""
         x, y, sample_weight = data
         num_rows = flatten(x)[0][0].shape[0]
         multiplier = ops.ones((num_rows,), dtype="float32")
@@ -134,7 +136,7 @@ class Scorer:
             with stateless(self.model), self.logits.captured(as_float32=True) as captured:
                 y_pred = call(self.model, x, training=False)
             _check_outputs(y_pred, num_rows)
-            loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
+            loss = weighted_loss(self.loss_specs, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
             targets = [multiplier] if self.score == "loss" else self.logits.of(y_pred, captured)
             # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
             return loss.summed(num_rows), targets, (y_pred, loss)
@@ -147,9 +149,8 @@ class Scorer:
         else:
             _, _, (y_pred, loss) = run()
             scores = self._custom_scores(x, y, num_rows) if callable(self.score) else multiplier
-        losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
-        result = {"scores": ops.cast(scores, "float32"), "outputs": packer.pack(y_pred), "losses": losses}
-        entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
+        result = {"scores": ops.cast(scores, "float32"), "outputs": packer.pack(y_pred)}
+        entries = [output.entries for output in loss.outputs if output.entries is not None]
         if entries:
             # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
             result["entries"] = sum(entries[1:], entries[0])
@@ -173,7 +174,7 @@ class Scorer:
         with stateless(self.model):
             y_pred = call(self.model, x, training=False)
             regularisation = sum(ops.sum(loss) for loss in self.model.losses)
-        total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
+        total = weighted_loss(self.loss_specs, x, y, y_pred, sample_weight, None, training=False).total
         return total - ops.cast(regularisation, total.dtype)
 
 

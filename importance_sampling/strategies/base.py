@@ -17,6 +17,7 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Cost, GateContext, Signals
 from importance_sampling.conditions.cost import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
+from importance_sampling.core.loss_specs import intercept
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
 from importance_sampling.data.batches import PeekableBatches
@@ -109,13 +110,13 @@ class Strategy:
             Unsupported: they can't.
         """
         if not self._checked:
-            eligibility.check_loss(self.model, batch)
+            eligibility.check_loss(self.scorer.loss_specs, batch)
             eligibility.check_rows(self._row_quantities, batch)
             self._checked = True
 
     def take_checks(self, other: Strategy) -> None:
         """Take over what a strategy for the same model has checked of it."""
-        self._checked = other._checked
+        self._checked, self.scorer.loss_specs = other._checked, other.scorer.loss_specs
 
     def check_scores(self) -> None:
         """Check on a batch that no score is negative, for scores that can be.
@@ -224,7 +225,9 @@ class Strategy:
     def _row_quantities(self, batch: tuple) -> dict[str, list]:
         """Return everything about a batch that has a row per sample, in inference mode."""
         scored = self._score(batch)
-        quantities = {"outputs": flatten(scored.y_pred)[0], "losses": scored.losses}
+        x, y, sample_weight = batch
+        losses = intercept(self.model, x, y, scored.y_pred, sample_weight, training=False).values
+        quantities = {"outputs": flatten(scored.y_pred)[0], "losses": losses}
         if not callable(self.scorer.score):
             # Scores of masked sequences have a factor in common.
             quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
