@@ -18,7 +18,7 @@ from keras import ops
 
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.loss_specs import LossSpec, LossSpecs, Unsupported, in_float32, per_sample, stateless
-from importance_sampling.utils.numerics import FLOAT, at_least_float32
+from importance_sampling.utils.numerics import FLOAT, at_least_float32_dtype
 
 # multiplier(index of the compiled loss, loss of the output) -> float32 (batch,)
 Multiplier = Callable[[int, "OutputLoss"], Any]
@@ -105,8 +105,12 @@ def weighted_loss(
         for index, output in enumerate(outputs):
             path = output.spec.path
             if path not in weights:  # several losses of one output share a weight
-                weight = _resolve(sample_weight, path)
-                weights[path] = combined_weights(weight, multiplier(index, output), output.spec.shape)
+                weights[path] = combined_weights(
+                    _resolve(sample_weight, path),
+                    multiplier(index, output),
+                    output.spec.shape,
+                    at_least_float32_dtype(losses[index].dtype),
+                )
         sample_weight = _nested(weights)
     with stateless(model) as scope, contextlib.nullcontext() if training else _float32_losses(model, losses):
         total = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training)
@@ -114,30 +118,29 @@ def weighted_loss(
     return WeightedLoss(ops.sum(total), total, outputs, scope)
 
 
-def combined_weights(sample_weight: Any, multiplier: Any, shape: tuple) -> Any:
+def combined_weights(sample_weight: Any, multiplier: Any, shape: tuple, dtype: str) -> Any:
     """Multiply a multiplier into the user's weights, so that Keras scales the loss values of each sample by it.
 
     Args:
         sample_weight: float `(batch, ...)`, in any shape that Keras accepts for the loss values; None for weights of 1.
         multiplier: float `(batch,)`.
         shape: the static shape of the loss values of one sample.
+        dtype: of the product.
 
     Returns:
-        float `(batch, ...)` with the rank of the loss values.
+        `(batch, ...)` with the rank of the loss values.
     """
     rank = 1 + len(shape)
-    multiplier = per_sample(multiplier, rank)
+    multiplier = ops.cast(per_sample(multiplier, rank), dtype)
     if sample_weight is None:
         return multiplier
-    weight = ops.convert_to_tensor(sample_weight)
-    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
-    weight = at_least_float32(weight) if is_float else ops.cast(weight, FLOAT)
+    weight = ops.cast(sample_weight, dtype)
     # As `squeeze_or_expand_to_same_rank` of Keras; other ranks are broadcast.
     if len(weight.shape) == rank - 1 and shape[-1] == 1:
         weight = ops.expand_dims(weight, -1)
     elif len(weight.shape) == rank + 1 and weight.shape[-1] == 1:
         weight = ops.squeeze(weight, -1)
-    return weight * ops.cast(multiplier, weight.dtype)
+    return weight * multiplier
 
 
 def _resolve(sample_weight: Any, path: tuple) -> Any:
