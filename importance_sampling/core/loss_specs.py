@@ -1,7 +1,7 @@
 """Describe the compiled losses of a model: the shape of their values, their reductions and their masks.
 
-A description is static. It is found by computing the loss once on copies of the compiled losses that record what they
-compute. Steps use it to put weights into `sample_weight`, see `core/weighted_loss.py`, and replace no loss.
+A description is static. It is found by computing the loss once with copies of the compiled losses that record the
+shapes of their values. Steps use it to put weights into `sample_weight` (`core/weighted_loss.py`) and replace no loss.
 Source: `keras.src.trainers.compile_utils.CompileLoss` and `keras.src.losses.loss`.
 """
 
@@ -40,11 +40,10 @@ class LossSpec(NamedTuple):
 
 
 class Intercepted(NamedTuple):
-    """The result of a call of `model.compute_loss` whose losses recorded what they computed."""
+    """The result of a call of `model.compute_loss` with copies of the compiled losses."""
 
     total: Any  # scalar, the value to minimise
     specs: tuple[LossSpec, ...]  # one per call of a compiled loss
-    values: tuple  # float (batch, ...) for each spec, the loss of each entry before masks, weights and reduction
 
 
 class LossSpecs:
@@ -94,7 +93,7 @@ def intercept(
     training: bool,
     multipliers: Sequence[Any] | None = None,
 ) -> Intercepted:
-    """Call `model.compute_loss` with copies of the compiled losses that record what they compute.
+    """Call `model.compute_loss` with copies of the compiled losses that record their specs.
 
     The variables of the model and its loss trackers don't change.
 
@@ -112,7 +111,7 @@ def intercept(
         Unsupported: a loss returns no value per sample, a reduction divides by the sum of the weights, a loss overrides
             `__call__`, or `compute_loss` doesn't use the compiled loss.
     """
-    recorded: list[tuple[LossSpec, Any]] = []
+    recorded: list[LossSpec] = []
     tensors = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     num_rows = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None).shape[0]
     paths = iter(keras_internals.output_paths(model))
@@ -133,7 +132,7 @@ def intercept(
             "`compute_loss` of the model doesn't use the compiled loss. Call `super().compute_loss(...)` in it, and "
             "pass a loss to `compile`"
         )
-    return Intercepted(ops.sum(total), *zip(*recorded, strict=True))
+    return Intercepted(ops.sum(total), tuple(recorded))
 
 
 def stateless(model: keras.Model) -> keras.StatelessScope:
@@ -172,7 +171,7 @@ def _recording(
     recorded: list,
     training: bool,
 ) -> Callable:
-    """Return a function in the place of a compiled loss, which appends a spec and the loss values to `recorded`."""
+    """Return a function in the place of a compiled loss, which appends the spec of the loss to `recorded`."""
 
     def wrapped(target: Any, output: Any, sample_weight: Any = None) -> Any:
         _check_reduction(loss)
@@ -192,7 +191,7 @@ def _recording(
             positions = (
                 (_position(output, tensors[1]), _position(target, tensors[0])) if any(has_masks) else (None, None)
             )
-            recorded.append((LossSpec(path, shape[1:], loss.reduction, *has_masks, *positions), values))
+            recorded.append(LossSpec(path, shape[1:], loss.reduction, *has_masks, *positions))
             if multiplier is None:
                 return values
             scaled = values * ops.cast(per_sample(multiplier, len(shape)), values.dtype)

@@ -17,7 +17,6 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Cost, GateContext, Signals
 from importance_sampling.conditions.cost import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.loss_specs import intercept
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
 from importance_sampling.data.batches import PeekableBatches
@@ -225,9 +224,7 @@ class Strategy:
     def _row_quantities(self, batch: tuple) -> dict[str, list]:
         """Return everything about a batch that has a row per sample, in inference mode."""
         scored = self._score(batch)
-        x, y, sample_weight = batch
-        losses = intercept(self.model, x, y, scored.y_pred, sample_weight, training=False).values
-        quantities = {"outputs": flatten(scored.y_pred)[0], "losses": losses}
+        quantities = {"outputs": flatten(scored.y_pred)[0], "losses": scored.losses}
         if not callable(self.scorer.score):
             # Scores of masked sequences have a factor in common.
             quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
