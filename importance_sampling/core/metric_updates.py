@@ -25,15 +25,18 @@ from importance_sampling.utils.numerics import FLOAT, at_least_float32
 RESAMPLING = SystematicResampling()  # draws the samples that metrics are computed on
 
 
-def update_from_pool(specs: LossSpecs, data: tuple, y_pred: Any, count_as: int) -> tuple[dict, WeightedLoss]:
+def update_from_pool(
+    model: keras.Model, data: tuple, y_pred: Any, count_as: int, specs: LossSpecs | None = None
+) -> tuple[dict, WeightedLoss]:
     """Update the model's loss and metrics from a uniformly drawn pool, as if it had `count_as` samples.
 
     Args:
-        specs: the descriptions of the losses of a compiled and built model.
+        model: a compiled and built model.
         data: `(x, y, sample_weight)` of the pool; `y` and `sample_weight` may be None.
         y_pred: the outputs of the model for the pool, in inference mode.
         count_as: int, the number of samples that the pool counts as: the batch size, so that uniform steps and
             importance steps have the same weight in the averages of an epoch.
+        specs: the descriptions of the model's losses. Default None, they are found on this pool.
 
     Returns:
         The logs of Keras's own step, and the `WeightedLoss` of the pool.
@@ -45,9 +48,9 @@ def update_from_pool(specs: LossSpecs, data: tuple, y_pred: Any, count_as: int) 
         # A sum over the pool is scaled to a sum over `count_as` samples.
         return ops.full((size,), count_as / size if output.spec.reduction == "sum" else 1.0, dtype=FLOAT)
 
-    loss = weighted_loss(specs, x, y, y_pred, sample_weight, multiplier, training=False)
+    loss = weighted_loss(specs or LossSpecs(model), x, y, y_pred, sample_weight, multiplier, training=False)
     share = count_as / size
-    return _update(specs.model, data, y_pred, loss, count_as, share, share), loss
+    return _update(model, data, y_pred, loss, count_as, share, share), loss
 
 
 def update_from_weighted_batch(
