@@ -24,12 +24,11 @@ from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
+from importance_sampling.fit.probe_schedule import PROBE_EVERY, loss_is_due, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
 
-MEASURE_LOSS_EVERY = 4 * PROBE_EVERY  # steps; the loss of up to four batches is measured at once
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
 
 
@@ -91,7 +90,7 @@ class FitController:
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
         strategy.rescores = condition.rescores
-        self._save_decision()  # for a state saved before the first decision
+        state.counters.record_decision(condition)  # for a state saved before the first decision
         self.started_steps = state.counters.steps
         self.importance_steps = 0
         self.read_signals()
@@ -292,7 +291,7 @@ class FitController:
         self.read_signals()
         context = self.strategy.gate_context()
         rate = learning_rate(self.model.optimizer)
-        peak = max(rate, counters.peak_learning_rate)
+        counters.peak_learning_rate = peak = max(rate, counters.peak_learning_rate)
         context = context._replace(relative_learning_rate=rate / peak if peak else 1.0)
         if self.plan.batches_per_epoch:
             done = round(counters.epochs_on_dataset, 6)  # a sum of fractions
@@ -302,23 +301,16 @@ class FitController:
         counters.steps_since_probe = 0
         counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
         self.strategy.rescores = self.gate.rescores
-        self._save_decision()
+        counters.record_decision(self.gate)
         counters.tau = float(np.fmax(self.signals.tau, 1.0))
-        counters.peak_learning_rate = peak
-
-    def _save_decision(self) -> None:
-        counters = self.state.counters
-        counters.gate_is_open, counters.gate_rescores = bool(self.condition.satisfied), bool(self.condition.rescores)
 
     def _measure_loss_if_due(self) -> float:
-        """Measure the loss of uniformly drawn rows for an open gate, up to four times an epoch; return the cost."""
-        if not (self.gate.uses_loss_ratio and self.strategy.reads_rows):
-            return 0.0
-        counters = self.state.counters
-        if counters.steps - counters.loss_measured_at < max(MEASURE_LOSS_EVERY, self.plan.batches_per_epoch // 4):
+        """Measure the loss of uniformly drawn rows for an open gate if it is due; return the cost."""
+        is_possible = self.gate.uses_loss_ratio and self.strategy.reads_rows
+        if not (is_possible and loss_is_due(self.state.counters, self.plan.batches_per_epoch)):
             return 0.0
         loss, cost = self.strategy.measure_loss()
-        counters.record_loss(loss)
+        self.state.counters.record_loss(loss)
         return cost
 
     def _close_for_good(self, error: Unsupported) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.conditions import Signals, moving_average
+from importance_sampling.conditions import Condition, Signals, moving_average
 from importance_sampling.utils.random import seed_from_python
 
 FORMAT = 4
@@ -80,6 +80,10 @@ class Counters:
     def loss_ratio(self) -> float:
         """The mean loss divided by that of samples that were new to the model; NaN if it was not measured."""
         return self.mean_loss / self.new_loss if self.new_loss > 0 else math.nan
+
+    def record_decision(self, gate: Condition) -> None:
+        """Set the gate's last decision."""
+        self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
 
     def record_loss(self, loss: float) -> None:
         """Add the mean loss of uniformly drawn samples; in the first epoch they are new to the model."""
