@@ -53,7 +53,7 @@ class Counters:
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
         new_loss: moving average of the mean losses that probes found in the second half of the first epoch over the
-            current data set.
+            current data set; 0 before.
         mean_loss: the same, of all probes over the current data set.
         loss_measured_at: number of steps at the last of these probes.
         dataset: digest of the current data set if rows are drawn by index.
@@ -71,8 +71,8 @@ class Counters:
     tau: float = 1.0
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
-    new_loss: float = math.nan
-    mean_loss: float = math.nan
+    new_loss: float = 0.0
+    mean_loss: float = 0.0
     loss_measured_at: int = 0
     dataset: str = ""
 
@@ -144,7 +144,7 @@ class TrainerState:
             return False
         self.counters.dataset = digest
         self.counters.epochs_on_dataset = 0.0
-        self.counters.new_loss = self.counters.mean_loss = math.nan
+        self.counters.new_loss = self.counters.mean_loss = 0.0
         self.counters.gate_is_open = False
         self._parts, self._restored = {}, {}
         return True
@@ -244,8 +244,8 @@ class TrainerState:
 
 
 def _halfway(average: float, value: float) -> float:
-    """Return the mean of an average and a new value; the value if there is no average."""
-    return value if math.isnan(average) else (average + value) / 2
+    """Return the mean of an average and a new value; the value if there is no average yet."""
+    return (average + value) / 2 if average else value
 
 
 def read_counters(header: dict) -> Counters:
