@@ -55,9 +55,20 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
     if model.run_eagerly:
         return run_many
     many = tf.function(run_many, autograph=False, reduce_retracing=True)
-    one = tf.function(run_one, autograph=False, reduce_retracing=True)
-    # n is a tensor, so that a smaller n at the end of an epoch doesn't cause another trace.
-    return lambda n, *inputs: one(*inputs) if n == 1 else many(tf.constant(n), *inputs)
+    one = tf.function(run_one, autograph=False)
+    concrete: dict[tuple, Callable] = {}
+
+    def run(n, *inputs):
+        # A call with NumPy arrays, or one that looks for the trace to use, takes as long as a step of a small model.
+        inputs = [tf.convert_to_tensor(value) for value in inputs]
+        if n > 1:
+            return many(tf.constant(n), *inputs)  # a tensor: a smaller n at the end of an epoch needs no other trace
+        signature = tuple((value.dtype, *value.shape) for value in inputs)
+        if signature not in concrete:
+            concrete[signature] = one.get_concrete_function(*inputs)
+        return concrete[signature](*inputs)
+
+    return run
 
 
 def replicas(model: keras.Model) -> int:
