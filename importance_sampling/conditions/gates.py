@@ -17,7 +17,7 @@ HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to 
 # Minimum learning rates, divided by the largest learning rate so far.
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
-MIN_LOSS_RATIO = 0.5  # below, most of the loss of new samples is beyond the reach of the training loss
+MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of new samples
 
 
 class GainCondition(Condition):
@@ -27,17 +27,17 @@ class GainCondition(Condition):
 
     1. *The training set is still being learnt.* A step of the best size for uniform batches loses half of its progress
        to gradient noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This
-       holds at any learning rate. It is worth having while the mean loss of training samples is at least half of the
-       mean loss of samples that the model had not seen, as measured in the first epoch. Below that, most of the loss
-       of new samples can't be removed by fitting the training samples better, and a closer fit tends to raise it.
-       Steps of this kind take no scoring passes: the first epoch of them measures the scores that the next one draws
-       by.
+       holds at any learning rate. It is worth having while the training loss is the larger part of the loss of new
+       samples. Otherwise most of the loss of new samples can't be removed by fitting the training samples better, and
+       a closer fit tends to raise it. New samples are those of the validation data, if there are any, and of the first
+       epoch otherwise. Steps of this kind take no scoring passes: the scores that they measure in an epoch are those
+       that the next one draws by. Hence at least one epoch must be left.
     2. *Gradient noise keeps the loss up.* At a learning rate that doesn't fall, the weights move around a minimum at a
        distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
 
-    A `GateContext` may require a number of epochs before the gate opens, and a higher variance gain for the second
-    rule. A scoring pass that is due when the gate opens is divided by the epochs left in `fit`. An open gate closes at
+    For the second rule, a `GateContext` may require a number of epochs before the gate opens, and a higher variance
+    gain; a scoring pass that is due when the gate opens is divided by the epochs left in `fit`. An open gate closes at
     0.95 of each value that is needed to open it, so that noise doesn't open and close it repeatedly: by the first rule
     it opens at 1/0.95 of the cost and closes at the cost.
 
@@ -49,9 +49,7 @@ class GainCondition(Condition):
     uses_loss_ratio = True
 
     def _decide(self, signals: Signals) -> bool:
-        gain, context = signals.trusted_gain, self.context
-        if not self.satisfied and context.epochs_done < context.required_epochs:
-            return False
+        gain = signals.trusted_gain
         is_learning = self._is_learning(gain)
         self.rescores = not is_learning and self._is_noisy(gain)
         return is_learning or self.rescores
@@ -59,6 +57,8 @@ class GainCondition(Condition):
     def _is_learning(self, gain: float) -> bool:
         """Return True if the first rule holds."""
         context, is_open = self.context, self.satisfied and not self.rescores
+        if not is_open and context.epochs_left < 1.0:
+            return False
         factor = HYSTERESIS if is_open else 1.0
         is_worthwhile = step_value(gain) > factor * context.lowest_cost / HYSTERESIS
         return is_worthwhile and context.loss_ratio >= factor * MIN_LOSS_RATIO
@@ -69,7 +69,9 @@ class GainCondition(Condition):
         if is_open:
             is_worthwhile, min_rate = gain > HYSTERESIS * context.cost, CLOSING_RATE
         else:
-            is_worthwhile, min_rate = gain > max(context.opening_cost, context.required_gain), OPENING_RATE
+            has_waited = context.epochs_done >= context.required_epochs
+            is_worthwhile = gain > max(context.opening_cost, context.required_gain) and has_waited
+            min_rate = OPENING_RATE
         return is_worthwhile and context.relative_learning_rate >= min_rate
 
     def explain(self, signals: Signals) -> str:
@@ -78,7 +80,7 @@ class GainCondition(Condition):
         cost = context.cost if self.rescores or not self.satisfied else context.lowest_cost
         text = f"variance gain {gain:.2f}, cost {cost:.2f}"
         if not np.isnan(context.loss_ratio):
-            text += f", loss at {context.loss_ratio:.0%} of that of new samples"
+            text += f", training loss at {context.loss_ratio:.0%} of that of new samples"
         if context.relative_learning_rate < 1.0:
             text += f", learning rate at {context.relative_learning_rate:.0%} of its peak"
         if self.satisfied:

@@ -74,7 +74,11 @@ class LogCallback(keras.callbacks.Callback):
         self._add(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Read the figures and add them."""
+        """Record the validation loss, read the figures and add them."""
+        arguments = self.controller.plan.arguments
+        if arguments.get("class_weight") is None and arguments.get("sample_weight") is None:
+            # Weights change the training loss only.
+            self.controller.state.counters.record_validation(logs or {})
         self.refresh()
         self._add(logs)
 

@@ -56,6 +56,7 @@ class Counters:
             current data set; 0 before.
         mean_loss: the same, of all probes over the current data set.
         loss_measured_at: number of steps at the last of these probes.
+        validation_ratio: the training loss of the last epoch divided by the validation loss; 0 if it is unknown.
         dataset: digest of the current data set if rows are drawn by index.
     """
 
@@ -74,12 +75,21 @@ class Counters:
     new_loss: float = 0.0
     mean_loss: float = 0.0
     loss_measured_at: int = 0
+    validation_ratio: float = 0.0
     dataset: str = ""
 
     @property
     def loss_ratio(self) -> float:
-        """The mean loss divided by that of samples that were new to the model; NaN if it was not measured."""
+        """The training loss divided by that of samples that are new to the model; NaN if it was not measured."""
+        if self.validation_ratio > 0:
+            return self.validation_ratio
         return self.mean_loss / self.new_loss if self.new_loss > 0 else math.nan
+
+    def record_validation(self, logs: dict) -> None:
+        """Record the training loss and the validation loss at the end of an epoch."""
+        loss, validation_loss = logs.get("loss", math.nan), logs.get("val_loss", math.nan)
+        if loss > 0 and validation_loss > 0:
+            self.validation_ratio = float(loss / validation_loss)
 
     def record_decision(self, gate: Condition) -> None:
         """Set the gate's last decision."""
@@ -144,7 +154,7 @@ class TrainerState:
             return False
         self.counters.dataset = digest
         self.counters.epochs_on_dataset = 0.0
-        self.counters.new_loss = self.counters.mean_loss = 0.0
+        self.counters.new_loss = self.counters.mean_loss = self.counters.validation_ratio = 0.0
         self.counters.gate_is_open = False
         self._parts, self._restored = {}, {}
         return True
