@@ -55,17 +55,19 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
     if model.run_eagerly:
         return run_many
     many = tf.function(run_many, autograph=False, reduce_retracing=True)
-    one = tf.function(run_one, autograph=False)
-    concrete: dict[tuple, Callable] = {}
+    one = tf.function(run_one, autograph=False, reduce_retracing=True)
+    concrete: dict[tuple, Callable] = {}  # traces of `run_one` by the types and shapes of tensors
 
     def run(n, *inputs):
         # A call with NumPy arrays, or one that looks for the trace to use, takes as long as a step of a small model.
-        inputs = [tf.convert_to_tensor(value) for value in inputs]
+        inputs = [tf.convert_to_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
         if n > 1:
             return many(tf.constant(n), *inputs)  # a tensor: a smaller n at the end of an epoch needs no other trace
+        if not all(isinstance(value, tf.Tensor) for value in inputs):
+            return one(*inputs)
         signature = tuple((value.dtype, *value.shape) for value in inputs)
         if signature not in concrete:
-            concrete[signature] = one.get_concrete_function(*inputs)
+            concrete[signature] = tf.function(run_one, autograph=False).get_concrete_function(*inputs)
         return concrete[signature](*inputs)
 
     return run

@@ -72,6 +72,10 @@ class UniformFit(keras.callbacks.Callback):
         """Count the steps of the execution."""
         self._count(batch)
 
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Discard an execution that has not ended: it found that the data had."""
+        self._running = None
+
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
         self.condition.restore(self.state.counters.gate_is_open)

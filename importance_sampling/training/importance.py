@@ -32,25 +32,25 @@ class ImportanceTraining(Trainer):
     Samples are drawn with P_i = (1 - alpha) s_i / sum(s) + alpha / B from B candidates, and weighted by 1 / (B P_i), so
     the expected gradient equals that of uniform batches. Unbiased. There are two ways to draw:
 
-    - `"reshuffle"`, for data in memory: at the start of an epoch every sample is scored, and the whole epoch is
-      resampled by the scores that training is expected to measure (`samplers.ReshuffleSampler`). A step costs 4/3
-      uniform steps.
+    - `"reshuffle"`, for data in memory: each epoch is resampled by the scores that training is expected to measure
+      (`samplers.ReshuffleSampler`). The steps of the last epoch have measured the scores, and a step costs as much as a
+      uniform step; where the gate calls for it, every sample is scored at the start of an epoch, and a step costs 4/3.
     - `"pool"`, for data that arrive in batches or are read from disk: every step scores a pool of
       `presample * batch_size` uniform candidates. A step costs 1 + presample/3 uniform steps.
 
-    A gate decides when these importance steps are taken: while the variance gain exceeds their cost and the learning
-    rate has not fallen. For `"reshuffle"` the gate also requires one epoch of uniform steps, and a variance gain of 5
-    to open. All other steps are uniform steps, which are Keras's own.
+    A gate decides when these importance steps are taken: while they are worth more than they cost
+    (`conditions.GainCondition`). All other steps are uniform steps, which are Keras's own. The gate uses validation
+    data if `fit` has any.
 
     The gain is faster optimisation: a lower training loss in the same time, and earlier overfitting. There is no gain
-    if each sample is seen only once or if the learning rate decays during the run. It loses if a few labels are wrong,
-    because these samples look like hard samples; if many labels are wrong, the gate stays closed.
+    if each sample is seen only once or if the samples are about equally hard. It loses if a few labels are wrong,
+    because these samples look like hard samples.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
         presample: float >= 1, default 3; candidates per drawn sample, for pools. At 1.5 or less the default gate never
             opens. "auto" is deprecated; it is 3.
-        tau_th: float or None; None (default): the gate is open while the variance gain exceeds the cost of a step. A
+        tau_th: float or None; None (default): the gate is open while a step is worth more than it costs. A
             float: open while tau > tau_th, the published rule ((presample + 3) / 3 in the paper); a value of at most 1:
             always open; `float("inf")`: never open, and training equals `model.fit` bit for bit.
         forward_batch_size: int >= 1 or None, default None; the number of candidates that are scored at once, to limit
