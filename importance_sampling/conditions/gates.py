@@ -23,7 +23,8 @@ MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of new 
 class GainCondition(Condition):
     """The default gate: open while a step is worth more uniform steps than it costs, and a lower loss is worth having.
 
-    At an unchanged learning rate a smaller variance of the gradient pays in two ways, and each has its own rule.
+    At an unchanged learning rate a smaller variance of the gradient pays in two ways, and each has its own rule. The
+    second is preferred where both hold.
 
     1. *The training set is still being learnt.* A step of the best size for uniform batches loses half of its progress
        to gradient noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This
@@ -49,10 +50,10 @@ class GainCondition(Condition):
     uses_loss_ratio = True
 
     def _decide(self, signals: Signals) -> bool:
-        gain = signals.trusted_gain
-        is_learning = self._is_learning(gain)
-        self.rescores = not is_learning and self._is_noisy(gain)
-        return is_learning or self.rescores
+        is_noisy = self._is_noisy(signals)
+        is_learning = not is_noisy and self._is_learning(signals.trusted_gain)
+        self.rescores = is_noisy
+        return is_noisy or is_learning
 
     def _is_learning(self, gain: float) -> bool:
         """Return True if the first rule holds."""
@@ -63,12 +64,14 @@ class GainCondition(Condition):
         is_worthwhile = step_value(gain) > factor * context.lowest_cost / HYSTERESIS
         return is_worthwhile and context.loss_ratio >= factor * MIN_LOSS_RATIO
 
-    def _is_noisy(self, gain: float) -> bool:
+    def _is_noisy(self, signals: Signals) -> bool:
         """Return True if the second rule holds."""
-        context, is_open = self.context, self.satisfied and self.rescores
-        if is_open:
-            is_worthwhile, min_rate = gain > HYSTERESIS * context.cost, CLOSING_RATE
+        context = self.context
+        if self.satisfied and self.rescores:
+            is_worthwhile, min_rate = signals.trusted_gain > HYSTERESIS * context.cost, CLOSING_RATE
         else:
+            # Steps by the first rule draw by older scores: what they measured doesn't count.
+            gain = signals.gain if self.satisfied else signals.trusted_gain
             has_waited = context.epochs_done >= context.required_epochs
             is_worthwhile = gain > max(context.opening_cost, context.required_gain) and has_waited
             min_rate = OPENING_RATE
