@@ -6,7 +6,6 @@ import pytest
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.core.loss_specs import LossSpecs
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit import eligibility
 
@@ -165,9 +164,9 @@ def encoder(term, **options):
 )
 def test_a_term_of_a_hidden_layer_without_sample_weights_is_found(term):
     with pytest.raises(Unsupported, match="adds a term of the data"):
-        eligibility.check_loss(LossSpecs(encoder(term)), BATCH)
+        eligibility.check_loss(encoder(term), BATCH)
 
 
 @pytest.mark.parametrize("regulariser", [None, "l2"])
 def test_a_constant_added_to_the_loss_and_weight_regularisers_are_no_terms_of_the_data(regulariser):
-    eligibility.check_loss(LossSpecs(encoder(lambda model: 3.0, kernel_regularizer=regulariser)), BATCH)
+    eligibility.check_loss(encoder(lambda model: 3.0, kernel_regularizer=regulariser), BATCH)

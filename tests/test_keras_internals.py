@@ -218,17 +218,6 @@ def test_output_losses_are_empty_until_built_and_then_one_loss_object_per_output
     assert [float(loss(Y, Y + 3.0)) for loss in losses] == [9.0, 3.0]
 
 
-def test_the_path_of_a_loss_leads_to_its_sample_weights():
-    model = two_outputs()
-    assert keras_internals.output_paths(model) == []
-    y = {"a": Y, "b": Y}
-    keras_internals.build_on_batch(model, (X, y))
-    assert keras_internals.output_paths(model) == [("a",), ("b",)]
-    y_pred = {"a": ops.convert_to_tensor(Y + 3.0), "b": ops.convert_to_tensor(Y + 3.0)}
-    weights = {"a": ops.full((len(X),), 2.0), "b": None}
-    assert float(keras_internals.compute_loss(model, X, y, y_pred, weights, training=True)) == 2 * 9.0 + 3.0
-
-
 def test_replaced_losses_are_computed_while_open_and_the_compiled_ones_again_afterwards():
     model = two_outputs()
     y = {"a": Y, "b": Y}

@@ -152,12 +152,6 @@ def output_losses(model: keras.Model) -> list:
     return [entry.loss for entry in compiled._flat_losses or []] if compiled is not None else []
 
 
-def output_paths(model: keras.Model) -> list[tuple[str | int, ...]]:
-    """Return the keys that lead to the outputs of `output_losses`, in nested outputs and nested sample weights."""
-    compiled = model._compile_loss
-    return [entry.path for entry in compiled._flat_losses or []] if compiled is not None else []
-
-
 @contextlib.contextmanager
 def replaced_losses(model: keras.Model, replace: Callable) -> Iterator[None]:
     """Compute `replace(loss)` in the place of every compiled loss while open; do nothing before the loss is built."""

@@ -16,7 +16,6 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.loss_specs import LossSpecs
 from importance_sampling.core.scoring import call, flatten, row_norms
 from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, weighted_loss
 from importance_sampling.utils.numerics import FLOAT
@@ -52,7 +51,7 @@ class WeightedStepResult(NamedTuple):
 
 
 def compute_gradients(
-    specs: LossSpecs,
+    model: keras.Model,
     logits: Logits | None,
     batch: tuple,
     make_multiplier: Callable[[Callable[[], Measurements]], Multiplier],
@@ -62,7 +61,7 @@ def compute_gradients(
     """Compute the gradients of the weighted loss of a batch in training mode. The weights don't change.
 
     Args:
-        specs: the descriptions of the losses of a compiled and built model.
+        model: a compiled and built model.
         logits: the logits at which gradient norms are measured. None measures no norms.
         batch: `(x, y, sample_weight)`, tensors or structures of tensors with `batch` rows. `y` and `sample_weight` may
             be None.
@@ -76,7 +75,6 @@ def compute_gradients(
     Returns:
         `BackwardResult`.
     """
-    model = specs.model
     x, y, sample_weight = batch
     weights = model.trainable_weights if trainable is None else trainable
     num_rows = ops.shape(flatten(x)[0][0])[0]
@@ -87,13 +85,13 @@ def compute_gradients(
         logits_tensors = [] if logits is None else logits.of(y_pred, captured)
 
         def measure() -> Measurements:
-            unweighted = weighted_loss(specs, x, y, y_pred, sample_weight, lambda *_: ones, training=True)
+            unweighted = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: ones, training=True)
             losses, *logits_gradients = gradient(unweighted.summed(num_rows), [ones, *logits_tensors])
             return Measurements(ops.cast(losses, "float32"), row_norms(logits_gradients, num_rows))
 
         multiplier = make_multiplier(measure)
         loss = weighted_loss(
-            specs, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * ones, training=True
+            model, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * ones, training=True
         )
         gradients = gradient(scale(loss.total), [*weights, ones, *logits_tensors])
     n = len(weights)
@@ -109,16 +107,16 @@ def importance_multiplier(weights: Any, expected_entries: list | None = None) ->
     Args:
         weights: float32 `(batch,)`, > 0.
         expected_entries: for each output the mean number of valid entries per sample, float scalars; None for outputs
-            without a mask. If the argument is None (default) or an entry is NaN, the weighted mean over the batch is
-            used, which is biased.
+            without a mask. A `compute_loss` that calls the compiled loss twice uses the list twice. If the argument is
+            None (default) or an entry is NaN, the weighted mean over the batch is used, which is biased.
     """
 
     def multiplier(index: int, output: OutputLoss) -> Any:
-        if output.entries is None:
+        if output.entries is None or not output.is_mean:
             return weights
         mean_entries = ops.mean(weights * output.entries)
         if expected_entries is not None:
-            expected = expected_entries[index]
+            expected = expected_entries[index % len(expected_entries)]
             mean_entries = ops.where(ops.isnan(expected), mean_entries, expected)
         return weights * ops.mean(output.entries) / ops.maximum(mean_entries, 1e-7)
 
@@ -131,7 +129,7 @@ def apply_gradients(model: keras.Model, gradients: list) -> None:
 
 
 def weighted_step(
-    specs: LossSpecs,
+    model: keras.Model,
     logits: Logits,
     batch: tuple,
     weights: Any,
@@ -144,7 +142,7 @@ def weighted_step(
     The scores come from the backward pass of the step; the weights are divided out of them.
 
     Args:
-        specs: the descriptions of the losses of a compiled and built model.
+        model: a compiled and built model.
         logits: the logits at which "gnorm" is measured.
         batch: `(x, y, sample_weight)`, as for `compute_gradients`.
         weights: float32 `(batch,)`, > 0, the importance weights of the gradient.
@@ -155,16 +153,15 @@ def weighted_step(
     Returns:
         `WeightedStepResult`.
     """
-    model = specs.model
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     measured_logits = logits if measure == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
-    result = compute_gradients(specs, measured_logits, batch, lambda _: multiplier, model.optimizer.scale_loss)
+    result = compute_gradients(model, measured_logits, batch, lambda _: multiplier, model.optimizer.scale_loss)
     loss = result.loss
     if unbiased is not None:  # before the step, which changes the weights that regularisation losses depend on
         x, y, sample_weight = batch
         multiplier = importance_multiplier(unbiased, expected_entries)
-        loss = weighted_loss(specs, x, y, result.y_pred, sample_weight, multiplier, training=True)
+        loss = weighted_loss(model, x, y, result.y_pred, sample_weight, multiplier, training=True)
     apply_gradients(model, result.gradients)
     num_rows = flatten(batch[0])[0][0].shape[0]
     measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)

@@ -16,7 +16,6 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.gradients import WeightedStepResult
-from importance_sampling.core.loss_specs import LossSpecs
 from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
 from importance_sampling.samplers.resampling import SystematicResampling
@@ -25,9 +24,7 @@ from importance_sampling.utils.numerics import FLOAT, at_least_float32
 RESAMPLING = SystematicResampling()  # draws the samples that metrics are computed on
 
 
-def update_from_pool(
-    model: keras.Model, data: tuple, y_pred: Any, count_as: int, specs: LossSpecs | None = None
-) -> tuple[dict, WeightedLoss]:
+def update_from_pool(model: keras.Model, data: tuple, y_pred: Any, count_as: int) -> tuple[dict, WeightedLoss]:
     """Update the model's loss and metrics from a uniformly drawn pool, as if it had `count_as` samples.
 
     Args:
@@ -36,7 +33,6 @@ def update_from_pool(
         y_pred: the outputs of the model for the pool, in inference mode.
         count_as: int, the number of samples that the pool counts as: the batch size, so that uniform steps and
             importance steps have the same weight in the averages of an epoch.
-        specs: the descriptions of the model's losses. Default None, they are found on this pool.
 
     Returns:
         The logs of Keras's own step, and the `WeightedLoss` of the pool.
@@ -46,9 +42,9 @@ def update_from_pool(
 
     def multiplier(_: int, output: OutputLoss) -> Any:
         # A sum over the pool is scaled to a sum over `count_as` samples.
-        return ops.full((size,), count_as / size if output.spec.reduction == "sum" else 1.0, dtype=FLOAT)
+        return ops.full((size,), count_as / size if output.reduction == "sum" else 1.0, dtype=FLOAT)
 
-    loss = weighted_loss(specs or LossSpecs(model), x, y, y_pred, sample_weight, multiplier, training=False)
+    loss = weighted_loss(model, x, y, y_pred, sample_weight, multiplier, training=False)
     share = count_as / size
     return _update(model, data, y_pred, loss, count_as, share, share), loss
 

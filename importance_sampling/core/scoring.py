@@ -15,7 +15,6 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.loss_specs import LossSpecs
 from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
 from importance_sampling.utils.numerics import FLOAT
 
@@ -28,7 +27,7 @@ class Scored(NamedTuple):
 
     scores: Any  # float32 (pool_size,), >= 0
     y_pred: Any  # the outputs of the model for the pool, in inference mode
-    losses: list  # float32 (pool_size,) for each output with a loss, the weighted sum over the entries of a sample
+    losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
 
     @property
     def mean_loss(self) -> Any:
@@ -71,7 +70,6 @@ class Scorer:
             "full_gnorm" 32, because a slice takes memory for slice_size * parameters floats.
 
     Attributes:
-        loss_specs: `LossSpecs`, for all steps that use the scorer.
         cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
 
     Example:
@@ -84,7 +82,6 @@ class Scorer:
         self.score = score
         self.logits = logits
         self.slice_size = slice_size
-        self.loss_specs = LossSpecs(model)
         # Each score needs a forward pass. The exact norm needs another forward pass and a backward pass.
         self.cost = 4.0 if score == "full_gnorm" else 1.0
 
@@ -136,43 +133,33 @@ class Scorer:
         """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
         x, y, sample_weight = data
         num_rows = flatten(x)[0][0].shape[0]
-        # One per compiled loss; the gradient with respect to it is the loss of each sample.
-        multipliers = [ops.ones((num_rows,), dtype=FLOAT) for _ in keras_internals.output_losses(self.model)]
+        multiplier = ops.ones((num_rows,), dtype="float32")
 
         def run() -> tuple:
             with stateless(self.model), self.logits.captured(as_float32=True) as captured:
                 y_pred = call(self.model, x, training=False)
             _check_outputs(y_pred, num_rows)
-            loss = weighted_loss(
-                self.loss_specs, x, y, y_pred, sample_weight, lambda i, _: multipliers[i], training=False
-            )
-            logits = self.logits.of(y_pred, captured) if self.score == "gnorm" else []
+            loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
+            targets = [multiplier] if self.score == "loss" else self.logits.of(y_pred, captured)
             # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
-            return loss.summed(num_rows), [*multipliers, *logits], (y_pred, loss)
+            return loss.summed(num_rows), targets, (y_pred, loss)
 
-        watched = [*self.model.variables, *multipliers] if self.score == "gnorm" else multipliers
-        gradients, _, (y_pred, loss) = backend.differentiate(run, watched)
-        outputs = [(output, g) for output, g in zip(loss.outputs, gradients, strict=False) if g is not None]
-        losses = [g if output.entries is None else g * ops.mean(output.entries) for output, g in outputs]
-        scores = self._slice_scores(x, y, gradients[: len(multipliers)], gradients[len(multipliers) :], num_rows)
-        result = {"scores": ops.cast(scores, FLOAT), "outputs": packer.pack(y_pred), "losses": losses}
-        entries = [output.entries for output in loss.outputs if output.entries is not None]
+        if self.score in ("gnorm", "loss"):
+            gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])
+            scores = gradients[0] if self.score == "loss" else row_norms(gradients, num_rows)
+            if scores is None:
+                raise Unsupported("the loss doesn't depend on the model's outputs")
+        else:
+            _, _, (y_pred, loss) = run()
+            scores = self._custom_scores(x, y, num_rows) if callable(self.score) else multiplier
+        losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
+        result = {"scores": ops.cast(scores, "float32"), "outputs": packer.pack(y_pred), "losses": losses}
+        entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
         if entries:
             # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
             result["entries"] = sum(entries[1:], entries[0])
             result["slice_entries"] = ops.full((num_rows,), 1.0, dtype=FLOAT) * ops.mean(result["entries"])
         return result
-
-    def _slice_scores(self, x: Any, y: Any, sample_gradients: list, logits_gradients: list, num_rows: int) -> Any:
-        """Return the scores of a slice; ones for "full_gnorm", which is computed by sample."""
-        if callable(self.score):
-            return self._custom_scores(x, y, num_rows)
-        if self.score == "full_gnorm":
-            return ops.ones((num_rows,), dtype=FLOAT)
-        gradients = [g for g in (sample_gradients if self.score == "loss" else logits_gradients) if g is not None]
-        if not gradients:
-            raise Unsupported("the loss doesn't depend on the model's outputs")
-        return sum(gradients[1:], gradients[0]) if self.score == "loss" else row_norms(gradients, num_rows)
 
     def _custom_scores(self, x: Any, y: Any, num_rows: int) -> Any:
         """Return the scores of a callable."""
@@ -191,7 +178,7 @@ class Scorer:
         with stateless(self.model):
             y_pred = call(self.model, x, training=False)
             regularisation = sum(ops.sum(loss) for loss in self.model.losses)
-        total = weighted_loss(self.loss_specs, x, y, y_pred, sample_weight, None, training=False).total
+        total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
         return total - ops.cast(regularisation, total.dtype)
 
 

@@ -1,27 +1,30 @@
 """Compute the compiled loss of a model with one multiplier per sample.
 
-A multiplier v, float `(batch,)`, scales the loss values of each sample before Keras applies masks and the reduction.
-Importance weights enter the loss this way: v is multiplied into `sample_weight`, with the rank of the loss values. The
-gradient with respect to v at 1 is the loss of each sample, for any compiled loss and any shape of user weights. Source:
-`keras.src.trainers.compile_utils.CompileLoss` and `keras.src.losses.loss`.
+A multiplier v, float `(batch,)`, scales the loss values of each sample before Keras applies masks, user weights and the
+reduction. Importance weights enter the loss this way. The gradient with respect to v at 1 is the loss of each sample,
+for any compiled loss and any shape of user weights. Source: `keras.src.trainers.compile_utils.CompileLoss` and
+`keras.src.losses.loss`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.core.loss_specs import LossSpec, LossSpecs, Unsupported, in_float32, per_sample, stateless
-from importance_sampling.utils.numerics import FLOAT, at_least_float32_dtype
+from importance_sampling.utils.numerics import at_least_float32_dtype
 
-# multiplier(index of the compiled loss, loss of the output) -> float32 (batch,)
+# multiplier(index of the output, loss of the output) -> float32 (batch,)
 Multiplier = Callable[[int, "OutputLoss"], Any]
+
+
+class Unsupported(ValueError):
+    """Samples of this model can't be weighted one by one. The message gives the reason and the remedy."""
 
 
 def reporting_failure(function: Callable) -> Callable:
@@ -44,10 +47,16 @@ def reporting_failure(function: Callable) -> Callable:
 
 
 class OutputLoss(NamedTuple):
-    """The compiled loss of one output, for a batch."""
+    """The compiled loss of one output."""
 
-    spec: LossSpec
-    entries: Any  # float32 (batch,), the number of valid entries of each sample; None without a mask or for a sum
+    entries: Any  # float32 (batch,), the number of valid entries of each sample; None without a mask
+    reduction: str | None  # the name of the reduction in Keras
+    values: Any  # (batch, ...), the loss of each entry before masks, weights and reduction
+
+    @property
+    def is_mean(self) -> bool:
+        """True if the loss is divided by the number of (valid) entries of the batch."""
+        return self.reduction in ("sum_over_batch_size", "mean")
 
 
 class WeightedLoss(NamedTuple):
@@ -55,13 +64,13 @@ class WeightedLoss(NamedTuple):
 
     total: Any  # scalar, the value to minimise
     value: Any  # the result of `compute_loss`: a vector with reduction=None, else the same scalar
-    outputs: tuple[OutputLoss, ...]  # one per compiled loss
+    outputs: tuple[OutputLoss, ...]  # one per call of a compiled loss
     scope: keras.StatelessScope  # holds the updated values of the loss trackers of the outputs
 
     @property
     def is_mean(self) -> bool:
         """True if the loss is a mean over the batch, False if it is a sum."""
-        return any(output.spec.is_mean for output in self.outputs)
+        return any(output.is_mean for output in self.outputs)
 
     def summed(self, rows: Any) -> Any:
         """Return the total as a sum over the `rows` samples; its gradients are those of single samples."""
@@ -69,7 +78,7 @@ class WeightedLoss(NamedTuple):
 
 
 def weighted_loss(
-    specs: LossSpecs,
+    model: keras.Model,
     x: Any,
     y: Any,
     y_pred: Any,
@@ -82,103 +91,138 @@ def weighted_loss(
     The variables of the model and its loss trackers don't change.
 
     Args:
-        specs: the descriptions of the losses of a compiled model that has been built.
+        model: a compiled model whose loss has been built.
         x, y, y_pred, sample_weight: as for `model.compute_loss`.
-        multiplier: called as `multiplier(index, output)` with the index of the compiled loss and its `OutputLoss`,
-            returns float32 `(batch,)`. None applies no multiplier.
+        multiplier: called as `multiplier(index, output)` with the index of the output and its `OutputLoss`, returns
+            float32 `(batch,)`. None applies no multiplier.
         training: bool, as for `model.compute_loss`. In inference mode losses in half precision are computed in float32.
 
     Returns:
         `WeightedLoss`.
 
     Raises:
-        Unsupported: samples can't be weighted.
+        Unsupported: a loss returns no value per sample, a reduction divides by the sum of the weights, a loss overrides
+            `__call__`, or `compute_loss` doesn't use the compiled loss.
     """
-    model = specs.model
-    described = specs.describe(x, y, y_pred, sample_weight, training)
-    losses = keras_internals.output_losses(model)
-    outputs = tuple(
-        OutputLoss(spec, _valid_entries(spec, loss, y, y_pred)) for spec, loss in zip(described, losses, strict=False)
-    )
-    if multiplier is not None:
-        weights: dict[tuple, Any] = {}
-        for index, output in enumerate(outputs):
-            path = output.spec.path
-            if path not in weights:  # several losses of one output share a weight
-                weights[path] = combined_weights(
-                    _resolve(sample_weight, path),
-                    multiplier(index, output),
-                    output.spec.shape,
-                    at_least_float32_dtype(losses[index].dtype),
-                )
-        sample_weight = _nested(weights)
-    with stateless(model) as scope, contextlib.nullcontext() if training else _float32_losses(model, losses):
-        total = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training)
+    outputs: list[OutputLoss] = []
+    with stateless(model) as scope, _multiplied(model, x, multiplier, outputs, training):
+        try:
+            total = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training)
+        except ValueError as error:  # from Keras 3.16 on, an error in a loss is the cause of an error of Keras
+            if isinstance(error.__cause__, Unsupported):
+                raise error.__cause__ from None
+            raise
+    if not outputs:
+        raise Unsupported(
+            "`compute_loss` of the model doesn't use the compiled loss. Call `super().compute_loss(...)` in it, and "
+            "pass a loss to `compile`"
+        )
     # The result is a vector if reduction=None. Keras's step differentiates its sum.
-    return WeightedLoss(ops.sum(total), total, outputs, scope)
+    return WeightedLoss(ops.sum(total), total, tuple(outputs), scope)
 
 
-def combined_weights(sample_weight: Any, multiplier: Any, shape: tuple, dtype: str) -> Any:
-    """Multiply a multiplier into the user's weights, so that Keras scales the loss values of each sample by it.
+def stateless(model: keras.Model) -> keras.StatelessScope:
+    """Return a scope that discards all changes of variables and in which the trainable weights have current values."""
+    return keras.StatelessScope(state_mapping=[(v, v.value) for v in model.trainable_variables])
+
+
+def per_sample(t: Any, like: Any) -> Any:
+    """Reshape a tensor `t` of shape `(batch,)` to `(batch, 1, ...)`, with the rank of `like`."""
+    return ops.reshape(t, (-1,) + (1,) * (len(like.shape) - 1))
+
+
+@contextlib.contextmanager
+def _multiplied(
+    model: keras.Model, x: Any, multiplier: Multiplier | None, outputs: list, training: bool
+) -> Iterator[None]:
+    """Replace each compiled loss inside this context by a copy that applies the multiplier and extends `outputs`."""
+    num_rows = _num_rows(x)
+    with keras_internals.replaced_losses(model, lambda loss: _wrap(loss, multiplier, outputs, num_rows, training)):
+        yield
+
+
+def _wrap(
+    loss: keras.losses.Loss, multiplier: Multiplier | None, outputs: list, num_rows: int | None, training: bool
+) -> Callable:
+    """Return a function in the place of a compiled loss; it calls a copy of the loss that applies the multiplier."""
+
+    def wrapped(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        _check_reduction(loss)
+        mask = keras_internals.get_mask(y_pred)
+        called = False
+
+        def call(y_true, y_pred):
+            nonlocal called
+            called = True
+            values = loss.call(y_true, y_pred)
+            if not _has_rows(values, num_rows or _num_rows(y_pred)):
+                raise Unsupported(
+                    f"the loss `{loss.name}` returns values of shape {_shape(values)}, not one per sample. "
+                    "Reduce it over all axes except the first, and set the value of invalid entries to 0"
+                )
+            output = OutputLoss(_valid_entries(mask, values), loss.reduction, values)
+            outputs.append(output)
+            if multiplier is None:
+                return values
+            scaled = values * ops.cast(per_sample(multiplier(len(outputs) - 1, output), values), values.dtype)
+            if keras_internals.get_mask(values) is not None:
+                keras_internals.set_mask(scaled, keras_internals.get_mask(values))
+            return scaled
+
+        intercepted = object.__new__(type(loss))  # a shallow copy: the loss of the user isn't modified
+        vars(intercepted).update(vars(loss), call=call)
+        if not training:  # in training mode the loss is computed in its own dtype, as in Keras's step
+            keras_internals.set_loss_dtype(intercepted, at_least_float32_dtype(loss.dtype))
+        value = intercepted(y_true, y_pred, sample_weight)
+        if not called:
+            raise Unsupported(f"the loss `{loss.name}` overrides `__call__`. Override `call` in it instead")
+        return value
+
+    return wrapped
+
+
+def _check_reduction(loss: keras.losses.Loss) -> None:
+    """Check that the reduction of a loss doesn't cancel the weights.
+
+    Raises:
+        Unsupported: the reduction divides by the sum of the weights.
+    """
+    if loss.reduction == "mean_with_sample_weight":
+        raise Unsupported(
+            f'the loss `{loss.name}` has reduction="mean_with_sample_weight", which divides by the sum of the weights. '
+            'Use reduction="sum_over_batch_size"'
+        )
+
+
+def _valid_entries(mask: Any, values: Any) -> Any:
+    """Return the number of valid entries of each sample, float32 `(batch,)`; None without a mask.
 
     Args:
-        sample_weight: float `(batch, ...)`, in any shape that Keras accepts for the loss values; None for weights of 1.
-        multiplier: float `(batch,)`.
-        shape: the static shape of the loss values of one sample.
-        dtype: of the product.
-
-    Returns:
-        `(batch, ...)` with the rank of the loss values.
+        mask: the mask of the output, or None.
+        values: the loss values, which may have another mask.
     """
-    rank = 1 + len(shape)
-    multiplier = ops.cast(per_sample(multiplier, rank), dtype)
-    if sample_weight is None:
-        return multiplier
-    weight = ops.cast(sample_weight, dtype)
-    # As `squeeze_or_expand_to_same_rank` of Keras; other ranks are broadcast.
-    if len(weight.shape) == rank - 1 and shape[-1] == 1:
-        weight = ops.expand_dims(weight, -1)
-    elif len(weight.shape) == rank + 1 and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, -1)
-    return weight * multiplier
-
-
-def _resolve(sample_weight: Any, path: tuple) -> Any:
-    """Return the user's weights of the output at a path, as Keras finds them."""
-    if keras.tree.is_nested(sample_weight):
-        for key in path:
-            sample_weight = sample_weight[key]
-    return sample_weight
-
-
-def _nested(by_path: dict[tuple, Any]) -> Any:
-    """Return a structure of lists and dicts with values at their paths; items of lists without a value are None."""
-    if () in by_path:
-        return by_path[()]
-    children: dict[str | int, dict[tuple, Any]] = {}
-    for (key, *rest), value in by_path.items():
-        children.setdefault(key, {})[tuple(rest)] = value
-    if all(isinstance(key, int) for key in children):
-        return [_nested(children[key]) if key in children else None for key in range(max(children) + 1)]
-    return {key: _nested(child) for key, child in children.items()}
-
-
-def _float32_losses(model: keras.Model, losses: list) -> contextlib.AbstractContextManager:
-    """Compute losses in half precision in float32 inside this context."""
-    if all(in_float32(loss) is loss for loss in losses):
-        return contextlib.nullcontext()
-    return keras_internals.replaced_losses(model, in_float32)
-
-
-def _valid_entries(spec: LossSpec, loss: keras.losses.Loss, y: Any, y_pred: Any) -> Any:
-    """Return the number of valid entries of each sample, float32 `(batch,)`; None without a mask or for a sum."""
-    if not spec.is_mean or not (spec.is_masked or spec.masks_itself):
+    loss_mask = keras_internals.get_mask(values)
+    masks = [ops.cast(m, "float32") for m in (mask, loss_mask) if m is not None]
+    if not masks:
         return None
-    output = keras.tree.flatten(y_pred)[spec.output]
-    masks = [keras_internals.get_mask(output)] if spec.is_masked else []
-    if spec.masks_itself:
-        loss = in_float32(loss)
-        arguments = [ops.convert_to_tensor(t, dtype=loss.dtype) for t in (keras.tree.flatten(y)[spec.target], output)]
-        masks.append(keras_internals.get_mask(loss.call(*arguments)))
-    mask = functools.reduce(ops.multiply, [ops.cast(mask, FLOAT) for mask in masks])
+    mask = masks[0] if len(masks) == 1 else masks[0] * masks[1]
     return ops.sum(ops.reshape(mask, (ops.shape(mask)[0], -1)), axis=1)
+
+
+def _num_rows(data: Any) -> int | None:
+    """Return the number of rows of a structure of tensors, None if it isn't static."""
+    return next(leaf for leaf in keras.tree.flatten(data) if leaf is not None).shape[0]
+
+
+def _has_rows(values: Any, num_rows: int | None) -> bool:
+    """Return True if there is one value per sample. A dynamic number of values is accepted only for dynamic batches."""
+    shape = _shape(values)
+    return shape is not None and len(shape) > 0 and (num_rows is None or shape[0] == num_rows)
+
+
+def _shape(values: Any) -> tuple | None:
+    """Return the static shape, None if the rank is unknown."""
+    try:
+        return tuple(values.shape)
+    except ValueError:  # raised by TensorFlow for an unknown rank
+        return None

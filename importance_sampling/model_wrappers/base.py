@@ -167,7 +167,7 @@ class ModelWrapper:
             self._functions.clear()
         if not self._checked:
             eligibility.build(self.model, batch)
-            eligibility.check_loss(self.scorer.loss_specs, batch)
+            eligibility.check_loss(self.model, batch)
             self._checked = True
         return batch
 

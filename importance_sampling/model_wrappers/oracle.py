@@ -95,9 +95,7 @@ class OracleWrapper(ModelWrapper):
             return importance_multiplier(ops.cast(self._weight_layer([w, scores]), "float32"))
 
         logits = self.logits if score == "gnorm" else None
-        result = compute_gradients(
-            self.scorer.loss_specs, logits, batch, make_multiplier, self.model.optimizer.scale_loss
-        )
+        result = compute_gradients(self.model, logits, batch, make_multiplier, self.model.optimizer.scale_loss)
         apply_gradients(self.model, result.gradients)
         losses, scores = losses_and_scores
         return losses, batch_metrics(self.model, batch, result.y_pred), scores

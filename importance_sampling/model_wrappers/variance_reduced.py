@@ -174,7 +174,7 @@ class SVRGWrapper(ModelWrapper):
             Unsupported: the loss is not a mean over the batch.
         """
         result, scope = self._gradients_at_snapshot(batch, _unit_multiplier, lambda loss: loss)
-        if not all(output.spec.is_mean for output in result.loss.outputs):
+        if not all(output.is_mean for output in result.loss.outputs):
             raise Unsupported(
                 "a loss is a sum over the batch, so its mean gradient depends on the batch size. "
                 'Use reduction="sum_over_batch_size"'
@@ -212,7 +212,7 @@ class SVRGWrapper(ModelWrapper):
 
         # The snapshot comes first and changes no generator, so that the second pass uses the same dropout masks.
         at_snapshot, _ = self._gradients_at_snapshot(batch, multiplier, scale)
-        result = compute_gradients(self.scorer.loss_specs, None, batch, make_multiplier, scale)
+        result = compute_gradients(self.model, None, batch, make_multiplier, scale)
         gradients = [
             None if now is None else _corrected(backend.dense(now), backend.dense(then), scale(mean.value))
             for now, then, mean in zip(result.gradients, at_snapshot.gradients, self.mean, strict=True)
@@ -226,7 +226,7 @@ class SVRGWrapper(ModelWrapper):
         weights = [ops.convert_to_tensor(variable) for variable in self.snapshot]
         scope = keras.StatelessScope(state_mapping=list(zip(self.model.trainable_weights, weights, strict=True)))
         with scope:
-            return compute_gradients(self.scorer.loss_specs, None, batch, lambda _: multiplier, scale, weights), scope
+            return compute_gradients(self.model, None, batch, lambda _: multiplier, scale, weights), scope
 
 
 def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> list[keras.Variable]:

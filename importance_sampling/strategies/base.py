@@ -110,13 +110,13 @@ class Strategy:
             Unsupported: they can't.
         """
         if not self._checked:
-            eligibility.check_loss(self.scorer.loss_specs, batch)
+            eligibility.check_loss(self.model, batch)
             eligibility.check_rows(self._row_quantities, batch)
             self._checked = True
 
     def take_checks(self, other: Strategy) -> None:
         """Take over what a strategy for the same model has checked of it."""
-        self._checked, self.scorer.loss_specs = other._checked, other.scorer.loss_specs
+        self._checked = other._checked
 
     def check_scores(self) -> None:
         """Check on a batch that no score is negative, for scores that can be.

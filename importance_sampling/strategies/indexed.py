@@ -248,7 +248,7 @@ class IndexedStep:
         alpha: float in (0, 1], default 0.1, the uniform share of the sampler.
 
     Attributes:
-        entries: float32 `(2, outputs)` variable. For each mean loss with a mask, the running sum over past steps of the
+        entries: float32 `(2, outputs)` variable. For each output with a mask, the running sum over past steps of the
             mean number of valid entries per sample, and of the number of steps. The sums decay by 0.99 per step.
     """
 
@@ -295,7 +295,7 @@ class IndexedStep:
         # Only past steps are used, so that the value doesn't depend on the current draw. It is 0/0 = NaN in the first.
         expected_entries = ops.unstack(self.entries.value[0] / self.entries.value[1], self.entries.shape[1])
         measure = self.scorer.score if is_measured else "loss"
-        result = weighted_step(self.scorer.loss_specs, self.logits, data, weights, expected_entries, measure, unbiased)
+        result = weighted_step(self.model, self.logits, data, weights, expected_entries, measure, unbiased)
         if is_measured:
             measured = result.measured
         if measured is None:
@@ -309,6 +309,6 @@ class IndexedStep:
 
     def _update_entries(self, outputs: tuple, unbiased: Any) -> None:
         """Add the valid entries of a batch to the running sums."""
-        means = [0.0 if o.entries is None else ops.mean(unbiased * o.entries) for o in outputs]
+        means = [0.0 if o.entries is None else ops.mean(unbiased * o.entries) for o in outputs[: self.entries.shape[1]]]
         batch = ops.stack([ops.stack(means), ops.ones((len(means),), dtype=FLOAT)])
         self.entries.assign(ENTRIES_DECAY * self.entries.value + batch)

@@ -164,13 +164,15 @@ class PoolStep:
         """
         scored = self.scorer(data)
         scores = scored.scores
-        specs = self.scorer.loss_specs
-        logs, loss = update_from_pool(self.model, data, scored.y_pred, self.sampler.batch_size, specs)
+        logs, loss = update_from_pool(self.model, data, scored.y_pred, self.sampler.batch_size)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
-        expected_entries = [None if output.entries is None else ops.mean(output.entries) for output in loss.outputs]
-        norms = weighted_step(specs, self.logits, batch, picked.weights, expected_entries).measured
+        expected_entries = [
+            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
+            for output in loss.outputs
+        ]
+        norms = weighted_step(self.model, self.logits, batch, picked.weights, expected_entries).measured
 
         signals = pool_signals(scores, self.sampler)
         if norms is not None:
