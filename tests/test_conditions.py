@@ -243,7 +243,7 @@ def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its
     assert gate.observe(signals(gain=1.06), LEARNING)
     assert gate.observe(signals(gain=1.01), LEARNING)  # an open gate closes at the cost
     assert gate.explain(signals(gain=1.01)) == (
-        "variance gain 1.01, cost 1.00, loss at 50% of that of new samples, learning rate at 10% of its peak"
+        "variance gain 1.01, cost 1.00, training loss at 50% of that of new samples, learning rate at 10% of its peak"
     )
     assert not gate.observe(signals(gain=0.99), LEARNING)
     assert gate.observe(signals(gain=9.0), LEARNING)
@@ -260,9 +260,12 @@ def test_a_falling_learning_rate_closes_the_default_gate_once_the_loss_is_below_
 
 def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keeps_the_loss_up():
     gate, constant_rate = GainCondition(), LEARNING._replace(relative_learning_rate=1.0)
-    assert gate.observe(signals(gain=9.0), constant_rate) and not gate.rescores
-    assert gate.observe(signals(gain=9.0), constant_rate._replace(loss_ratio=0.1)) and gate.rescores
-    assert gate.observe(signals(gain=9.0), constant_rate) and not gate.rescores
+    assert gate.observe(signals(gain=4.9), constant_rate) and not gate.rescores
+    assert gate.observe(signals(gain=9.0), constant_rate) and gate.rescores
+    assert gate.observe(signals(gain=1.3), constant_rate) and gate.rescores  # an open gate compares with the cost
+    assert gate.observe(signals(gain=1.2), constant_rate) and not gate.rescores
+    assert gate.observe(signals(gain=9.0, discount=0.5), constant_rate) and gate.rescores  # measured with older scores
+    gate = GainCondition()
     assert not gate.observe(signals(gain=4.9), constant_rate._replace(loss_ratio=0.1))
     assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.1)) and not gate.rescores
 

@@ -19,7 +19,7 @@ from importance_sampling.reweighting import (
     BiasedReweightingPolicy,
     CorrectingReweightingPolicy,
 )
-from importance_sampling.samplers import lstm as lstm_module
+from importance_sampling.samplers import predictor as predictor_module
 from importance_sampling.samplers.predictor import ScorePredictor
 
 BATCH = 16
@@ -114,7 +114,7 @@ def one_predictor(monkeypatch):
         vars(predictor).pop("predict", None)
         return predictor
 
-    monkeypatch.setattr(lstm_module, "ScorePredictor", shared)
+    monkeypatch.setattr(predictor_module, "ScorePredictor", shared)
 
 
 TRACED = []

@@ -172,7 +172,7 @@ def test_a_closed_gate_is_probed_at_those_intervals_and_at_the_end_of_the_epoch_
     x, y = rng.normal(size=(1600, 3)).astype("float32"), rng.normal(size=1600).astype("float32")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    trainer, at = ImportanceTraining(model, score=lambda model, x, y: keras.ops.ones(len(x))), []
+    trainer, at = ImportanceTraining(model, score=lambda model, x, y: keras.ops.ones(x.shape[0])), []
     observe = trainer.condition.observe
 
     def watch(signals, context):

@@ -135,7 +135,7 @@ def test_streams_train_with_a_batch_size_in_a_layer(way):
         assert_trained_alike(plain, run)
 
 
-@pytest.mark.parametrize("way", [OFF, DEFAULT], ids=["off", "default"])
+@pytest.mark.parametrize("way", [OFF, dict(tau_th=1e9)], ids=["off", "closed"])
 def test_a_short_last_batch_that_a_layer_refuses_is_an_error_of_the_same_kind(way):
     plain, run = (train(lambda: batch_size_in_a_layer(rows=170), one, raises=False) for one in (None, way))
     assert type(run.error) is type(plain.error) is not type(None)

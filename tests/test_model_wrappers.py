@@ -171,7 +171,7 @@ def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
     strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     before = [v.value.numpy() for v in variables]
-    scores = strategy.probe((tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None), steps=1)
+    scores = strategy.probe((tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None), steps=1).scores
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)
     for v, value in zip(variables, before, strict=True):
