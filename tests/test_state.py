@@ -9,7 +9,7 @@ import pytest
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Signals
-from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.state import Counters, TrainerState
 
 
 def signals(*values):
@@ -146,3 +146,18 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
     for value, expected in zip(model.get_weights(), CONTINUED_BY_1_0_0, strict=True):
         np.testing.assert_allclose(value, np.array(expected, "float32"), rtol=1e-5, atol=1e-6)
     assert (trainer.importance_steps, trainer.forward_equivalents) == (24, 96.0)
+
+
+def test_the_training_loss_is_compared_with_that_of_the_first_epoch_or_with_the_validation_loss():
+    counters = Counters()
+    assert np.isnan(counters.loss_ratio)
+    for counters.epochs_on_dataset, loss in [(0.0, 9.0), (0.4, 4.0), (0.6, 2.0), (0.9, 2.0), (0.9, float("nan"))]:
+        counters.record_loss(loss)
+    assert (counters.new_loss, counters.loss_ratio) == (2.5, 1.0)  # ((4 + 2) / 2 + 2) / 2
+    counters.epochs_on_dataset = 1.5
+    counters.record_loss(0.5)
+    assert counters.loss_ratio == 0.6  # (2.5 + 0.5) / 2 over 2.5
+    counters.record_validation({"loss": 1.0})
+    assert counters.loss_ratio == 0.6
+    counters.record_validation({"loss": 1.0, "val_loss": 4.0})
+    assert counters.loss_ratio == 0.25

@@ -100,11 +100,11 @@ class Counters:
         self.loss_measured_at = self.steps
         if not math.isfinite(loss):
             return
-        self.mean_loss = _halfway(self.mean_loss, loss)
-        if self.epochs_on_dataset < 0.5:
-            self.new_loss = loss  # it falls fast at first
-        elif self.epochs_on_dataset < 1.0:
-            self.new_loss = _halfway(self.new_loss, loss)
+        if self.epochs_on_dataset >= 1.0:
+            self.mean_loss = _halfway(self.mean_loss, loss)
+            return
+        # The loss falls fast at first.
+        self.new_loss = self.mean_loss = loss if self.epochs_on_dataset < 0.5 else _halfway(self.new_loss, loss)
 
 
 class Part(Protocol):
