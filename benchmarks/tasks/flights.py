@@ -11,10 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers
 
 from importance_sampling.comparison import Data
 from tasks.files import split, table
+from tasks.perceptron import uncompiled_perceptron
 from tasks.task import Task
 
 MINUTES = 44.633  # the standard deviation of the arrival delay, which is the unit of y
@@ -56,9 +56,7 @@ def on_circle(value: pd.Series, period: float) -> np.ndarray:
 
 def build() -> keras.Model:
     """Build two hidden layers of 128 units with ReLU; squared error, Adam."""
-    model = keras.Sequential(
-        [keras.Input((INPUTS,)), layers.Dense(128, "relu"), layers.Dense(128, "relu"), layers.Dense(1)]
-    )
+    model = uncompiled_perceptron(INPUTS, units=128, outputs=1)
     model.compile("adam", "mean_squared_error", metrics=["mean_absolute_error"])
     return model
 

@@ -8,11 +8,11 @@ import functools
 from pathlib import Path
 
 import keras
-from keras import layers
 
 from importance_sampling.comparison import Data
 from tasks.files import split
 from tasks.flights import INPUTS, arrived, features
+from tasks.perceptron import uncompiled_perceptron
 from tasks.task import Task
 
 LATE = 120  # minutes
@@ -27,14 +27,7 @@ def load(path: Path | None) -> Data:
 
 def build() -> keras.Model:
     """Build two hidden layers of 128 units with ReLU, and a sigmoid; Adam."""
-    model = keras.Sequential(
-        [
-            keras.Input((INPUTS - 1,)),
-            layers.Dense(128, "relu"),
-            layers.Dense(128, "relu"),
-            layers.Dense(1, "sigmoid"),
-        ]
-    )
+    model = uncompiled_perceptron(INPUTS - 1, units=128, outputs=1, activation="sigmoid")
     model.compile("adam", "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")])
     return model
 

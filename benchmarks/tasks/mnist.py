@@ -7,11 +7,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
 
 from importance_sampling.comparison import Data
 from importance_sampling.datasets import MNIST
 from tasks.files import find
+from tasks.perceptron import uncompiled_perceptron
 
 
 @functools.lru_cache(1)
@@ -34,13 +34,6 @@ def digits(labels: np.ndarray) -> np.ndarray:
 def perceptron(outputs: int = 10) -> keras.Model:
     """Build a perceptron 784-512-512 with ReLU, and softmax or, for one output, sigmoid; Adam."""
     binary = outputs == 1
-    model = keras.Sequential(
-        [
-            keras.Input((784,)),
-            layers.Dense(512, "relu"),
-            layers.Dense(512, "relu"),
-            layers.Dense(outputs, "sigmoid" if binary else "softmax"),
-        ]
-    )
+    model = uncompiled_perceptron(784, 512, outputs, "sigmoid" if binary else "softmax")
     model.compile("adam", "binary_crossentropy" if binary else "categorical_crossentropy", metrics=["accuracy"])
     return model

@@ -6,10 +6,10 @@ Source: Statlog (Landsat Satellite), UCI Machine Learning Repository.
 from pathlib import Path
 
 import keras
-from keras import layers
 
 from importance_sampling.comparison import Data
 from tasks.files import standardised
+from tasks.perceptron import uncompiled_perceptron
 from tasks.task import Task
 
 
@@ -20,9 +20,7 @@ def load(path: Path | None) -> Data:
 
 def build() -> keras.Model:
     """Build two hidden layers of 128 units with ReLU; Adam."""
-    model = keras.Sequential(
-        [keras.Input((36,)), layers.Dense(128, "relu"), layers.Dense(128, "relu"), layers.Dense(6, "softmax")]
-    )
+    model = uncompiled_perceptron(inputs=36, units=128, outputs=6, activation="softmax")
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return model
 

@@ -6,10 +6,10 @@ Source: Statlog (Shuttle), UCI Machine Learning Repository.
 from pathlib import Path
 
 import keras
-from keras import layers
 
 from importance_sampling.comparison import Data
 from tasks.files import standardised
+from tasks.perceptron import uncompiled_perceptron
 from tasks.task import Task
 
 
@@ -20,9 +20,7 @@ def load(path: Path | None) -> Data:
 
 def build() -> keras.Model:
     """Build two hidden layers of 64 units with ReLU; Adam."""
-    model = keras.Sequential(
-        [keras.Input((9,)), layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(7, "softmax")]
-    )
+    model = uncompiled_perceptron(inputs=9, units=64, outputs=7, activation="softmax")
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return model
 

@@ -89,7 +89,6 @@ class FitController:
         self.epoch_importance_steps = 0
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
-        strategy.rescores = condition.rescores
         state.counters.record_decision(condition)  # for a state saved before the first decision
         self.started_steps = state.counters.steps
         self.importance_steps = 0
@@ -121,11 +120,9 @@ class FitController:
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
-        counters = self.state.counters
         if self.plan.source is not None and self.strategy.reads_rows:
             self.state.set_dataset(self.plan.source.digest)
-        self.condition.restore_decision(counters.gate_is_open, counters.gate_rescores)
-        self.strategy.rescores = self.condition.rescores
+        self.state.counters.restore_decision(self.condition)
         self.strategy.close()
         self.read_signals()
         self.state.reset_totals()
@@ -189,16 +186,13 @@ class FitController:
     def _count(self, result: StepResult, is_importance: bool, probed: float) -> None:
         """Add the steps of an execution to all counters."""
         counters = self.state.counters
-        cost = result.cost + probed
         if is_importance:
             counters.importance_steps += result.steps
             self.importance_steps += result.steps
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
-        counters.forward_passes += cost
-        counters.steps += result.steps
-        counters.steps_since_probe += result.steps
+        counters.record_steps(result.steps, result.cost + probed)
         if self.plan.batches_per_epoch:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
         self._steps_in_pass += result.steps
@@ -300,7 +294,6 @@ class FitController:
         self.gate.observe(self.signals, context)
         counters.steps_since_probe = 0
         counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
-        self.strategy.rescores = self.gate.rescores
         counters.record_decision(self.gate)
         counters.tau = float(np.fmax(self.signals.tau, 1.0))
 

@@ -95,6 +95,16 @@ class Counters:
         """Set the gate's last decision."""
         self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
 
+    def restore_decision(self, gate: Condition) -> None:
+        """Set a gate to the last decision."""
+        gate.restore_decision(self.gate_is_open, self.gate_rescores)
+
+    def record_steps(self, steps: int, cost: float) -> None:
+        """Count gradient steps and their cost in forward passes of a batch."""
+        self.steps += steps
+        self.steps_since_probe += steps
+        self.forward_passes += cost
+
     def record_loss(self, loss: float) -> None:
         """Add the mean loss of uniformly drawn samples; in the first epoch they are new to the model."""
         self.loss_measured_at = self.steps

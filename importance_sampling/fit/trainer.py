@@ -265,7 +265,7 @@ class Trainer(LegacyFit):
         """
         self._state = self._state or self._new_state(0)
         self._state.load(path)
-        self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
+        self._state.counters.restore_decision(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
@@ -275,7 +275,7 @@ class Trainer(LegacyFit):
         if plan.source is not None and self._is_indexed(plan):
             is_new = self._state.set_dataset(plan.source.digest)
             if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
-                self.condition.restore_decision(self._state.counters.gate_is_open, self._state.counters.gate_rescores)
+                self._state.counters.restore_decision(self.condition)
         is_possible = plan.reason is None and plan.source is not None
         gate = self.condition if is_possible and self.condition.probes else None
         # Before the batches of a stream show their size, a strategy of the default size has the sampler for listeners.

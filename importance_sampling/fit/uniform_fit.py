@@ -78,7 +78,7 @@ class UniformFit(keras.callbacks.Callback):
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
-        self.condition.restore(self.state.counters.gate_is_open)
+        self.state.counters.restore_decision(self.condition)
         self.state.reset_totals()
         self.started_steps = self.state.counters.steps
 
@@ -89,9 +89,7 @@ class UniformFit(keras.callbacks.Callback):
                 return
             self._running = None
             steps = max(self._optimizer_steps() - self._before, 1)
-            self.state.counters.steps += steps
-            self.state.counters.steps_since_probe += steps
-            self.state.counters.forward_passes += UNIFORM_STEP * steps
+            self.state.counters.record_steps(steps, UNIFORM_STEP * steps)
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have several; else 0."""

@@ -52,7 +52,6 @@ class Strategy:
         scoring: how samples are scored.
 
     Attributes:
-        rescores: bool, False to take no regular scoring passes from the next epoch on; in strategies that have any.
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
     """
 
@@ -67,7 +66,6 @@ class Strategy:
         self.logits = Logits(model, scoring.layer)
         self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
         self.plan: FitPlan | None = None
-        self.rescores = True
         self._tracker = keras_internals.loss_tracker(model)
         self._checked = False
         self._compiled_scorer: Callable | None = None

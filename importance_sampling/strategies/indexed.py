@@ -99,7 +99,7 @@ class IndexedStrategy(Strategy):
             self._is_prepared = True
         self.get_sampler()
         if self._scored_regularly:
-            self.sampler.recompute = int(self.rescores)
+            self.sampler.recompute = int(self.state.counters.gate_rescores)
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []

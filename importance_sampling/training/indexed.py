@@ -84,7 +84,8 @@ class ReshuffleTraining(IndexedTrainer):
     probabilities. At `recompute=0` a step costs as much as a uniform step, because a training step measures the scores
     of its rows. "full_gnorm" and callables, which it can't measure, need an additional pass.
 
-    `ImportanceTraining` does the same with `recompute=1` and a gate. Here there is no gate unless `tau_th` is set.
+    `ImportanceTraining` does the same with a gate, which also decides whether all samples are scored before each epoch.
+    Here there is no gate unless `tau_th` is set.
 
     There is no gain if each sample is seen only once: the first epoch is a uniform shuffled pass. It loses if high
     scores are due to wrong labels. With dropout, the score measured in one step predicts the next one poorly, and the
