@@ -5,6 +5,7 @@ Source: the class of the package transparent-keras, whose steps don't run with K
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,16 @@ import numpy as np
 import transparent_keras
 from keras import ops
 
+from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.core.logits import replaced_attribute
+from importance_sampling.core.weighted_loss import stateless
 
 
 class TransparentModel(transparent_keras.TransparentModel):
     """A functional model that returns the values of observed tensors when it trains or tests on a batch.
 
-    All other methods and attributes (`compile`, `fit`, `predict`, ...) are those of the wrapped Keras model. A step
-    runs Keras's own step, and the additional operations that the observed tensors need.
+    All other methods and attributes (`compile`, `fit`, `predict`, ...) are those of the wrapped Keras model. The
+    observed tensors are computed by a forward pass of their own, before Keras's own step.
 
     Args:
         inputs, outputs: Keras tensors or structures of Keras tensors, as for `keras.Model`.
@@ -53,70 +55,44 @@ class TransparentModel(transparent_keras.TransparentModel):
                 "`observed_tensors` must be tensors that can be computed from `inputs`. "
                 f"Received: observed_tensors={observed_tensors!r}"
             ) from error
-        # Keras treats a list of one output as that output.
-        self._structure = keras.tree.map_structure(lambda _: 0, outputs)
-        self._is_single = isinstance(outputs, (list, tuple)) and len(outputs) == 1
-        self._observed_values: list = []
+        self._observing: dict[bool, Callable] = {}  # compiled, for training and for test mode
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: dict | None = None) -> Any:
         """Train on a batch, as `keras.Model.train_on_batch`.
 
         Returns:
-            A list of NumPy values, or a single value: the loss, the metrics, and the observed tensors in the forward
-            pass of this training step.
+            A list of NumPy values, or a single value: the loss, the metrics, and the observed tensors in training mode
+            before the step, with the random numbers of the step.
         """
-        self._make_train_function()
-        with replaced_attribute(self._model, "train_function", self._train_function):
-            results = self._model.train_on_batch(x, y, sample_weight=sample_weight, class_weight=class_weight)
-        return self._with_observed_values(results)
+        values = self._observe(x, training=True)
+        results = self._model.train_on_batch(x, y, sample_weight=sample_weight, class_weight=class_weight)
+        return self._with_observed_values(results, values)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Test on a batch, as `keras.Model.test_on_batch`. Returns values as `train_on_batch`."""
-        self._make_test_function()
-        with replaced_attribute(self._model, "test_function", self._test_function):
-            results = self._model.test_on_batch(x, y, sample_weight=sample_weight)
-        return self._with_observed_values(results)
+        values = self._observe(x, training=False)
+        return self._with_observed_values(self._model.test_on_batch(x, y, sample_weight=sample_weight), values)
 
-    def _make_train_function(self) -> None:
-        if self._train_function is None:
-            self._train_function = self._observing_function(self._model.train_step)
+    def _observe(self, x: Any, training: bool) -> list:
+        """Return the values of the observed tensors for a batch; nothing of the model changes."""
+        if not self._observed_tensors:
+            return []
+        if training not in self._observing:
+            self._observing[training] = backend.compile_step(
+                functools.partial(self._call_observer, training=training), self._model
+            )
+        x = keras.tree.map_structure(backend.to_tensor, x)
+        with backend.repeatable_random():
+            return self._observing[training](x)
 
-    def _make_test_function(self) -> None:
-        if self._test_function is None:
-            self._test_function = self._observing_function(self._model.test_step)
+    def _call_observer(self, x: Any, training: bool) -> list:
+        with stateless(self._model):
+            tensors = keras.tree.flatten(self._observer(x, training=training))
+        return tensors[len(self._model.outputs) :]
 
-    def _observing_function(self, keras_step: Callable) -> Callable:
-        """Return a train or test function that runs Keras's step and stores the values of the observed tensors."""
-
-        def step(data: Any) -> tuple:
-            values: list = []
-            with replaced_attribute(self._model, "call", self._observing_call(values)):
-                logs = keras_step(data)
-            return logs, values
-
-        function = keras_internals.batch_function(self._model, step)
-
-        def run(batches: Any) -> dict:
-            logs, self._observed_values = function(batches)
-            return logs
-
-        return run
-
-    def _observing_call(self, values: list) -> Callable:
-        """Return a `call` function of the model that also writes the observed tensors to the list `values`."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            tensors = keras.tree.flatten(self._observer.call(*args, **kwargs))
-            count = len(self._model.outputs)
-            values[:] = tensors[count:]
-            return tensors[0] if self._is_single else keras.tree.pack_sequence_as(self._structure, tensors[:count])
-
-        return call
-
-    def _with_observed_values(self, results: Any) -> Any:
+    def _with_observed_values(self, results: Any, observed: list) -> Any:
         values = [np.asarray(result)[()] for result in keras.tree.flatten(results)]
-        values.extend(ops.convert_to_numpy(value) for value in self._observed_values)
-        self._observed_values = []
+        values.extend(ops.convert_to_numpy(value) for value in observed)
         return values[0] if len(values) == 1 else values
 
 

@@ -6,7 +6,6 @@ import tempfile
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from drop_in_models import (
     accumulating,
     batch_norm,
@@ -27,6 +26,7 @@ from drop_in_models import (
     texts,
     two_outputs,
 )
+from frameworks import tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.fit.state import TrainerState

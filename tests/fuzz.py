@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
+from frameworks import tf
 from keras import layers, ops
 from ways import STAYS_OFF, WAYS, Run, Setup, added, assert_left_alone, assert_off, assert_trained_alike, train
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-import tensorflow as tf
+from frameworks import tf
 from keras import layers, ops
 from ways import Setup
 

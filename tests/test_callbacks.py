@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingTensorBoard, TrainingSeconds, seconds

@@ -6,7 +6,7 @@ import types
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 from importance_sampling import ImportanceTraining, backend, comparison
 from importance_sampling.backend import tensorflow_pipelines

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 from importance_sampling import conditions
 from importance_sampling.conditions import (

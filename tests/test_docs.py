@@ -14,7 +14,7 @@ import keras
 import measured
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 import importance_sampling
 from importance_sampling import training

@@ -7,9 +7,9 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from drop_in_cases import ROWS, Hooks, assert_equal, begin_anew, data, state_of_the_world
 from drop_in_models import dense
+from frameworks import tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.data.py_dataset import ShuffledBatches

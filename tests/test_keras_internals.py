@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
-import tensorflow as tf
+from frameworks import tf
 from keras import ops
 
 import importance_sampling
@@ -100,20 +100,6 @@ def test_building_on_a_batch_builds_weights_loss_metrics_and_optimizer_and_takes
     assert keras_internals.compiled_metrics(model).built
     assert int(model.optimizer.iterations) == 0
     np.testing.assert_array_equal(model.get_weights()[0], [[1.0], [1.0]])
-
-
-def test_a_batch_function_runs_the_step_on_the_next_batch_of_an_iterator():
-    model = linear()
-    function = keras_internals.batch_function(model, lambda batch: {"sum": ops.sum(batch[0])})
-    batches = iter(tf.data.Dataset.from_tensor_slices((X, Y)).batch(2))
-    assert [float(function(batches)["sum"]) for _ in range(3)] == [6.0, 22.0, 38.0]
-    with pytest.raises((StopIteration, tf.errors.OutOfRangeError)):
-        function(batches)
-
-
-def test_a_batch_function_accepts_a_python_iterator_of_batches():
-    function = keras_internals.batch_function(linear(), lambda batch: {"sum": ops.sum(batch[0])})
-    assert float(function(iter([(X, Y)]))["sum"]) == 66.0
 
 
 def test_each_method_of_a_training_step_exists_and_keras_calls_it_in_fit():

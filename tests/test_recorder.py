@@ -5,7 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 from importance_sampling.callbacks import SamplingCallback, SamplingRecorder
 from importance_sampling.callbacks.epoch_draws import EpochDraws, weighted_quantiles

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 from ways import WAYS
 
 from importance_sampling import ImportanceTraining

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 
 from importance_sampling.callbacks import SamplingCallback
 from importance_sampling.training import ImportanceTraining

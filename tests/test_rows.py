@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from drop_in_cases import CASES, ROWS, begin_anew
+from frameworks import tf
 from keras import layers, ops
 
 from importance_sampling.conditions.signals import row_signals, uniform_signals

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining

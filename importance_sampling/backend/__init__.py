@@ -1,95 +1,81 @@
 """The backend protocol: the functions of the framework that Keras runs on.
 
-They compile steps, compute gradients and read candidates. All imports of a framework and all uses of private names of
-Keras (`keras_internals`, `keras_data`) are in this folder.
+They compile steps, compute gradients and read candidates; `tensorflow`, `jax` and `torch` implement them under the same
+names. All imports of a framework and all uses of private names of Keras (`keras_internals`, `keras_data`) are in this
+folder.
 """
+
+import importlib
+from typing import Any
 
 import keras
 
-if keras.config.backend() != "tensorflow":
+MODULES = {
+    "tensorflow": ("tensorflow", "tensorflow_data", "tensorflow_pipelines"),
+    "jax": ("jax", "jax_data", "host_data"),
+    "torch": ("torch", "torch_data", "host_data"),
+}
+
+if keras.config.backend() not in MODULES:
     raise ImportError(
-        "importance_sampling needs Keras to run on TensorFlow: set the environment variable KERAS_BACKEND=tensorflow "
+        f"importance_sampling needs Keras to run on one of {list(MODULES)}: set the environment variable KERAS_BACKEND "
         f"before Keras is imported. Received: keras.config.backend()={keras.config.backend()!r}"
     )
 
-from importance_sampling.backend.tensorflow import (
-    compile_step,
-    dense,
-    differentiate,
-    is_distributed,
-    map_chunks,
-    overrides_methods,
-    per_sample_grad_norms,
-    recording,
-    repeat_steps,
-    replicas,
-    searchsorted,
-    to_host,
-)
-from importance_sampling.backend.tensorflow_data import (
-    BatchReader,
-    as_bytes,
-    as_gatherable,
-    batch_reader_factory,
-    concatenate,
-    gather,
-    has_rows,
-    is_dataset,
-    is_in_memory,
-    is_infinite,
-    is_loader,
-    row_spec,
-    slice_rows,
-    slice_tensor,
-    to_tensor,
-    with_rows,
-    without_optionals,
-)
-from importance_sampling.backend.tensorflow_pipelines import (
-    epoch_dataset,
-    is_pipeline_error,
-    pool_iterator,
-    queue_iterator,
-    without_autotune,
-)
-from importance_sampling.backend.tensorflow_summaries import (
-    SummaryWriter,
-)
-
-__all__ = [
-    "BatchReader",
-    "SummaryWriter",
-    "as_bytes",
-    "as_gatherable",
-    "batch_reader_factory",
+# The names that the modules of every backend define.
+PROTOCOL = (
+    # Keras's training function
+    "stand_in",
+    "training_function",
+    # Steps
     "compile_step",
-    "concatenate",
-    "dense",
+    "repeat_steps",
+    "repeatable_random",
+    "replicas",
+    "is_distributed",
+    # Gradients
     "differentiate",
-    "epoch_dataset",
+    "apply_gradients",
+    "dense",
+    "per_sample_grad_norms",
+    # Tensors
+    "to_tensor",
+    "to_host",
+    "as_bytes",
+    "concatenate",
     "gather",
+    "map_chunks",
+    "row_spec",
+    "searchsorted",
+    "slice_tensor",
+    "with_rows",
+    "without_optionals",
+    # Data
+    "DRAWS_BEFORE_STEP",
+    "BatchReader",
+    "as_column",
+    "as_input",
+    "batch_reader_factory",
+    "epoch_dataset",
     "has_rows",
     "is_dataset",
-    "is_distributed",
     "is_in_memory",
     "is_infinite",
     "is_loader",
     "is_pipeline_error",
-    "map_chunks",
-    "overrides_methods",
-    "per_sample_grad_norms",
     "pool_iterator",
     "queue_iterator",
-    "recording",
-    "repeat_steps",
-    "replicas",
-    "row_spec",
-    "searchsorted",
     "slice_rows",
-    "slice_tensor",
-    "to_host",
-    "to_tensor",
-    "with_rows",
+    "to_fit_array",
     "without_autotune",
-    "without_optionals",
-]
+)
+
+
+def _implementations() -> dict[str, Any]:
+    """Return the functions and classes of the protocol by name, of the backend that Keras runs on."""
+    names = MODULES[keras.config.backend()]
+    modules = [importlib.import_module(f"importance_sampling.backend.{name}") for name in names]
+    return {name: next(vars(module)[name] for module in modules if name in vars(module)) for name in PROTOCOL}
+
+
+globals().update(_implementations())

@@ -7,6 +7,7 @@ of 3.16.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import keras
@@ -28,10 +29,17 @@ _types = private_module(
     "keras.src.trainers.data_adapters.data_adapter_utils",
     "class_weight_to_sample_weights",
     "is_jax_array",
+    "is_jax_sparse",
     "is_scipy_sparse",
+    "is_tensorflow_ragged",
+    "is_tensorflow_sparse",
     "is_tensorflow_tensor",
     "is_torch_tensor",
 )
+
+
+# The method of an adapter by which `fit` reads its batches.
+_BATCHES = {"tensorflow": "get_tf_dataset", "jax": "get_jax_iterator", "torch": "get_torch_dataloader"}
 
 
 def is_array_in_memory(value: Any) -> bool:
@@ -58,6 +66,17 @@ def is_tensorflow_tensor(value: Any) -> bool:
     return _types.is_tensorflow_tensor(value)
 
 
+def is_sparse_or_ragged(value: Any) -> bool:
+    """Return True for a sparse or ragged array of a framework or scipy."""
+    return (
+        _types.is_scipy_sparse(value)
+        or _types.is_tensorflow_sparse(value)
+        or _types.is_tensorflow_ragged(value)
+        or _types.is_jax_sparse(value)
+        or bool(getattr(value, "is_sparse", False))
+    )
+
+
 def is_array_for_fit(value: Any) -> bool:
     """Return True for an array that `fit` takes as such: anything with rows that Keras can slice."""
     return _slicing.can_slice_array(value)
@@ -72,6 +91,12 @@ def is_loader_for_fit(value: Any) -> bool:
 def slice_rows(array: Any, start: int, stop: int) -> Any:
     """Return the rows of an array from `start` up to `stop`, floats in `keras.config.floatx()`, as `fit` slices it."""
     return _slicing.convert_to_sliceable(array)[start:stop]
+
+
+def to_numpy_array(array: Any) -> np.ndarray:
+    """Return a dense array of NumPy, a framework or pandas as `fit` converts it, floats in the default dtype."""
+    sliceable = _slicing.convert_to_sliceable(array, target_backend="numpy")
+    return np.asarray(sliceable.convert_to_numpy(sliceable[:]))
 
 
 def to_pipeline_array(array: Any) -> Any:
@@ -108,6 +133,20 @@ def data_adapter(x: Any, **arguments: Any) -> Any:
     return _adapters.get_data_adapter(x=x, **arguments)
 
 
+def adapter_batches(adapter: Any) -> Any:
+    """Return an iterable of the batches of an epoch, as `fit` reads them from a result of `data_adapter`."""
+    return getattr(adapter, _BATCHES[keras.config.backend()])()
+
+
+def unshared(loader: Any) -> Any:
+    """Return a copy of a PyTorch loader whose users would share one iterator; any other value as it is."""
+    if not getattr(loader, "persistent_workers", False):
+        return loader
+    loader = copy.copy(loader)
+    loader._iterator = None
+    return loader
+
+
 def class_weights_to_sample_weights(targets: Any, class_weight: dict) -> np.ndarray:
     """Return the sample weights that `fit` derives from class weights, float `(n,)`; raise its errors."""
     return _types.class_weight_to_sample_weights(targets, class_weight)
@@ -140,7 +179,7 @@ def check_arrays(x: Any, y: Any, sample_weight: Any, class_weight: dict | None =
 
 def check_batch_size(rows: int, batch_size: Any) -> None:
     """Raise the errors that `fit` raises for a batch size that it refuses."""
-    _adapters.get_data_adapter(x=np.arange(rows), batch_size=batch_size).get_tf_dataset()
+    next(iter(adapter_batches(_adapters.get_data_adapter(x=np.arange(rows), batch_size=batch_size))))
 
 
 def _first_row(array: Any) -> Any:

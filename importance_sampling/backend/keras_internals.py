@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -58,14 +58,14 @@ def _missing(name: str) -> ImportError:
 _masking = private_module("keras.src.backend.common.masking", "get_keras_mask", "set_keras_mask")
 _tensors = private_module("keras.src.backend.common.tensor_attributes", "get_tensor_attr", "set_tensor_attr")
 require(keras.Layer, "_flatten_layers")
-require(keras.Model, "_compute_loss", "_make_function", "_symbolic_build")
+require(keras.Model, "_compute_loss", "_symbolic_build")
 require(keras.callbacks.ModelCheckpoint, "_get_file_path")
 
 
 # Models
 
 # The methods by which a model defines its training step and compiles it.
-STEP_METHODS = ("train_step", "make_train_function", "_make_function")
+STEP_METHODS = ("train_step", "make_train_function", "_make_function", "compute_loss_and_updates")
 
 
 def trainer_class() -> type:
@@ -75,6 +75,17 @@ def trainer_class() -> type:
     `BaseTrainer` from 3.16 on.
     """
     return [cls for cls in keras.Model.__mro__ if "fit" in vars(cls)][-1]
+
+
+def overrides_methods(model: keras.Model, names: Sequence[str] = STEP_METHODS) -> bool:
+    """Return True if the class of a model, or the model itself, overrides one of Keras's methods.
+
+    Args:
+        model: a `keras.Model`.
+        names: the names of the methods. Default: those that define the training step and compile it.
+    """
+    names = [name for name in names if hasattr(keras.Model, name)]  # which depends on the backend
+    return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
 
 def layers_of(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
@@ -95,11 +106,6 @@ def build_on_batch(model: keras.Model, batch: tuple) -> None:
         batch: `(x, y)` or `(x, y, sample_weight)`, arrays or tensors.
     """
     model._symbolic_build(data_batch=batch)
-
-
-def batch_function(model: keras.Model, step: Callable) -> Callable:
-    """Compile `step(batch)` as Keras compiles `model.train_step`; return a function of an iterator of batches."""
-    return model._make_function(step)
 
 
 def optimizer_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
@@ -126,6 +132,21 @@ def graph_inputs(model: keras.Model) -> list[keras.KerasTensor]:
     """Return the tensors that the graph of a functional model starts from, whether the model lists them or not."""
     nodes = (node for depth in model._nodes_by_depth.values() for node in depth)
     return [node.outputs[0] for node in nodes if node.is_input]
+
+
+def raw_value(variable: keras.Variable) -> Any:
+    """Return the array of a variable, in any scope; None while Keras's `fit` on JAX holds it."""
+    return variable._value
+
+
+def set_raw_value(variable: keras.Variable, value: Any) -> None:
+    """Set the array of a variable without a check, a conversion or a copy; None takes it out."""
+    variable._value = value
+
+
+def discard_jax_state(model: keras.Model) -> None:
+    """Discard the values that a running `fit` on JAX writes to the variables when a callback asks for its model."""
+    model._jax_state = None
 
 
 # Losses and metrics

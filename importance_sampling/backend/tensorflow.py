@@ -6,15 +6,28 @@ Steps are compiled like Keras's own (`keras.src.backend.tensorflow.trainer`), wi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from importance_sampling.backend import keras_internals
+from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.tensorflow_data import concatenate, gather
+
+# Keras's training function
+
+
+def stand_in(model: keras.Model, function: Callable) -> Callable:
+    """Return a training function for Keras's `fit` that calls `function(iterator) -> logs`: the function itself."""
+    return function
+
+
+def training_function(model: keras.Model, keras_function: Callable) -> Callable:
+    """Return Keras's training function as `function(iterator) -> logs`; the inverse of `stand_in`."""
+    return keras_function
+
 
 # Steps
 
@@ -73,6 +86,11 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
     return run
 
 
+def repeatable_random() -> contextlib.AbstractContextManager:
+    """Return a context that does nothing: random layers draw from variables, which a scope keeps from changing."""
+    return contextlib.nullcontext()
+
+
 def replicas(model: keras.Model) -> int:
     """Return the number of replicas that a model trains on."""
     return model.distribute_strategy.num_replicas_in_sync
@@ -83,58 +101,40 @@ def is_distributed(model: keras.Model) -> bool:
     return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
 
 
-def overrides_methods(model: keras.Model, names: Sequence[str] = keras_internals.STEP_METHODS) -> bool:
-    """Return True if the class of a model, or the model itself, overrides one of Keras's methods.
-
-    Args:
-        model: a `keras.Model`.
-        names: the names of the methods. Default: those that define the training step and compile it.
-    """
-    return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
-
-
 # Gradients
 
 
-@contextlib.contextmanager
-def recording(watched: Sequence[Any] = ()) -> Iterator[Callable]:
-    """Record computations inside this context for differentiation.
+def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra: Sequence[Any]) -> tuple:
+    """Run a function and compute the gradients of its result.
 
     Args:
-        watched: tensors or variables to record besides trainable variables; integer tensors are skipped.
-
-    Yields:
-        `gradient(loss, targets) -> list`, which can be called several times. Targets are variables or tensors, also
-        those computed inside the context. A gradient is None if the loss doesn't depend on the target. Gradients count
-        as constants in later differentiations.
-    """
-    with tf.GradientTape(persistent=True) as tape:
-        for tensor in watched:
-            tensor = tensor.value if isinstance(tensor, keras.Variable) else tensor
-            if tensor.dtype.is_floating:
-                tape.watch(tensor)
-
-        def gradient(loss, targets):
-            with tape.stop_recording():
-                return tape.gradient(loss, [t.value if isinstance(t, keras.Variable) else t for t in targets])
-
-        yield gradient
-
-
-def differentiate(forward: Callable, watched: Sequence[Any]) -> tuple:
-    """Run a function and compute gradients of its result.
-
-    Args:
-        forward: `forward() -> (loss, targets, rest)`.
-        watched: as for `recording`.
+        forward: `forward(extra, tap) -> (loss, rest)`, where `tap(tensor)` marks an intermediate result: it returns the
+            tensor to continue with. `rest` is a structure of tensors and other values.
+        variables: trainable variables of the model, with their values in the current scope.
+        extra: list of float tensors that `forward` is called with.
 
     Returns:
-        `(gradients, loss, rest)`, the gradients of the loss with respect to the targets, None where it doesn't depend
-        on a target.
+        `(Gradients, loss, rest)`. A gradient is None if the loss doesn't depend on the variable or tensor.
     """
-    with recording(watched) as gradient:
-        loss, targets, rest = forward()
-        return gradient(loss, targets), loss, rest
+    tapped: list = []
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+        def tap(tensor):
+            tape.watch(tensor)
+            tapped.append(tensor)
+            return tensor
+
+        values = [variable.value for variable in variables]
+        tape.watch([*values, *extra])
+        loss, rest = forward(extra, tap)
+    found = tape.gradient(loss, [*values, *extra, *tapped])
+    n, m = len(values), len(values) + len(extra)
+    return Gradients(found[:n], found[n:m], found[m:]), loss, rest
+
+
+def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
+    """Apply gradients of the trainable weights of a model with its optimizer."""
+    model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
 
 
 def dense(gradient: Any) -> Any:
@@ -158,7 +158,7 @@ def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence
 
     def norm(sample):
         rows = tf.nest.map_structure(lambda t: t[None], sample)
-        gradients, _, _ = differentiate(lambda: (sample_loss(rows), weights, None), ())
+        gradients = differentiate(lambda extra, tap: (sample_loss(rows), None), weights, ())[0].variables
         squares = [
             tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32))) for g in gradients if g is not None
         ]

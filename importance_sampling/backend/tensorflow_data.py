@@ -5,7 +5,6 @@ Arrays are converted by Keras's own functions (`keras_data`), so that candidates
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from importance_sampling.backend import keras_data, keras_internals
+
+# Keras calls the training function before it draws a batch.
+DRAWS_BEFORE_STEP = False
 
 
 def is_in_memory(value: Any) -> bool:
@@ -53,8 +55,13 @@ def to_tensor(value: Any) -> Any:
         return value if keras_data.is_tensorflow_tensor(value) else tf.convert_to_tensor(value)
 
 
-def as_gatherable(tensor: Any) -> Any:
-    """Convert a sparse tensor to a form from which `gather` takes rows quickly; return other tensors unchanged."""
+to_fit_array = to_tensor  # Keras's pipeline and importance steps share one tensor
+as_input = to_tensor
+
+
+def as_column(array: Any) -> Any:
+    """Convert an array to a tensor from which `gather` takes rows quickly."""
+    tensor = to_tensor(array)
     return keras_data.to_sparse_rows(tensor) if isinstance(tensor, tf.SparseTensor) else tensor
 
 
@@ -147,10 +154,7 @@ class BatchReader:
     """
 
     def __init__(self, x: Any, class_weight: dict | None):
-        if getattr(x, "persistent_workers", False):  # a PyTorch loader that shares one iterator between its users
-            x = copy.copy(x)
-            x._iterator = None
-        self._adapter = keras_data.data_adapter(x, class_weight=class_weight)
+        self._adapter = keras_data.data_adapter(keras_data.unshared(x), class_weight=class_weight)
         self._adapter.on_epoch_begin()
         self._iterator = iter(self._adapter.get_tf_dataset().repeat())
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling import backend
 from importance_sampling.callbacks.base import SamplingCallback
 from importance_sampling.callbacks.epoch_draws import EpochDraws
 
@@ -34,7 +33,7 @@ class SamplingTensorBoard(SamplingCallback):
         log_dir: the folder for `tensorboard --logdir`, default "logs".
 
     Raises:
-        ImportError: in `fit`, TensorBoard isn't installed.
+        ImportError: in `fit`, TensorBoard or TensorFlow, which writes its files on every backend, isn't installed.
 
     Example:
         >>> ImportanceTraining(model).fit(x_train, y_train, callbacks=[SamplingTensorBoard("logs/run1")])
@@ -49,7 +48,9 @@ class SamplingTensorBoard(SamplingCallback):
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
         """Open the file."""
-        self._writer = backend.SummaryWriter(self.log_dir)
+        from importance_sampling.backend.tensorflow_summaries import SummaryWriter  # needed by this callback only
+
+        self._writer = SummaryWriter(self.log_dir)
         super().connect(num_rows, figures)
 
     def disconnect(self) -> None:

@@ -58,7 +58,7 @@ class Data(NamedTuple):
 
     def as_tensors(self) -> Data:
         """Return the data as tensors, which several models can share. Lazily read arrays are unchanged."""
-        return Data(*(part if is_lazy(part) else backend.to_tensor(part) for part in self))
+        return Data(*(part if is_lazy(part) else backend.to_fit_array(part) for part in self))
 
     def resident(self) -> Data:
         """Deprecated: use `as_tensors`."""

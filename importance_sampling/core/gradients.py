@@ -6,7 +6,6 @@ also gives the scores of the trained samples: the gradient norms at the logits, 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +15,8 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.scoring import call, flatten, row_norms
-from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, weighted_loss
+from importance_sampling.core.scoring import OutputPacker, call, flatten, row_norms
+from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, stateless, weighted_loss
 from importance_sampling.utils.numerics import FLOAT
 
 
@@ -51,12 +50,7 @@ class WeightedStepResult(NamedTuple):
 
 
 def compute_gradients(
-    model: keras.Model,
-    logits: Logits | None,
-    batch: tuple,
-    make_multiplier: Callable[[Callable[[], Measurements]], Multiplier],
-    scale: Callable,
-    trainable: Sequence[Any] | None = None,
+    model: keras.Model, logits: Logits | None, batch: tuple, multiplier: Multiplier, scale: Callable
 ) -> BackwardResult:
     """Compute the gradients of the weighted loss of a batch in training mode. The weights don't change.
 
@@ -65,37 +59,62 @@ def compute_gradients(
         logits: the logits at which gradient norms are measured. None measures no norms.
         batch: `(x, y, sample_weight)`, tensors or structures of tensors with `batch` rows. `y` and `sample_weight` may
             be None.
-        make_multiplier: called as `make_multiplier(measure)` after the forward pass, returns the multiplier of the
-            loss. `measure() -> Measurements` runs an additional backward pass that ends at the logits.
+        multiplier: of the loss of each sample, see `weighted_loss`.
         scale: function of the scalar loss, applied before differentiation, such as the `scale_loss` method of the
             optimizer.
-        trainable: tensors that replace the trainable weights in the `keras.StatelessScope` around this call. Default
-            None, the trainable weights of the model.
 
     Returns:
         `BackwardResult`.
     """
     x, y, sample_weight = batch
-    weights = model.trainable_weights if trainable is None else trainable
-    num_rows = ops.shape(flatten(x)[0][0])[0]
-    ones = ops.ones((num_rows,), dtype=FLOAT)
-    with backend.recording([ones, *(trainable or ())]) as gradient:
-        with contextlib.nullcontext() if logits is None else logits.captured() as captured:
-            y_pred = call(model, x, training=True)
-        logits_tensors = [] if logits is None else logits.of(y_pred, captured)
+    packer = OutputPacker()
 
-        def measure() -> Measurements:
-            unweighted = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: ones, training=True)
-            losses, *logits_gradients = gradient(unweighted.summed(num_rows), [ones, *logits_tensors])
-            return Measurements(ops.cast(losses, "float32"), row_norms(logits_gradients, num_rows))
-
-        multiplier = make_multiplier(measure)
+    def forward(extra: Sequence[Any], tap: Callable) -> tuple:
+        y_pred = _call_in_training(model, logits, x, tap)
         loss = weighted_loss(
-            model, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * ones, training=True
+            model, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * extra[0], training=True
         )
-        gradients = gradient(scale(loss.total), [*weights, ones, *logits_tensors])
-    n = len(weights)
-    return BackwardResult(gradients[:n], gradients[n], gradients[n + 1 :], y_pred, loss)
+        return scale(loss.total), (packer.pack(y_pred), loss)
+
+    gradients, _, (outputs, loss) = backend.differentiate(forward, model.trainable_weights, [_ones(x)])
+    return BackwardResult(gradients.variables, gradients.extra[0], gradients.tapped, packer.unpack(outputs), loss)
+
+
+def measure(model: keras.Model, logits: Logits | None, batch: tuple) -> Measurements:
+    """Measure the samples of a batch in training mode. Nothing of the model changes.
+
+    A step that follows uses the same random numbers, for example for dropout.
+
+    Args:
+        model, logits, batch: as for `compute_gradients`.
+    """
+    x, y, sample_weight = batch
+
+    def forward(extra: Sequence[Any], tap: Callable) -> tuple:
+        with backend.repeatable_random(), stateless(model):
+            y_pred = _call_in_training(model, logits, x, tap)
+        loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: extra[0], training=True)
+        return loss.summed(_num_rows(x)), None
+
+    gradients, _, _ = backend.differentiate(forward, (), [_ones(x)])
+    return Measurements(ops.cast(gradients.extra[0], "float32"), row_norms(gradients.tapped, _num_rows(x)))
+
+
+def sample_losses(model: keras.Model, batch: tuple, y_pred: Any) -> Any:
+    """Return the loss of each sample of a batch in training mode, unweighted, float32 `(batch,)`.
+
+    Args:
+        model, batch: as for `compute_gradients`.
+        y_pred: the outputs of the model for the batch.
+    """
+    x, y, sample_weight = batch
+
+    def forward(extra: Sequence[Any], tap: Callable) -> tuple:
+        loss = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: extra[0], training=True)
+        return loss.summed(_num_rows(x)), None
+
+    gradients, _, _ = backend.differentiate(forward, (), [_ones(x)])
+    return ops.cast(gradients.extra[0], "float32")
 
 
 def importance_multiplier(weights: Any, expected_entries: list | None = None) -> Multiplier:
@@ -121,11 +140,6 @@ def importance_multiplier(weights: Any, expected_entries: list | None = None) ->
         return weights * ops.mean(output.entries) / ops.maximum(mean_entries, 1e-7)
 
     return multiplier
-
-
-def apply_gradients(model: keras.Model, gradients: list) -> None:
-    """Apply gradients of the trainable weights with the optimizer of the model."""
-    model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
 
 
 def weighted_step(
@@ -156,13 +170,13 @@ def weighted_step(
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     measured_logits = logits if measure == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
-    result = compute_gradients(model, measured_logits, batch, lambda _: multiplier, model.optimizer.scale_loss)
+    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss)
     loss = result.loss
     if unbiased is not None:  # before the step, which changes the weights that regularisation losses depend on
         x, y, sample_weight = batch
         multiplier = importance_multiplier(unbiased, expected_entries)
         loss = weighted_loss(model, x, y, result.y_pred, sample_weight, multiplier, training=True)
-    apply_gradients(model, result.gradients)
+    backend.apply_gradients(model, result.gradients)
     num_rows = flatten(batch[0])[0][0].shape[0]
     measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)
     if measured is not None:
@@ -175,3 +189,20 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     parts = [part for part in getattr(optimizer, "optimizers", [optimizer]) if part.built]
     return float(sum(np.asarray(part.learning_rate) for part in parts))
+
+
+def _call_in_training(model: keras.Model, logits: Logits | None, x: Any, tap: Callable) -> Any:
+    """Call a model in training mode, with `tap` applied to its logits unless `logits` is None."""
+    if logits is None:
+        return call(model, x, training=True)
+    return logits.tap(lambda: call(model, x, training=True), tap)
+
+
+def _num_rows(x: Any) -> Any:
+    """Return the number of rows of a structure of tensors."""
+    return ops.shape(flatten(x)[0][0])[0]
+
+
+def _ones(x: Any) -> Any:
+    """Return the multiplier of an unweighted batch, float32 `(batch,)`."""
+    return ops.ones((_num_rows(x),), dtype=FLOAT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -41,7 +41,7 @@ _TRANSPARENT = (
 
 
 class Logits:
-    """Capture the logits (pre-activations) of a model's outputs, or of one layer, while the model is called.
+    """Find the logits (pre-activations) of a model's outputs, or of one layer, while the model is called.
 
     Args:
         model: a `keras.Model`.
@@ -53,9 +53,9 @@ class Logits:
 
     Example:
         >>> logits = Logits(model)
-        >>> with logits.captured() as tensors:
-        ...     y_pred = model(x)
-        >>> logits.of(y_pred, tensors)  # one tensor per output
+        >>> tensors = []
+        >>> y_pred = logits.tap(lambda: model(x), lambda z: tensors.append(z) or z)
+        >>> tensors  # one tensor per output
     """
 
     def __init__(self, model: keras.Model, layer: keras.Layer | str | int | None = None):
@@ -63,51 +63,47 @@ class Logits:
         self.layer = None if layer is None else find_layer(model, layer)
         self._warned = False
 
-    @contextlib.contextmanager
-    def captured(self, as_float32: bool = False) -> Iterator[list]:
-        """Capture the logits of every call of the model inside this context.
+    def tap(self, call: Callable[[], Any], tap: Callable, as_float32: bool = False) -> Any:
+        """Call the model with a function applied to its logits.
+
+        If no logits can be captured, the function is applied to the logits that Keras attached to each output, or else
+        to the output itself.
 
         Args:
+            call: calls the model and returns its outputs.
+            tap: function from a tensor to the tensor to continue with, as for `backend.differentiate`.
             as_float32: bool, default False. Cast logits in half precision to float32, so that the output activations,
                 the loss and the gradients are computed in float32. Gradients in float16 underflow.
 
-        Yields:
-            The list that captured tensors are appended to.
+        Returns:
+            The outputs of the model.
+
+        Warns:
+            UserWarning: once, if the function is applied to probabilities because no logits were found.
         """
-        tensors: list = []
+        is_captured = False
         output_layers = _output_layers(self.model)
         is_output = self.layer is None or self.layer in output_layers
 
         def capture(z):
-            captured = at_least_float32(z) if as_float32 else z
-            tensors.append(captured)
+            nonlocal is_captured
+            is_captured = True
+            captured = tap(at_least_float32(z) if as_float32 else z)
             return captured if is_output else ops.cast(captured, z.dtype)  # an inner layer continues in its own dtype
 
         layers = [self.layer] if self.layer is not None else output_layers
         if None in layers:
-            layers = []  # capture all outputs or none: without captured logits `of` finds the tensors of all outputs
+            layers = []  # capture all outputs or none
         with contextlib.ExitStack() as stack:
             for layer in dict.fromkeys(layers):
                 _intercept(layer, capture, stack)
-            yield tensors
+            y_pred = call()
+        if is_captured or self.layer is not None:
+            return y_pred
+        self._warn_of_probabilities(keras.tree.flatten(y_pred))
+        return keras.tree.map_structure(lambda output: _tap_output(output, tap), y_pred)
 
-    def of(self, y_pred: Any, captured: list) -> list:
-        """Return the tensors at which to take the gradient.
-
-        Args:
-            y_pred: the outputs of the model.
-            captured: the list that `captured` yielded.
-
-        Returns:
-            The captured logits. If none were captured: for each output the logits that Keras attached to it, or else
-            the output itself.
-
-        Warns:
-            UserWarning: once, if the gradient is taken at probabilities because no logits were found.
-        """
-        outputs = keras.tree.flatten(y_pred)
-        if captured or self.layer is not None:
-            return captured
+    def _warn_of_probabilities(self, outputs: list) -> None:
         with_logits = sum(keras_internals.get_logits(y) is not None for y in outputs)
         losses = keras_internals.output_losses(self.model)
         if not self._warned and with_logits < sum(map(_expects_probabilities, losses)):
@@ -118,8 +114,18 @@ class Logits:
                 "computes the logits, or end the model with a softmax or sigmoid activation.",
                 stacklevel=2,
             )
-        logits = map(keras_internals.get_logits, outputs)
-        return [y if z is None else z for y, z in zip(outputs, logits, strict=True)]
+
+
+def _tap_output(output: Any, tap: Callable) -> Any:
+    """Apply a function to the logits that are attached to an output, or else to the output, whose mask is kept."""
+    logits = keras_internals.get_logits(output)
+    if logits is not None:
+        keras_internals.set_logits(output, tap(logits))
+        return output
+    mask, tapped = keras_internals.get_mask(output), tap(output)
+    if mask is not None:
+        keras_internals.set_mask(tapped, mask)
+    return tapped
 
 
 def find_layer(model: keras.Model, layer: keras.Layer | str | int) -> keras.Layer:

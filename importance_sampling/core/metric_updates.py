@@ -92,11 +92,12 @@ def _update(
         The logs of Keras's own step.
     """
     x, y, sample_weight = data
+    loss_updates = {id(v): value for v, value in zip(model.metrics_variables, loss.updates, strict=True)}
     additive = {id(v) for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
     for metric in _metrics(model):
         for variable in metric.variables:
             if id(variable) in additive:
-                _scale_update(variable, loss.scope.get_current_value(variable), loss_share)
+                _scale_update(variable, loss_updates.get(id(variable)), loss_share)
     keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=count_as)
     first = (x, y, y_pred, sample_weight)
     if count_as < flatten(x)[0][0].shape[0]:
@@ -111,9 +112,9 @@ def _update(
             keras_internals.compiled_metrics(model).update_state(*first[1:])
         for variable in keras_internals.compiled_metrics(model).variables:
             if id(variable) in additive:
-                _scale_update(variable, all_scope.get_current_value(variable), share)
-            elif first_scope.get_current_value(variable) is not None:
-                variable.assign(first_scope.get_current_value(variable))
+                _scale_update(variable, all_scope.updated(variable), share)
+            elif first_scope.updated(variable) is not None:
+                variable.assign(first_scope.updated(variable))
     return model.get_metrics_result()
 
 

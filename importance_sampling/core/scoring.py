@@ -6,7 +6,7 @@ don't change. Source: [KF18] (arXiv 1803.00942), equation 20, for "gnorm"; [LH16
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -101,7 +101,7 @@ class Scorer:
         """
         leaves, pack = flatten(data)
         size = leaves[0].shape[0]
-        packer = _OutputPacker()
+        packer = OutputPacker()
         slice_size = min(self.slice_size or size, size)
 
         def forward(leaves: list) -> dict:
@@ -129,32 +129,32 @@ class Scorer:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
         return Scored(scores, packer.unpack(result["outputs"]), result["losses"])
 
-    def _forward(self, data: tuple, packer: _OutputPacker) -> dict:
+    def _forward(self, data: tuple, packer: OutputPacker) -> dict:
         """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
         x, y, sample_weight = data
         num_rows = flatten(x)[0][0].shape[0]
         multiplier = ops.ones((num_rows,), dtype="float32")
 
-        def run() -> tuple:
-            with stateless(self.model), self.logits.captured(as_float32=True) as captured:
-                y_pred = call(self.model, x, training=False)
+        def run(extra: Sequence[Any], tap: Callable) -> tuple:
+            with stateless(self.model):
+                tap = tap if self.score == "gnorm" else _unchanged
+                y_pred = self.logits.tap(lambda: call(self.model, x, training=False), tap, as_float32=True)
             _check_outputs(y_pred, num_rows)
-            loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: multiplier, training=False)
-            targets = [multiplier] if self.score == "loss" else self.logits.of(y_pred, captured)
+            loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: extra[0], training=False)
+            losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
+            entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
             # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
-            return loss.summed(num_rows), targets, (y_pred, loss)
+            return loss.summed(num_rows), (packer.pack(y_pred), losses, entries)
 
         if self.score in ("gnorm", "loss"):
-            gradients, _, (y_pred, loss) = backend.differentiate(run, [*self.model.variables, multiplier])
-            scores = gradients[0] if self.score == "loss" else row_norms(gradients, num_rows)
+            gradients, _, (outputs, losses, entries) = backend.differentiate(run, (), [multiplier])
+            scores = gradients.extra[0] if self.score == "loss" else row_norms(gradients.tapped, num_rows)
             if scores is None:
                 raise Unsupported("the loss doesn't depend on the model's outputs")
         else:
-            _, _, (y_pred, loss) = run()
+            _, (outputs, losses, entries) = run([multiplier], _unchanged)
             scores = self._custom_scores(x, y, num_rows) if callable(self.score) else multiplier
-        losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
-        result = {"scores": ops.cast(scores, "float32"), "outputs": packer.pack(y_pred), "losses": losses}
-        entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
+        result = {"scores": ops.cast(scores, "float32"), "outputs": outputs, "losses": losses}
         if entries:
             # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
             result["entries"] = sum(entries[1:], entries[0])
@@ -216,6 +216,11 @@ def row_norms(gradients: list, rows: Any) -> Any:
     return ops.sqrt(sum(squares[1:], squares[0])) if squares else None
 
 
+def _unchanged(tensor: Any) -> Any:
+    """Return a tensor as it is."""
+    return tensor
+
+
 def _check_outputs(y_pred: Any, rows: int) -> None:
     """Check that each output of a model has one row per sample.
 
@@ -250,7 +255,7 @@ def flatten(data: tuple) -> tuple[list, Callable]:
     return [leaf for leaf in leaves if leaf is not None], pack
 
 
-class _OutputPacker:
+class OutputPacker:
     """Convert the outputs of a model to dicts of tensors and back, with the logits and masks that Keras attached.
 
     Attached tensors would be lost when outputs of slices are concatenated.

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
+from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.utils.numerics import at_least_float32_dtype
 
 # multiplier(index of the output, loss of the output) -> float32 (batch,)
@@ -65,7 +66,7 @@ class WeightedLoss(NamedTuple):
     total: Any  # scalar, the value to minimise
     value: Any  # the result of `compute_loss`: a vector with reduction=None, else the same scalar
     outputs: tuple[OutputLoss, ...]  # one per call of a compiled loss
-    scope: keras.StatelessScope  # holds the updated values of the loss trackers of the outputs
+    updates: list  # for each of `model.metrics_variables`, its new value as a loss tracker of an output, or None
 
     @property
     def is_mean(self) -> bool:
@@ -118,12 +119,14 @@ def weighted_loss(
             "pass a loss to `compile`"
         )
     # The result is a vector if reduction=None. Keras's step differentiates its sum.
-    return WeightedLoss(ops.sum(total), total, tuple(outputs), scope)
+    updates = [scope.updated(variable) for variable in model.metrics_variables]
+    return WeightedLoss(ops.sum(total), total, tuple(outputs), updates)
 
 
-def stateless(model: keras.Model) -> keras.StatelessScope:
-    """Return a scope that discards all changes of variables and in which the trainable weights have current values."""
-    return keras.StatelessScope(state_mapping=[(v, v.value) for v in model.trainable_variables])
+def stateless(model: keras.Model) -> NestedScope:
+    """Return a scope that discards all changes of variables."""
+    # Keras asks the scope, and not the variables, for the weights that regularisers depend on.
+    return NestedScope([(v, v.value) for v in model.trainable_variables])
 
 
 def per_sample(t: Any, like: Any) -> Any:

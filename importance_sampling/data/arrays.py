@@ -28,7 +28,8 @@ class ArraySource:
     Attributes:
         has_rows: bool, True: rows have an index.
         num_rows: int, the number of rows.
-        columns: list of tensors and `LazyArray`s, the leaves of the data that are not None; `(num_rows, ...)` each.
+        columns: list of tensors and of objects that read rows on the host, among them `LazyArray`s: the leaves of the
+            data that are not None; `(num_rows, ...)` each.
         pack: function from a list of leaves to `(x, y, sample_weight)`.
         structure: str, describes the nesting of the data.
         is_in_memory: bool, True if no leaf is lazily read.
@@ -38,9 +39,7 @@ class ArraySource:
 
     def __init__(self, data: tuple):
         leaves, self.pack = flatten(data)
-        self.columns = [
-            as_lazy_array(leaf) if is_lazy(leaf) else backend.as_gatherable(backend.to_tensor(leaf)) for leaf in leaves
-        ]
+        self.columns = [as_lazy_array(leaf) if is_lazy(leaf) else backend.as_column(leaf) for leaf in leaves]
         self.structure = repr(keras.tree.map_structure(lambda leaf: leaf is not None, data))
         self.num_rows = int(leaves[0].shape[0])
         self.is_in_memory = not any(isinstance(column, LazyArray) for column in self.columns)
@@ -75,9 +74,7 @@ class ArraySource:
             indices: int `(n,)`, row indices.
         """
         return self.pack(
-            backend.to_tensor(column.read(indices))
-            if isinstance(column, LazyArray)
-            else backend.gather(column, indices)
+            backend.to_tensor(column.read(indices)) if is_on_host(column) else backend.gather(column, indices)
             for column in self.columns
         )
 
@@ -105,6 +102,11 @@ class ArraySource:
             start: int >= 0, the number of the first pool; earlier pools are skipped.
         """
         return ArrayPools(backend.pool_iterator(self, pool_size, seed, start))
+
+
+def is_on_host(column: Any) -> bool:
+    """Return True if the rows of a column of `ArraySource` are read on the host, False for a tensor."""
+    return hasattr(column, "read")
 
 
 class ArrayPools:

@@ -27,6 +27,17 @@ class PeekableBatches:
         self.iterator = iterator
         self.taken = 0
         self._peeked: deque = deque()  # batches that were read and not used yet
+        self._executions = 1  # with an iterator for each of them
+
+    def replace_iterator(self, iterator: Iterator) -> None:
+        """Continue with an iterator that yields the batches after one that was passed to the previous call.
+
+        For backends on which Keras draws the batch of every step itself, also if the step doesn't use it.
+        """
+        self.iterator = iterator
+        self._peeked.clear()
+        self.taken = self._executions
+        self._executions += 1
 
     @property
     def has_peeked(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
@@ -150,8 +151,10 @@ class FitController:
                 source.release()
 
     def _execute(self, iterator: Iterator) -> dict:
-        if iterator is not self.batches.iterator:
+        if self._begins_pass(iterator):
             self._begin_pass(iterator)
+        elif backend.DRAWS_BEFORE_STEP:
+            self.batches.replace_iterator(iterator)
         n = self._steps_of_execution()
         if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
             raise StopIteration  # importance steps have replaced the rest of the pass
@@ -169,6 +172,16 @@ class FitController:
             self._update_gate()
         self._notify(result)
         return result.logs
+
+    def _begins_pass(self, iterator: Iterator) -> bool:
+        """Return True if an iterator begins a pass over the data; with `steps_per_epoch` it may last several epochs."""
+        if not backend.DRAWS_BEFORE_STEP:
+            return iterator is not self.batches.iterator
+        if self.batches.iterator is None:
+            return True
+        if self.plan.arguments["steps_per_epoch"]:
+            return bool(self.plan.batches_per_epoch) and self._steps_in_pass >= self.plan.batches_per_epoch
+        return self.epoch_steps == 0
 
     def _begin_pass(self, iterator: Iterator) -> None:
         self.batches = PeekableBatches(iterator)
@@ -201,9 +214,9 @@ class FitController:
     def _notify(self, result: StepResult) -> None:
         """Notify the listeners of every step of an execution."""
         for scores in result.pool_scores:
-            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scores))
+            self.listeners.notify_scores(self.strategy.get_sampler(), ops.convert_to_numpy(scores))
         for sample in zip(result.indices, result.weights, result.scores, strict=True):
-            self.listeners.notify_sample(self.strategy.get_sampler(), *map(np.asarray, sample))
+            self.listeners.notify_sample(self.strategy.get_sampler(), *map(ops.convert_to_numpy, sample))
         self.listeners.notify_training(self.strategy.get_sampler(), result.logs)
 
     # Importance steps
@@ -276,7 +289,7 @@ class FitController:
             self.state.counters.record_loss(float(scored.mean_loss))
         self._update_gate()
         if self.listeners.needs_scores:
-            self.listeners.notify_scores(self.strategy.get_sampler(), np.asarray(scored.scores))
+            self.listeners.notify_scores(self.strategy.get_sampler(), ops.convert_to_numpy(scored.scores))
         return self.strategy.passes(scored=self.batch_size)
 
     def _update_gate(self) -> None:

@@ -16,6 +16,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.core.scoring import call, flatten
 from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
 
@@ -26,7 +27,7 @@ TOLERANCE_LOW_PRECISION = 3e-2
 
 def unsupported_reason(model: keras.Model) -> str | None:
     """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can."""
-    if backend.overrides_methods(model):
+    if keras_internals.overrides_methods(model):
         return (
             f"{type(model).__name__} defines a training step, which weights can't be passed to. Move its special part "
             "to `call` and `compute_loss`"
@@ -85,7 +86,7 @@ def check_loss(model: keras.Model, batch: tuple) -> None:
         raise Unsupported(reason)
     x, y, sample_weight = batch
     regularised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
-    with keras.StatelessScope(state_mapping=regularised, collect_losses=True) as scope:
+    with backend.repeatable_random(), NestedScope(regularised, collect_losses=True) as scope:
         call(model, x, training=True)
     if scope.losses:
         raise Unsupported(
@@ -95,25 +96,25 @@ def check_loss(model: keras.Model, batch: tuple) -> None:
     if type(model).compute_loss is keras.Model.compute_loss:
         return
 
-    def unweighted(with_penalties: bool) -> tuple:
+    def unweighted(with_penalties: bool, extra: Any, tap: Any) -> tuple:
         with stateless(model):
             y_pred = call(model, x, training=False)
             penalties = sum(ops.sum(loss) for loss in model.losses)  # weight regularisers
         zeros = ops.zeros((flatten(x)[0][0].shape[0],))
         total = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: zeros, training=False).total
-        return total if with_penalties else total - ops.cast(penalties, total.dtype), model.trainable_variables, None
+        return total if with_penalties else total - ops.cast(penalties, total.dtype), None
 
     # A `compute_loss` may or may not include the regularisers.
-    if all(_has_gradient(functools.partial(unweighted, flag)) for flag in (False, True)):
+    if all(_has_gradient(functools.partial(unweighted, flag), model.trainable_variables) for flag in (False, True)):
         raise Unsupported(
             "`compute_loss` of the model adds a term of the data to the compiled loss that has no sample weights. "
             "Make it part of the compiled loss"
         )
 
 
-def _has_gradient(forward: Callable[[], tuple]) -> bool:
-    """Return True if the loss of `forward() -> (loss, targets, rest)` depends on a target."""
-    gradients, _, _ = backend.differentiate(forward, ())
+def _has_gradient(forward: Callable, variables: list) -> bool:
+    """Return True if the loss of a function, see `backend.differentiate`, depends on a variable."""
+    gradients = backend.differentiate(forward, variables, ())[0].variables
     return any(gradient is not None and bool(ops.any(backend.dense(gradient) != 0)) for gradient in gradients)
 
 
@@ -180,7 +181,7 @@ def _differ(one: Any, other: Any) -> bool:
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(one.dtype)):
         return False
     tolerance = TOLERANCE.get(keras.backend.standardize_dtype(one.dtype), TOLERANCE_LOW_PRECISION)
-    one, other = (ops.convert_to_numpy(ops.cast(t, "float64"))[::2] for t in (one, other))
+    one, other = (ops.convert_to_numpy(t).astype("float64")[::2] for t in (one, other))
     if one.shape != other.shape:  # padded to the longest row, for instance: compare the common part
         common = tuple(slice(min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
         one, other = one[common], other[common]

@@ -211,7 +211,7 @@ def plan_arrays(arguments: dict, model: keras.Model, with_order: bool) -> FitPla
         return FitPlan(dict(arguments, **dict(zip(("x", "y", "sample_weight"), _read_whole(data), strict=True))))
     batch_size = _batch_size(arguments, num_rows)
     # Convert floats to `floatx` once, as Keras does, and share one tensor between Keras and the candidates.
-    data = tuple(_map_leaves(lambda leaf: leaf if is_lazy(leaf) else backend.to_tensor(leaf), part) for part in data)
+    data = tuple(_map_leaves(lambda leaf: leaf if is_lazy(leaf) else backend.to_fit_array(leaf), part) for part in data)
     source = ArraySource((*data[:2], _sample_weights(data, arguments["class_weight"])))
     order = EpochOrder() if with_order else None
     if has_lazy or with_order:

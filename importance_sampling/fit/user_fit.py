@@ -29,13 +29,13 @@ def is_model(value: Any) -> bool:
 
 def reads_its_own_data(model: keras.Model) -> bool:
     """Return True if Keras must be given the data exactly as the user passed them."""
-    custom = has_own_fit(model) or backend.overrides_methods(model, ("make_train_function",))
+    custom = has_own_fit(model) or keras_internals.overrides_methods(model, ("make_train_function",))
     return custom or backend.replicas(model) > 1
 
 
 def has_own_fit(model: keras.Model) -> bool:
     """Return True if the model defines a `fit` that runs between a trainer and Keras's `fit`."""
-    return backend.overrides_methods(model, ("fit",)) and not is_inside_fit(model)
+    return keras_internals.overrides_methods(model, ("fit",)) and not is_inside_fit(model)
 
 
 def is_inside_fit(model: keras.Model) -> bool:
@@ -70,7 +70,7 @@ def run(model: keras.Model, arguments: dict) -> keras.callbacks.History:
 def trained_by(model: keras.Model, function: Callable) -> Iterator[None]:
     """Let a function stand in for the model's training function; then put back what was there."""
     before = model.train_function
-    model.train_function = function
+    model.train_function = function = backend.stand_in(model, function)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -72,11 +72,11 @@ class GradientNormLayer(PerSampleLayer):
         loss = _from_logits(self.loss)
         z = ops.cast(pre_activations, self.result_dtype)
 
-        def forward() -> tuple:
+        def forward(extra: Sequence[Any], tap: Callable) -> tuple:
             # Losses of different samples are independent, so row i of the gradient of the sum is d loss_i / d z_i.
-            return ops.sum(loss_per_sample(loss, targets, z, mask, self.result_dtype)), [z], None
+            return ops.sum(loss_per_sample(loss, targets, extra[0], mask, self.result_dtype)), None
 
-        (gradient,), _, _ = backend.differentiate(forward, [z])
+        gradient = backend.differentiate(forward, (), [z])[0].extra[0]
         if gradient is None:
             raise ValueError(
                 "`loss` must be differentiable at the logits: remove operations such as rounding or comparison. "

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from importance_sampling import backend, events
 from importance_sampling.backend import keras_internals
@@ -94,7 +95,7 @@ class ModelWrapper:
             ValueError: as for `score`.
         """
         batch = self._prepare(x, y)
-        return np.asarray(self._compiled(self._score)(batch))
+        return ops.convert_to_numpy(self._compiled(self._score)(batch))
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
         """Return the results of `model.evaluate`, and send them as the signal `is.evaluation`.
@@ -197,8 +198,8 @@ def to_host_results(losses: Any, logs: dict, scores: Any) -> tuple[np.ndarray, l
         losses, metrics, scores: as `ModelWrapper.train_batch` returns them. Metrics are NumPy scalars: scripts for
         version 0.10 call their `mean()`.
     """
-    metrics = [np.float64(value) for name, value in logs.items() if name != "loss"]
-    return np.asarray(losses), metrics, np.asarray(scores)
+    metrics = [np.float64(ops.convert_to_numpy(value)) for name, value in logs.items() if name != "loss"]
+    return ops.convert_to_numpy(losses), metrics, ops.convert_to_numpy(scores)
 
 
 def measured_scores(score: str | Callable, measurements: Measurements, predicted: Any) -> Any:

@@ -59,7 +59,7 @@ class KatyushaWrapper(SVRGWrapper):
         self.t2 = float(t2)
         self.z: list[keras.Variable] = []
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if type(optimizer) is not keras.optimizers.SGD or optimizer.momentum:
+        if not isinstance(optimizer, keras.optimizers.SGD) or optimizer.momentum:
             warnings.warn(
                 "Katyusha computes its own momentum and uses only the learning rate of the optimizer. Compile with "
                 f"`keras.optimizers.SGD` without momentum. Received: optimizer={optimizer.name!r}",

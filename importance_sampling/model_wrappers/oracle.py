@@ -13,15 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from importance_sampling.core.gradients import (
-    Measurements,
-    apply_gradients,
-    compute_gradients,
-    importance_multiplier,
-)
+from importance_sampling import backend
+from importance_sampling.core.gradients import compute_gradients, importance_multiplier, measure
 from importance_sampling.core.metric_updates import batch_metrics
 from importance_sampling.core.scoring import flatten
-from importance_sampling.core.weighted_loss import Multiplier
 from importance_sampling.model_wrappers.base import ModelWrapper, measured_scores, to_host_results
 
 
@@ -29,7 +24,8 @@ class OracleWrapper(ModelWrapper):
     """Train a compiled model batch by batch with the weights of a reweighting policy.
 
     The gradient is mean(w_i grad loss_i), where w = weight_layer(weights, scores). The scores "loss" and "gnorm" are
-    measured in the training step at no extra cost. Other scores are computed in inference mode before the step.
+    measured in training mode, with the same dropout masks as in the step, by another forward pass. Other scores are
+    computed in inference mode before the step.
 
     Args:
         model: a compiled `keras.Model`. Scoring doesn't change it.
@@ -86,16 +82,9 @@ class OracleWrapper(ModelWrapper):
         """Take a step; return the losses, the logs of Keras's own step and the scores."""
         score = self.scorer.score
         predicted = None if score in ("loss", "gnorm") else self.scorer(batch).scores
-        losses_and_scores: list = []
-
-        def make_multiplier(measure: Callable[[], Measurements]) -> Multiplier:
-            measurements = measure()
-            scores = measured_scores(score, measurements, predicted)
-            losses_and_scores.extend([measurements.losses, scores])
-            return importance_multiplier(ops.cast(self._weight_layer([w, scores]), "float32"))
-
-        logits = self.logits if score == "gnorm" else None
-        result = compute_gradients(self.model, logits, batch, make_multiplier, self.model.optimizer.scale_loss)
-        apply_gradients(self.model, result.gradients)
-        losses, scores = losses_and_scores
-        return losses, batch_metrics(self.model, batch, result.y_pred), scores
+        measurements = measure(self.model, self.logits if score == "gnorm" else None, batch)
+        scores = measured_scores(score, measurements, predicted)
+        multiplier = importance_multiplier(ops.cast(self._weight_layer([w, scores]), "float32"))
+        result = compute_gradients(self.model, None, batch, multiplier, self.model.optimizer.scale_loss)
+        backend.apply_gradients(self.model, result.gradients)
+        return measurements.losses, batch_metrics(self.model, batch, result.y_pred), scores

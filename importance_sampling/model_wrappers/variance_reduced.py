@@ -15,12 +15,12 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.core.gradients import (
     BackwardResult,
-    Measurements,
-    apply_gradients,
     compute_gradients,
     importance_multiplier,
+    sample_losses,
 )
 from importance_sampling.core.metric_updates import batch_metrics, update_from_batch
 from importance_sampling.core.scoring import flatten
@@ -129,9 +129,8 @@ class SVRGWrapper(ModelWrapper):
         Returns:
             The logs of Keras's own step, and the loss of each sample in training mode, float32 `(batch,)`.
         """
-        measurements: list[Measurements] = []
-        result = self._advance(batch, _unit_multiplier, measurements)
-        return update_from_batch(self.model, batch, result.y_pred), measurements[0].losses
+        result, losses = self._advance(batch, _unit_multiplier)
+        return update_from_batch(self.model, batch, result.y_pred), losses
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the variables of the wrapper as arrays, by name."""
@@ -160,7 +159,7 @@ class SVRGWrapper(ModelWrapper):
         self._allocate()
         self._rows.assign(0)
         for variable, snapshot, mean in zip(self.model.trainable_weights, self.snapshot, self.mean, strict=True):
-            snapshot.assign(variable)
+            snapshot.assign(ops.copy(variable))  # which the next step may overwrite in place
             mean.assign(ops.zeros_like(mean))
 
     def _accumulate(self, batch: tuple, share: Any) -> None:
@@ -185,34 +184,30 @@ class SVRGWrapper(ModelWrapper):
         # Update the random generators, so that each batch has different dropout masks; discard all other changes.
         weights = {id(v) for v in self.model.weights}
         for variable in self.model.variables:
-            value = scope.get_current_value(variable)
+            value = scope.updated(variable)
             if id(variable) not in weights and value is not None:
                 variable.assign(value)
 
     def _train(self, batch: tuple, w: Any) -> tuple:
         """Train on a batch with weights `(batch,)`; return the losses of its samples and the logs."""
-        measurements: list[Measurements] = []
-        result = self._advance(batch, importance_multiplier(w), measurements)
-        return measurements[0].losses, batch_metrics(self.model, batch, result.y_pred)
+        result, losses = self._advance(batch, importance_multiplier(w))
+        return losses, batch_metrics(self.model, batch, result.y_pred)
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measurements: list) -> BackwardResult:
-        """Take a step; append the measurements at the current weights to `measurements`."""
-        gradients, result = self._corrected_gradients(batch, multiplier, self.model.optimizer.scale_loss, measurements)
-        apply_gradients(self.model, gradients)
-        return result
+    def _advance(self, batch: tuple, multiplier: Multiplier) -> tuple[BackwardResult, Any]:
+        """Take a step; return the result of the backward pass before it, and the losses of its samples."""
+        gradients, result = self._corrected_gradients(batch, multiplier, self.model.optimizer.scale_loss)
+        losses = sample_losses(self.model, batch, result.y_pred)
+        backend.apply_gradients(self.model, gradients)
+        return result, losses
 
     def _corrected_gradients(
-        self, batch: tuple, multiplier: Multiplier, scale: Callable, measurements: list
+        self, batch: tuple, multiplier: Multiplier, scale: Callable
     ) -> tuple[list, BackwardResult]:
         """Return grad(w) - grad(w') + m, and the result of the backward pass at the current weights w."""
-
-        def make_multiplier(measure: Callable[[], Measurements]) -> Multiplier:
-            measurements.append(measure())
-            return multiplier
-
         # The snapshot comes first and changes no generator, so that the second pass uses the same dropout masks.
-        at_snapshot, _ = self._gradients_at_snapshot(batch, multiplier, scale)
-        result = compute_gradients(self.model, None, batch, make_multiplier, scale)
+        with backend.repeatable_random():
+            at_snapshot, _ = self._gradients_at_snapshot(batch, multiplier, scale)
+        result = compute_gradients(self.model, None, batch, multiplier, scale)
         gradients = [
             None if now is None else _corrected(backend.dense(now), backend.dense(then), scale(mean.value))
             for now, then, mean in zip(result.gradients, at_snapshot.gradients, self.mean, strict=True)
@@ -221,12 +216,12 @@ class SVRGWrapper(ModelWrapper):
 
     def _gradients_at_snapshot(
         self, batch: tuple, multiplier: Multiplier, scale: Callable
-    ) -> tuple[BackwardResult, keras.StatelessScope]:
+    ) -> tuple[BackwardResult, NestedScope]:
         """Compute gradients with the snapshot as weights; the scope holds the changes of the model's variables."""
         weights = [ops.convert_to_tensor(variable) for variable in self.snapshot]
-        scope = keras.StatelessScope(state_mapping=list(zip(self.model.trainable_weights, weights, strict=True)))
+        scope = NestedScope(list(zip(self.model.trainable_weights, weights, strict=True)))
         with scope:
-            return compute_gradients(self.model, None, batch, lambda _: multiplier, scale, weights), scope
+            return compute_gradients(self.model, None, batch, multiplier, scale), scope
 
 
 def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> list[keras.Variable]:
@@ -238,7 +233,7 @@ def copies(model: keras.Model, name: str, dtype: Callable[[str], str] = str) -> 
         dtype: function from the dtype of a weight to that of its copy. Default: the same dtype.
     """
     return [
-        keras.Variable(ops.convert_to_tensor(v), trainable=False, dtype=dtype(v.dtype), name=f"{name}_{i}")
+        keras.Variable(ops.copy(v), trainable=False, dtype=dtype(v.dtype), name=f"{name}_{i}")
         for i, v in enumerate(model.trainable_weights)
     ]
 

@@ -17,7 +17,7 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.base import UNIFORM_STEP
-from importance_sampling.core.logits import Logits
+from importance_sampling.core.logits import Logits, replaced_attribute
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
 from importance_sampling.data.batches import PeekableBatches
@@ -228,20 +228,25 @@ class KerasFunction:
 
     Args:
         model: the user's model.
-        function: as `model.make_train_function` makes it.
+        function: as `model.make_train_function` makes it; None: it is made at the first call, once the model is built.
 
     Attributes:
         is_traced: bool, True once the function has run on an iterator.
     """
 
-    def __init__(self, model: keras.Model, function: Callable):
+    def __init__(self, model: keras.Model, function: Callable | None):
+        self.model = model
         self.function = function
         self.is_traced = False
         self._tracker = keras_internals.loss_tracker(model)
 
     def __call__(self, iterator: Any) -> dict:
         """Take one execution of steps; return the logs of the last."""
-        return self.function(iterator)
+        if self.function is None:
+            with replaced_attribute(self.model, "train_function", None):
+                self.model.make_train_function()
+                self.function = self.model.train_function
+        return backend.training_function(self.model, self.function)(iterator)
 
     def is_of(self, model: keras.Model) -> bool:
         """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
@@ -271,10 +276,7 @@ class CompiledSteps:
         self.strategies = {key: one for key, one in self.strategies.items() if key not in outdated}
         function = self.model.train_function
         is_current = self.keras_function is not None and self.keras_function.is_of(self.model)
-        if function is None and not is_current:
-            self.model.make_train_function()
-            function, self.model.train_function = self.model.train_function, None
-        if function is not None and not (is_current and function is self.keras_function.function):
+        if not is_current or (function is not None and function is not self.keras_function.function):
             self.keras_function = KerasFunction(self.model, function)
         return was_current
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.core.scoring import Scorer
-from importance_sampling.data import LazyArray
+from importance_sampling.data.arrays import is_on_host
 from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.samplers.table import ROWS_PER_FORWARD
@@ -64,26 +65,25 @@ class DatasetRows:
             indices: int `(n, b)`, the rows of n steps.
 
         Returns:
-            Whole tensors for data in memory; for lazily read arrays the rows, `(n, b, ...)`.
+            Whole tensors, or for columns that are read on the host their rows, `(n, b, ...)`.
         """
         return [
-            backend.to_tensor(column.read(indices.ravel()).reshape(*indices.shape, *column.shape[1:]))
-            if isinstance(column, LazyArray)
+            backend.as_input(column.read(indices.ravel()).reshape(*indices.shape, *column.shape[1:]))
+            if is_on_host(column)
             else column
             for column in self.source.columns
         ]
 
     def columns_of_step(self, columns: Any, i: Any) -> list:
-        """Return the columns of step i: its own rows of lazily read arrays, whole tensors otherwise."""
+        """Return the columns of step i: its own rows of what is read on the host, whole tensors otherwise."""
         return [
-            leaf[i] if isinstance(column, LazyArray) else leaf
-            for leaf, column in zip(columns, self.source.columns, strict=True)
+            leaf[i] if is_on_host(column) else leaf for leaf, column in zip(columns, self.source.columns, strict=True)
         ]
 
     def gather(self, indices: Any, columns: Any) -> tuple:
         """Return `(x, y, sample_weight)` of the rows of one step."""
         return self.source.pack(
-            leaf if isinstance(column, LazyArray) else backend.gather(leaf, indices)
+            leaf if is_on_host(column) else backend.gather(leaf, indices)
             for leaf, column in zip(columns, self.source.columns, strict=True)
         )
 
@@ -99,7 +99,7 @@ class DatasetRows:
         scores = np.empty(len(indices), "float32")
         for start in range(0, len(indices), size):
             rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
-            part = np.asarray(self._score_rows(rows)[0])
+            part = ops.convert_to_numpy(self._score_rows(rows)[0])
             scores[start : start + size] = part[: len(scores) - start]
         self._scored += len(indices)
         return scores

@@ -109,7 +109,7 @@ class IndexedStrategy(Strategy):
             logs, scores = self._train(chunk)
             self._pending.append((chunk, scores))
             if with_draws:
-                measured += list(np.asarray(scores).reshape(len(chunk), -1))
+                measured += list(ops.convert_to_numpy(scores).reshape(len(chunk), -1))
             if with_draws or is_last_of_plan or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
                 self.update_sampler()
             draws += chunk
@@ -138,7 +138,7 @@ class IndexedStrategy(Strategy):
         """Pass the scores that are pending on the device to the sampler, in the order of the steps."""
         pending, self._pending = self._pending, []
         for chunk, scores in pending:
-            for drawn, row in zip(chunk, np.asarray(scores).reshape(len(chunk), -1), strict=True):
+            for drawn, row in zip(chunk, ops.convert_to_numpy(scores).reshape(len(chunk), -1), strict=True):
                 self.sampler.update(drawn.indices, row)
 
     def discard_pending(self) -> None:

@@ -1,0 +1,88 @@
+"""JAX implementation of the backend protocol: tensors from arrays, and the data that `fit` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from importance_sampling.backend import keras_data
+from importance_sampling.backend.host_data import read_batch
+
+# Keras calls the training function before it draws a batch.
+DRAWS_BEFORE_STEP = False
+
+
+def to_tensor(value: Any) -> jax.Array:
+    """Convert an array to a tensor, floats in `keras.config.floatx()`."""
+    return jnp.asarray(keras_data.to_numpy_array(value))
+
+
+def as_input(array: np.ndarray) -> np.ndarray:
+    """Return rows that were read on the host in the form in which compiled steps take them."""
+    return array
+
+
+def gather(tensor: Any, positions: Any) -> jax.Array:
+    """Return rows of a tensor.
+
+    Args:
+        tensor: array of JAX or NumPy, `(rows, ...)`.
+        positions: int `(n,)`, the positions of the rows.
+    """
+    return jnp.take(tensor, jnp.asarray(positions), axis=0)
+
+
+def concatenate(parts: Any) -> Any:
+    """Concatenate a list of structures of arrays or tensors along the first axis."""
+    return keras.tree.map_structure(_join, *parts)
+
+
+def _join(*tensors: Any) -> Any:
+    on_host = all(isinstance(tensor, np.ndarray) for tensor in tensors)
+    return np.concatenate(tensors) if on_host else jnp.concatenate(tensors)
+
+
+def as_bytes(tensor: Any) -> bytes:
+    """Serialise the values of a tensor."""
+    return np.asarray(tensor).tobytes()
+
+
+def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_order: Callable | None) -> Any:
+    """Return data for `fit`: the batches of an epoch, in the order in which Keras's `fit` draws them from arrays.
+
+    Args:
+        source: an `ArraySource`, whose `num_rows`, `columns` and `batch` are used.
+        batch_size: int.
+        shuffle: as for `keras.Model.fit`.
+        record_order: called as `record_order(order)` with the row indices of each epoch, int64 `(rows,)`, before its
+            first batch. None records nothing.
+    """
+    adapter = keras_data.data_adapter(np.arange(source.num_rows), batch_size=batch_size, shuffle=shuffle)
+    return _EpochBatches(source, batch_size, adapter, record_order)
+
+
+class _EpochBatches(keras.utils.PyDataset):
+    """The batches of an epoch, whose order is drawn when the first of them is read."""
+
+    def __init__(self, source: Any, batch_size: int, index_adapter: Any, record_order: Callable | None):
+        super().__init__()
+        self._source = source
+        self._batch_size = batch_size
+        self._index_adapter = index_adapter
+        self._record_order = record_order
+        self._order = np.zeros(0, "int64")
+
+    def __len__(self) -> int:
+        return -(-self._source.num_rows // self._batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 0:
+            self._order = np.concatenate([rows for (rows,) in self._index_adapter.get_jax_iterator()])
+            if self._record_order is not None:
+                self._record_order(self._order)
+        return read_batch(self._source, self._order[index * self._batch_size : (index + 1) * self._batch_size])
