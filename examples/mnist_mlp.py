@@ -1,12 +1,12 @@
-"""Train a perceptron on MNIST digits by importance sampling or, with `--uniform`, by `model.fit`.
+"""Train a perceptron on MNIST digits with and without importance sampling, and say which is faster.
 
     python examples/mnist_mlp.py --data mnist.npz
 
-The line that differs is marked below.
+Both ways have the same model, data, initial weights and training time.
 """
 
-import keras
 from common import Example
+from keras import Input, Sequential
 from keras.layers import Dense, Dropout, Flatten
 from loading import digits
 
@@ -15,9 +15,9 @@ from importance_sampling import ImportanceTraining
 
 def build(data):
     """Build two hidden layers with dropout; Adam."""
-    model = keras.Sequential(
+    model = Sequential(
         [
-            keras.Input(data.shape),
+            Input(data.shape),
             Flatten(),
             Dense(512, activation="relu"),
             Dropout(0.2),
@@ -30,12 +30,7 @@ def build(data):
     return model
 
 
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
-
-
-EXAMPLE = Example("mnist_mlp", __doc__, digits, build, trainer)
+EXAMPLE = Example("mnist_mlp", __doc__, digits, build, ImportanceTraining, seconds=8.0)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -8,9 +8,7 @@ import equal_time
 import numpy as np
 import pytest
 import schedules
-from results import Results, key
-
-from importance_sampling.comparison.analysis import (
+from analysis import (
     USUAL_SCHEDULES,
     budget_to_reach,
     final_results,
@@ -23,6 +21,7 @@ from importance_sampling.comparison.analysis import (
     summarise_test_loss,
     summarise_ways,
 )
+from results import Results, key
 
 
 def run(way="uniform", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **changes):
@@ -234,7 +233,7 @@ def test_the_preset_decaying_compares_two_ways_at_a_decaying_rate_and_without_a_
 
 
 def factors(schedule, *fractions):
-    return [schedules.OPTIONS[schedule]["decay"](fraction) for fraction in fractions]
+    return [schedules.options(schedule)["decay"](fraction) for fraction in fractions]
 
 
 def test_the_cosine_decays_from_1_to_0():
@@ -250,4 +249,4 @@ def test_the_warm_up_ends_after_a_tenth_and_a_linear_decay_to_0_follows():
 
 
 def test_a_constant_rate_needs_no_decay():
-    assert schedules.OPTIONS["constant"] == {}
+    assert schedules.options("constant") == {}

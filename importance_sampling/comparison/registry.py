@@ -40,7 +40,8 @@ def augmented(
     return datasets.OntheflyAugmentedImages(dataset, params, N, random_state, cache_size)
 
 
-Way = Callable[[keras.Model, int], Any]  # from a compiled model and a seed to an object with Keras's `fit`
+# From a compiled model, and a seed or None, to an object with Keras's `fit`.
+Way = Callable[[keras.Model, int | None], Any]
 
 DATASETS = {
     "mnist": datasets.MNIST,
@@ -134,12 +135,14 @@ def way(text: str) -> Way:
     return lambda model, seed: call(first, TRAINERS, "trainer", model, seed=seed)
 
 
-def sampler_trainer(model: keras.Model, seed: int, sampler: Part, decorators: list[Part]) -> training.SamplerTraining:
+def sampler_trainer(
+    model: keras.Model, seed: int | None, sampler: Part, decorators: list[Part]
+) -> training.SamplerTraining:
     """Create a trainer with a sampler.
 
     Args:
         model: compiled `keras.Model`.
-        seed: int, of the sampler.
+        seed: int or None, of the sampler.
         sampler: `Part` with a name of `SAMPLERS`. Options that aren't those of the sampler are `score`, `layer` and
             `tau_th` of `SamplerTraining`, and `k`, the exponent of the importance weights: float <= 1, default 1
             (unbiased); None means that all weights are 1.
