@@ -24,7 +24,6 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import report
@@ -38,11 +37,11 @@ from analysis import (
     summarise_test_loss,
     summarise_ways,
 )
-from compared_ways import BASELINES, WAYS
+from compared_ways import BASELINES, WAYS, Isolated
 from evaluation import Evaluation
 from results import Results
 
-from importance_sampling.comparison import Clock, fit_of, forward_equivalents, identical_models, train
+from importance_sampling.comparison import Clock, forward_equivalents, identical_models, train
 
 PROTOCOLS = {  # fractions of the budget of a task, and the number of measurements
     "anytime": ((1.0,), 10),
@@ -76,11 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, "all"], default=None)
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=None)
     parser.add_argument(
-        "--schedules",
-        nargs="+",
-        choices=schedules.NAMES,
-        default=None,
-        help="of the protocol `budget`; default: cosine",
+        "--schedules", nargs="+", choices=schedules.NAMES, help="of the protocol `budget`; default: cosine"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 5")
     parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="unit of the budget")
@@ -194,7 +189,7 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
         last = clock.points[-1]
         print(
             f"{title(run)}, seed {run['seed']}, rate {run['rate']:g}, {run['way']}: training loss "
-            f"{last.train_loss:.4g}, test loss {last.test_loss:.4g}, error {last.test_error:.2f} {task.unit}, "
+            f"{last['train_loss']:.4g}, test loss {last['test_loss']:.4g}, error {last['test_error']:.2f} {task.unit}, "
             f"{clock.steps} steps, {clock.seconds:.1f} s",
             flush=True,
         )
@@ -211,31 +206,6 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
     )
     keras.utils.clear_session()
     return True
-
-
-class Isolated:
-    """A trainer whose `fit` prints errors instead of raising them, so that the other ways continue.
-
-    Args:
-        trainer: a model, a trainer, or another object with Keras's `fit`.
-
-    Attributes:
-        has_failed: bool, True after an error.
-    """
-
-    def __init__(self, trainer: Any):
-        self.trainer, self.has_failed = trainer, False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.trainer, name)
-
-    def fit(self, **arguments: Any) -> None:
-        """Train."""
-        try:
-            fit_of(self.trainer, arguments)(**arguments)
-        except Exception:
-            self.has_failed = True
-            traceback.print_exc()
 
 
 def write_report(wanted: Sequence[Mapping], results: Results, out: Path, updated: Sequence | None = None) -> None:

@@ -230,7 +230,8 @@ def test_the_default_gate_closes_when_the_learning_rate_decays():
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.95))
     assert not gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.94))
     assert gate.explain(signals(gain=3.0)) == (
-        "the learning rate is decaying (94% of its peak), which already removes the noise that importance sampling would"
+        "the learning rate is decaying (94% of its peak), which already removes the noise that importance sampling "
+        "would"
     )
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=1.0))  # the rate has risen again
 

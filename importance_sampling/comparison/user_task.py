@@ -24,7 +24,7 @@ WAYS: dict[str, Callable[[keras.Model], Any]] = {
     "importance": ImportanceTraining,
 }
 DEFAULT_SECONDS = 30.0
-MEASUREMENTS = 25
+MEASUREMENTS = 20
 MAX_ROWS = 10000  # training samples in the judgement without validation data
 OWN_ARGUMENTS = ("self", "x", "y", "epochs", "verbose", "initial_epoch")
 
@@ -46,7 +46,7 @@ def compare(
 
     For each seed, all ways start from the same weights and have the same budget. They train in turns of half a second,
     so a machine that slows down affects all of them. Evaluation and compilation don't count. The judge is the loss on
-    the validation data, or on the first 10,000 training samples if there are none, at 25 times during training.
+    the validation data, or on the first 10,000 training samples if there are none, 20 times during training.
 
     Args:
         build_model: function without arguments that returns a compiled `keras.Model`.

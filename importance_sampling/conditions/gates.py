@@ -100,8 +100,8 @@ class GainCondition(Condition):
             return decay if reduces_noise else TOO_SHORT
         if learns_faster and context.loss_ratio < MIN_LOSS_RATIO:
             reason = (
-                f"the training loss is only {context.loss_ratio:.0%} of the loss of new samples, so a closer fit of the "
-                "training samples would hardly help"
+                f"the training loss is only {context.loss_ratio:.0%} of the loss of new samples, so a closer fit of "
+                "the training samples would hardly help"
             )
             return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster:
@@ -109,8 +109,8 @@ class GainCondition(Condition):
         if reduces_noise:
             return decay
         return (
-            f"the samples are about equally hard: an importance step would be worth {step_value(gain):.2f} uniform steps "
-            f"at the cost of {context.lowest_cost:.2f}"
+            f"the samples are about equally hard: an importance step would be worth {step_value(gain):.2f} uniform "
+            f"steps at the cost of {context.lowest_cost:.2f}"
         )
 
 
@@ -184,8 +184,8 @@ class VarianceReductionCondition(ScoreCondition):
         if np.isnan(tau):
             return TOO_SHORT
         return (
-            f"the scores are too equal for this threshold (tau is {tau:.2f}, the threshold {self.threshold:.2f}). Lower "
-            "`tau_th`, or leave it at None for the default gate"
+            f"the scores are too equal for this threshold (tau is {tau:.2f}, the threshold {self.threshold:.2f}). "
+            "Lower `tau_th`, or leave it at None for the default gate"
         )
 
 

@@ -101,15 +101,12 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
 def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
     signals, share = controller.signals, controller.importance_steps / steps
-    batch_size = controller.strategy.batch_size, 1.0 / max(largest, 1.0)
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
-    worth, cost = controller.condition.worth(signals), _cost(controller)
+    gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
     if not math.isnan(worth):
         first += f"; each was worth {worth:.1f} uniform steps at the cost of {cost:.1f}"
-    elif not math.isnan(signals.trusted_gain):
-        first += (
-            f"; each had {signals.trusted_gain:.1f} times less gradient noise at the cost of {cost:.1f} uniform steps"
-        )
+    elif not math.isnan(gain):
+        first += f"; each had {gain:.1f} times less gradient noise at the cost of {cost:.1f} uniform steps"
     began = controller.state.counters.first_importance_step - controller.started_steps
     numbers = [
         ("first importance step", f"{began}", "the first time that the gate opened"),
@@ -118,7 +115,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
         (
             "effective batch size",
             f"{effective / count:.1f}",
-            f"of {batch_size}: samples of equal weight with the same sum of squares",
+            f"of {controller.strategy.batch_size}: unequal weights make a batch count as fewer samples",
         ),
     ]
     lines = [f"{first}.", *_numbers(numbers)]
