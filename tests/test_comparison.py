@@ -117,7 +117,7 @@ def test_training_stops_at_a_budget_of_cost_and_leaves_the_model_as_it_is():
     np.testing.assert_array_equal(*(model.layers[0].kernel.value.numpy() for model in both))
     attributes = [set(vars(model)) for model in both]
     trainers = [both[0], ImportanceTraining(both[1], tau_th=0, seed=1)]
-    x, y, x_test, y_test = data()
+    _, _, x_test, y_test = data()
     finished = []
     clocks = train(
         trainers,
@@ -144,12 +144,13 @@ def test_a_budget_of_epochs_is_measured_at_fractions_of_epochs_and_ends_after_th
     assert [point["steps"] for point in clock.points] == [0, 4, 8, 12, 16]
 
 
+class Stopping(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
 def test_training_that_a_callback_ends_early_is_measured_at_its_end():
-    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
-    stop.on_epoch_end = types.MethodType(
-        lambda self, epoch, logs=None: setattr(self.model, "stop_training", True), stop
-    )
-    [clock] = train([build()], arguments(callbacks=[stop]), constant, budget=50.0, by="cost", measurements=1)
+    [clock] = train([build()], arguments(callbacks=[Stopping()]), constant, budget=50.0, by="cost", measurements=1)
     assert [point["steps"] for point in clock.points] == [0, 8]
 
 

@@ -73,7 +73,7 @@ def test_the_first_line_of_uniform_training_gives_the_number_of_steps_and_the_re
 def test_a_trainer_shows_its_arguments_and_its_steps():
     trainer = BiasedImportanceTraining(build(), 0.5, score="loss")
     assert repr(trainer) == "BiasedImportanceTraining(<Sequential 'small'>, k=0.5, score='loss'), not trained yet"
-    assert repr(trained(trainer, epochs=2)).endswith("trained for 12 steps, 100% importance steps")
+    assert repr(trained(trainer, epochs=2)).endswith("trained for 12 steps, 0% importance steps")
     assert repr(ImportanceTraining(model=build(), score=np.linalg.norm)).startswith(
         "ImportanceTraining(<Sequential 'small'>, score=norm), "
     )

@@ -176,13 +176,13 @@ class Comparison:
         for name in last[0]:
             if name not in ("seconds", "cost", "steps", "loss"):
                 row[f"final {name}"] = statistics.median(point[name] for point in last)
-        row["times sooner"] = self._times_sooner(way)
+        row["times sooner"] = self._speed_up(way)
         row["seconds"] = statistics.median(run["seconds"] for run in runs)
         row["steps"] = round(statistics.median(run["steps"] for run in runs))
         row["importance steps"] = sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
         return row
 
-    def _times_sooner(self, way: str) -> float:
+    def _speed_up(self, way: str) -> float:
         """Return the geometric mean of the speed-ups over the seeds."""
         pairs = zip(self.curves(way), self.curves(self.ways[0]), strict=True)
         return float(np.exp(np.mean([np.log(verdicts.speed_up(*pair)) for pair in pairs])))

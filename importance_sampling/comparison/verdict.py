@@ -53,7 +53,8 @@ def speed_up(curve: Curve, baseline: Curve) -> float:
     """Return how many times sooner a curve reaches the lowest loss of the baseline.
 
     If it never does, the result is at most 1: the time in which the baseline reaches the lowest loss of the curve,
-    divided by the time in which the curve reaches it. NaN if the baseline never improves on the untrained model.
+    divided by the time in which the curve reaches it. NaN if the baseline never improves on the untrained model, or if
+    its training was too short to be timed.
 
     Example:
         >>> spent = np.array([0.0, 2.0, 4.0])
@@ -61,7 +62,7 @@ def speed_up(curve: Curve, baseline: Curve) -> float:
         2.0
     """
     (spent, losses), (own_spent, own_losses) = _finite(baseline), _finite(curve)
-    if losses.argmin() == 0:
+    if losses.argmin() == 0 or spent[losses.argmin()] == 0:
         return math.nan
     reached = time_to_reach(curve, losses.min())
     if math.isfinite(reached):
@@ -117,7 +118,7 @@ def verdict(
     """Return whether a way to train is faster than a baseline, as one sentence with advice.
 
     A difference counts if the confidence interval (90 %) of the mean speed-up over the seeds excludes 1, and if the
-    mean is at least 1.1 or at most 1/1.1. A way that reaches the lowest loss of the baseline with no seed, and stays
+    mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches the lowest loss of the baseline with no seed, and stays
     above it by a clear margin, is slower.
 
     Args:
@@ -138,6 +139,8 @@ def verdict(
         return f"No difference on this task: {name} took no importance steps. {reason}".strip()
     pairs = list(zip(curves, baselines, strict=True))
     speeds = [speed_up(*pair) for pair in pairs]
+    if any(not spent[-1] for spent, _ in (*curves, *baselines)):
+        return "No verdict: the training was too short to be timed. Set a larger budget."
     if any(map(math.isnan, speeds)):
         return (
             f"No verdict: the {loss} of {baseline} did not fall below that of the untrained model. Train for longer, "
@@ -159,8 +162,10 @@ def verdict(
     if ratio <= 1.0 / MIN_SPEED_UP and mean < -margin:
         spread = f"{seeds}, {math.exp(-high):.1f} to {math.exp(-low):.1f}"
         return f"{first} was {1.0 / ratio:.1f} times slower than {baseline} ({spread}). Keep {baseline}."
-    text = f"No difference on this task beyond the spread of the seeds: {name} reached {target} {ratio:.1f} times as "
-    return f"{text}fast as {baseline} ({spread}). {reason}".strip()
+    speed = f"{name} reached {target} {ratio:.1f} times as fast as {baseline} on average ({spread})"
+    if 1.0 / MIN_SPEED_UP < ratio < MIN_SPEED_UP:
+        return f"No difference on this task: {speed}. {reason}".strip()
+    return f"No clear difference on this task: {speed}, which is within the spread. Compare with more seeds."
 
 
 def _one_seed(first: str, baseline: str, target: str, ratio: float, missed: Sequence[float]) -> str:
