@@ -118,8 +118,8 @@ def verdict(
     """Return whether a way to train is faster than a baseline, as one sentence with advice.
 
     A difference counts if the confidence interval (90 %) of the mean speed-up over the seeds excludes 1, and if the
-    mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches the lowest loss of the baseline with no seed, and stays
-    above it by a clear margin, is slower.
+    mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches the
+    lowest loss of the baseline with no seed, and stays above it by a clear margin, is slower.
 
     Args:
         curves: the curves of the way, one per seed.
