@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loading import Unavailable
 from quiet import keras
 
 from importance_sampling import compare
@@ -15,7 +16,6 @@ from importance_sampling.cli import positive
 from importance_sampling.comparison import Comparison, Data
 
 QUICK_ROWS = 512
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Example:
         way: str, the name of the way to train with the trainer, default "importance".
         others: mapping from names to further ways.
         add_options: function that adds the options of this example to a parser.
+        batch_size: int, default 128.
         seconds: float, the default training time of each way and seed.
+        offline: the example to run instead if the data can't be downloaded, or None (default).
     """
 
     name: str
@@ -42,13 +44,22 @@ class Example:
     way: str = "importance"
     others: Mapping[str, Callable[[keras.Model], Any]] = field(default_factory=dict)
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    batch_size: int = 128
     seconds: float = 20.0
+    offline: Example | None = None
 
     def main(self) -> None:
         """Run the example as a script."""
-        options = self.options()
-        comparison = self.compare(self.data(options), options)
-        paths = comparison.save(options.out, self.name)
+        options, example = self.options(), self
+        try:
+            data = self.data(options)
+        except Unavailable as error:
+            if self.offline is None:
+                raise
+            print(f"{error}\nTraining on other data: examples/{self.offline.name}.py.")
+            example, data = self.offline, self.offline.data(options)
+        comparison = example.compare(data, options)
+        paths = comparison.save(options.out, example.name)
         print(f"\n{comparison}\n\nWritten: {', '.join(map(str, paths))}")
 
     def compare(self, data: Data, options: argparse.Namespace) -> Comparison:
@@ -65,7 +76,7 @@ class Example:
             seconds=seconds,
             epochs=options.epochs,
             seeds=options.seeds,
-            batch_size=BATCH,
+            batch_size=self.batch_size,
             validation_data=(data.x_test, data.y_test),
             validation_batch_size=1000,
         )

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import BATCH, add_options
+from common import add_options
 from loading import digits
 from mnist_mlp import build
 from quiet import keras
@@ -43,7 +43,7 @@ def main() -> None:
     trainer.fit(
         data.x_train,
         keras.utils.to_categorical(labels, data.output_size),
-        batch_size=BATCH,
+        batch_size=128,
         epochs=options.epochs,
         validation_data=(data.x_test, data.y_test),
         callbacks=[recorder] if recorder else [],

@@ -2,13 +2,15 @@
 
     python examples/mnist_mlp.py --data mnist.npz
 
-Both ways have the same model, data, initial weights and training time.
+Both ways have the same model, data, initial weights and training time. If MNIST can't be downloaded, the script trains
+on a photograph instead, as `photograph.py` does.
 """
 
 from common import Example
 from keras import Input, Sequential
 from keras.layers import Dense, Dropout, Flatten
-from loading import digits
+from loading import mnist
+from photograph import EXAMPLE as PHOTOGRAPH
 
 from importance_sampling import ImportanceTraining
 
@@ -30,7 +32,7 @@ def build(data):
     return model
 
 
-EXAMPLE = Example("mnist_mlp", __doc__, digits, build, ImportanceTraining, seconds=8.0)
+EXAMPLE = Example("mnist_mlp", __doc__, mnist, build, ImportanceTraining, offline=PHOTOGRAPH)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -67,6 +67,25 @@ def test_without_a_network_tiles_of_two_photographs_replace_cifar10(example, mon
     assert "CIFAR10 could not be downloaded" in capsys.readouterr().err
 
 
+def test_without_a_network_the_first_example_trains_on_a_photograph(example, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: 1 / 0)
+    monkeypatch.setattr("importance_sampling.comparison.user_task.MEASUREMENTS", 2)
+    arguments = ["x", "--quick", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    example("mnist_mlp").EXAMPLE.main()
+    output = capsys.readouterr().out
+    assert "MNIST could not be downloaded" in output and "examples/photograph.py" in output
+    assert (tmp_path / "photograph.csv").exists()
+
+
+def test_the_photograph_has_a_colour_for_every_place(example):
+    pytest.importorskip("sklearn")
+    data = example("photograph").load(None)
+    assert data.shape == (128,) and data.output_size == 3 and len(data.x_train) == 9 * (len(data.x_test)) + 8
+    assert 0 <= data.y_train.min() < data.y_train.max() <= 1
+
+
 def test_a_missing_data_file_exits_with_an_error(example, tmp_path):
     with pytest.raises(SystemExit, match="--data: `path` must be an npz file"):
         example("loading").digits(options(data=tmp_path / "absent.npz"))
