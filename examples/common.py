@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from quiet import keras  # isort: skip  # before everything that imports TensorFlow
+
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from loading import Unavailable
-from quiet import keras
 
 from importance_sampling import compare
 from importance_sampling.cli import positive
@@ -67,7 +68,7 @@ class Example:
         seconds = None if options.epochs else options.seconds or self.seconds
         budget = f"{options.epochs} epochs" if options.epochs else f"{seconds:g} seconds"
         ways = {"uniform": lambda model: model, self.way: self.trainer, **self.others}
-        print(f"Training {len(ways)} ways with {options.seeds} seeds, {budget} each, without evaluation.", flush=True)
+        print(f"Training {len(ways)} ways, {budget} each, {options.seeds} times; evaluation not counted.", flush=True)
         return compare(
             lambda: self.build(data),
             data.x_train,

@@ -32,7 +32,7 @@ def build(data):
     return model
 
 
-EXAMPLE = Example("mnist_mlp", __doc__, mnist, build, ImportanceTraining, offline=PHOTOGRAPH)
+EXAMPLE = Example("mnist_mlp", __doc__, mnist, build, ImportanceTraining, seconds=30.0, offline=PHOTOGRAPH)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -14,10 +14,11 @@ from importance_sampling.plotting.style import band, curve, logarithmic, new_fig
 
 AXES = {"seconds": "seconds of training", "cost": "cost of training (forward passes of a batch)"}
 FONT_SIZE = 13
+EARLY = 0.12  # fraction of the training
 LOG_RANGE = 3.0  # ratio of the losses above which the axis is logarithmic
 
 
-def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str) -> Any:
+def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str, ratio: float) -> Any:
     """Return a figure with one line per way, and the times sooner of the second way marked.
 
     Args:
@@ -25,6 +26,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str
         loss: str, the name of the loss, for the vertical axis.
         over: "seconds" or "cost".
         title: str, written above the plot.
+        ratio: float, how many times sooner the second way is, written beside the mark.
 
     Raises:
         ImportError: matplotlib isn't installed.
@@ -36,8 +38,9 @@ def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str
         x, low, middle, high = band(runs)
         curve(axes, index, name, x, low, middle, high)
         medians.append((x, middle))
-        # The untrained model, whose loss is often much higher, doesn't determine the limits.
-        visible += [value for value in (*low[1:], *high[1:]) if math.isfinite(value)]
+        # The loss at the beginning, which is often much higher, doesn't determine the limits.
+        late = np.asarray(x) >= EARLY * x[-1]
+        visible += [value for value in (*low[late], *high[late]) if math.isfinite(value)]
     if visible:
         low, high = min(visible), max(visible)
         is_log = low > 0 and high / low > LOG_RANGE
@@ -45,7 +48,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str
         axes.set_ylim(*((low / margin, high * margin) if is_log else (low - margin, high + margin)))
         if is_log:
             logarithmic(axes)
-    _mark_speed_up(axes, *medians[:2])
+    _mark_speed_up(axes, *medians[:2], ratio)
     axes.set_xlim(0, None)
     tidy(axes)
     axes.tick_params(labelsize=FONT_SIZE)
@@ -56,14 +59,15 @@ def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str
     return figure
 
 
-def _mark_speed_up(axes: Any, baseline: Curve, other: Curve) -> None:
+def _mark_speed_up(axes: Any, baseline: Curve, other: Curve, ratio: float) -> None:
     """Draw an arrow from the time of the baseline to that of the other way, at the lowest loss of the baseline."""
     if not np.isfinite(baseline[1]).all():
         return
     best = int(np.argmin(baseline[1]))
     level, later, earlier = float(baseline[1][best]), float(baseline[0][best]), time_to_reach(other, baseline[1][best])
-    if not 0 < earlier * MIN_SPEED_UP < later:
+    if not (0 < earlier < later and ratio >= MIN_SPEED_UP):
         return
     axes.annotate("", (earlier, level), (later, level), arrowprops=dict(arrowstyle="<|-|>", color="0.25", lw=1.6))
-    text = f"{later / earlier:.1f} times sooner"
-    axes.annotate(text, ((earlier + later) / 2, level), (0, 7), textcoords="offset points", ha="center", size=FONT_SIZE)
+    place = dict(xytext=(0, 46), textcoords="offset points", ha="center", size=FONT_SIZE, weight="bold")
+    box = dict(boxstyle="round", facecolor="white", edgecolor="none", alpha=0.85)
+    axes.annotate(f"{ratio:.1f} times sooner", ((earlier + later) / 2, level), bbox=box, **place)

@@ -107,7 +107,10 @@ class Comparison:
         Raises:
             ImportError: matplotlib isn't installed.
         """
-        figure = draw({way: self.curves(way) for way in self.ways}, self.loss_name, self.over, self.verdict)
+        first, *others = self.verdict.split(". ")
+        headline = f"{first}." if others else first
+        curves = {way: self.curves(way) for way in self.ways}
+        figure = draw(curves, self.loss_name, self.over, headline, self._speed_up(self.ways[1]))
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
