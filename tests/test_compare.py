@@ -47,7 +47,7 @@ def made(losses, importance_steps=4, loss_name="validation loss"):
             points = [dict(seconds=2.0 * i, cost=6.0 * i, steps=2 * i, loss=loss) for i, loss in enumerate(values)]
             steps = importance_steps if way == "importance" else 0
             record = dict(steps=4, seconds=4.0, cost=12.0, importance_steps=steps, points=points)
-            trainer = types.SimpleNamespace(summary=lambda: "It was worth it.\nMore.")
+            trainer = types.SimpleNamespace(summary=lambda: "The reason.\nMore.")
             result.add(way, seed, record, trainer if way == "importance" else build())
     return result
 
@@ -93,9 +93,9 @@ def test_the_verdict_is_on_the_second_way_with_its_reason():
     slow, fast = [[1.0, 0.6, 0.4]] * 2, [[1.0, 0.4, 0.3]] * 2
     won = made({"uniform": slow, "importance": fast})
     assert won.verdict.endswith("2.0 times sooner (2 seeds, 2.0 to 2.0). Use it.")
-    assert made({"uniform": slow, "importance": slow}).verdict.endswith("It was worth it.")
+    assert made({"uniform": slow, "importance": slow}).verdict.endswith("Keep uniform training.")
     closed = made({"uniform": slow, "importance": fast}, importance_steps=0, loss_name="training loss")
-    assert closed.verdict.endswith("took no importance steps. It was worth it.")
+    assert closed.verdict.endswith("took no importance steps. The reason.")
 
 
 def test_the_plot_and_the_files_are_written(tmp_path, comparison):

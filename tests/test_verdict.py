@@ -98,11 +98,11 @@ def test_a_way_that_is_early_but_never_as_good_is_not_recommended():
     )
 
 
-def test_a_difference_below_a_tenth_is_none_and_the_reason_is_given():
-    text = verdict([falling(time) for time in (8.0, 7.5, 7.75)], [falling(8.0)] * 3, reason="The reason.")
+def test_a_difference_below_a_tenth_is_none():
+    text = verdict([falling(time) for time in (8.0, 7.5, 7.75)], [falling(8.0)] * 3)
     assert text == (
         "No difference on this task: importance sampling reached uniform training's final validation loss 1.0 times as "
-        "fast as uniform training on average (3 seeds, 1.0 to 1.1). The reason."
+        "fast as uniform training on average (3 seeds, 1.0 to 1.1). Keep uniform training."
     )
 
 

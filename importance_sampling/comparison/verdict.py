@@ -127,8 +127,7 @@ def verdict(
         name, baseline: str, what the sentence calls them.
         loss: str, what the sentence calls the loss.
         importance_steps: int or None, the number of importance steps with all seeds. None (default): not known.
-        reason: str, default "": why a way took no importance steps, or what these were worth; added if there is no
-            difference.
+        reason: str, default "": why a way took no importance steps.
     """
     first, count = _capitalised(name), len(curves)
     seeds = "one seed" if count == 1 else f"{count} seeds"
@@ -164,7 +163,7 @@ def verdict(
         return f"{first} was {1.0 / ratio:.1f} times slower than {baseline} ({spread}). Keep {baseline}."
     speed = f"{name} reached {target} {ratio:.1f} times as fast as {baseline} on average ({spread})"
     if 1.0 / MIN_SPEED_UP < ratio < MIN_SPEED_UP:
-        return f"No difference on this task: {speed}. {reason}".strip()
+        return f"No difference on this task: {speed}. Keep {baseline}."
     return f"No clear difference on this task: {speed}, which is within the spread. Compare with more seeds."
 
 
