@@ -111,6 +111,13 @@ def optimizer_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
+def has_step_schedule(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return True if the learning rate of an optimizer is a `LearningRateSchedule`, a function of its steps."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under a LossScaleOptimizer
+    parts = getattr(optimizer, "optimizers", [optimizer])
+    return any(isinstance(part._learning_rate, keras.optimizers.schedules.LearningRateSchedule) for part in parts)
+
+
 def producer(tensor: keras.KerasTensor) -> tuple[Any, int, int]:
     """Return `(operation, call, position)`: the tensor is output `position` of call number `call` of the operation."""
     operation, call, position = tensor._keras_history

@@ -16,6 +16,7 @@ from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.samplers.reshuffle import ReshuffleSampler
 from importance_sampling.samplers.scsg import SCSGSampler
+from importance_sampling.samplers.skipping import SkippingSampler
 from importance_sampling.samplers.smoothing import (
     AdaptiveAdditiveSmoothingSampler,
     AdditiveSmoothingSampler,
@@ -44,5 +45,6 @@ __all__ = [
     "ReshuffleSampler",
     "SCSGSampler",
     "SamplerDecorator",
+    "SkippingSampler",
     "UniformSampler",
 ]

@@ -75,6 +75,14 @@ class Strategy:
         """Set the data of a `fit`."""
         self.plan = plan
 
+    def begin_epoch(self, epoch: int) -> int:
+        """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
+        return 0
+
+    def figures(self) -> dict[str, float]:
+        """Return further figures for History, by name."""
+        return {}
+
     def get_sampler(self) -> Any:
         """Return the sampler that listeners get."""
         return self.sampler
