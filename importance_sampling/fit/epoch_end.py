@@ -19,9 +19,17 @@ def end_epoch(model: keras.Model) -> None:
 
 
 class ContinueTraining(keras.callbacks.Callback):
-    """Lets training continue after an epoch that `end_epoch` ended. It must be the first callback."""
+    """Lets training continue after an epoch that `end_epoch` ended. It must be the first callback.
 
-    async_safe = True
+    Args:
+        model: the user's model.
+    """
+
+    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
+
+    def __init__(self, model: keras.Model):
+        super().__init__()
+        self.set_model(model)  # Keras doesn't, in a `CallbackList` of the user
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Reset the mark before the validation at the end of the epoch."""

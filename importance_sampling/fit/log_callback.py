@@ -168,7 +168,7 @@ def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], l
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
     position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
     log_callback.progress_bars = [callback for callback in found[position:] if _is_progress_bar(callback)]
-    arranged: list = [ContinueTraining()]
+    arranged: list = [ContinueTraining(log_callback.controller.model)]
     for callback in found[:position]:
         arranged += enclose(callback)
     arranged.append(log_callback)
