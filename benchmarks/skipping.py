@@ -29,7 +29,7 @@ from importance_sampling.comparison import Data, Evaluation, forward_equivalents
 from importance_sampling.comparison.analysis import markdown_table, summarise, summarise_ways
 from importance_sampling.training import SkippingTraining
 
-TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_mlp", "mnist_wrong_labels")
+TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_lr")
 WAYS = ("uniform", "skipping", "smooth", "random", "compressed", "compressed smooth")
 COLUMNS = {
     "saved": ("steps saved", ".0%"),
