@@ -63,6 +63,8 @@ TRAINERS = {
     "skipping": training.SkippingTraining,
     "history": training.HistoryImportanceTraining,
     "online-batch-selection": training.OnlineBatchSelection,
+    "selective-backprop": training.SelectiveBackprop,
+    "hard-examples": training.HardExampleMining,
     "approximate": training.ApproximateImportanceTraining,
     "svrg": training.SVRG,
     "katyusha": training.Katyusha,

@@ -243,6 +243,7 @@ class FitController:
         if size > (self.batch_size or 0):
             self.batch_size = size
             self.strategy = self.strategy_for(size)
+            self.strategy.begin_epoch(self.epoch)
 
     # The gate
 
