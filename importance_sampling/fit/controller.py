@@ -262,7 +262,7 @@ class FitController:
 
     def _probe_is_due(self) -> bool:
         # Traced on a single batch, Keras's step would take the batch size as fixed.
-        is_possible = self.gate is not None and self.uniform.keras_function.is_traced
+        is_possible = self.gate is not None and self.strategy.needs_probes and self.uniform.keras_function.is_traced
         return (
             is_possible
             and probe_is_due(self.state.counters, self.signals.tau, self.gate.context, self.model.steps_per_execution)

@@ -53,9 +53,11 @@ class Strategy:
 
     Attributes:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
+        needs_probes: bool, True if batches are scored for the gate between uniform steps.
     """
 
     reads_rows = False
+    needs_probes = True
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model

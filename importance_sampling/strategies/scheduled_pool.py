@@ -52,6 +52,8 @@ class ScheduledPoolStrategy(PoolStrategy):
         arguments, options: as for `PoolStrategy`.
     """
 
+    needs_probes = False  # its uniform steps are those of the schedule, not of a gate
+
     def __init__(self, schedule: SelectionSchedule, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self._schedule = schedule
