@@ -6,8 +6,9 @@
 All ways have the same initial weights, and a learning rate that follows a cosine to zero by epochs. `uniform` is
 `model.fit`, `skipping` and `smooth` are `SkippingTraining`. `random` skips as many samples as `skipping` in each epoch,
 at random. `compressed` is `model.fit` with as many steps as `skipping`, and `compressed smooth` with as many as
-`smooth`: fewer epochs, in which the learning rate decays along the whole cosine. Results are appended to
-OUT/results.jsonl and aren't repeated.
+`smooth`: fewer epochs, in which the learning rate decays along the whole cosine. `compressed fast` is `compressed` with
+a learning rate that is higher by the factor by which there are fewer steps, as the weights of skipping have it. Results
+are appended to OUT/results.jsonl and aren't repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from importance_sampling.comparison.analysis import markdown_table, summarise, s
 from importance_sampling.training import SkippingTraining
 
 TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_lr")
-WAYS = ("uniform", "skipping", "smooth", "random", "compressed", "compressed smooth")
+WAYS = ("uniform", "skipping", "smooth", "random", "compressed", "compressed fast", "compressed smooth")
 COLUMNS = {
     "saved": ("steps saved", ".0%"),
     "test_error over uniform": ("test error / uniform", ".3f"),
@@ -59,9 +60,9 @@ def main() -> None:
         for name in options.tasks
     ]
     for runs in wanted:
-        if results.missing(runs):
-            for run in train_all(runs, options):
-                results.add(run)
+        missing = results.missing(runs)
+        if missing:
+            train_missing(missing, results.of(runs), results, options)
     text = write_report([run for runs in wanted for run in results.of(runs)], options.out)
     print(text)
 
@@ -79,47 +80,70 @@ def sampled(data: Data, rows: int) -> Data:
     return data._replace(x_train=np.asarray(data.x_train)[order], y_train=np.asarray(data.y_train)[order])
 
 
-def train_all(runs: Sequence[Mapping], options: argparse.Namespace) -> list[dict]:
-    """Train a task and a seed in all ways, and return the runs with their results."""
-    task = tasks.get(runs[0]["task"])
-    epochs, seed = options.epochs, runs[0]["seed"]
+def train_missing(
+    missing: Sequence[Mapping], existing: Sequence[Mapping], results: Results, options: argparse.Namespace
+) -> None:
+    """Train a task and a seed in the ways that have no results yet, and add their results.
+
+    Args:
+        missing: the settings of these runs.
+        existing: the runs of the same task and seed that have results.
+        results: `Results`.
+        options: of the command line.
+    """
+    task, seed = tasks.get(missing[0]["task"]), missing[0]["seed"]
     data = sampled(task.load(options.data), options.rows).as_tensors()
     evaluation = Evaluation(data, task.error, task.loss_rows)
-    models = dict(zip(WAYS, identical_models(task.builder(options.data), len(WAYS), seed), strict=True))
-    done: dict[str, dict] = {}
-    shares: dict[str, list] = {}
-    for run in runs:
-        way = run["way"]
-        model, rate = models[way], cosine(run["rate"], epochs)
-        trainer: Any = model
-        callback = keras.callbacks.LearningRateScheduler(lambda epoch, _, rate=rate: rate(epoch))
-        if way in ("skipping", "smooth"):
-            trainer = SkippingTraining(model, smooth=way == "smooth", seed=seed)
-        elif way == "random":
-            trainer = RandomSkipping(model, shares["skipping"], seed)
-        elif way.startswith("compressed"):
-            callback = Compressed(done["smooth" if way.endswith("smooth") else "skipping"]["steps"], epochs, rate)
+    done = {run["way"]: run for run in existing}
+    models = identical_models(task.builder(options.data), len(missing), seed)
+    for run, model in zip(missing, models, strict=True):
+        trainer, callback = way_of(run, model, done)
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
         history = trainer.fit(
-            data.x_train, data.y_train, batch_size=task.batch_size, epochs=epochs, verbose=0, callbacks=[callback]
-        )
-        seconds = time.perf_counter() - start
-        steps = int(model.optimizer.iterations.value)
-        shares[way] = history.history.get("kept", [])
-        done[way] = dict(run) | dict(
+            data.x_train,
+            data.y_train,
+            batch_size=task.batch_size,
+            epochs=options.epochs,
+            verbose=0,
+            callbacks=[callback],
+        ).history
+        seconds, steps = time.perf_counter() - start, int(model.optimizer.iterations.value)
+        point = dict(zip(("train_loss", "test_loss", "test_error"), evaluation(model), strict=True))
+        done[run["way"]] = dict(run) | dict(
             steps=steps,
             seconds=seconds,
             cost=forward_equivalents(trainer, steps),
             importance_steps=getattr(trainer, "importance_steps", 0),
-            points=[dict(zip(("train_loss", "test_loss", "test_error"), evaluation(model), strict=True))],
+            kept=history.get("kept", []),
+            points=[point],
         )
-        print(
-            f"{run['task']}, seed {seed}, {way}: {steps} steps, {done[way]['points'][0]}, {seconds:.1f} s", flush=True
-        )
-    keras.utils.set_random_seed(seed)
+        results.add(done[run["way"]])
+        print(f"{run['task']}, seed {seed}, {run['way']}: {steps} steps, {point}, {seconds:.1f} s", flush=True)
     keras.utils.clear_session()
-    return list(done.values())
+
+
+def way_of(run: Mapping, model: keras.Model, done: Mapping[str, Mapping]) -> tuple[Any, keras.callbacks.Callback]:
+    """Return the object with Keras's `fit`, and the callback that sets the learning rate.
+
+    Args:
+        run: the settings of the run.
+        model: the compiled model.
+        done: the runs with results, by way; those with as many steps must be among them.
+    """
+    way, epochs, seed = run["way"], run["budget"], run["seed"]
+    schedule = cosine(run["rate"], epochs)
+    by_epochs = keras.callbacks.LearningRateScheduler(lambda epoch, _: schedule(epoch))
+    if way in ("skipping", "smooth"):
+        return SkippingTraining(model, smooth=way == "smooth", seed=seed), by_epochs
+    if way == "random":
+        return RandomSkipping(model, done["skipping"]["kept"], seed), by_epochs
+    if way == "uniform":
+        return model, by_epochs
+    steps = done["smooth" if way == "compressed smooth" else "skipping"]["steps"]
+    if way == "compressed fast":
+        schedule = cosine(run["rate"] * done["uniform"]["steps"] / steps, epochs)
+    return model, Compressed(steps, epochs, schedule)
 
 
 def write_report(runs: Sequence[Mapping], out: Path) -> str:
