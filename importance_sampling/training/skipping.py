@@ -39,10 +39,11 @@ class SkippingTraining(IndexedTrainer):
     twice, no samples are scored separately, and an epoch has fewer steps. The first epoch has all samples, because no
     losses are known yet; so have the last epochs of a `fit`, the fraction `full_epochs`.
 
-    Unbiased. The gain is time: a step costs as much as a uniform step, and there are fewer of them. It loses to
-    `model.fit` with fewer epochs, and a learning rate that decays faster, where training is already long enough. There
-    is no gain in a `fit` of one epoch, nor in two. A `LearningRateSchedule` in the optimizer counts steps, and doesn't
-    reach its end: use schedules by epochs, as `keras.callbacks.LearningRateScheduler`.
+    Unbiased. The gain is time: a step costs as much as a uniform step, and there are fewer of them. On six small tasks
+    with Adam it saved a third of the steps, but `model.fit` with as few steps and a higher learning rate reached the
+    same training loss or a lower one. There is no gain in the first epoch, nor in a `fit` of one epoch. A
+    `LearningRateSchedule` in the optimizer counts steps and doesn't reach its end: use schedules by epochs, such as
+    `keras.callbacks.LearningRateScheduler`.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
