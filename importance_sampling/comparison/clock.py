@@ -137,7 +137,7 @@ class Clock(keras.callbacks.Callback):
         """Evaluate the untrained model and start the timer."""
         self._initial_cost = forward_equivalents(self.trainer, 0)
         self._initial_importance_steps = _importance_steps(self.trainer)
-        self._learning_rate = float(self.model.optimizer.learning_rate)
+        self._initial_rate = float(self.model.optimizer.learning_rate)
         self._detect_tracing()
         self._measurement_callback.set_model(self.model)
         self._measurement_callback.on_train_begin()
@@ -196,7 +196,7 @@ class Clock(keras.callbacks.Callback):
     def _decay_learning_rate(self) -> None:
         if self.decay is not None:
             factor = self.decay(min(self.spent / self.budget, 1.0))
-            self.model.optimizer.learning_rate = self._learning_rate * factor
+            self.model.optimizer.learning_rate = self._initial_rate * factor
 
 
 def _importance_steps(trainer: Any) -> int:
