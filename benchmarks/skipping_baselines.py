@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import schedules
 
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import SkippingSampler
@@ -81,4 +81,4 @@ def cosine(rate: float, epochs: int) -> Callable[[int], float]:
         >>> [round(cosine(1.0, 4)(epoch), 3) for epoch in range(4)]
         [1.0, 0.854, 0.5, 0.146]
     """
-    return lambda epoch: rate * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+    return lambda epoch: rate * schedules.cosine(epoch / epochs)

@@ -147,6 +147,12 @@ def test_optimizer_steps_are_found_under_loss_scaling():
     assert int(keras_internals.optimizer_steps(model.optimizer).value) == 3
 
 
+def test_the_parts_of_an_optimizer_are_itself_also_under_loss_scaling():
+    optimizer = keras.optimizers.SGD(0.1)
+    assert keras_internals.optimizer_parts(optimizer) == [optimizer]
+    assert keras_internals.optimizer_parts(keras.optimizers.LossScaleOptimizer(optimizer)) == [optimizer]
+
+
 def test_a_schedule_of_steps_is_found_in_an_optimizer_and_under_loss_scaling_and_a_number_is_none():
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10))
     assert keras_internals.has_step_schedule(optimizer)

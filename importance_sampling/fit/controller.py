@@ -110,7 +110,7 @@ class FitController:
                 self.plan.source.raise_read_error()  # the pipeline hides it behind its own
             raise
         self.deferred.release()
-        if self._steps_in_pass == self.epoch_length < self.plan.batches_per_epoch:
+        if 0 < self.epoch_length == self._steps_in_pass < self.plan.batches_per_epoch:
             end_epoch(self.model)
         return logs
 

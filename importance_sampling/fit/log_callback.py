@@ -36,6 +36,9 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     )
     shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
     arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
+    if plan.epoch_steps:  # the trainer may end epochs early
+        log_callback.progress_bars = [callback for callback in arranged if _is_progress_bar(callback)]
+        arranged.insert(0, ContinueTraining(controller.model))
     with (
         user_fit.trained_by(controller.model, controller),
         user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
@@ -55,7 +58,7 @@ class LogCallback(keras.callbacks.Callback):
         adds_figures: bool, False for a trainer that is switched off, so that History has exactly Keras's keys.
 
     Attributes:
-        progress_bars: the progress bars after this callback.
+        progress_bars: the progress bars, if epochs may have fewer steps than Keras expects; else none.
     """
 
     async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
@@ -167,8 +170,7 @@ def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], l
         found = [*found, ProgressBar()]
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
     position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
-    log_callback.progress_bars = [callback for callback in found[position:] if _is_progress_bar(callback)]
-    arranged: list = [ContinueTraining(log_callback.controller.model)]
+    arranged: list = []
     for callback in found[:position]:
         arranged += enclose(callback)
     arranged.append(log_callback)

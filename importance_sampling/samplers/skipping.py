@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, usable_measurements
+from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, joined, usable_measurements
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.utils.validation import check_fraction
 
@@ -120,11 +120,11 @@ def included_rows(inclusion: np.ndarray, order: np.ndarray, uniform: float) -> n
     """
     is_certain = inclusion[order] >= 1.0
     certain, others = order[is_certain], order[~is_certain]
-    number = round(float(inclusion[others].sum()))
+    expected = inclusion[others].sum()
+    number = round(float(expected))
     if not number:
         return certain.astype("int64")
-    p = inclusion[others] / inclusion[others].sum()
-    drawn = others[RESAMPLING.positions(p, np.array([uniform]), number)]
+    drawn = others[RESAMPLING.positions(inclusion[others] / expected, np.array([uniform]), number)]
     return np.concatenate([certain, drawn]).astype("int64")
 
 
@@ -240,7 +240,7 @@ class SkippingSampler(BaseSampler):
                 self._plan_epoch(batch_size, False, smooth)
             parts.append(self._next_samples(batch_size))
             batch_size -= len(parts[-1].indices)
-        return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+        return joined(parts)
 
     def _next_samples(self, n: int) -> Drawn:
         """Return up to n samples of the current epoch, weighed by its probabilities."""
@@ -248,10 +248,7 @@ class SkippingSampler(BaseSampler):
         self._cursor += len(indices)
         losses = self._losses[indices]
         p = self._inclusion[indices].astype("float64") / self._included  # of a draw: they sum to 1 over all samples
-        if self.reweighting.weight_size == 1:
-            weights = self.reweighting.weights(p, self.size, self._filled(losses))
-        else:
-            every_p = self._inclusion / self._included
-            weights = self.reweighting.sample_weights(indices, self._filled(self._losses), every_p)
-        unbiased = 1.0 / (self.size * p)
-        return Drawn(indices, weights.astype("float32"), losses, unbiased.astype("float32"))
+        return self._epoch_batch(indices, p, self._filled(losses))._replace(scores=losses)
+
+    def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._filled(self._losses), self._inclusion / self._included
