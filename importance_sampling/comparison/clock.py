@@ -108,7 +108,7 @@ class Clock(keras.callbacks.Callback):
         self._initial_cost = forward_equivalents(self.trainer, 0)
         self._initial_importance_steps = _importance_steps(self.trainer)
         if self.decay is not None:
-            self._learning_rate = float(self.model.optimizer.learning_rate)
+            self._initial_rate = float(self.model.optimizer.learning_rate)
         self._evaluate()
         self._decay_learning_rate()
         self._step_start = time.perf_counter()
@@ -180,7 +180,7 @@ class Clock(keras.callbacks.Callback):
     def _decay_learning_rate(self) -> None:
         if self.decay is not None:
             factor = self.decay(min(self.spent / self.budget, 1.0))
-            self.model.optimizer.learning_rate = self._learning_rate * factor
+            self.model.optimizer.learning_rate = self._initial_rate * factor
 
 
 def _importance_steps(trainer: Any) -> int:

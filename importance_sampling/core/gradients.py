@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import call, flatten, row_norms
 from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, weighted_loss
@@ -172,6 +173,5 @@ def weighted_step(
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the current learning rate, the sum over the parts of an optimizer that consists of several."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    parts = [part for part in getattr(optimizer, "optimizers", [optimizer]) if part.built]
-    return float(sum(np.asarray(part.learning_rate) for part in parts))
+    parts = keras_internals.optimizer_parts(optimizer)
+    return float(sum(np.asarray(part.learning_rate) for part in parts if part.built))
