@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import tasks
+from analysis import summarise
 from stages import Stages, build_model, parse, sample_rows, write
 
-from importance_sampling.comparison.analysis import summarise
 from importance_sampling.model_wrappers import OracleWrapper
 from importance_sampling.plotting.style import STYLES
 from importance_sampling.reweighting import UNBIASED

@@ -26,13 +26,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import report
+import schedules
 import tasks
-from compared_ways import BASELINES, WAYS
-from results import Results
-from schedules import OPTIONS, PLATEAU_MEASUREMENTS
-
-from importance_sampling.comparison import Clock, Evaluation, forward_equivalents, identical_models, report, train
-from importance_sampling.comparison.analysis import (
+from analysis import (
     FRACTIONS,
     USUAL_SCHEDULES,
     markdown_table,
@@ -40,6 +37,11 @@ from importance_sampling.comparison.analysis import (
     summarise_test_loss,
     summarise_ways,
 )
+from compared_ways import BASELINES, WAYS, Isolated
+from evaluation import Evaluation
+from results import Results
+
+from importance_sampling.comparison import Clock, forward_equivalents, identical_models, train
 
 PROTOCOLS = {  # fractions of the budget of a task, and the number of measurements
     "anytime": ((1.0,), 10),
@@ -73,7 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, "all"], default=None)
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=None)
     parser.add_argument(
-        "--schedules", nargs="+", choices=OPTIONS, default=None, help="of the protocol `budget`; default: cosine"
+        "--schedules", nargs="+", choices=schedules.NAMES, help="of the protocol `budget`; default: cosine"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 5")
     parser.add_argument("--by", choices=("seconds", "cost"), default="seconds", help="unit of the budget")
@@ -124,7 +126,7 @@ def plan(options: argparse.Namespace, name: str) -> list[dict]:
             by=options.by,
             budget=budget,
             rate=task.tuned if protocol == "budget" else task.rate,
-            measurements=PLATEAU_MEASUREMENTS if schedule == "plateau" else PROTOCOLS[protocol][1],
+            measurements=schedules.PLATEAU_MEASUREMENTS if schedule == "plateau" else PROTOCOLS[protocol][1],
         )
         for protocol in options.protocols
         for schedule in (options.schedules if protocol == "budget" else [USUAL_SCHEDULES[protocol]])
@@ -173,37 +175,35 @@ def train_missing(runs: Sequence[Mapping], results: Results, options: argparse.N
     for model, run in zip(identical_models(build, len(missing), settings["seed"]), missing, strict=True):
         model.optimizer.learning_rate = run["rate"]
         try:
-            trainers.append(WAYS[run["way"]](model, run["seed"]))
+            trainers.append(Isolated(WAYS[run["way"]](model, run["seed"])))
         except Exception:
             traceback.print_exc()  # continue with the other ways
         else:
             runs.append(run)
 
     def done(index: int, clock: Clock) -> None:
+        if trainers[index].has_failed:
+            return
         run = runs[index] | clock.record()
         results.add(run)
         last = clock.points[-1]
         print(
             f"{title(run)}, seed {run['seed']}, rate {run['rate']:g}, {run['way']}: training loss "
-            f"{last.train_loss:.4g}, test loss {last.test_loss:.4g}, error {last.test_error:.2f} {task.unit}, "
+            f"{last['train_loss']:.4g}, test loss {last['test_loss']:.4g}, error {last['test_error']:.2f} {task.unit}, "
             f"{clock.steps} steps, {clock.seconds:.1f} s",
             flush=True,
         )
 
-    try:
-        train(
-            trainers,
-            data,
-            Evaluation(data, task.error, task.loss_rows),
-            settings["budget"],
-            settings["by"],
-            task.batch_size,
-            done,
-            measurements=settings["measurements"],
-            **OPTIONS[settings["schedule"]],
-        )
-    except Exception:
-        traceback.print_exc()  # the other ways have finished
+    train(
+        trainers,
+        dict(x=data.x_train, y=data.y_train, batch_size=task.batch_size),
+        Evaluation(data, task.error, task.loss_rows),
+        settings["budget"],
+        settings["by"],
+        done,
+        measurements=settings["measurements"],
+        **schedules.options(settings["schedule"]),
+    )
     keras.utils.clear_session()
     return True
 

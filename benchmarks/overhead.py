@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from importance_sampling.comparison.analysis import summarise
+from analysis import summarise
 
 BATCH = 128
 TRAINERS = {

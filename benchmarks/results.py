@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from importance_sampling.comparison.analysis import USUAL_SCHEDULES
+from analysis import USUAL_SCHEDULES
 
 KEY = ("task", "protocol", "schedule", "way", "seed", "by", "budget", "rate", "measurements")
 

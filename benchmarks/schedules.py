@@ -1,16 +1,18 @@
 """The learning-rate schedules of the protocol `budget`.
 
 A schedule is a function from the spent fraction of the budget, in [0, 1], to a factor of the learning rate. `plateau`
-isn't a function: it is Keras's `ReduceLROnPlateau` on the test loss, for which a measurement is an epoch.
+isn't a function of the budget: it is Keras's `ReduceLROnPlateau` on the test loss, for which a measurement is an epoch.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from importance_sampling.comparison import Clock
 
 WARM_UP = 0.1  # fraction of the budget
 
@@ -30,14 +32,32 @@ def warmup_linear(fraction: float) -> float:
     return min(fraction / WARM_UP, (1.0 - fraction) / (1.0 - WARM_UP))
 
 
-# Divides the rate by 10 after two measurements without a lower test loss.
-plateau = functools.partial(keras.callbacks.ReduceLROnPlateau, mode="min", factor=0.1, patience=2, min_delta=0.0)
+def plateau(factor: float = 0.1) -> Callable[[Clock], None]:
+    """Return a function that follows the measurements of clocks.
 
-OPTIONS: dict[str, dict[str, Any]] = {  # the arguments of `Clock` for each schedule
-    "constant": {},
-    "cosine": {"decay": cosine},
-    "steps": {"decay": steps},
-    "warmup-linear": {"decay": warmup_linear},
-    "plateau": {"measurement_callback": plateau},
-}
+    It multiplies the learning rate by `factor` after two measurements of a clock without a lower test loss.
+    """
+    callbacks: dict[Clock, keras.callbacks.Callback] = {}
+
+    def measured(clock: Clock) -> None:
+        if clock not in callbacks:
+            callbacks[clock] = keras.callbacks.ReduceLROnPlateau(mode="min", factor=factor, patience=2, min_delta=0.0)
+            callbacks[clock].set_model(clock.model)
+            callbacks[clock].on_train_begin()
+        callbacks[clock].on_epoch_end(len(clock.points) - 1, {"val_loss": clock.points[-1]["test_loss"]})
+
+    return measured
+
+
+DECAYS: dict[str, Callable[[float], float]] = {"cosine": cosine, "steps": steps, "warmup-linear": warmup_linear}
+NAMES = ("constant", *DECAYS, "plateau")
+
+
+def options(name: str) -> dict[str, Any]:
+    """Return the arguments of `Clock` for a schedule."""
+    if name == "plateau":
+        return {"measured": plateau()}
+    return {"decay": DECAYS[name]} if name in DECAYS else {}
+
+
 PLATEAU_MEASUREMENTS = 20  # the minimum number of measurements for `plateau`

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tasks
-
-from importance_sampling.comparison.analysis import markdown_table
+from analysis import markdown_table
 
 STAGES = [0, 100, 300, 1000, 3000]  # training steps
 QUICK = [0, 50, 200]

@@ -26,9 +26,9 @@ from typing import Any
 import keras
 import numpy as np
 import tasks
+from analysis import summarise
 from stages import Stages, build_model, parse, sample_rows, write
 
-from importance_sampling.comparison.analysis import summarise
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
 from importance_sampling.plotting.style import STYLES, logarithmic
 from importance_sampling.reweighting import UNBIASED

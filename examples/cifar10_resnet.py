@@ -2,8 +2,7 @@
 
     python examples/cifar10_resnet.py --data cifar10.npz --seconds 3600
 
-The learning rate is divided by 5 after half of the budget, and again after three quarters. On a CPU, a step takes
-seconds: use `--quick`.
+The learning rate is constant. On a CPU, a step takes seconds: use `--quick`.
 """
 
 from common import Example
@@ -27,17 +26,7 @@ def build(data):
     return wide_resnet(28, 2)(data.shape, data.output_size)
 
 
-def decay(spent):
-    """Return the factor of the learning rate after a fraction of the budget."""
-    return 1.0 if spent < 0.5 else 0.2 if spent < 0.75 else 0.04
-
-
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
-
-
-EXAMPLE = Example("cifar10_resnet", __doc__, load, build, trainer, epochs=1, decay=decay, measurements=5)
+EXAMPLE = Example("cifar10_resnet", __doc__, load, build, ImportanceTraining)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -13,14 +13,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import keras
-import mnist_mlp
 import numpy as np
-from common import Example, fit
+from common import add_options
 from loading import digits
+from mnist_mlp import build
+from quiet import keras
 
+from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingRecorder
+from importance_sampling.cli import positive
 
+QUICK_ROWS = 6000
 WRONG_FRACTION = 0.02  # of the labels
 K_FRACTIONS = (1 / 12, 1 / 4, 1 / 2, 1)  # the values of k in the table, relative to the number of wrong labels
 NUM_TILES, COLUMNS = 60, 12
@@ -29,13 +32,24 @@ STYLE_INDICES = {"times drawn": 1, "last score": 0, "final loss": 2}  # a solid 
 
 def main() -> None:
     """Train with wrong labels, rank the samples, print the table and write the plot."""
-    options = EXAMPLE.options()
-    data = EXAMPLE.data(options)
+    options = parse()
+    keras.utils.set_random_seed(options.seed)
+    data = digits(options)
+    data = data.first(QUICK_ROWS) if options.quick else data
     true = data.y_train.argmax(1)
     labels = with_errors(true, options.seed)
-    model, recorder = EXAMPLE.build(data), None if options.uniform else SamplingRecorder()
-    training_data = data._replace(y_train=keras.utils.to_categorical(labels, data.output_size))
-    fit(EXAMPLE, model, training_data, options, [recorder] if recorder else [])
+    model, recorder = build(data), None if options.uniform else SamplingRecorder()
+    trainer = model if options.uniform else ImportanceTraining(model, seed=options.seed)
+    trainer.fit(
+        data.x_train,
+        keras.utils.to_categorical(labels, data.output_size),
+        batch_size=128,
+        epochs=options.epochs,
+        validation_data=(data.x_test, data.y_test),
+        callbacks=[recorder] if recorder else [],
+    )
+    if recorder:
+        print(trainer.summary())
 
     wrong, orders = labels != true, rankings(recorder, model, data.x_train, labels)
     precisions = {name: precision(wrong, order) for name, order in orders.items()}
@@ -45,10 +59,15 @@ def main() -> None:
     plot(data.x_train, labels, true, name, order, precisions, options.out / "label_errors.png")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the output folder, and a default seed, which determines the wrong labels."""
-    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="output folder; default: .")
-    parser.set_defaults(seed=1)
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n    python")[0])
+    parser.add_argument("--uniform", action="store_true", help="train with model.fit")
+    parser.add_argument("--epochs", type=positive(int), default=6, metavar="N", help="default: 6")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of labels and model; default: 1")
+    parser.add_argument("--quick", action="store_true", help=f"use the first {QUICK_ROWS} samples")
+    add_options(parser)
+    return parser.parse_args()
 
 
 def with_errors(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -142,17 +161,6 @@ def caption(label: int, true: int) -> str:
     """Return the training label, and the correct label if it differs."""
     return f"“{label}”, is {true}" if label != true else f"“{label}”"
 
-
-EXAMPLE = Example(
-    "label_errors",
-    __doc__,
-    digits,
-    mnist_mlp.build,
-    mnist_mlp.trainer,
-    epochs=6,
-    quick=(6000, 6),
-    add_options=add_options,
-)
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,38 @@ from importance_sampling.datasets import CIFAR10, MNIST, BaseDataset, InMemoryIm
 TILE = 32  # pixels
 
 
+class Unavailable(Exception):
+    """A dataset couldn't be downloaded."""
+
+
+def mnist(options: Namespace) -> Data:
+    """Return MNIST, `(rows, 28, 28, 1)` in [0, 1].
+
+    Raises:
+        Unavailable: the download failed.
+    """
+    return Data.of(_load(MNIST, options.data))
+
+
 def digits(options: Namespace) -> Data:
     """Return MNIST, `(rows, 28, 28, 1)` in [0, 1]; if the download fails, the 8x8 digits of scikit-learn."""
-    return Data.of(_load(MNIST, options.data, _small_digits, "the 8x8 digits of scikit-learn"))
+    try:
+        return mnist(options)
+    except Unavailable as error:
+        print(f"{error}\nTraining on the 8x8 digits of scikit-learn.", file=sys.stderr)
+        return Data.of(_small_digits())
 
 
 def photographs(options: Namespace) -> BaseDataset:
     """Return CIFAR10, `(rows, 32, 32, 3)` in [0, 1]; if the download fails, parts of two photographs."""
-    return _load(CIFAR10, options.data, _photograph_tiles, "tiles of the two photographs of scikit-learn")
+    try:
+        return _load(CIFAR10, options.data)
+    except Unavailable as error:
+        print(f"{error}\nTraining on tiles of the two photographs of scikit-learn.", file=sys.stderr)
+        return _photograph_tiles()
 
 
-def _load(cls: type, file: Path | None, replacement: Callable[[], BaseDataset], description: str) -> BaseDataset:
+def _load(cls: type, file: Path | None) -> BaseDataset:
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)
     try:
@@ -34,9 +54,8 @@ def _load(cls: type, file: Path | None, replacement: Callable[[], BaseDataset], 
     except Exception as error:  # Keras raises an Exception, and not a subclass, if a download fails
         if file is not None:
             sys.exit(f"--data: {error}")
-        print(f"{cls.__name__} could not be downloaded ({error}).", file=sys.stderr)
-        print(f"Training on {description}. Use --data FILE to read a local npz file.", file=sys.stderr)
-        return replacement()
+        message = f"{cls.__name__} could not be downloaded ({error}). Use --data FILE to read a local npz file."
+        raise Unavailable(message) from error
     finally:
         socket.setdefaulttimeout(timeout)
 

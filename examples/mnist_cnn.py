@@ -17,12 +17,7 @@ def build(data):
     return small_cnn(data.shape, data.output_size)
 
 
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else ConstantTimeImportanceTraining(model, seed=options.seed)  # the only difference
-
-
-EXAMPLE = Example("mnist_cnn", __doc__, digits, build, trainer, measurements=10)
+EXAMPLE = Example("mnist_cnn", __doc__, digits, build, ConstantTimeImportanceTraining)
 
 if __name__ == "__main__":
     EXAMPLE.main()

@@ -38,12 +38,7 @@ def build(data):
     return lstm_mnist(data.shape, data.output_size)
 
 
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
-
-
-EXAMPLE = Example("mnist_lstm", __doc__, load, build, trainer, add_options=add_options, measurements=10)
+EXAMPLE = Example("mnist_lstm", __doc__, load, build, ImportanceTraining, add_options=add_options)
 
 if __name__ == "__main__":
     EXAMPLE.main()

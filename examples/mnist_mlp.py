@@ -1,23 +1,25 @@
-"""Train a perceptron on MNIST digits by importance sampling or, with `--uniform`, by `model.fit`.
+"""Train a perceptron on MNIST digits with and without importance sampling, and say which is faster.
 
     python examples/mnist_mlp.py --data mnist.npz
 
-The line that differs is marked below.
+Both ways have the same model, data, initial weights and training time. If MNIST can't be downloaded, the script trains
+on a photograph instead, as `photograph.py` does.
 """
 
-import keras
 from common import Example
+from keras import Input, Sequential
 from keras.layers import Dense, Dropout, Flatten
-from loading import digits
+from loading import mnist
+from photograph import EXAMPLE as PHOTOGRAPH
 
 from importance_sampling import ImportanceTraining
 
 
 def build(data):
     """Build two hidden layers with dropout; Adam."""
-    model = keras.Sequential(
+    model = Sequential(
         [
-            keras.Input(data.shape),
+            Input(data.shape),
             Flatten(),
             Dense(512, activation="relu"),
             Dropout(0.2),
@@ -30,12 +32,7 @@ def build(data):
     return model
 
 
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else ImportanceTraining(model, seed=options.seed)  # the only difference
-
-
-EXAMPLE = Example("mnist_mlp", __doc__, digits, build, trainer)
+EXAMPLE = Example("mnist_mlp", __doc__, mnist, build, ImportanceTraining, seconds=30.0, offline=PHOTOGRAPH)
 
 if __name__ == "__main__":
     EXAMPLE.main()

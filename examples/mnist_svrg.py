@@ -17,9 +17,9 @@ def build(data):
     return lr(data.shape, data.output_size)
 
 
-def trainer(model, options):
-    """Return the object whose `fit` trains the model."""
-    return model if options.uniform else SVRG(model, B=0, B_over_b=1000, seed=options.seed)  # the only difference
+def trainer(model):
+    """Return the trainer: a snapshot of all samples every 1000 steps."""
+    return SVRG(model, B=0, B_over_b=1000)
 
 
 EXAMPLE = Example("mnist_svrg", __doc__, digits, build, trainer, way="SVRG")

@@ -3,14 +3,15 @@
 import json
 import math
 import sys
+from types import SimpleNamespace
 
+import compared_ways
 import equal_time
+import keras
 import numpy as np
 import pytest
 import schedules
-from results import Results, key
-
-from importance_sampling.comparison.analysis import (
+from analysis import (
     USUAL_SCHEDULES,
     budget_to_reach,
     final_results,
@@ -23,6 +24,10 @@ from importance_sampling.comparison.analysis import (
     summarise_test_loss,
     summarise_ways,
 )
+from evaluation import Evaluation
+from results import Results, key
+
+from importance_sampling.comparison import Clock, Data
 
 
 def run(way="uniform", seed=1, losses=(1.0, 0.1, 0.01), protocol="anytime", **changes):
@@ -234,7 +239,7 @@ def test_the_preset_decaying_compares_two_ways_at_a_decaying_rate_and_without_a_
 
 
 def factors(schedule, *fractions):
-    return [schedules.OPTIONS[schedule]["decay"](fraction) for fraction in fractions]
+    return [schedules.options(schedule)["decay"](fraction) for fraction in fractions]
 
 
 def test_the_cosine_decays_from_1_to_0():
@@ -250,4 +255,36 @@ def test_the_warm_up_ends_after_a_tenth_and_a_linear_decay_to_0_follows():
 
 
 def test_a_constant_rate_needs_no_decay():
-    assert schedules.OPTIONS["constant"] == {}
+    assert schedules.options("constant") == {}
+
+
+def test_the_rate_of_the_plateau_falls_after_two_measurements_without_a_lower_test_loss():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    clock, measured, rates = Clock(None, None, 1.0), schedules.options("plateau")["measured"], []
+    clock.set_model(model)
+    for loss in (4.0, 3.0, 3.5, 3.2, 3.1, 2.0):
+        clock.points.append({"test_loss": loss})
+        measured(clock)
+        rates.append(float(model.optimizer.learning_rate))
+    # The second measurement in a row without a lower test loss than 3 is that of 3.2.
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.05, 0.05])
+
+
+def test_a_failing_way_is_isolated_from_the_others(capsys):
+    def fit(**arguments):
+        raise RuntimeError("on purpose")
+
+    way = compared_ways.Isolated(SimpleNamespace(fit=fit, importance_steps=3))
+    assert way.importance_steps == 3 and not hasattr(way, "forward_equivalents") and not way.has_failed
+    way.fit(x=np.zeros(2))
+    assert way.has_failed and "RuntimeError: on purpose" in capsys.readouterr().err
+
+
+def test_the_evaluation_has_the_losses_and_the_error_of_the_task():
+    x = np.random.default_rng(0).normal(size=(12, 2)).astype("float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    results = Evaluation(Data(x, x[:, :1], x[:5], x[:5, :1]), lambda results: 7 * results["loss"], rows=4)(model)
+    train, test = (model.evaluate(x[:n], x[:n, :1], verbose=0) for n in (4, 5))
+    assert results == pytest.approx(dict(train_loss=train, test_loss=test, test_error=7 * test))

@@ -1,13 +1,14 @@
 """The command line: specifications of tasks and ways, output files, and errors before training."""
 
 import csv
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 from importance_sampling import cli
-from importance_sampling.comparison import registry, specs
+from importance_sampling.comparison import registry, specs, user_task
 from importance_sampling.models import lr
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
 
@@ -94,30 +95,90 @@ def digits(tmp_path):
     return tmp_path / "digits.npz"
 
 
-def test_a_comparison_writes_a_table_a_plot_and_all_measurements(digits, tmp_path, capsys):
+@pytest.fixture
+def few_measurements(monkeypatch):
+    monkeypatch.setattr(user_task, "MEASUREMENTS", 2)
+
+
+def test_a_comparison_writes_the_verdict_a_plot_and_all_measurements(digits, tmp_path, capsys, few_measurements):
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     ways = ["uniform", "importance,tau_th=0,score=loss", "history-sampler+power"]
-    arguments = ["compare", "mnist+augmented,N=90,horizontal_flip=True:lr", "--ways", *ways, "--steps", "4"]
-    assert cli.main([*arguments, "--batch-size", "16", "--data", str(digits), "--out", str(out)]) == 0
-    output = capsys.readouterr()
+    arguments = ["compare", "mnist+augmented,N=90,horizontal_flip=True:lr", "--ways", *ways, "--epochs", "1"]
+    arguments += ["--batch-size", "16", "--data", str(digits), "--out", str(out), "--seeds", "1"]
+    assert cli.main(arguments) == 0
+    output = capsys.readouterr().out
     name = "mnist+augmented-N=90-horizontal_flip=True-lr"
-    assert "| importance,tau_th=0,score=loss |" in output.out and str(out / f"{name}.png") in output.out
-    assert output.err.count("done, 4 steps") == 3
-    assert (out / f"{name}.md").read_text() in output.out + "\n"
+    assert "importance,tau_th=0,score=loss" in output and str(out / f"{name}.png") in output
+    assert (out / f"{name}.txt").read_text() in output
     assert (out / f"{name}.png").stat().st_size > 10000
     with (out / f"{name}.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["way"] for row in rows if row["steps"] == "4"] == ways
+    assert [row["way"] for row in rows if row["steps"] == "6"] == ways
     first = [row for row in rows if row["steps"] == "0"]
-    assert len({row["train_loss"] for row in first}) == 1
+    assert len({row["loss"] for row in first}) == 1
+
+
+USER_MODULE = """
+import keras
+import numpy as np
+
+def build():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+def load():
+    x = np.random.default_rng(0).normal(size=(48, 4))
+    return (x[:32], x[:32, :1]), (x[32:], x[32:, :1])
+"""
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    (tmp_path / "my_training.py").write_text(USER_MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("my_training", None)
+
+
+@pytest.mark.parametrize("data", ["my_training:load", "arrays.npz"])
+def test_the_users_own_model_and_data_are_compared(data, user_module, capsys, few_measurements):
+    x = np.random.default_rng(0).normal(size=(48, 4))
+    np.savez("arrays.npz", x_train=x[:32], y_train=x[:32, :1], x_test=x[32:], y_test=x[32:, :1])
+    arguments = ["compare", "my_training:build", "--data", data, "--cost", "12", "--seeds", "1", "--batch-size", "8"]
+    assert cli.main(arguments) == 0
+    assert "final validation loss" in capsys.readouterr().out
+    assert (user_module / "comparison" / "my_training-build.txt").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["mnist"], "A task must be DATASET:MODEL, such as mnist:small_nn. Received: 'mnist'"),
-        (["minst:lr"], "The dataset must be one of mnist, "),
+        (["my_training:build"], "Your own model needs --data: MODULE:FUNCTION, or an npz file"),
+        (["my_training:built", "--data", "my_training:load"], "MODULE:FUNCTION must name a function"),
+        (["my_trainings:build", "--data", "my_training:load"], "Received: 'my_trainings:build'"),
+        (["my_training:build", "--data", "my_training:loaded"], "a function that returns (x, y), (x_validation"),
+        (
+            ["my_training:build", "--data", "wrong.npz"],
+            "The file must have the arrays x_train, y_train, ",
+        ),
+    ],
+)
+def test_a_wrong_name_of_the_users_own_model_or_data_exits_with_status_2(arguments, error, user_module, capsys):
+    np.savez("wrong.npz", x_train=np.zeros(2))
+    with pytest.raises(SystemExit) as exit_status:
+        cli.main(["compare", *arguments])
+    assert exit_status.value.code == 2
+    assert error in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["mnist"], "A task must be MODULE:FUNCTION, or DATASET:MODEL such as mnist:small_nn. Received: 'mnist'"),
+        (["minst:lr"], "MODULE:FUNCTION must name a function, or a dataset of mnist, "),
         (["mnist:deep"], "`name` must be one of small_nn, "),
         (["mnist:lr", "--data", "nowhere.npz"], "`path` must be an npz file"),
         (["canevet,N=8,test_split=0:lr"], "A comparison needs a test set"),
@@ -125,7 +186,7 @@ def test_a_comparison_writes_a_table_a_plot_and_all_measurements(digits, tmp_pat
         (["canevet,N=8:lr", "--ways", "fastest"], "The way to train must be one of"),
         (["canevet,N=8:lr", "--ways", "importance,alpha=2"], "`alpha` must be a number in"),
         (["canevet,N=8:lr", "--seconds", "0"], "argument --seconds: must be above 0. Received: 0"),
-        (["canevet,N=8:lr", "--steps", "1", "--seconds", "1"], "not allowed with argument"),
+        (["canevet,N=8:lr", "--epochs", "1", "--seconds", "1"], "not allowed with argument"),
     ],
 )
 def test_invalid_arguments_exit_with_status_2_before_training(arguments, error, capsys, monkeypatch, tmp_path):
@@ -146,24 +207,16 @@ def test_a_failed_download_suggests_the_data_option(monkeypatch, capsys):
     assert "URL fetch failure\nRead the dataset from a local file with --data." in capsys.readouterr().err
 
 
-def test_a_failing_way_is_reported_and_the_others_are_written(digits, tmp_path, capsys, monkeypatch):
-    way = registry.way
+def test_an_error_while_training_is_reported_with_status_1(digits, tmp_path, capsys, monkeypatch):
+    def make(model, seed):
+        result = ImportanceTraining(model)
+        result.fit = lambda *args, **kwargs: 1 / 0
+        return result
 
-    def failing(text):
-        def make(model, seed):
-            result = way("importance")(model, seed)
-            if text == "svrg":
-                result.fit = lambda *args, **kwargs: 1 / 0
-            return result
-
-        return make
-
-    monkeypatch.setattr(registry, "way", failing)
-    arguments = ["compare", "mnist:lr", "--ways", "svrg", "importance", "--steps", "2", "--data", str(digits)]
+    monkeypatch.setattr(registry, "way", lambda text: make)
+    arguments = ["compare", "mnist:lr", "--ways", "a", "b", "--epochs", "1", "--data", str(digits)]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 1
-    output = capsys.readouterr()
-    assert "mnist:lr: ZeroDivisionError: division by zero" in output.err
-    assert "| importance |" in output.out and "svrg" not in output.out
+    assert "mnist:lr: ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
 def test_the_help_lists_all_registered_names(capsys):

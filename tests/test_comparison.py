@@ -10,25 +10,8 @@ from frameworks import tf
 
 from importance_sampling import ImportanceTraining, backend, comparison
 from importance_sampling.backend import tensorflow_pipelines
-from importance_sampling.comparison import (
-    Budget,
-    Clock,
-    Data,
-    Evaluation,
-    Panel,
-    Point,
-    Task,
-    check,
-    clock,
-    compare,
-    draw,
-    fit_of,
-    identical_models,
-    train,
-)
-from importance_sampling.comparison import (
-    data as data_module,
-)
+from importance_sampling.comparison import Clock, Data, clock, fit_of, identical_models, train
+from importance_sampling.comparison import data as data_module
 from importance_sampling.comparison.round_robin import RoundRobin, run_round_robin
 from importance_sampling.datasets import CanevetICML2016
 from importance_sampling.models import lr
@@ -47,6 +30,15 @@ def build():
     return model
 
 
+def arguments(**changes):
+    x, y, _, _ = data()
+    return dict(x=x, y=y, batch_size=16) | changes
+
+
+def constant(model):
+    return {"loss": 0.0}
+
+
 def test_threads_run_in_turn_and_finished_threads_are_skipped():
     scheduler, order = RoundRobin(3), []
 
@@ -59,102 +51,124 @@ def test_threads_run_in_turn_and_finished_threads_are_skipped():
     assert order == [0, 1, 2, 0, 2, 2, 2]
 
 
-def test_a_failing_thread_does_not_block_the_others():
-    scheduler, ended = RoundRobin(2), threading.Event()
+def test_a_failing_thread_interrupts_the_others_and_does_not_block_them():
+    scheduler, ended, interrupted = RoundRobin(2), threading.Event(), threading.Event()
 
     def fail():
         raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
-        run_round_robin(scheduler, [fail, ended.set], lambda: None)
-    assert ended.is_set()
+        run_round_robin(scheduler, [fail, ended.set], interrupted.set)
+    assert ended.is_set() and interrupted.is_set()
+
+
+class Ticking:
+    """A clock with a simulated time."""
+
+    def __init__(self, monkeypatch, **changes):
+        self.now = 0.0
+        monkeypatch.setattr(clock.time, "perf_counter", lambda: self.now)
+        evaluations = iter(range(100))
+        self.clock = Clock(object(), lambda model: {"loss": float(next(evaluations))}, **changes)
+        self.clock.set_model(types.SimpleNamespace(optimizer=types.SimpleNamespace(learning_rate=0.2)))
+        self.clock.set_params({"steps": None})
+        self.clock.on_train_begin()
+
+    def steps(self, *durations, batch=1):
+        for duration in durations:
+            self.now += duration
+            self.clock.on_train_batch_end(batch)
 
 
 def test_the_seconds_of_steps_with_compilation_are_estimated_from_their_cost(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
-    model = types.SimpleNamespace(call=lambda: None, optimizer=types.SimpleNamespace(learning_rate=0.2))
-    evaluations = iter(range(100))
-    ticking = Clock(model, lambda model: (float(next(evaluations)), 0.0, 0.0), budget=20.0, measurements=2)
-    ticking.set_model(model)
-    ticking.on_train_begin()
-
-    def step(duration, traced=False):
-        if traced:
-            model.call()
-        now[0] += duration
-        ticking.on_train_batch_end(0)
-
-    for _ in range(3):
-        step(9.0)
-    assert ticking.seconds == 0.0
-    step(2.0)
-    step(2.0)
-    # Two timed steps took 4 seconds for 6 forward passes; 5 steps cost 15.
-    assert (ticking.cost, ticking.seconds) == (15.0, 10.0)
-    step(9.0, traced=True)
-    assert (ticking.cost, ticking.seconds) == (18.0, 12.0)
-    assert [(point.seconds, point.train_loss) for point in ticking.points] == [(0.0, 0.0), (10.0, 1.0)]
+    ticking = Ticking(monkeypatch, budget=22.0, measurements=2)
+    ticking.steps(9.0, 9.0, 9.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    assert ticking.clock.seconds == 0.0
+    ticking.steps(1.0, 1.0)
+    # Two timed steps took 2 seconds for 6 forward passes; 10 steps cost 30.
+    assert (ticking.clock.cost, ticking.clock.seconds) == (30.0, 10.0)
+    ticking.steps(99.0)
+    assert (ticking.clock.cost, ticking.clock.seconds) == (33.0, 11.0)
+    assert [(point["seconds"], point["loss"]) for point in ticking.clock.points] == [(0.0, 0.0), (11.0, 1.0)]
 
 
-def test_training_stops_at_a_budget_of_cost_and_restores_the_model():
-    both, measured = identical_models(build, 2, seed=1), data()
+def test_a_long_step_that_recurs_at_its_place_in_the_epoch_is_timed(monkeypatch):
+    ticking = Ticking(monkeypatch, budget=1e6)
+    ticking.steps(*[1.0] * 10)
+    ticking.steps(20.0, batch=0)  # compilation, or the start of the first epoch
+    assert ticking.clock.seconds == 11.0
+    ticking.steps(20.0, batch=0)
+    # Three timed steps took 22 seconds for a cost of 9; 12 steps cost 36.
+    assert ticking.clock.seconds == pytest.approx(22 / 9 * 36)
+
+
+def test_validation_within_fit_is_not_timed(monkeypatch):
+    ticking = Ticking(monkeypatch, budget=1e6)
+    ticking.steps(*[1.0] * 9)
+    ticking.clock.on_test_begin()
+    ticking.now += 5.0
+    ticking.clock.on_test_end()
+    ticking.steps(1.0)
+    assert ticking.clock.seconds == 10.0
+
+
+def test_training_stops_at_a_budget_of_cost_and_leaves_the_model_as_it_is():
+    both = identical_models(build, 2, seed=1)
     np.testing.assert_array_equal(*(model.layers[0].kernel.value.numpy() for model in both))
-    rates = [float(model.optimizer.learning_rate) for model in both]
+    attributes = [set(vars(model)) for model in both]
     trainers = [both[0], ImportanceTraining(both[1], tau_th=0, seed=1)]
+    _, _, x_test, y_test = data()
     finished = []
     clocks = train(
         trainers,
-        measured.as_tensors(),
-        Evaluation(measured, rows=64),
+        arguments(),
+        lambda model: {"test_loss": model.evaluate(x_test, y_test, verbose=0)[0]},
         budget=60.0,
         by="cost",
-        batch_size=16,
         done=lambda index, clock: finished.append(index),
         measurements=4,
         decay=lambda fraction: 1.0 - fraction,
     )
     # A uniform step costs 3 forward passes, an importance step with a pool of 3 batches costs 6.
     assert [clock.steps for clock in clocks] == [20, 10] and [clock.importance_steps for clock in clocks] == [0, 10]
-    assert [point.cost for point in clocks[0].points] == [0.0, 15.0, 30.0, 45.0, 60.0]
+    assert [point["cost"] for point in clocks[0].points] == [0.0, 15.0, 30.0, 45.0, 60.0]
     assert sorted(finished) == [0, 1]
-    first, last = clocks[0].points[0], clocks[0].points[-1]
-    assert last.train_loss < first.train_loss and 0 <= last.test_error <= 100
-    assert rates[0] > 0 and all(float(model.optimizer.learning_rate) == 0.0 for model in both)
-    assert all("call" not in vars(model) for model in both)
+    assert clocks[0].points[-1]["test_loss"] < clocks[0].points[0]["test_loss"]
+    assert all(float(model.optimizer.learning_rate) == 0.0 for model in both)
+    assert all("call" not in vars(model) for model in both) and attributes[0] <= set(vars(both[0]))
 
 
-def test_a_measurement_is_an_epoch_for_the_callback_of_measurements():
-    model = build()
-    model.optimizer.learning_rate = 0.5
-    test_losses, rates = iter([4.0, 3.0, 3.5, 3.2, 3.1, 2.0]), []
-    train(
-        [model],
-        data().as_tensors(),
-        lambda model: (1.0, next(test_losses), 0.0),
-        budget=5,
-        by="steps",
-        batch_size=16,
-        measurements=5,
-        measured=lambda clock: rates.append(float(model.optimizer.learning_rate)),
-        measurement_callback=lambda: keras.callbacks.ReduceLROnPlateau(patience=2, factor=0.5, min_delta=0),
-    )
-    # The second measurement in a row without a lower test loss than 3 is that of 3.2.
-    assert rates == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+def test_a_budget_of_epochs_is_measured_at_fractions_of_epochs_and_ends_after_them():
+    [clock] = train([build()], arguments(), constant, budget=2, by="epochs", measurements=4)
+    assert clock.epochs == 2.0 and clock.steps == 16
+    assert [point["steps"] for point in clock.points] == [0, 4, 8, 12, 16]
 
 
-def test_a_failing_run_restores_the_model():
-    model = build()
+class Stopping(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
 
-    def fail(clock):
-        if clock.steps:
+
+def test_training_that_a_callback_ends_early_is_measured_at_its_end():
+    [clock] = train([build()], arguments(callbacks=[Stopping()]), constant, budget=50.0, by="cost", measurements=1)
+    assert [point["steps"] for point in clock.points] == [0, 8]
+
+
+def test_an_error_of_a_way_is_raised_and_ends_the_others():
+    class Failing:
+        def fit(self, **arguments):
             raise RuntimeError("on purpose")
 
+    finished = []
     with pytest.raises(RuntimeError, match="on purpose"):
-        train(
-            [model], data().as_tensors(), lambda model: (0.0,) * 3, budget=4, by="steps", batch_size=16, measured=fail
-        )
-    assert "call" not in vars(model)
+        train([Failing(), build()], arguments(), constant, 1e9, "cost", lambda index, clock: finished.append(index))
+    assert finished == []
+
+
+def test_every_run_has_its_own_copies_of_the_callbacks():
+    counting = keras.callbacks.History()
+    train([build(), build()], arguments(callbacks=[counting]), constant, budget=1, by="epochs")
+    assert counting.model is None
 
 
 def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
@@ -178,7 +192,7 @@ def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
 
     monkeypatch.setattr(tf.data.Dataset, "with_options", spy)
     ways = [Untrained(), Untrained()]
-    train(ways, data(), lambda model: (0.0, 0.0, 0.0), budget=1.0)
+    train(ways, arguments(), constant, budget=1.0)
     assert all(way.tuned is False for way in ways) and is_tuned() is None
     with pytest.raises(RuntimeError, match="on purpose"), backend.without_autotune():
         with backend.without_autotune():
@@ -201,57 +215,8 @@ def test_the_cost_of_a_trainer_includes_steps_and_probes():
 
 
 def test_an_unknown_unit_of_the_budget_raises_value_error():
-    with pytest.raises(ValueError, match=r"`by` must be one of seconds, cost, steps\. Received: by='hours'"):
+    with pytest.raises(ValueError, match=r"`by` must be one of seconds, cost, epochs\. Received: by='hours'"):
         Clock(None, None, 1.0, by="hours")
-
-
-def test_runs_of_unequal_length_are_plotted(tmp_path):
-    pytest.importorskip("matplotlib")
-    runs = [[Point(s, 3.0 * s, s, 1 / (1 + s), 1.0, 50.0 - s) for s in range(n)] for n in (5, 6)]
-    path = tmp_path / "plot.png"
-    panels = [Panel("train_loss", "training loss", log=True), Panel("test_error", "test error (%)")]
-    draw({"uniform": runs, "importance": runs[:1]}, panels, path, over="cost")
-    assert path.stat().st_size > 10000
-
-
-def test_all_ways_start_with_equal_weights_and_a_failing_way_does_not_affect_the_others():
-    runs, measurements = [], []
-
-    class Failing:
-        def __init__(self, model):
-            self.model = model
-
-        def fit(self, *args, **kwargs):
-            raise RuntimeError("on purpose")
-
-    ways = {
-        "uniform": lambda model, seed: model,
-        "failing": lambda model, seed: Failing(model),
-        "importance": lambda model, seed: ImportanceTraining(model, tau_th=0, seed=seed),
-    }
-    task = Task("toy", data(), build, ways, batch_size=16)
-    check(task)
-    with pytest.raises(RuntimeError, match="on purpose"):
-        compare(
-            task,
-            Budget(4, "steps"),
-            [3],
-            lambda run, trainer: runs.append(run),
-            lambda way, seed, clock: measurements.append((way, seed, clock.steps)),
-            measurements=2,
-        )
-    assert sorted(run["way"] for run in runs) == ["importance", "uniform"]
-    assert all((run["steps"], run["seed"], run["protocol"]) == (4, 3, "anytime") for run in runs)
-    assert [steps for way, _, steps in measurements if way == "uniform"] == [0, 2, 4]
-    first, second = (run["points"][0] for run in runs)
-    assert first == second and first["steps"] == 0
-    assert {run["way"]: run["importance_steps"] for run in runs} == {"uniform": 0, "importance": 4}
-
-
-def test_check_finds_a_model_that_does_not_match_the_data():
-    wrong = data()._replace(y_test=np.zeros((32, 4), "float32"))
-    with pytest.raises(ValueError, match="shape"):
-        check(Task("toy", wrong, build, {}))
 
 
 def test_a_large_dataset_is_read_lazily_during_training(monkeypatch):
@@ -263,8 +228,8 @@ def test_a_large_dataset_is_read_lazily_during_training(monkeypatch):
     assert lazy.shape == (2,) and lazy.output_size == 2
     np.testing.assert_array_equal(lazy.as_tensors().x_train[np.array([3, 1])], in_memory.x_train[[3, 1]])
     model = lr(lazy.shape, lazy.output_size)
-    assert fit_of(model, in_memory) == model.fit
-    fit_of(model, lazy)(lazy.x_train, lazy.y_train, batch_size=64, verbose=0)
+    assert fit_of(model, dict(x=in_memory.x_train, y=in_memory.y_train)) == model.fit
+    fit_of(model, dict(x=lazy.x_train, y=lazy.y_train))(lazy.x_train, lazy.y_train, batch_size=64, verbose=0)
     assert int(model.optimizer.iterations.value) == 3
 
 

@@ -68,6 +68,8 @@ SAMPLERS = {
         with_model(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
     ),
     "reshuffle": Case(without_model(samplers.ReshuffleSampler)),
+    "skipping": Case(without_model(samplers.SkippingSampler), 2.0),
+    "smooth skipping": Case(without_model(samplers.SkippingSampler, smooth=True), 3.0),
     "cache": Case(without_model(samplers.CacheSampler), 2.0),
     "lstm": Case(lstm(samplers.LSTMSampler, False), draws=400),
     "lstm comparison": Case(lstm(samplers.LSTMComparisonSampler, True), draws=400),
@@ -238,7 +240,7 @@ def test_a_restored_sampler_makes_the_same_draws(name, monkeypatch):
     equal(steps(other, 5), expected)
 
 
-@pytest.mark.parametrize("name", ["history", "online batch selection", "reshuffle", "cache", "lstm"])
+@pytest.mark.parametrize("name", ["history", "online batch selection", "reshuffle", "skipping", "cache", "lstm"])
 def test_a_state_of_another_number_of_rows_is_refused(name):
     with pytest.raises(ValueError, match=r"`state` must be of a .* of 50 rows.*Received: state of"):
         build(name, Toy(SCORES[:50])).restore(build(name).state())

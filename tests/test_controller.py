@@ -158,7 +158,7 @@ def test_several_replicas_train_plainly_and_say_so(said_elsewhere):
     _, equal, warned, summary = said_elsewhere
     assert equal == "equal True"
     assert "trains on 2 replicas. Train on one" in warned
-    assert summary.startswith("Importance sampling stayed off and all 12 steps were uniform steps: it trains on 2")
+    assert summary.startswith("Uniform training throughout (12 steps): it trains on 2")
 
 
 def test_the_steps_between_probes_double_while_the_gate_stays_closed():

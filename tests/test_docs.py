@@ -18,6 +18,7 @@ from frameworks import tf
 
 import importance_sampling
 from importance_sampling import training
+from importance_sampling.comparison import user_task
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
@@ -51,6 +52,13 @@ def names():
 
 
 @pytest.fixture
+def short_comparisons(monkeypatch):
+    """Two steps for each way, whatever the budget is."""
+    monkeypatch.setattr(user_task, "_budget", lambda amounts: ("cost", 6.0))
+    monkeypatch.setattr(user_task, "MEASUREMENTS", 1)
+
+
+@pytest.fixture
 def eagerly():
     """Nothing is compiled: a snippet takes a few steps, and each would wait seconds for its compiler."""
     tf.config.run_functions_eagerly(True)
@@ -66,7 +74,7 @@ def eagerly():
     [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_snippets_run(page, names, eagerly, tmp_path, monkeypatch):
+def test_snippets_run(page, names, eagerly, short_comparisons, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for snippet in snippets(page):
         exec(compile(snippet, str(page), "exec"), names)

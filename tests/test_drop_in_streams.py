@@ -133,7 +133,7 @@ def test_closed_it_is_read_as_fit_reads_it(plain, tau_th):
     assert (run.called, run.world, run.ended) == (plain.called, plain.world, plain.ended)
     if plain.name not in NOT_COUNTED:
         assert run.reads == plain.reads
-    assert f"all {run.steps} steps" in run.trainer.summary()
+    assert f"throughout ({run.steps} steps)" in run.trainer.summary()
     assert tau_th == float("inf") or np.isfinite(run.history["tau"]).all()
 
 
@@ -146,7 +146,7 @@ def test_open_it_takes_as_many_steps_and_learns(plain):
     )
     assert (run.steps, run.called, run.ended) == (plain.steps, plain.called, plain.ended)
     assert run.history["importance"] == [1.0] * len(plain.history["loss"])
-    assert f"100% of {run.steps} steps" in run.trainer.summary()
+    assert f"100% of the {run.steps} steps" in run.trainer.summary()
     assert np.isfinite(run.history["loss"]).all() and run.history["loss"][-1] < plain.history["loss"][0]
     assert len(told) == run.steps
     for indices, weights, scores in told:
@@ -178,7 +178,7 @@ def test_open_a_generator_is_read_once_and_to_its_end(presample):
         ("end", steps - 1),
         ("begin", steps),
     ]
-    assert run.history["importance"] == [pytest.approx(share)] and f"of {steps} steps" in run.trainer.summary()
+    assert run.history["importance"] == [pytest.approx(share)] and f"of the {steps} steps" in run.trainer.summary()
 
 
 def test_an_endless_generator_is_never_read_further_ahead_than_a_pool_and_what_keras_prefetches():
@@ -270,7 +270,7 @@ def test_what_cannot_be_read_twice_trains_plainly_from_there_on():
     with pytest.warns(UserWarning, match="couldn't be read a second time"):
         trainer.fit(source(), verbose=0)
     assert_equal(plain, model)
-    assert re.search(r"stayed off and all 13 steps.*second time", trainer.summary())
+    assert re.search(r"throughout \(13 steps\): .*second time", trainer.summary())
 
 
 def test_batches_that_cannot_be_joined_train_plainly():

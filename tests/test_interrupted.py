@@ -47,15 +47,15 @@ def test_the_summary_of_an_interrupted_fit_says_what_happened_up_to_there(error)
     with pytest.raises(type(error)):
         fit(trainer, [Raising(error)])
     first = trainer.summary().splitlines()[0]
-    assert first.startswith(f"fit was interrupted by {type(error).__name__} after 8 steps. The gate opened at step 0")
-    assert "100% of 8 steps were importance steps" in first
+    assert first.startswith(f"fit was interrupted by {type(error).__name__} after 8 steps. Importance sampling ran")
+    assert "ran for 100% of the 8 steps" in first
 
 
 def test_the_summary_of_an_interrupted_fit_with_a_closed_gate_says_so():
     trainer = ImportanceTraining(build(), tau_th=1e9)
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, [Raising(KeyboardInterrupt(), batch=1 - STEPS)])
-    expected = "fit was interrupted by KeyboardInterrupt after 1 step. The gate stayed closed"
+    expected = "fit was interrupted by KeyboardInterrupt after 1 step. Uniform training throughout"
     assert trainer.summary().startswith(expected)
 
 
@@ -80,7 +80,7 @@ def test_a_fit_after_an_interrupted_one_has_a_summary_of_its_own_steps():
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, [Raising(KeyboardInterrupt())])
     fit(trainer, [], epochs=1)
-    assert trainer.summary().startswith("The gate opened at step 0 and 100% of 6 steps were importance steps")
+    assert trainer.summary().startswith("Importance sampling ran for 100% of the 6 steps")
 
 
 def test_a_summary_that_fails_does_not_hide_the_error(monkeypatch):
@@ -89,7 +89,7 @@ def test_a_summary_that_fails_does_not_hide_the_error(monkeypatch):
     def fail(signals):
         raise OSError("the device is gone")
 
-    monkeypatch.setattr(trainer.condition, "explain", fail)
+    monkeypatch.setattr(trainer.condition, "worth", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(trainer, [Raising(RuntimeError("power cut"))])
     assert trainer.summary() == "fit was interrupted by RuntimeError after 8 steps."

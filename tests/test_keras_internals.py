@@ -133,6 +133,20 @@ def test_optimizer_steps_are_found_under_loss_scaling():
     assert int(keras_internals.optimizer_steps(model.optimizer).value) == 3
 
 
+def test_the_parts_of_an_optimizer_are_itself_also_under_loss_scaling():
+    optimizer = keras.optimizers.SGD(0.1)
+    assert keras_internals.optimizer_parts(optimizer) == [optimizer]
+    assert keras_internals.optimizer_parts(keras.optimizers.LossScaleOptimizer(optimizer)) == [optimizer]
+
+
+def test_a_schedule_of_steps_is_found_in_an_optimizer_and_under_loss_scaling_and_a_number_is_none():
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10))
+    assert keras_internals.has_step_schedule(optimizer)
+    assert keras_internals.has_step_schedule(keras.optimizers.LossScaleOptimizer(optimizer))
+    assert not keras_internals.has_step_schedule(keras.optimizers.Adam(0.1))
+    assert not keras_internals.has_step_schedule(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1)))
+
+
 def test_the_producer_of_a_tensor_is_the_layer_the_number_of_its_call_and_the_place_of_the_output():
     split = keras.layers.Lambda(lambda t: [t, 2 * t])
     first, second = keras.Input((2,)), keras.Input((2,))

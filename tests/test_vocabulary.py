@@ -44,10 +44,9 @@ FORBIDDEN = {
 ALLOWED = {
     ("benchmarks/correlation.py", "NUM_POINTS"),
     ("importance_sampling/comparison/__init__.py", "alike"),
-    ("importance_sampling/comparison/analysis.py", "points"),
+    ("benchmarks/analysis.py", "points"),
     ("importance_sampling/comparison/clock.py", "points"),
     ("importance_sampling/comparison/data.py", "resident"),
-    ("importance_sampling/comparison/plot.py", "points"),
     ("importance_sampling/samplers/base.py", "fair"),
     ("importance_sampling/samplers/smoothing.py", "forget"),
 }

@@ -13,18 +13,16 @@ suffix. If the file or the figures don't exist, the page shows nothing.
 import ast
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from importance_sampling.comparison.analysis import (
-    USUAL_SCHEDULES,
-    markdown_table,
-    protocol_name,
-    summarise_test_loss,
-)
-
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+from analysis import USUAL_SCHEDULES, markdown_table, protocol_name, summarise_test_loss  # noqa: E402
+
 DATA = ROOT / "docs" / "data"
 TASKS = ROOT / "benchmarks" / "tasks"
 PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-]+)(?: in ([\w-]+))? -->")

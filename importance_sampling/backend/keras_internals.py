@@ -117,6 +117,18 @@ def optimizer_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
+def optimizer_parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers with learning rates that an optimizer consists of; in most cases the optimizer itself."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under a LossScaleOptimizer
+    return getattr(optimizer, "optimizers", [optimizer])
+
+
+def has_step_schedule(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return True if the learning rate of an optimizer is a `LearningRateSchedule`, a function of its steps."""
+    rates = [part._learning_rate for part in optimizer_parts(optimizer)]
+    return any(isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) for rate in rates)
+
+
 def producer(tensor: keras.KerasTensor) -> tuple[Any, int, int]:
     """Return `(operation, call, position)`: the tensor is output `position` of call number `call` of the operation."""
     operation, call, position = tensor._keras_history

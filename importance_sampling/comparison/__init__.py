@@ -1,25 +1,19 @@
-"""Compare ways to train a model, with equal initial weights and equal budgets of seconds, cost or steps."""
+"""Compare ways to train a model, with equal initial weights and equal budgets of seconds, cost or epochs."""
 
 import warnings
 from typing import Any
 
-from importance_sampling.comparison.clock import Clock, Evaluation, Point, forward_equivalents
+from importance_sampling.comparison.clock import Clock, forward_equivalents
 from importance_sampling.comparison.data import Data
 from importance_sampling.comparison.equal_budget import fit_of, identical_models, train
-from importance_sampling.comparison.plot import Panel, draw
-from importance_sampling.comparison.task import Budget, Task, check, compare
+from importance_sampling.comparison.result import Comparison
+from importance_sampling.comparison.user_task import compare
 
 __all__ = [
-    "Budget",
     "Clock",
+    "Comparison",
     "Data",
-    "Evaluation",
-    "Panel",
-    "Point",
-    "Task",
-    "check",
     "compare",
-    "draw",
     "fit_of",
     "forward_equivalents",
     "identical_models",

@@ -6,18 +6,19 @@ callback switches to the next thread at the end of a turn. Hence a machine that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from importance_sampling import backend
 from importance_sampling.comparison.clock import Clock
-from importance_sampling.comparison.data import Data
 from importance_sampling.comparison.round_robin import RoundRobin, run_round_robin
+from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.training import ImportanceTraining
 
-TURN = {"seconds": 0.5, "cost": 300.0, "steps": 100.0}  # the length of a turn, in the unit of the budget
+TURN = {"seconds": 0.5, "cost": 300.0, "epochs": 1.0}  # the length of a turn, in the unit of the budget
 MAX_EPOCHS = 10**6  # never reached: the budget ends the training
 
 
@@ -25,7 +26,8 @@ def identical_models(build: Callable[[], keras.Model], count: int, seed: int) ->
     """Build models with equal initial weights and equal random seeds.
 
     Args:
-        build: function that returns a compiled and built model.
+        build: function that returns a compiled model. The weights of a model that isn't built yet are equal if its
+            layers create their initialisers in their constructors, as those of Keras do.
         count: int >= 1, the number of models.
         seed: int, passed to `keras.utils.set_random_seed` before each model is built.
     """
@@ -39,11 +41,10 @@ def identical_models(build: Callable[[], keras.Model], count: int, seed: int) ->
 
 def train(
     trainers: Sequence[Any],
-    data: Data,
-    evaluation: Callable[[keras.Model], tuple[float, float, float]],
+    arguments: Mapping[str, Any],
+    evaluation: Callable[[keras.Model], dict[str, float]],
     budget: float,
     by: str = "seconds",
-    batch_size: int = 128,
     done: Callable[[int, Clock], None] = lambda index, clock: None,
     **options: Any,
 ) -> list[Clock]:
@@ -51,11 +52,10 @@ def train(
 
     Args:
         trainers: models, trainers, or other objects with Keras's `fit`.
-        data: `Data`.
-        evaluation: function from a model to `(train_loss, test_loss, test_error)`, such as an `Evaluation`.
+        arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks.
+        evaluation: function from a model to a dict of floats.
         budget: float > 0, the budget of each model, in the unit `by`.
-        by: "seconds" (default), "cost" or "steps".
-        batch_size: int, default 128.
+        by: "seconds" (default), "cost" or "epochs".
         done: called with the index of the trainer and its `Clock` after its training has finished, while the others
             are paused.
         **options: further arguments of `Clock`.
@@ -64,7 +64,7 @@ def train(
         List of `Clock`, one per trainer, with the measurements.
 
     Raises:
-        Exception: the error of a trainer, after the other trainers have finished.
+        Exception: the error of a trainer; the other trainers stop after their next step.
     """
     scheduler = RoundRobin(len(trainers))
     clocks = [
@@ -79,15 +79,12 @@ def train(
         )
         for index, trainer in enumerate(trainers)
     ]
+    settings = dict(arguments, epochs=int(budget) if by == "epochs" else MAX_EPOCHS, verbose=0)
 
     def train_one(index: int) -> None:
         clock = clocks[index]
-        fit = fit_of(trainers[index], data)
-        try:
-            fit(data.x_train, data.y_train, batch_size=batch_size, epochs=MAX_EPOCHS, verbose=0, callbacks=[clock])
-        finally:
-            if clock.model is not None:
-                clock.on_train_end()
+        callbacks = [*copy.deepcopy(list(arguments.get("callbacks") or ())), clock]
+        fit_of(trainers[index], settings)(**settings | {"callbacks": callbacks})
         if not clock.interrupted:
             done(index, clock)
 
@@ -101,12 +98,12 @@ def train(
     return clocks
 
 
-def fit_of(trainer: Any, data: Data) -> Callable:
+def fit_of(trainer: Any, arguments: Mapping[str, Any]) -> Callable:
     """Return the `fit` method that can train on the data.
 
     `fit` of a Keras model doesn't support lazily read arrays. In that case the result is the `fit` of a trainer with
     importance sampling switched off, which takes the same steps on the same batches.
     """
-    if isinstance(trainer, keras.Model) and not data.in_memory:
+    if isinstance(trainer, keras.Model) and has_lazy_rows({"y": None, "sample_weight": None, **arguments}):
         return ImportanceTraining(trainer, tau_th=float("inf")).fit
     return trainer.fit

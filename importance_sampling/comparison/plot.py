@@ -1,76 +1,73 @@
-"""Plots of the measurements of several runs: medians, and quartiles as bands. Requires matplotlib."""
+"""The plot of a comparison: the loss of each way over time, medians over seeds with bands. Requires matplotlib."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-from importance_sampling.comparison.clock import Point
-from importance_sampling.plotting.style import band, curve, legend, logarithmic, new_figure, tidy
+from importance_sampling.comparison.verdict import MIN_SPEED_UP, Curve, time_to_reach
+from importance_sampling.plotting.style import band, curve, logarithmic, new_figure, tidy
 
-AXES = {
-    "seconds": "training time (seconds)",
-    "cost": "training cost (forward passes of a batch)",
-    "steps": "gradient steps",
-}
-
-
-class Panel(NamedTuple):
-    """A panel of a figure."""
-
-    field: str  # the field of `Point` on the vertical axis
-    label: str  # of the vertical axis, with the unit
-    log: bool = False  # logarithmic axis
-    title: str = ""
+AXES = {"seconds": "seconds of training", "cost": "cost of training (forward passes of a batch)"}
+FONT_SIZE = 13
+EARLY = 0.12  # fraction of the training
+LOG_RANGE = 6.0  # ratio of the losses above which the axis is logarithmic
 
 
-def draw(
-    runs: Mapping[str, Sequence[Sequence[Point]]],
-    panels: Sequence[Panel],
-    path: str | Path,
-    over: str = "seconds",
-    title: str = "",
-) -> None:
-    """Write a figure with one panel per quantity and one line per way.
+def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str, ratio: float) -> Any:
+    """Return a figure with one line per way, and the times sooner of the second way marked.
 
     Args:
-        runs: mapping from the name of a way to its runs; a run is a sequence of points.
-        panels: the panels, from left to right.
-        path: path of the file, with a suffix that matplotlib supports.
-        over: the field of `Point` on the horizontal axis: "seconds" (default), "cost" or "steps".
-        title: str, the title of the figure, default "".
+        curves: mapping from the name of a way to its curves, one per seed; the baseline first.
+        loss: str, the name of the loss, for the vertical axis.
+        over: "seconds" or "cost".
+        title: str, written above the plot.
+        ratio: float, how many times sooner the second way is, written beside the mark.
 
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    figure = new_figure(6 * len(panels), 5.2)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        # The limits exclude the first point, because the values of the untrained model are often much larger.
-        visible = []
-        for index, (name, points) in enumerate(runs.items()):
-            x, low, middle, high = band([[[getattr(p, f) for p in run] for f in (over, panel.field)] for run in points])
-            curve(axes, index, name, x, low, middle, high)
-            visible.extend([*low[1:], *high[1:]])
-        visible = [value for value in visible if np.isfinite(value) and (value > 0 or not panel.log)]
-        if panel.log:
+    figure = new_figure(8, 5.6)
+    axes = figure.subplots()
+    medians, visible = [], []
+    for index, (name, runs) in enumerate(curves.items()):
+        x, low, middle, high = band(runs)
+        curve(axes, index, name, x, low, middle, high)
+        medians.append((x, middle))
+        # The loss at the beginning, which is often much higher, doesn't determine the limits.
+        late = np.asarray(x) >= EARLY * x[-1]
+        visible += [value for value in (*low[late], *high[late]) if math.isfinite(value)]
+    if visible:
+        low, high = min(visible), max(visible)
+        is_log = low > 0 and high / low > LOG_RANGE
+        margin = (high / low) ** 0.08 if is_log else 0.08 * (high - low)
+        axes.set_ylim(*((low / margin, high * margin) if is_log else (low - margin, high + margin)))
+        if is_log:
             logarithmic(axes)
-        if visible:
-            axes.set_ylim(*_limits(min(visible), max(visible), panel.log))
-        axes.set(xlabel=AXES[over], ylabel=panel.label, title=panel.title)
-        axes.set_xlim(0, None)
-        tidy(axes)
-    legend(figure, axes)
-    figure.suptitle(title, weight="bold")
-    figure.savefig(path, dpi=120)
+    _mark_speed_up(axes, *medians[:2], ratio)
+    axes.set_xlim(0, None)
+    tidy(axes)
+    axes.tick_params(labelsize=FONT_SIZE)
+    axes.set_xlabel(AXES[over], fontsize=FONT_SIZE)
+    axes.set_ylabel(loss, fontsize=FONT_SIZE)
+    axes.legend(fontsize=FONT_SIZE, frameon=False, loc="upper right")
+    figure.suptitle(textwrap.fill(title, 76), fontsize=FONT_SIZE, weight="bold", x=0.02, ha="left")
+    return figure
 
 
-def _limits(low: float, high: float, log: bool) -> tuple[float, float]:
-    """Return the limits of an axis, with a margin."""
-    if log:
-        margin = (high / low) ** 0.08 * 1.02
-        return low / margin, high * margin
-    margin = 0.08 * (high - low) + 0.02
-    return max(0.0, low - margin), high + margin
+def _mark_speed_up(axes: Any, baseline: Curve, other: Curve, ratio: float) -> None:
+    """Draw an arrow from the time of the baseline to that of the other way, at the lowest loss of the baseline."""
+    if not np.isfinite(baseline[1]).all():
+        return
+    best = int(np.argmin(baseline[1]))
+    level, later, earlier = float(baseline[1][best]), float(baseline[0][best]), time_to_reach(other, baseline[1][best])
+    if not (0 < earlier < later and ratio >= MIN_SPEED_UP):
+        return
+    axes.annotate("", (earlier, level), (later, level), arrowprops=dict(arrowstyle="<|-|>", color="0.25", lw=1.6))
+    # Left of the arrow the plot is empty: before this time both losses are above the level.
+    place = dict(xytext=(-14, 0), textcoords="offset points", ha="right", va="center")
+    axes.annotate(f"{ratio:.1f} times sooner", (earlier, level), size=FONT_SIZE, weight="bold", **place)

@@ -40,7 +40,8 @@ def augmented(
     return datasets.OntheflyAugmentedImages(dataset, params, N, random_state, cache_size)
 
 
-Way = Callable[[keras.Model, int], Any]  # from a compiled model and a seed to an object with Keras's `fit`
+# From a compiled model, and a seed or None, to an object with Keras's `fit`.
+Way = Callable[[keras.Model, int | None], Any]
 
 DATASETS = {
     "mnist": datasets.MNIST,
@@ -60,8 +61,11 @@ TRAINERS = {
     "constant-variance": training.ConstantVarianceImportanceTraining,
     "constant-time": training.ConstantTimeImportanceTraining,
     "reshuffle": training.ReshuffleTraining,
+    "skipping": training.SkippingTraining,
     "history": training.HistoryImportanceTraining,
     "online-batch-selection": training.OnlineBatchSelection,
+    "selective-backprop": training.SelectiveBackprop,
+    "hard-examples": training.HardExampleMining,
     "approximate": training.ApproximateImportanceTraining,
     "svrg": training.SVRG,
     "katyusha": training.Katyusha,
@@ -71,6 +75,7 @@ SAMPLERS = {
     "model-sampler": samplers.ModelSampler,
     "history-sampler": samplers.HistorySampler,
     "reshuffle-sampler": samplers.ReshuffleSampler,
+    "skipping-sampler": samplers.SkippingSampler,
     "online-batch-selection-sampler": samplers.OnlineBatchSelectionSampler,
     "lstm-sampler": samplers.LSTMSampler,
     "cache-sampler": samplers.CacheSampler,
@@ -134,12 +139,14 @@ def way(text: str) -> Way:
     return lambda model, seed: call(first, TRAINERS, "trainer", model, seed=seed)
 
 
-def sampler_trainer(model: keras.Model, seed: int, sampler: Part, decorators: list[Part]) -> training.SamplerTraining:
+def sampler_trainer(
+    model: keras.Model, seed: int | None, sampler: Part, decorators: list[Part]
+) -> training.SamplerTraining:
     """Create a trainer with a sampler.
 
     Args:
         model: compiled `keras.Model`.
-        seed: int, of the sampler.
+        seed: int or None, of the sampler.
         sampler: `Part` with a name of `SAMPLERS`. Options that aren't those of the sampler are `score`, `layer` and
             `tau_th` of `SamplerTraining`, and `k`, the exponent of the importance weights: float <= 1, default 1
             (unbiased); None means that all weights are 1.

@@ -51,7 +51,7 @@ def run_round_robin(
     Args:
         scheduler: `RoundRobin` of as many threads as there are functions.
         functions: each calls `scheduler.switch(index)` with its index to let the next one run.
-        interrupt: called on Ctrl-C; it should make the functions return soon.
+        interrupt: called after an error and on Ctrl-C; it should make the other functions return soon.
 
     Raises:
         Exception: the error of the first function that failed, after all functions have ended.
@@ -61,6 +61,9 @@ def run_round_robin(
         scheduler.start(index)
         try:
             functions[index]()
+        except BaseException:
+            interrupt()
+            raise
         finally:
             scheduler.finish(index)
 

@@ -105,12 +105,23 @@ class Condition:
         return self._set_satisfied(self._decide(signals))
 
     def explain(self, signals: Signals) -> str:
-        """Return the values that the decision depends on as text, for a trainer's summary.
+        """Return why importance sampling isn't worth its cost, and the remedy if there is one, for the summary.
+
+        Args:
+            signals: `Signals`, moving averages.
+
+        Returns:
+            str, which continues "Uniform training throughout: " and has no full stop at its end.
+        """
+        raise NotImplementedError
+
+    def worth(self, signals: Signals) -> float:
+        """Return the value of an importance step in uniform steps; NaN (default) if the condition has no estimate.
 
         Args:
             signals: `Signals`, moving averages.
         """
-        raise NotImplementedError
+        return float("nan")
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all values that the next decision depends on, as NumPy arrays by name."""

@@ -17,6 +17,7 @@ HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to 
 # Minimum learning rates, divided by the largest learning rate so far.
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
+TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
 MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of new samples
 
 
@@ -77,25 +78,39 @@ class GainCondition(Condition):
             min_rate = OPENING_RATE
         return is_worthwhile and context.relative_learning_rate >= min_rate
 
+    def worth(self, signals: Signals) -> float:
+        """Return the value of an importance step in uniform steps, by the rule that the gate is open by."""
+        return signals.trusted_gain if self.rescores else step_value(signals.trusted_gain)
+
     def explain(self, signals: Signals) -> str:
-        """Return the variance gain, the cost and the other values that the decision depends on, as text."""
+        """Return why the gate is closed, with the remedy if there is one."""
         context, gain = self.context, signals.trusted_gain
-        cost = context.cost if self.rescores or not self.satisfied else context.lowest_cost
-        text = f"variance gain {gain:.2f}, cost {cost:.2f}"
-        if not np.isnan(context.loss_ratio):
-            text += f", training loss at {context.loss_ratio:.0%} of that of new samples"
-        if context.relative_learning_rate < 1.0:
-            text += f", learning rate at {context.relative_learning_rate:.0%} of its peak"
-        if self.satisfied:
-            return text
-        if context.required_gain > context.cost:
-            text += f", required variance gain {context.required_gain:.2f}"
-        if context.opening_cost > context.cost:
-            text += f", {context.epochs_left:.2f} epochs left"
+        if np.isnan(gain):
+            return TOO_SHORT
+        required = max(context.opening_cost, context.required_gain)
+        reduces_noise, learns_faster = gain > required, step_value(gain) > context.lowest_cost / HYSTERESIS
+        is_decaying = context.relative_learning_rate < OPENING_RATE
+        decay = (
+            f"the learning rate is decaying ({context.relative_learning_rate:.0%} of its peak), which already removes "
+            "the noise that importance sampling would"
+        )
+        if reduces_noise and not is_decaying:
+            return "the gain was measured too late in the training to be used. Train for more epochs"
+        if learns_faster and np.isnan(context.loss_ratio):
+            return decay if reduces_noise else TOO_SHORT
+        if learns_faster and context.loss_ratio < MIN_LOSS_RATIO:
+            reason = (
+                f"the training loss is only {context.loss_ratio:.0%} of the loss of new samples, so a closer fit of "
+                "the training samples would hardly help"
+            )
+            return f"{reason}, and {decay}" if is_decaying else reason
+        if learns_faster:
+            return "scores that one epoch measures are used in the next. Train for at least two epochs"
+        if reduces_noise:
+            return decay
         return (
-            text
-            if context.epochs_done >= context.required_epochs
-            else f"{text}, not before the end of epoch {context.required_epochs:g}"
+            f"the samples are about equally hard: an importance step would be worth {step_value(gain):.2f} uniform "
+            f"steps at the cost of {context.lowest_cost:.2f}"
         )
 
 
@@ -164,8 +179,14 @@ class VarianceReductionCondition(ScoreCondition):
         return tau(scores) if clean_scores(scores)[1] else float("nan")
 
     def explain(self, signals: Signals) -> str:
-        """Return tau and its threshold as text."""
-        return f"tau {float(signals.tau):.2f}, threshold {self.threshold:.2f}"
+        """Return why the gate is closed, with the remedy."""
+        tau = float(signals.tau)
+        if np.isnan(tau):
+            return TOO_SHORT
+        return (
+            f"the scores are too equal for this threshold (tau is {tau:.2f}, the threshold {self.threshold:.2f}). "
+            "Lower `tau_th`, or leave it at None for the default gate"
+        )
 
 
 def gate(tau_th: float) -> VarianceReductionCondition:

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import OutputPacker, call, flatten, row_norms
 from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, stateless, weighted_loss
@@ -186,9 +187,8 @@ def weighted_step(
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the current learning rate, the sum over the parts of an optimizer that consists of several."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    parts = [part for part in getattr(optimizer, "optimizers", [optimizer]) if part.built]
-    return float(sum(np.asarray(part.learning_rate) for part in parts))
+    parts = keras_internals.optimizer_parts(optimizer)
+    return float(sum(np.asarray(part.learning_rate) for part in parts if part.built))
 
 
 def _call_in_training(model: keras.Model, logits: Logits | None, x: Any, tap: Callable) -> Any:

@@ -23,6 +23,7 @@ from importance_sampling.data import unpack_batch
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
+from importance_sampling.fit.epoch_end import end_epoch
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probe_schedule import PROBE_EVERY, loss_is_due, probe_is_due
@@ -55,6 +56,7 @@ class FitController:
         is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
+        epoch_length: int, the number of steps after which the epoch ends; 0 if Keras sets it.
         signals: the averaged signals as read last.
     """
 
@@ -88,6 +90,7 @@ class FitController:
         self.epoch = 0
         self.epoch_steps = 0
         self.epoch_importance_steps = 0
+        self.epoch_length = 0
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
         state.counters.record_decision(condition)  # for a state saved before the first decision
@@ -108,12 +111,15 @@ class FitController:
                 self.plan.source.raise_read_error()  # the pipeline hides it behind its own
             raise
         self.deferred.release()
+        if 0 < self.epoch_length == self._steps_in_pass < self.plan.batches_per_epoch:
+            end_epoch(self.model)
         return logs
 
     def begin_epoch(self, epoch: int) -> None:
-        """Reset the figures of the epoch."""
+        """Reset the figures of the epoch and set its length."""
         self.epoch = epoch
         self.epoch_steps = self.epoch_importance_steps = 0
+        self.epoch_length = self.plan.epoch_steps if self.gate is None else self.strategy.begin_epoch(epoch)
 
     def read_signals(self) -> None:
         """Read the averaged signals from the device."""
@@ -192,9 +198,8 @@ class FitController:
 
     def _steps_of_execution(self) -> int:
         """Return how many steps Keras would take in this execution; at most that many if only its iterator knows."""
-        if not self.plan.batches_per_epoch:
-            return self.model.steps_per_execution
-        return min(self.model.steps_per_execution, self.plan.batches_per_epoch - self._steps_in_pass)
+        steps = self.epoch_length or self.plan.batches_per_epoch or math.inf
+        return min(self.model.steps_per_execution, steps - self._steps_in_pass)
 
     def _count(self, result: StepResult, is_importance: bool, probed: float) -> None:
         """Add the steps of an execution to all counters."""
@@ -251,6 +256,7 @@ class FitController:
         if size > (self.batch_size or 0):
             self.batch_size = size
             self.strategy = self.strategy_for(size)
+            self.strategy.begin_epoch(self.epoch)
 
     # The gate
 
@@ -269,7 +275,7 @@ class FitController:
 
     def _probe_is_due(self) -> bool:
         # Traced on a single batch, Keras's step would take the batch size as fixed.
-        is_possible = self.gate is not None and self.uniform.keras_function.is_traced
+        is_possible = self.gate is not None and self.strategy.needs_probes and self.uniform.keras_function.is_traced
         return (
             is_possible
             and probe_is_due(self.state.counters, self.signals.tau, self.gate.context, self.model.steps_per_execution)

@@ -17,6 +17,7 @@ import keras
 from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
+from importance_sampling.fit.epoch_end import ContinueTraining
 
 FIGURES = ("score", "tau", "importance")
 
@@ -35,6 +36,9 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     )
     shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
     arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
+    if plan.epoch_steps:  # the trainer may end epochs early
+        log_callback.progress_bars = [callback for callback in arranged if _is_progress_bar(callback)]
+        arranged.insert(0, ContinueTraining(controller.model))
     with (
         user_fit.trained_by(controller.model, controller),
         user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
@@ -52,6 +56,9 @@ class LogCallback(keras.callbacks.Callback):
     Args:
         controller: the controller of the `fit`.
         adds_figures: bool, False for a trainer that is switched off, so that History has exactly Keras's keys.
+
+    Attributes:
+        progress_bars: the progress bars, if epochs may have fewer steps than Keras expects; else none.
     """
 
     async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
@@ -60,10 +67,14 @@ class LogCallback(keras.callbacks.Callback):
         super().__init__()
         self.controller = controller
         self.adds_figures = adds_figures
+        self.progress_bars: list[keras.callbacks.ProgbarLogger] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Reset the figures of the epoch."""
+        """Reset the figures of the epoch, and show its number of steps in progress bars."""
         self.controller.begin_epoch(epoch)
+        if self.controller.epoch_length:
+            for bar in self.progress_bars:
+                bar.target = self.controller.epoch_length
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
@@ -91,7 +102,8 @@ class LogCallback(keras.callbacks.Callback):
         """Return the figures that were read last, by name."""
         controller = self.controller
         importance = controller.epoch_importance_steps / max(controller.epoch_steps, 1)
-        return dict(zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True))
+        figures = zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True)
+        return dict(figures) | controller.strategy.figures()
 
     def _add(self, logs: dict | None) -> None:
         if logs is not None and self.adds_figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from importance_sampling.fit.uniform_fit import UniformFit
 
 PACKAGE = __name__.partition(".")[0]
+DOCUMENTATION = "All numbers are explained in docs/pages/summary.md."
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
 
 
@@ -66,7 +68,7 @@ def summarise_interrupted(error: BaseException, name: str, run: FitController | 
     error_name = type(error).__name__
     if not steps:
         return f"fit was interrupted by {error_name} before the first step."
-    first = f"fit was interrupted by {error_name} after {steps} step{'s' * (steps > 1)}."
+    first = f"fit was interrupted by {error_name} after {_steps(steps)}."
     try:
         return f"{first} {summarise(name, run)}"
     except Exception:  # reading the averages from the device may fail, which must not hide the error
@@ -74,7 +76,7 @@ def summarise_interrupted(error: BaseException, name: str, run: FitController | 
 
 
 def summarise(name: str, run: FitController | UniformFit) -> str:
-    """Return the summary of a `fit`: the main result in the first line, details in further lines.
+    """Return the summary of a `fit`: in the first line what was done and what it was worth, then the numbers.
 
     Args:
         name: str, the name of the trainer's class.
@@ -87,30 +89,74 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
     if run.importance_steps:
         description = run.strategy.describe(name, run.importance_steps, steps)
         return description or _summarise_importance(run, steps)
+    first = f"Uniform training throughout ({_steps(steps)}): "
     if run.reason is not None:
-        return f"Importance sampling stayed off and all {steps} steps were uniform steps: {run.reason}."
+        return f"{first}{run.reason}."
     if not run.condition.probes:
-        return f"Importance sampling was switched off by tau_th; all {steps} steps were uniform steps."
-    return (
-        f"The gate stayed closed and all {steps} steps were uniform steps: {run.condition.explain(run.signals)}, "
-        f"tau {run.signals.tau:.2f}."
-    )
+        return f"{first}importance sampling is switched off by tau_th."
+    lines = [f"{first}{run.condition.explain(run.signals)}.", *_numbers(_gate_numbers(run))]
+    return "\n".join(lines if len(lines) == 1 else [*lines, DOCUMENTATION])
 
 
 def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
-    opened_at = controller.state.counters.first_importance_step - controller.started_steps
     signals, share = controller.signals, controller.importance_steps / steps
-    lines = [
-        f"The gate opened at step {opened_at} and {share:.0%} of {steps} steps were importance steps: "
-        f"{controller.condition.explain(signals)}, tau {signals.tau:.2f}, largest weight {largest:.2f}, "
-        f"effective sample size {effective / count:.1f} of {controller.strategy.batch_size}."
+    first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
+    gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
+    if not math.isnan(worth):
+        first += f"; each was worth {worth:.1f} uniform steps at the cost of {cost:.1f}"
+    elif not math.isnan(gain):
+        first += f"; each had {gain:.1f} times less gradient noise at the cost of {cost:.1f} uniform steps"
+    began = controller.state.counters.first_importance_step - controller.started_steps
+    numbers = [
+        ("first importance step", f"{began}", "the first time that the gate opened"),
+        *_gate_numbers(controller),
+        ("largest weight", f"{largest:.2f}", "of a sample's loss, to make up for how often it is drawn; 1 is uniform"),
+        (
+            "effective batch size",
+            f"{effective / count:.1f}",
+            f"of {controller.strategy.batch_size}: unequal weights make a batch count as fewer samples",
+        ),
     ]
+    lines = [f"{first}.", *_numbers(numbers)]
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
-    return "\n".join(lines + controller.strategy.notes() + layer_notes(controller.model))
+    return "\n".join([*lines, *controller.strategy.notes(), *layer_notes(controller.model), DOCUMENTATION])
+
+
+def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
+    """Return name, value and meaning of the numbers that the gate has measured."""
+    signals, context = controller.signals, controller.condition.context
+    numbers = [
+        (
+            "variance gain",
+            signals.trusted_gain,
+            ".2f",
+            "how many times larger a uniform batch would have to be for as little gradient noise",
+        ),
+        ("cost", _cost(controller), ".2f", "of an importance step in uniform steps, counted in forward passes"),
+        ("tau", float(signals.tau), ".2f", "how unequal the scores of the samples are; 1 if all are equal"),
+        ("training loss", context.loss_ratio, ".0%", "of the loss of new samples"),
+        ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
+    ]
+    return [(name, format(value, spec), meaning) for name, value, spec, meaning in numbers if not math.isnan(value)]
+
+
+def _numbers(numbers: list[tuple[str, str, str]]) -> list[str]:
+    """Return one line per number."""
+    return [f"  {name:22}{value:>7}  {meaning}" for name, value, meaning in numbers]
+
+
+def _cost(controller: FitController) -> float:
+    """Return the cost of an importance step in uniform steps."""
+    context = controller.strategy.gate_context()
+    return context.cost if controller.condition.rescores else context.lowest_cost
+
+
+def _steps(steps: int) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def layer_notes(model: keras.Model) -> list[str]:

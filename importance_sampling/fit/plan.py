@@ -55,6 +55,7 @@ class FitPlan:
         reason: why importance sampling is impossible, as a clause; None if it is possible, if the trainer is switched
             off, or if Keras raises an error.
         warning: a warning about the data; None if there is none.
+        epoch_steps: int, steps of an epoch of `fit`, if the strategy may take fewer; 0 if Keras alone sets them.
     """
 
     arguments: dict[str, Any]
@@ -64,6 +65,7 @@ class FitPlan:
     order: Any = None
     reason: str | None = None
     warning: str | None = None
+    epoch_steps: int = 0
 
     @property
     def signature(self) -> tuple:

@@ -23,6 +23,7 @@ from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, user_fit
 from importance_sampling.fit.controller import FitController
+from importance_sampling.fit.display import Display
 from importance_sampling.fit.legacy import LegacyFit
 from importance_sampling.fit.log_callback import fit_with_controller
 from importance_sampling.fit.messages import INTERRUPTED_EARLY, DeferredWarnings, summarise, summarise_interrupted
@@ -40,7 +41,7 @@ from importance_sampling.utils.validation import check_seed, is_real
 logger = logging.getLogger("importance_sampling")
 
 
-class Trainer(LegacyFit):
+class Trainer(Display, LegacyFit):
     """Trains a compiled Keras model with Keras's `fit`, and takes importance steps while its gate is open.
 
     Args:
@@ -90,7 +91,6 @@ class Trainer(LegacyFit):
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._compiled = CompiledSteps(model)
-        self._summary = "fit has not been called yet."
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for importance steps of a size on the data of a plan."""
@@ -222,10 +222,6 @@ class Trainer(LegacyFit):
             self._summary = summarise_interrupted(error, type(self).__name__, run)
             raise
         self._summary = summarise(type(self).__name__, run)
-
-    def summary(self) -> str:
-        """Return a description of the last `fit` until its end or an error: when the gate opened, or why it didn't."""
-        return self._summary
 
     @property
     def forward_equivalents(self) -> float:

@@ -11,9 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from importance_sampling.core.gradients import (
-    BackwardResult,
-)
+from importance_sampling.core.gradients import BackwardResult, sample_losses
 from importance_sampling.core.weighted_loss import Multiplier
 from importance_sampling.model_wrappers.variance_reduced import SVRGWrapper, copies
 from importance_sampling.utils.validation import is_real
@@ -74,19 +72,21 @@ class KatyushaWrapper(SVRGWrapper):
         if not self.z:
             self.z = copies(self.model, "z")
 
-    def _advance(self, batch: tuple, multiplier: Multiplier, measurements: list) -> BackwardResult:
+    def _advance(self, batch: tuple, multiplier: Multiplier) -> tuple[BackwardResult, Any]:
+        """Take a step of Katyusha in the place of the optimizer's."""
         optimizer = self.model.optimizer
         weights = list(zip(self.model.trainable_weights, self.z, self.snapshot, strict=True))
         for y, z, snapshot in weights:
             y.assign(self.t1 * z + self.t2 * snapshot + (1.0 - self.t1 - self.t2) * y)  # y holds x until the update
-        gradients, result = self._corrected_gradients(batch, multiplier, lambda loss: loss, measurements)
+        gradients, result = self._corrected_gradients(batch, multiplier, lambda loss: loss)
+        losses = sample_losses(self.model, batch, result.y_pred)
         for (y, z, _), gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
                 update = ops.cast(optimizer.learning_rate, y.dtype) * ops.cast(gradient, y.dtype)
                 z.assign(_constrained(y, z - update / self.t1))
                 y.assign(_constrained(y, y - update))
         optimizer.iterations.assign_add(1)
-        return result
+        return result, losses
 
 
 def check_shares(t1: float, t2: float) -> None:

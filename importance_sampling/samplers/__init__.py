@@ -16,6 +16,8 @@ from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.samplers.reshuffle import ReshuffleSampler
 from importance_sampling.samplers.scsg import SCSGSampler
+from importance_sampling.samplers.selective import HighestSampler, RankSampler
+from importance_sampling.samplers.skipping import SkippingSampler
 from importance_sampling.samplers.smoothing import (
     AdaptiveAdditiveSmoothingSampler,
     AdditiveSmoothingSampler,
@@ -32,6 +34,7 @@ __all__ = [
     "ConstantTimeSampler",
     "ConstantVarianceSampler",
     "Drawn",
+    "HighestSampler",
     "HistorySampler",
     "LSTMComparisonSampler",
     "LSTMSampler",
@@ -41,8 +44,10 @@ __all__ = [
     "Picked",
     "PoolSampler",
     "PowerSmoothingSampler",
+    "RankSampler",
     "ReshuffleSampler",
     "SCSGSampler",
     "SamplerDecorator",
+    "SkippingSampler",
     "UniformSampler",
 ]

@@ -9,7 +9,7 @@ Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -256,12 +256,36 @@ class BaseSampler:
             unbiased.astype("float32"),
         )
 
+    def _epoch_batch(self, indices: np.ndarray, p: np.ndarray, scores: np.ndarray) -> Drawn:
+        """Return a batch from an epoch that was drawn as a whole, with its weights.
+
+        Args:
+            indices: int64 `(b,)`, the row indices of the batch.
+            p: float64 `(b,)`, the probabilities of these rows; the sum over all rows is 1.
+            scores: float `(b,)`, >= 0, the scores of these rows.
+        """
+        if self.reweighting.weight_size == 1:
+            weights = self.reweighting.weights(p, self.size, scores)
+        else:
+            weights = self.reweighting.sample_weights(indices, *self._epoch_pool())
+        unbiased = 1.0 / (self.size * p)
+        return Drawn(indices, weights.astype("float32"), scores.astype("float32"), unbiased.astype("float32"))
+
+    def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores and the probabilities of all rows in the current epoch, float `(size,)` each."""
+        raise NotImplementedError
+
     def _uniform_batch(self, indices: np.ndarray) -> Drawn:
         """Return a batch that was drawn uniformly: no scores, and unbiased weights of 1."""
         self.candidate_scores = None
         size = len(indices)
         weights = _squeeze(self.reweighting.uniform_weights(size))
         return Drawn(indices, weights, np.full(size, np.nan, "float32"), np.ones(size, "float32"))
+
+
+def joined(parts: Sequence[Drawn]) -> Drawn:
+    """Return several batches as one."""
+    return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:

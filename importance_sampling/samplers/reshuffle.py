@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import Drawn, Smoothing, usable_measurements
+from importance_sampling.samplers.base import Drawn, Smoothing, joined, usable_measurements
 from importance_sampling.samplers.calibration import Calibration, cells
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
@@ -131,7 +131,7 @@ class ReshuffleSampler(RescoringSampler):
             parts.append(self._next_samples(batch_size))
             batch_cells.append(self._cells[parts[-1].indices])
             batch_size -= len(batch_cells[-1])
-        drawn = parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+        drawn = joined(parts)
         self._drawn_batches.append((drawn.indices, np.concatenate(batch_cells), self._samples_drawn))
         return drawn
 
@@ -140,13 +140,11 @@ class ReshuffleSampler(RescoringSampler):
         indices = self._order[self._cursor : self._cursor + n].astype("int64")
         self._cursor += len(indices)
         self._samples_drawn += len(indices)
-        expected, p = self._expected[self._cells[indices]], self._draw_probabilities[indices].astype("float64")
-        if self.reweighting.weight_size == 1:
-            weights = self.reweighting.weights(p, self.size, expected)
-        else:
-            weights = self.reweighting.sample_weights(indices, self._expected[self._cells], self._draw_probabilities)
-        unbiased = 1.0 / (self.size * p)
-        return Drawn(indices, weights.astype("float32"), expected.astype("float32"), unbiased.astype("float32"))
+        p = self._draw_probabilities[indices].astype("float64")
+        return self._epoch_batch(indices, p, self._expected[self._cells[indices]])
+
+    def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._expected[self._cells], self._draw_probabilities
 
     def _plan_epoch(self, smooth: Smoothing, samples_left: float) -> None:
         """Draw the next epoch, or the samples left if they are fewer."""

@@ -53,9 +53,11 @@ class Strategy:
 
     Attributes:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
+        needs_probes: bool, True if batches are scored for the gate between uniform steps.
     """
 
     reads_rows = False
+    needs_probes = True
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model
@@ -74,6 +76,14 @@ class Strategy:
     def use(self, plan: FitPlan) -> None:
         """Set the data of a `fit`."""
         self.plan = plan
+
+    def begin_epoch(self, epoch: int) -> int:
+        """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
+        return 0
+
+    def figures(self) -> dict[str, float]:
+        """Return further figures for History, by name."""
+        return {}
 
     def get_sampler(self) -> Any:
         """Return the sampler that listeners get."""

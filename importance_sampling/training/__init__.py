@@ -1,9 +1,10 @@
 """The trainers: one class per training method, with Keras's `fit`.
 
 `importance.py` has `ImportanceTraining`. The other trainers are grouped by the way they obtain scores: `pools.py` and
-`constant.py` score a pool of candidates for every step, `indexed.py` stores or predicts scores by row index, and
-`custom_sampler.py` uses the user's own sampler. `variance_reduced.py` draws uniformly and reduces the gradient variance
-by snapshots of the weights. The `fit` that all of them share is in `importance_sampling.fit.trainer`.
+`constant.py` score a pool of candidates for every step, `selective.py` does so and selects hard samples without
+weights, `indexed.py` stores or predicts scores by row index, `skipping.py` leaves well-learned samples out of an epoch,
+and `custom_sampler.py` uses the user's own sampler. `variance_reduced.py` draws uniformly and reduces the gradient
+variance by snapshots of the weights. The `fit` that all of them share is in `importance_sampling.fit.trainer`.
 """
 
 from importance_sampling.training.biased import BiasedImportanceTraining
@@ -16,6 +17,8 @@ from importance_sampling.training.indexed import (
     OnlineBatchSelection,
     ReshuffleTraining,
 )
+from importance_sampling.training.selective import HardExampleMining, SelectiveBackprop
+from importance_sampling.training.skipping import SkippingTraining
 from importance_sampling.training.variance_reduced import SVRG, Katyusha
 
 __all__ = [
@@ -24,10 +27,13 @@ __all__ = [
     "BiasedImportanceTraining",
     "ConstantTimeImportanceTraining",
     "ConstantVarianceImportanceTraining",
+    "HardExampleMining",
     "HistoryImportanceTraining",
     "ImportanceTraining",
     "Katyusha",
     "OnlineBatchSelection",
     "ReshuffleTraining",
     "SamplerTraining",
+    "SelectiveBackprop",
+    "SkippingTraining",
 ]

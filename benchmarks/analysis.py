@@ -1,6 +1,6 @@
 """Statistics of runs: final losses, the time to reach a loss, ratios to a baseline, and Markdown tables.
 
-A run is a dict of settings and of the result of `Clock.record`, as `task.compare` creates it. A loss curve is a pair of
+A run is a dict of settings and of the result of `Clock.record`, as `equal_time.py` writes it. A loss curve is a pair of
 arrays: the spent budget and the loss of each measurement.
 """
 

@@ -1,0 +1,175 @@
+"""Compare skipping with uniform training for the same epochs, and with two baselines that take as many steps.
+
+    python benchmarks/skipping.py --quick --data DIR
+    python benchmarks/skipping.py --tasks satellite shuttle --seeds 5 --data DIR --out OUT
+
+All ways have the same initial weights, and a learning rate that follows a cosine to zero by epochs. `uniform` is
+`model.fit`, `skipping` and `smooth` are `SkippingTraining`. `random` skips as many samples as `skipping` in each epoch,
+at random. `compressed` is `model.fit` with as many steps as `skipping`, and `compressed smooth` with as many as
+`smooth`: fewer epochs, in which the learning rate decays along the whole cosine. `compressed fast` is `compressed` with
+a learning rate that is higher by the factor by which there are fewer steps, as the weights of skipping have it. Results
+are appended to OUT/results.jsonl and aren't repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tasks
+from analysis import markdown_table, summarise, summarise_ways
+from evaluation import Evaluation
+from results import Results
+from skipping_baselines import Compressed, RandomSkipping, cosine
+
+from importance_sampling.comparison import Data, forward_equivalents, identical_models
+from importance_sampling.training import SkippingTraining
+
+TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_lr")
+WAYS = ("uniform", "skipping", "smooth", "random", "compressed", "compressed fast", "compressed smooth")
+COLUMNS = {
+    "saved": ("steps saved", ".0%"),
+    "test_error over uniform": ("test error / uniform", ".3f"),
+    "test_loss over uniform": ("test loss / uniform", ".3f"),
+    "train_loss over uniform": ("training loss / uniform", ".3f"),
+}
+
+
+def main() -> None:
+    """Run the missing runs and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--epochs", type=int, default=16, metavar="N")
+    parser.add_argument("--rows", type=int, default=10000, metavar="N", help="training samples, drawn at random")
+    parser.add_argument("--quick", action="store_true", help="one task, one seed, four epochs")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
+    parser.add_argument("--out", type=Path, default=Path("skipping"), metavar="DIR")
+    options = parser.parse_args()
+    if options.quick:
+        options.tasks, options.seeds, options.epochs = options.tasks[:1], 1, 4
+    results = Results(options.out / "results.jsonl")
+    wanted = [
+        [settings(name, way, seed, options.epochs) for way in WAYS]
+        for seed in range(1, options.seeds + 1)
+        for name in options.tasks
+    ]
+    for runs in wanted:
+        missing = results.missing(runs)
+        if missing:
+            train_missing(missing, results.of(runs), results, options)
+    text = write_report([run for runs in wanted for run in results.of(runs)], options.out)
+    print(text)
+
+
+def settings(name: str, way: str, seed: int, epochs: int) -> dict:
+    """Return the settings of a run."""
+    rate = tasks.get(name).tuned
+    common = dict(protocol="budget", schedule="cosine", by="epochs", measurements=1)
+    return dict(task=name, way=way, seed=seed, budget=epochs, rate=rate) | common
+
+
+def sampled(data: Data, rows: int) -> Data:
+    """Return the data with at most `rows` training samples, drawn at random, the same for every seed."""
+    order = np.random.default_rng(0).permutation(len(data.x_train))[:rows]
+    return data._replace(x_train=np.asarray(data.x_train)[order], y_train=np.asarray(data.y_train)[order])
+
+
+def train_missing(
+    missing: Sequence[Mapping], existing: Sequence[Mapping], results: Results, options: argparse.Namespace
+) -> None:
+    """Train a task and a seed in the ways that have no results yet, and add their results.
+
+    Args:
+        missing: the settings of these runs.
+        existing: the runs of the same task and seed that have results.
+        results: `Results`.
+        options: of the command line.
+    """
+    task, seed = tasks.get(missing[0]["task"]), missing[0]["seed"]
+    data = sampled(task.load(options.data), options.rows).as_tensors()
+    evaluation = Evaluation(data, task.error, task.loss_rows)
+    done = {run["way"]: run for run in existing}
+    models = identical_models(task.builder(options.data), len(missing), seed)
+    for run, model in zip(missing, models, strict=True):
+        trainer, callback = way_of(run, model, done)
+        keras.utils.set_random_seed(seed)
+        start = time.perf_counter()
+        history = trainer.fit(
+            data.x_train,
+            data.y_train,
+            batch_size=task.batch_size,
+            epochs=options.epochs,
+            verbose=0,
+            callbacks=[callback],
+        ).history
+        seconds, steps = time.perf_counter() - start, int(model.optimizer.iterations.value)
+        point = evaluation(model)
+        done[run["way"]] = dict(run) | dict(
+            steps=steps,
+            seconds=seconds,
+            cost=forward_equivalents(trainer, steps),
+            importance_steps=getattr(trainer, "importance_steps", 0),
+            kept=history.get("kept", []),
+            points=[point],
+        )
+        results.add(done[run["way"]])
+        print(f"{run['task']}, seed {seed}, {run['way']}: {steps} steps, {point}, {seconds:.1f} s", flush=True)
+    keras.utils.clear_session()
+
+
+def way_of(run: Mapping, model: keras.Model, done: Mapping[str, Mapping]) -> tuple[Any, keras.callbacks.Callback]:
+    """Return the object with Keras's `fit`, and the callback that sets the learning rate.
+
+    Args:
+        run: the settings of the run.
+        model: the compiled model.
+        done: the runs with results, by way; those with as many steps must be among them.
+    """
+    way, epochs, seed = run["way"], run["budget"], run["seed"]
+    schedule = cosine(run["rate"], epochs)
+    by_epochs = keras.callbacks.LearningRateScheduler(lambda epoch, _: schedule(epoch))
+    if way in ("skipping", "smooth"):
+        return SkippingTraining(model, smooth=way == "smooth", seed=seed), by_epochs
+    if way == "random":
+        return RandomSkipping(model, done["skipping"]["kept"], seed), by_epochs
+    if way == "uniform":
+        return model, by_epochs
+    steps = done["smooth" if way == "compressed smooth" else "skipping"]["steps"]
+    if way == "compressed fast":
+        schedule = cosine(run["rate"] * done["uniform"]["steps"] / steps, epochs)
+    return model, Compressed(steps, epochs, schedule)
+
+
+def write_report(runs: Sequence[Mapping], out: Path) -> str:
+    """Write the table, and return it."""
+    groups, table = [], []
+    for name in dict.fromkeys(run["task"] for run in runs):
+        of_task = [run for run in runs if run["task"] == name]
+        rows = summarise_ways(of_task, ("uniform",))
+        uniform = {run["seed"]: run for run in of_task if run["way"] == "uniform"}
+        for row in rows:
+            own = [run for run in of_task if run["way"] == row["way"]]
+            row["saved"] = summarise([1 - run["steps"] / uniform[run["seed"]]["steps"] for run in own])
+        baseline = next(row for row in rows if row["way"] == "uniform")
+        for metric in ("test_error", "test_loss", "train_loss"):  # its own spread
+            values = [baseline[metric]["median"], *baseline[metric]["quartiles"]]
+            middle, low, high = (value / values[0] for value in values)
+            baseline[f"{metric} over uniform"] = dict(median=middle, quartiles=[low, high], n=baseline[metric]["n"])
+        groups.append(dict(task=name, unit=tasks.get(name).unit, ways=rows))
+        table += [dict(row, way=f"`{name}`, {row['way']}") for row in rows]
+    text = markdown_table(table, COLUMNS, "task, way")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    (out / "table.json").write_text(json.dumps(groups, indent=1), encoding="utf-8")
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The result of `compare`: a table, a plot and the verdict."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import importlib.util
+import io
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling.comparison import verdict as verdicts
+from importance_sampling.comparison.plot import draw
+
+BASELINE = "uniform"
+PROSE_NAMES = {BASELINE: "uniform training", "importance": "importance sampling"}
+NO_PLOT = "No plot: install matplotlib (pip install 'keras-importance-sampling[plot]')."
+
+
+class Comparison:
+    """The runs of a comparison. `print` shows the verdict and the table; a notebook shows the plot as well.
+
+    Args:
+        budget: float, of each run.
+        by: "seconds", "cost" or "epochs", the unit of the budget.
+        loss_name: "validation loss" or "training loss".
+        ways: the names of the ways, the baseline first.
+
+    Attributes:
+        runs: list of dicts, one per way and seed: "way", "seed", "steps", "seconds", "cost", "importance_steps",
+            "points" (a list of dicts, one per measurement) and "summary" (of the trainer; "" without one).
+
+    Example:
+        >>> comparison = compare(build_model, x, y, seconds=60, validation_split=0.1)
+        >>> print(comparison.verdict)
+    """
+
+    def __init__(self, budget: float, by: str, loss_name: str, ways: tuple[str, ...]):
+        self.budget, self.by, self.loss_name, self.ways = budget, by, loss_name, ways
+        self.runs: list[dict[str, Any]] = []
+
+    def add(self, way: str, seed: int, record: Mapping[str, Any], trainer: Any) -> None:
+        """Add a finished run."""
+        is_trainer = not isinstance(trainer, keras.Model) and hasattr(trainer, "summary")
+        self.runs.append({"way": way, "seed": seed, **record, "summary": trainer.summary() if is_trainer else ""})
+
+    @property
+    def over(self) -> str:
+        """The unit in which speed is compared: "cost" for a budget of cost, otherwise "seconds"."""
+        return "cost" if self.by == "cost" else "seconds"
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether the second way is faster than the first one, and what to do."""
+        way, runs = self.ways[1], self.runs_of(self.ways[1])
+        reasons = [run["summary"].splitlines()[0] for run in runs if run["summary"]]
+        return verdicts.verdict(
+            self.curves(way),
+            self.curves(self.ways[0]),
+            prose_name(way),
+            prose_name(self.ways[0]),
+            self.loss_name,
+            sum(run["importance_steps"] for run in runs) if reasons else None,
+            reasons[0] if reasons else "",
+        )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: one dict per way. Losses and metrics are medians over the seeds."""
+        return [self._row(way) for way in self.ways]
+
+    @property
+    def table(self) -> Any:
+        """The table as a `pandas.DataFrame`, or as a list of dicts if pandas isn't installed."""
+        if importlib.util.find_spec("pandas") is None:
+            return self.rows
+        import pandas
+
+        return pandas.DataFrame(self.rows).set_index("way")
+
+    def runs_of(self, way: str) -> list[dict[str, Any]]:
+        """Return the runs of a way, by seed."""
+        return sorted((run for run in self.runs if run["way"] == way), key=lambda run: run["seed"])
+
+    def curves(self, way: str) -> list[verdicts.Curve]:
+        """Return the spent budget and the losses of a way, one pair of arrays per seed."""
+        return [
+            tuple(np.array([point[name] for point in run["points"]], float) for name in (self.over, "loss"))
+            for run in self.runs_of(way)
+        ]
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Plot the loss of all ways over the seconds, or over the cost.
+
+        Args:
+            path: str, Path or None, default None; the file to write, with a suffix that matplotlib supports.
+
+        Returns:
+            `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: matplotlib isn't installed.
+        """
+        first, *others = self.verdict.split(". ")
+        headline = f"{first}." if others else first
+        curves = {way: self.curves(way) for way in self.ways}
+        figure = draw(curves, self.loss_name, self.over, headline, self._speed_up(self.ways[1]))
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def save(self, folder: str | Path, name: str = "comparison") -> list[Path]:
+        """Write the verdict and the table (txt), all measurements (csv) and, with matplotlib, the plot (png).
+
+        Args:
+            folder: str or Path; it is created if it doesn't exist.
+            name: str, default "comparison"; of the files, without a suffix.
+
+        Returns:
+            The paths of the files.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{suffix}" for suffix in ("txt", "csv", "png")]
+        paths[0].write_text(f"{self}\n", encoding="utf-8")
+        fields = list(self.runs[0]["points"][0])
+        with paths[1].open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["way", "seed", *fields])
+            for run in self.runs:
+                writer.writerows([run["way"], run["seed"], *point.values()] for point in run["points"])
+        try:
+            self.plot(paths[2])
+        except ImportError:
+            paths.pop()
+        return paths
+
+    def __str__(self) -> str:
+        rows = [[_cell(value) for value in row.values()] for row in self.rows]
+        cells = [list(self.rows[0]), *rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+        return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])
+
+    def __repr__(self) -> str:
+        seeds = len(self.runs_of(self.ways[0]))
+        return f"<Comparison of {', '.join(self.ways)}: {seeds} seeds, {self.budget:g} {self.by} each. {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        rows = [list(self.rows[0]), *([_cell(value) for value in row.values()] for row in self.rows)]
+        lines = [f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows]
+        return f"<p><b>{html.escape(self.verdict)}</b></p>{self._html_plot()}<table>{''.join(lines)}</table>"
+
+    def _html_plot(self) -> str:
+        buffer = io.BytesIO()
+        try:
+            self.plot().savefig(buffer, format="png", dpi=110)
+        except ImportError:
+            return f"<p>{html.escape(NO_PLOT)}</p>"
+        image = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{html.escape(self.verdict)}" src="data:image/png;base64,{image}" width="640">'
+
+    def _row(self, way: str) -> dict[str, Any]:
+        runs = self.runs_of(way)
+        last = [run["points"][-1] for run in runs]
+        losses = [curve[1] for curve in self.curves(way)]
+        steps = sum(run["steps"] for run in runs)
+        row: dict[str, Any] = {
+            "way": way,
+            f"lowest {self.loss_name}": statistics.median(float(np.min(values)) for values in losses),
+            f"final {self.loss_name}": statistics.median(float(values[-1]) for values in losses),
+        }
+        for name in last[0]:
+            if name not in ("seconds", "cost", "steps", "loss"):
+                row[f"final {name}"] = statistics.median(point[name] for point in last)
+        row["times sooner"] = self._speed_up(way)
+        row["seconds"] = statistics.median(run["seconds"] for run in runs)
+        row["steps"] = round(statistics.median(run["steps"] for run in runs))
+        row["importance steps"] = sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
+        return row
+
+    def _speed_up(self, way: str) -> float:
+        """Return the geometric mean of the speed-ups over the seeds."""
+        pairs = zip(self.curves(way), self.curves(self.ways[0]), strict=True)
+        return float(np.exp(np.mean([np.log(verdicts.speed_up(*pair)) for pair in pairs])))
+
+
+def prose_name(way: str) -> str:
+    """Return what a sentence calls a way."""
+    return PROSE_NAMES.get(way, f"`{way}`")
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,61 @@
+"""The texts that describe a trainer: its summary, and its representation in a console and in a notebook."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+if TYPE_CHECKING:
+    from importance_sampling.fit.state import TrainerState
+
+MAX_LENGTH = 40  # characters of an argument
+
+
+class Display:
+    """The texts of a trainer, which shows the arguments that its constructor was called with, and its steps."""
+
+    model: keras.Model
+    _state: TrainerState | None
+    _summary = "fit has not been called yet."
+    _arguments: tuple[tuple, dict] = ((), {})
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Record the arguments of the constructor."""
+        trainer = super().__new__(cls)
+        trainer._arguments = (args[1:], {name: value for name, value in kwargs.items() if name != "model"})
+        return trainer
+
+    def summary(self) -> str:
+        """Return a description of the last `fit` until its end or an error.
+
+        The first line says what was done and what it was worth, or why all steps were uniform steps. The other lines
+        are the numbers, with their meanings.
+        """
+        return self._summary
+
+    def __repr__(self) -> str:
+        args, kwargs = self._arguments
+        names = [name for name in inspect.signature(type(self)).parameters if name != "model"]
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        texts = [f"<{type(self.model).__name__} {self.model.name!r}>"]
+        texts += [f"{name}={_shortened(value)}" for name, value in arguments.items()]
+        return f"{type(self).__name__}({', '.join(texts)}), {self._steps_text()}"
+
+    def _repr_html_(self) -> str:
+        first, *others = self.summary().splitlines()
+        details = f"<pre>{html.escape(chr(10).join(others))}</pre>" if others else ""
+        return f"<p><code>{html.escape(repr(self))}</code></p><p><b>{html.escape(first)}</b></p>{details}"
+
+    def _steps_text(self) -> str:
+        if self._state is None or not self._state.counters.steps:
+            return "not trained yet"
+        counters = self._state.counters
+        return f"trained for {counters.steps} steps, {counters.importance_steps / counters.steps:.0%} importance steps"
+
+
+def _shortened(value: Any) -> str:
+    text = getattr(value, "__name__", None) or repr(value)
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."

@@ -1,0 +1,97 @@
+"""The summary of a trainer, why the gate is closed in the user's terms, and the representation of a trainer."""
+
+import copy
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import GainCondition, GateContext, Signals
+from importance_sampling.training import SVRG, BiasedImportanceTraining
+
+CONTEXT = GateContext(4 / 3, base_cost=1.0, required_gain=5.0, required_epochs=1.0, loss_ratio=0.4)
+
+
+def build():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")], name="small")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def trained(trainer, **arguments):
+    x = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
+    trainer.fit(x, x[:, :3].argmax(1), batch_size=16, verbose=0, **arguments)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("gain", "changes", "reason"),
+    [
+        (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.02 uniform steps at the"),
+        (2.0, {}, "the training loss is only 40% of the loss of new samples, so a closer fit .* hardly help$"),
+        (2.0, dict(relative_learning_rate=0.26), "hardly help, and the learning rate is decaying .26% of its peak."),
+        (9.0, dict(relative_learning_rate=0.26, base_cost=9.0), "^the learning rate is decaying .26% of its peak."),
+        (2.0, dict(loss_ratio=0.9, epochs_left=0.5), "Train for at least two epochs$"),
+        (9.0, dict(epochs_done=0.5), "too late in the training to be used. Train for more epochs$"),
+        (2.0, dict(loss_ratio=float("nan")), "too short to measure the scores"),
+        (float("nan"), {}, "too short to measure the scores"),
+    ],
+)
+def test_a_closed_gate_explains_the_reason_and_the_remedy(gain, changes, reason):
+    gate, signals = GainCondition(), Signals(2.0, gain, float("nan"), 1.0)
+    assert not gate.observe(signals, CONTEXT._replace(**changes))
+    assert re.search(reason, gate.explain(signals)), gate.explain(signals)
+
+
+def test_a_step_is_worth_the_variance_gain_by_the_rule_on_noise_and_at_most_two_by_the_rule_on_learning():
+    gate, signals = GainCondition(), Signals(2.0, 8.0, 0.5, 1.0)
+    assert gate.worth(signals) == 1.75  # 2 - 1 / 4: the measured variance gain is half of the predicted one
+    gate.rescores = True
+    assert gate.worth(signals) == 4.0
+
+
+def test_the_first_line_says_what_importance_sampling_did_and_the_others_explain_their_numbers():
+    first, *others = trained(ImportanceTraining(build(), tau_th=0, seed=1)).summary().splitlines()
+    assert first.startswith("Importance sampling ran for 100% of the 6 steps; each had ")
+    assert first.endswith(" times less gradient noise at the cost of 2.0 uniform steps.")
+    names = [line[2:24].strip() for line in others[:-1]]
+    assert names[:3] == ["first importance step", "variance gain", "cost"]
+    assert {"tau", "largest weight", "effective batch size"} <= set(names)
+    assert all(len(line[31:].strip()) > 5 for line in others[:-1])
+    assert others[-1].endswith("docs/pages/summary.md.")
+
+
+def test_the_first_line_of_uniform_training_gives_the_number_of_steps_and_the_reason():
+    summary = trained(ImportanceTraining(build(), seed=1)).summary()
+    assert summary.startswith("Uniform training throughout (6 steps): ")
+    off = trained(ImportanceTraining(build(), tau_th=float("inf")))
+    assert off.summary() == "Uniform training throughout (6 steps): importance sampling is switched off by tau_th."
+
+
+def test_a_trainer_shows_its_arguments_and_its_steps():
+    trainer = BiasedImportanceTraining(build(), 0.5, score="loss")
+    assert repr(trainer) == "BiasedImportanceTraining(<Sequential 'small'>, k=0.5, score='loss'), not trained yet"
+    assert repr(trained(trainer, epochs=2)).endswith("trained for 12 steps, 0% importance steps")
+    assert repr(ImportanceTraining(model=build(), score=np.linalg.norm)).startswith(
+        "ImportanceTraining(<Sequential 'small'>, score=norm), "
+    )
+    assert repr(SVRG(build(), B=0)).startswith("SVRG(<Sequential 'small'>, B=0), ")
+
+
+def test_a_notebook_shows_the_escaped_summary():
+    trainer = ImportanceTraining(build())
+    assert "&lt;Sequential" in trainer._repr_html_() and "<b>fit has not been called yet.</b>" in trainer._repr_html_()
+    trained(trainer)
+    assert trainer._repr_html_().count("Uniform training throughout") == 1
+
+
+def test_a_copied_trainer_shows_the_same_arguments():
+    trainer = ImportanceTraining(build(), alpha=0.2)
+    assert repr(copy.copy(trainer)) == repr(trainer)
+
+
+def test_wrong_arguments_raise_the_error_of_the_constructor():
+    with pytest.raises(TypeError, match="alfa"):
+        ImportanceTraining(build(), alfa=0.2)

@@ -1,0 +1,164 @@
+"""The verdict of a comparison: closed forms of its numbers, and the sentence in every case."""
+
+import math
+
+import numpy as np
+import pytest
+
+from importance_sampling.comparison.verdict import (
+    Effect,
+    effect,
+    excess,
+    speed_up,
+    time_to_reach,
+    verdict,
+)
+
+
+def curve(*losses, step=2.0):
+    return np.arange(len(losses)) * step, np.array(losses, float)
+
+
+def falling(time, last=0.0):
+    """Return a curve that falls linearly from 1 to `last` in a time, and stays there until 8."""
+    spent = np.arange(0.0, 8.25, 0.25)
+    return spent, last + (1.0 - last) * np.clip(1.0 - spent / time, 0.0, 1.0)
+
+
+def test_the_time_to_a_loss_is_interpolated_linearly_and_infinite_if_the_loss_is_never_reached():
+    losses = curve(1.0, 0.5, 0.1, 0.4)
+    assert time_to_reach(losses, 0.75) == 1.0
+    assert time_to_reach(losses, 0.2) == 3.5
+    assert time_to_reach(losses, 1.0) == 0.0
+    assert time_to_reach(losses, 0.05) == math.inf
+    assert time_to_reach(curve(math.inf, 0.5), 0.7) == 2.0
+
+
+def test_negative_losses_are_compared_like_others():
+    assert speed_up(curve(-1.0, -3.0, -4.0), curve(-1.0, -2.0, -3.0)) == 2.0
+
+
+def test_the_speed_up_is_the_ratio_of_the_times_to_the_lowest_loss_of_the_baseline():
+    baseline = curve(1.0, 0.6, 0.2, 0.3)  # lowest after 4 seconds
+    assert speed_up(curve(1.0, 0.1, 0.1, 0.1), baseline) == pytest.approx(4 / (2 * 8 / 9))
+    assert speed_up(baseline, baseline) == 1.0
+
+
+def test_without_reaching_the_lowest_loss_the_speed_up_is_the_inverse_ratio_and_at_most_one():
+    fast, slow = curve(1.0, 0.5, 0.25, 0.2), curve(1.0, 0.9, 0.7, 0.5)
+    assert speed_up(slow, fast) == pytest.approx(2 / 6)  # the lowest loss 0.5: after 2 and after 6 seconds
+    early = curve(1.0, 0.4, 0.4, 0.4)
+    assert speed_up(early, curve(1.0, 0.9, 0.5, 0.2)) == 1.0  # sooner at 0.4, and then no further
+    assert speed_up(curve(1.0, 2.0, 3.0), fast) == 0.01
+
+
+def test_a_baseline_without_progress_has_no_speed_up():
+    assert math.isnan(speed_up(curve(1.0, 0.5), curve(1.0, 1.5)))
+
+
+def test_the_excess_is_relative_to_the_progress_of_the_baseline():
+    assert excess(curve(3.0, 1.5, 2.0), curve(3.0, 1.0, 2.0)) == 0.25
+    assert excess(curve(3.0, 0.5), curve(3.0, 1.0)) == -0.25
+
+
+def test_the_confidence_interval_uses_the_quantile_for_the_number_of_seeds():
+    assert effect([1.0, 3.0]) == Effect(2.0, 1.0, 3.0, pytest.approx(6.31))
+    assert effect([0.0, 1.0, 5.0]).margin == pytest.approx(2.92 * math.sqrt(7 / 3))
+    assert effect([1.0, 2.0] * 20).margin == pytest.approx(1.70 * np.std([1.0, 2.0] * 20, ddof=1) / math.sqrt(40))
+    assert math.isnan(effect([2.0]).margin)
+
+
+def test_a_clear_win_is_recommended_with_its_range():
+    runs, baselines = [falling(4.0), falling(5.0), falling(3.2)], [falling(8.0)] * 3
+    assert verdict(runs, baselines) == (
+        "Importance sampling reached uniform training's final validation loss 2.0 times sooner (3 seeds, 1.6 to 2.5). "
+        "Use it."
+    )
+
+
+def test_the_lowest_loss_is_named_if_the_baseline_ends_above_it():
+    baselines = [curve(1.0, 0.6, 0.2, 0.3)] * 3
+    assert "uniform training's lowest training loss" in verdict(
+        [curve(1.0, 0.2, 0.2, 0.2)] * 3, baselines, loss="training loss"
+    )
+
+
+def test_a_clear_loss_is_not_recommended():
+    runs, baselines = [falling(8.0), falling(6.0), falling(7.0)], [falling(4.0)] * 3
+    assert verdict(runs, baselines) == (
+        "Importance sampling was 1.7 times slower than uniform training (3 seeds, 1.5 to 2.0). Keep uniform training."
+    )
+
+
+def test_a_way_that_is_early_but_never_as_good_is_not_recommended():
+    runs = [falling(2.0, last) for last in (0.4, 0.5, 0.3)]
+    assert verdict(runs, [falling(8.0)] * 3) == (
+        "Importance sampling did not reach uniform training's final validation loss with any of 3 seeds: it made 40% "
+        "less progress (30% to 50%). Keep uniform training."
+    )
+
+
+def test_a_difference_below_a_tenth_is_none():
+    text = verdict([falling(time) for time in (8.0, 7.5, 7.75)], [falling(8.0)] * 3)
+    assert text == (
+        "No difference on this task: importance sampling reached uniform training's final validation loss 1.0 times as "
+        "fast as uniform training on average (3 seeds, 1.0 to 1.1). Keep uniform training."
+    )
+
+
+@pytest.mark.parametrize("times", [(4.0, 8.0, 7.5), (4.0, 6.0)])
+def test_a_difference_within_the_spread_of_the_seeds_needs_more_seeds(times):
+    text = verdict([falling(time) for time in times], [falling(8.0)] * len(times), reason="The reason.")
+    assert text.startswith("No clear difference on this task: importance sampling reached ")
+    assert text.endswith("which is within the spread. Compare with more seeds.")
+
+
+def test_runs_without_timed_steps_give_no_verdict():
+    assert "too short to be timed" in verdict([curve(1.0, 0.5, step=0.0)], [curve(1.0, 0.5, step=0.0)])
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (falling(4.0), "Importance sampling reached uniform training's final validation loss 2.0 times sooner, with"),
+        (falling(7.75), "Importance sampling was about as fast as uniform training (1.03 times), with one seed"),
+        (falling(2.0, 0.5), "Importance sampling did not reach uniform training's final validation loss: it made 50%"),
+    ],
+)
+def test_one_seed_gives_no_advice_because_the_spread_is_unknown(run, text):
+    sentence = verdict([run], [falling(8.0)])
+    assert sentence.startswith(text)
+    assert "The spread between seeds is unknown" in sentence and "Use it" not in sentence and "Keep" not in sentence
+
+
+def test_one_slower_seed_is_reported():
+    assert verdict([falling(8.0)], [falling(4.0)]).startswith("Importance sampling was 2.0 times slower than uniform")
+
+
+def test_without_importance_steps_there_is_no_difference_whatever_the_curves_are():
+    runs, baselines = [falling(4.0)] * 3, [falling(8.0)] * 3
+    reason = "Uniform training throughout (8 steps): the samples are about equally hard."
+    assert verdict(runs, baselines, importance_steps=0, reason=reason) == (
+        f"No difference on this task: importance sampling took no importance steps. {reason}"
+    )
+
+
+def test_runs_that_diverged_are_counted_and_not_compared():
+    good, bad = falling(8.0), curve(1.0, 0.5, math.nan)
+    assert verdict([good, bad, bad], [good] * 3) == (
+        "No verdict on the speed: Importance sampling diverged in 2 of 3 runs, and uniform training did not (the "
+        "validation loss became NaN or infinite). Keep uniform training, or lower the learning rate."
+    )
+    assert "Uniform training diverged in 1 of 3 runs, and importance sampling did not" in verdict(
+        [good] * 3, [bad, good, good]
+    )
+    assert "Importance sampling diverged in the only run, and uniform training in the only run" in verdict([bad], [bad])
+
+
+def test_a_baseline_that_never_improves_gives_no_verdict():
+    assert verdict([falling(8.0)] * 2, [curve(1.0, 2.0, 3.0)] * 2).startswith("No verdict: the validation loss of unif")
+
+
+def test_other_names_are_used_in_the_sentence():
+    text = verdict([falling(4.0)] * 3, [falling(8.0)] * 3, "`reshuffle`", "`pool`", "training loss")
+    assert text == "`reshuffle` reached `pool`'s final training loss 2.0 times sooner (3 seeds, 2.0 to 2.0). Use it."
