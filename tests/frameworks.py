@@ -1,8 +1,37 @@
-"""TensorFlow for tests: the package, or a stand-in that skips the tests which use it where it isn't installed."""
+"""The backend that the tests run on: what Keras lacks on it, and TensorFlow where it is installed.
+
+All tests that are skipped on a backend are skipped by way of this file.
+"""
 
 import os
 
+import keras
 import pytest
+
+BACKEND = keras.config.backend()
+
+# What Keras lacks: feature -> (the backends without it, the reason).
+LACKING = {
+    "jax state": ({"tensorflow", "torch"}, "only on JAX does `fit` keep the values of variables apart from them"),
+    "several steps per execution": ({"torch"}, "Keras refuses `steps_per_execution` > 1 on torch"),
+    "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
+    "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
+    "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
+    "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
+    "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
+    "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
+}
+
+
+def lacks(feature):
+    """Return True if Keras has no such feature on the backend of the tests."""
+    return BACKEND in LACKING[feature][0]
+
+
+def needs(feature):
+    """Return the mark of a test, or of a case of it, that needs a feature of Keras."""
+    backends, reason = LACKING[feature]
+    return pytest.mark.skipif(BACKEND in backends, reason=reason)
 
 
 class Missing:

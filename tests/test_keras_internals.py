@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
-from frameworks import tf
+from frameworks import needs, tf
 from keras import ops
 
 import importance_sampling
@@ -102,7 +102,15 @@ def test_building_on_a_batch_builds_weights_loss_metrics_and_optimizer_and_takes
     np.testing.assert_array_equal(model.get_weights()[0], [[1.0], [1.0]])
 
 
-def test_each_method_of_a_training_step_exists_and_keras_calls_it_in_fit():
+# The methods that `fit` calls, by backend.
+METHODS = {
+    "tensorflow": {"train_step", "make_train_function", "_make_function"},
+    "jax": {"train_step", "make_train_function", "_make_function", "compute_loss_and_updates"},
+    "torch": {"train_step", "make_train_function"},
+}
+
+
+def test_keras_calls_each_method_of_a_training_step_that_its_backend_has_in_fit():
     called = []
 
     def recorder(name):
@@ -112,11 +120,52 @@ def test_each_method_of_a_training_step_exists_and_keras_calls_it_in_fit():
 
         return method
 
-    model_class = type("Recorded", (keras.Sequential,), {n: recorder(n) for n in keras_internals.STEP_METHODS})
+    existing = [name for name in keras_internals.STEP_METHODS if hasattr(keras.Model, name)]
+    model_class = type("Recorded", (keras.Sequential,), {name: recorder(name) for name in existing})
     model = model_class([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     model.fit(X, Y, verbose=0)
-    assert set(called) == set(keras_internals.STEP_METHODS)
+    assert set(called) == METHODS[keras.config.backend()]
+
+
+def test_a_method_that_a_class_or_a_model_overrides_is_found_and_an_unchanged_model_overrides_none():
+    class Custom(keras.Sequential):
+        def train_step(self, *args):
+            return super().train_step(*args)
+
+    changed = linear()
+    changed.make_train_function = changed.make_train_function
+    assert not keras_internals.overrides_methods(linear())
+    assert keras_internals.overrides_methods(Custom())
+    assert keras_internals.overrides_methods(changed)
+    assert not keras_internals.overrides_methods(Custom(), ["compute_loss"])
+
+
+def test_the_raw_value_of_a_variable_is_its_array_also_in_a_scope_that_has_another():
+    variable = keras.Variable([1.0, 2.0])
+    with keras.StatelessScope([(variable, ops.zeros(2))]):
+        np.testing.assert_array_equal(ops.convert_to_numpy(keras_internals.raw_value(variable)), [1.0, 2.0])
+
+
+def test_a_raw_value_that_is_set_is_the_value_of_the_variable_and_none_takes_it_out():
+    variable, value = keras.Variable([1.0, 2.0]), ops.convert_to_tensor([3.0, 4.0])
+    keras_internals.set_raw_value(variable, value)
+    assert keras_internals.raw_value(variable) is value
+    np.testing.assert_array_equal(ops.convert_to_numpy(variable.value), [3.0, 4.0])
+    keras_internals.set_raw_value(variable, None)
+    assert keras_internals.raw_value(variable) is None
+
+
+@needs("jax state")
+@pytest.mark.parametrize("discarded", [False, True])
+def test_a_state_that_is_discarded_is_not_written_to_the_variables_when_a_callback_asks_for_its_model(discarded):
+    model, callback = linear(), keras.callbacks.Callback()
+    callback.set_model(model)
+    model._jax_state = {"trainable_variables": [ops.zeros_like(v.value) for v in model.trainable_variables]}
+    model._jax_state_synced = False
+    if discarded:
+        keras_internals.discard_jax_state(model)
+    assert float(callback.model.get_weights()[0].sum()) == (2.0 if discarded else 0.0)
 
 
 def test_optimizer_steps_count_every_step_also_those_that_only_accumulate_gradients():
@@ -405,6 +454,28 @@ def test_a_loader_of_pytorch_or_grain_is_known_by_its_class_and_an_array_is_none
     assert keras_data.is_loader_for_fit(loader("MapDataset", "grain._src.python.dataset.dataset")) == has_grain
 
 
+def test_sparse_and_ragged_arrays_are_told_from_dense_ones():
+    assert keras_data.is_sparse_or_ragged(scipy.sparse.csr_matrix(X))
+    assert not keras_data.is_sparse_or_ragged(X)
+    assert not keras_data.is_sparse_or_ragged(ops.convert_to_tensor(X))
+
+
+@needs("sparse and ragged inputs")
+@pytest.mark.parametrize("kind", ["ragged", "sparse"])
+def test_sparse_and_ragged_tensors_of_tensorflow_are_known(kind):
+    assert keras_data.is_sparse_or_ragged(arrays()[kind])
+
+
+@pytest.mark.parametrize("kind", ["numpy", "pandas frame", "tensor of keras"])
+def test_a_numpy_array_of_dense_data_has_the_values_and_the_float_type_that_fit_uses(kind):
+    expected = [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
+    array = arrays()["pandas frame"] if kind == "pandas frame" else np.array(expected)
+    array = keras_data.to_numpy_array(ops.convert_to_tensor(array, "float32") if kind == "tensor of keras" else array)
+    assert type(array) is np.ndarray
+    assert array.dtype == "float32"
+    np.testing.assert_array_equal(array, expected)
+
+
 def test_slices_have_the_rows_and_the_float_type_that_fit_uses():
     rows = keras_data.slice_rows(X.astype("float64"), 1, 3)
     np.testing.assert_array_equal(rows, X[1:3])
@@ -432,9 +503,9 @@ def test_sparse_rows_of_a_sparse_tensor_hold_the_tensor_and_dense_tensors_are_no
     assert not keras_data.is_sparse_rows(tf.constant(X))
 
 
-def test_a_data_adapter_hands_out_every_row_once_in_shuffled_batches():
-    dataset = keras_data.data_adapter(np.arange(60), batch_size=25, shuffle=True).get_tf_dataset()
-    batches = [np.asarray(keras.tree.flatten(batch)[0]) for batch in dataset]
+def test_the_batches_of_a_data_adapter_have_every_row_once_and_are_shuffled():
+    adapter = keras_data.data_adapter(np.arange(60), batch_size=25, shuffle=True)
+    batches = [np.asarray(keras.tree.flatten(batch)[0]) for batch in keras_data.adapter_batches(adapter)]
     assert [len(batch) for batch in batches] == [25, 25, 10]
     rows = np.concatenate(batches).tolist()
     assert sorted(rows) == list(range(60))
@@ -442,13 +513,29 @@ def test_a_data_adapter_hands_out_every_row_once_in_shuffled_batches():
 
 
 def test_a_data_adapter_turns_class_weights_into_sample_weights():
-    adapter = keras_data.data_adapter(
-        tf.data.Dataset.from_tensor_slices((X, [0, 1, 0, 1, 0, 0])).batch(3), class_weight={0: 1.0, 1: 5.0}
-    )
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return X[:3], np.array([0, 1, 0])
+
+    adapter = keras_data.data_adapter(Batches(), class_weight={0: 1.0, 1: 5.0})
     adapter.on_epoch_begin()
-    _, _, weights = next(iter(adapter.get_tf_dataset()))
+    _, _, weights = next(iter(keras_data.adapter_batches(adapter)))
     adapter.on_epoch_end()
-    np.testing.assert_array_equal(weights, [1.0, 5.0, 1.0])
+    np.testing.assert_array_equal(ops.convert_to_numpy(weights), [1.0, 5.0, 1.0])
+
+
+def test_a_loader_with_workers_that_persist_is_copied_without_its_iterator_and_other_values_are_not():
+    loader = types.SimpleNamespace(persistent_workers=True, _iterator=object())
+    copy = keras_data.unshared(loader)
+    assert copy is not loader
+    assert copy._iterator is None
+    assert loader._iterator is not None
+    other = types.SimpleNamespace(persistent_workers=False)
+    assert keras_data.unshared(other) is other
+    assert keras_data.unshared(X) is X
 
 
 @pytest.mark.parametrize("targets", [[0, 2, 1], [[0], [2], [1]], [[1, 0, 0], [0, 0, 1], [0, 1, 0]]])
@@ -534,7 +621,7 @@ def private_names():
             if isinstance(name, str) and re.fullmatch(r"_[a-z]\w*", name):
                 names.add(name)
         names -= own
-    return names - {"_replace"}  # of named tuples, and public
+    return names - {"_replace", "_iterator"}  # of named tuples, and of torch's loaders
 
 
 def test_the_names_that_are_looked_for_include_those_that_releases_of_keras_have_changed():
