@@ -20,6 +20,7 @@ from typing import Any
 
 import blinker
 import numpy as np
+from keras import ops
 
 SAMPLE = blinker.signal("is.sample")
 SCORE = blinker.signal("is.score")
@@ -72,6 +73,19 @@ class Listeners:
     def needs_draws(self) -> bool:
         """True if importance steps must return their batches and scores to the host."""
         return self.needs_samples or self.needs_scores
+
+    def notify_execution(self, sampler: Any, result: Any) -> None:
+        """Notify listeners of every step of an execution, and of its logs.
+
+        Args:
+            sampler: the sender.
+            result: a `StepResult`.
+        """
+        for scores in result.pool_scores:
+            self.notify_scores(sampler, ops.convert_to_numpy(scores))
+        for sample in zip(result.indices, result.weights, result.scores, strict=True):
+            self.notify_sample(sampler, *map(ops.convert_to_numpy, sample))
+        self.notify_training(sampler, result.logs)
 
     def notify_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
         """Notify listeners of the batch of a gradient step."""

@@ -26,7 +26,7 @@ from drop_in_models import (
     texts,
     two_outputs,
 )
-from frameworks import tf
+from frameworks import host, tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.fit.state import TrainerState
@@ -280,7 +280,7 @@ def _as_made(make, tau_th):
     if (make, tau_th) not in _shared:
         model, trainer = _made(make, tau_th)
         model.optimizer.build(model.trainable_variables)
-        start = [(v, np.asarray(v.value)) for v in (*model.variables, *model.optimizer.variables)]
+        start = [(v, host(v)) for v in (*model.variables, *model.optimizer.variables)]
         _shared[make, tau_th] = model, trainer, start
     model, trainer, start = _shared[make, tau_th]
     for variable, value in start:
@@ -298,9 +298,9 @@ def state_of_the_world():
 
 def assert_equal(plain, trained):
     for before, after in zip(plain.variables, trained.variables, strict=True):
-        np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
+        np.testing.assert_array_equal(host(before), host(after), err_msg=before.path)
     for before, after in zip(plain.optimizer.variables, trained.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(np.asarray(before.value), np.asarray(after.value), err_msg=before.path)
+        np.testing.assert_array_equal(host(before), host(after), err_msg=before.path)
 
 
 WAYS = {
@@ -315,5 +315,5 @@ def each_way(train):
     (plain, _), (closed, _), (opened, trainer) = map(train, WAYS)
     assert_equal(plain, closed)
     assert int(opened.optimizer.iterations) == int(plain.optimizer.iterations)
-    assert all(np.isfinite(np.asarray(weight.value)).all() for weight in opened.weights)
+    assert all(np.isfinite(host(weight)).all() for weight in opened.weights)
     return plain, opened, trainer

@@ -6,6 +6,7 @@ All tests that are skipped on a backend are skipped by way of this file.
 import os
 
 import keras
+import numpy as np
 import pytest
 
 BACKEND = keras.config.backend()
@@ -17,6 +18,10 @@ LACKING = {
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
     "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
+    "losses that use logits": (
+        {"jax", "torch"},
+        "Keras's cross-entropies compute with the logits of probabilities on TensorFlow alone",
+    ),
     "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
     "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
     "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
@@ -32,6 +37,11 @@ def needs(feature):
     """Return the mark of a test, or of a case of it, that needs a feature of Keras."""
     backends, reason = LACKING[feature]
     return pytest.mark.skipif(BACKEND in backends, reason=reason)
+
+
+def host(variable):
+    """Return a copy of the value of a variable as a NumPy array."""
+    return np.array(keras.ops.convert_to_numpy(variable.value))
 
 
 class Missing:

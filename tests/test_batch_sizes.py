@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from frameworks import host
 from keras import layers, ops
 
 from importance_sampling import ImportanceTraining
@@ -28,7 +29,7 @@ def build(size=BATCH):
 def fitted(model, **options):
     trainer = ImportanceTraining(model, seed=5, **options)
     trainer.fit(*data(), batch_size=BATCH, epochs=3, verbose=0)
-    return trainer, np.concatenate([v.value.numpy().ravel() for v in model.variables])
+    return trainer, np.concatenate([host(v).ravel() for v in model.variables])
 
 
 @pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH), dict(presample=3.0)])

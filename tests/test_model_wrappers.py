@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import host, tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -73,7 +73,7 @@ def flatten(tensors):
 
 def steps_and_gradients(model, step, x, y):
     """What SGD with a rate of 1 followed, weights put back after every step, and every pool's own gradient."""
-    start = [tf.constant(v.value.numpy()) for v in model.trainable_variables]
+    start = [tf.constant(host(v)) for v in model.trainable_variables]
 
     def gradient(x, y):
         with tf.GradientTape() as tape:
@@ -145,7 +145,7 @@ def test_a_step_tells_the_state_what_it_saw():
     step(tf.range(POOL), (tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
     signals = step.state.signals
     assert signals.tau > 1 and signals.score > 0 and 0.5 < signals.discount < 2
-    steps, effective, largest, useless = step.state.totals.value.numpy()
+    steps, effective, largest, useless = host(step.state.totals)
     assert (steps, useless) == (1, 0) and 1 < effective <= BATCH and 1 < largest <= 10
 
 
@@ -162,7 +162,7 @@ def test_scores_of_no_use_make_a_plain_step_that_is_counted():
     model, step, x, y = build(dense_case, lambda model, x, y: keras.ops.zeros((POOL,)), listening=True)
     _, (_, weights, _, _) = step(tf.range(POOL), (tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
     np.testing.assert_allclose(weights, np.ones(BATCH), rtol=1e-6)
-    assert step.state.totals.value.numpy()[3] == 1
+    assert host(step.state.totals)[3] == 1
     assert np.isfinite(model.get_weights()[0]).all()
 
 
@@ -170,12 +170,12 @@ def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
     model, step, x, y = build(dense_case, metrics=["accuracy"])
     strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
-    before = [v.value.numpy() for v in variables]
+    before = [host(v) for v in variables]
     scores = strategy.probe((tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None), steps=1).scores
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)
     for v, value in zip(variables, before, strict=True):
-        np.testing.assert_array_equal(v.value.numpy(), value, err_msg=v.path)
+        np.testing.assert_array_equal(host(v), value, err_msg=v.path)
 
 
 # Figures

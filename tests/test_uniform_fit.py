@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from frameworks import host
 
 from importance_sampling import ImportanceTraining, events
 
@@ -137,7 +138,7 @@ def test_uniform_steps_of_the_controller_equal_model_fit_bit_for_bit(steps, tau_
     assert {key: history[key] for key in expected} == expected and trainer.importance_steps == 0
     variables = [[*one.variables, *one.optimizer.variables] for one in (plain, model)]
     for one, other in zip(*variables, strict=True):
-        np.testing.assert_array_equal(np.asarray(one.value), np.asarray(other.value), err_msg=one.path)
+        np.testing.assert_array_equal(host(one), host(other), err_msg=one.path)
 
 
 @pytest.mark.parametrize("signal", [events.SAMPLE, events.SCORE, events.TRAINING])

@@ -158,7 +158,11 @@ class FitController:
 
     def _execute(self, iterator: Iterator) -> dict:
         if self._begins_pass(iterator):
-            self._begin_pass(iterator)
+            self.batches = PeekableBatches(iterator)
+            self._steps_in_pass = 0
+            self.uniform.begin_epoch()
+            if self.plan.source is not None:
+                self.plan.source.begin_epoch(iterator)
         elif backend.DRAWS_BEFORE_STEP:
             self.batches.replace_iterator(iterator)
         n = self._steps_of_execution()
@@ -176,25 +180,17 @@ class FitController:
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
-        self._notify(result)
+        self.listeners.notify_execution(self.strategy.get_sampler(), result)
         return result.logs
 
     def _begins_pass(self, iterator: Iterator) -> bool:
         """Return True if an iterator begins a pass over the data; with `steps_per_epoch` it may last several epochs."""
         if not backend.DRAWS_BEFORE_STEP:
             return iterator is not self.batches.iterator
-        if self.batches.iterator is None:
-            return True
+        is_over = self.epoch_steps == 0
         if self.plan.arguments["steps_per_epoch"]:
-            return bool(self.plan.batches_per_epoch) and self._steps_in_pass >= self.plan.batches_per_epoch
-        return self.epoch_steps == 0
-
-    def _begin_pass(self, iterator: Iterator) -> None:
-        self.batches = PeekableBatches(iterator)
-        self._steps_in_pass = 0
-        self.uniform.begin_epoch()
-        if self.plan.source is not None:
-            self.plan.source.begin_epoch(iterator)
+            is_over = 0 < self.plan.batches_per_epoch <= self._steps_in_pass
+        return is_over or self.batches.iterator is None
 
     def _steps_of_execution(self) -> int:
         """Return how many steps Keras would take in this execution; at most that many if only its iterator knows."""
@@ -215,14 +211,6 @@ class FitController:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
         self._steps_in_pass += result.steps
         self.epoch_steps += result.steps
-
-    def _notify(self, result: StepResult) -> None:
-        """Notify the listeners of every step of an execution."""
-        for scores in result.pool_scores:
-            self.listeners.notify_scores(self.strategy.get_sampler(), ops.convert_to_numpy(scores))
-        for sample in zip(result.indices, result.weights, result.scores, strict=True):
-            self.listeners.notify_sample(self.strategy.get_sampler(), *map(ops.convert_to_numpy, sample))
-        self.listeners.notify_training(self.strategy.get_sampler(), result.logs)
 
     # Importance steps
 
