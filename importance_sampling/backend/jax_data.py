@@ -37,6 +37,42 @@ def gather(tensor: Any, positions: Any) -> jax.Array:
     return jnp.take(tensor, jnp.asarray(positions), axis=0)
 
 
+def distribute_rows(structure: Any) -> Any:
+    """Split the rows of tensors over the devices of Keras's distribution, as Keras splits the batches of `fit`.
+
+    Tensors whose rows can't be split evenly stay whole: every device then computes all of them.
+
+    Args:
+        structure: structure of tensors, inside a compiled function.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return structure
+
+    def distribute(tensor: Any) -> Any:
+        if tensor is None or not tensor.ndim:
+            return tensor
+        layout = distribution.get_data_layout(tensor.shape)
+        count = layout.device_mesh.shape[layout.device_mesh.axis_names.index(distribution.batch_dim_name)]
+        is_even = tensor.shape[0] % count == 0
+        return jax.lax.with_sharding_constraint(tensor, layout.backend_layout) if is_even else tensor
+
+    return keras.tree.map_structure(distribute, structure)
+
+
+def collect_rows(structure: Any) -> Any:
+    """Copy tensors whose rows are split over the devices of Keras's distribution to all devices and processes.
+
+    Args:
+        structure: structure of tensors, inside a compiled function.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return structure
+    whole = jax.sharding.NamedSharding(distribution.device_mesh.backend_mesh, jax.sharding.PartitionSpec())
+    return keras.tree.map_structure(lambda tensor: jax.lax.with_sharding_constraint(tensor, whole), structure)
+
+
 def concatenate(parts: Any) -> Any:
     """Concatenate a list of structures of arrays or tensors along the first axis."""
     return keras.tree.map_structure(_join, *parts)

@@ -119,6 +119,16 @@ def with_rows(tensor: Any, rows: int) -> Any:
     return static
 
 
+def distribute_rows(structure: Any) -> Any:
+    """Return a structure of tensors as it is: only JAX splits the rows of a tensor over devices."""
+    return structure
+
+
+def collect_rows(structure: Any) -> Any:
+    """Return a structure of tensors as it is: see `distribute_rows`."""
+    return structure
+
+
 def concatenate(parts: Any) -> Any:
     """Concatenate a list of structures of tensors along the first axis."""
     return tf.nest.map_structure(_join, *parts)

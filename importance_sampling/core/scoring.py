@@ -99,7 +99,7 @@ class Scorer:
             Unsupported: samples can't be weighted, or the loss doesn't depend on the outputs.
             ValueError: a callable score returns another shape than `(batch,)`.
         """
-        leaves, pack = flatten(data)
+        leaves, pack = flatten(backend.distribute_rows(data))
         size = leaves[0].shape[0]
         packer = OutputPacker()
         slice_size = min(self.slice_size or size, size)
@@ -127,7 +127,8 @@ class Scorer:
             scores = scores * result["slice_entries"]
         if "entries" in result:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
-        return Scored(scores, packer.unpack(result["outputs"]), result["losses"])
+        scores, losses = backend.collect_rows((scores, result["losses"]))
+        return Scored(scores, packer.unpack(result["outputs"]), losses)
 
     def _forward(self, data: tuple, packer: OutputPacker) -> dict:
         """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""

@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend.scopes import undistributed
 from importance_sampling.conditions import Condition, Signals, moving_average
 from importance_sampling.utils.random import seed_from_python
 
@@ -145,9 +146,10 @@ class TrainerState:
         self.seed = seed if seed is not None else seed_from_python()
         self.momentum = momentum
         self.kind = kind
-        self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
-        self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
-        self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
+        with undistributed():  # a distribution over several processes refuses NaN
+            self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
+            self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
+            self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = Counters()
         self._parts: dict[str, Part] = {}
         self._restored: dict[str, dict] = {}  # of parts that aren't registered yet
