@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+from importance_sampling.backend.scopes import NestedScope
+
 BACKEND = keras.config.backend()
 
 # What Keras lacks: feature -> (the backends without it, the reason).
@@ -22,6 +24,7 @@ LACKING = {
         {"jax", "torch"},
         "Keras's cross-entropies compute with the logits of probabilities on TensorFlow alone",
     ),
+    "functions of other steps": ({"torch"}, "Keras has no `_make_function` on torch"),
     "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
     "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
     "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
@@ -62,3 +65,83 @@ try:
     import tensorflow as tf
 except ImportError:
     tf = Missing()
+
+
+def compile_function(function, jit_compile=False):
+    """Compile a function of tensors that assigns no variables, as far as the backend compiles functions."""
+    if BACKEND == "tensorflow":
+        return tf.function(function, autograph=False, jit_compile=jit_compile)
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def gradient_function(function, variables=(), constants=0, jit_compile=False):
+    """Return a function that computes gradients by the framework's own means, independently of the library.
+
+    Args:
+        function: of tensors, returns a tensor; the gradients are those of its sum.
+        variables: variables to differentiate with respect to, after the tensors.
+        constants: how many of the last tensors are not differentiated.
+        jit_compile: compile with XLA on TensorFlow.
+
+    Returns:
+        `compute(*tensors) -> [NumPy array, ...]`.
+    """
+    compute = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}[BACKEND]
+    compute = compute(function, variables, constants, jit_compile)
+    return lambda *tensors: [
+        np.array(keras.ops.convert_to_numpy(gradient))
+        for gradient in compute(*map(keras.ops.convert_to_tensor, tensors))
+    ]
+
+
+def _by_tensorflow(function, variables, constants, jit_compile):
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def compute(*tensors):
+        points = [*tensors[: len(tensors) - constants], *(variable.value for variable in variables)]
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            total = tf.reduce_sum(function(*tensors))
+        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, points)]
+
+    return compute
+
+
+def _by_jax(function, variables, constants, jit_compile):
+    import jax
+
+    assigned = []
+
+    def total(points, others):
+        n = len(points) - len(variables)
+        scope = NestedScope(list(zip(variables, points[n:], strict=True)))
+        with scope:
+            result = keras.ops.sum(function(*points[:n], *others))
+        assigned[:] = [variable for variable, _ in scope.updates]
+        return result, [value for _, value in scope.updates]
+
+    differentiate = jax.jit(jax.grad(total, has_aux=True))
+
+    def compute(*tensors):
+        n = len(tensors) - constants
+        gradients, values = differentiate([*tensors[:n], *(v.value for v in variables)], tensors[n:])
+        for variable, value in zip(assigned, values, strict=True):
+            variable.assign(value)
+        return gradients
+
+    return compute
+
+
+def _by_torch(function, variables, constants, jit_compile):
+    import torch
+
+    def compute(*tensors):
+        n = len(tensors) - constants
+        points = [tensor.detach().clone().requires_grad_() for tensor in tensors[:n]]
+        total = function(*points, *tensors[n:]).sum()
+        return torch.autograd.grad(total, [*points, *(variable.value for variable in variables)])
+
+    return compute

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import compile_function
 
 from importance_sampling.layers import MetricLayer
 
@@ -102,8 +102,8 @@ def test_with_mixed_float16_the_result_is_computed_and_returned_in_float32():
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_layer_runs_in_a_compiled_function(jit_compile):
     layer = MetricLayer("accuracy")
-    compiled = tf.function(lambda y, p: layer([y, p]), jit_compile=jit_compile)
-    np.testing.assert_array_equal(n(compiled(tf.constant(ONE_HOT), tf.constant(P))), [[1], [0], [0]])
+    compiled = compile_function(lambda y, p: layer([y, p]), jit_compile=jit_compile)
+    np.testing.assert_array_equal(n(compiled(*map(keras.ops.convert_to_tensor, (ONE_HOT, P)))), [[1], [0], [0]])
 
 
 @pytest.mark.parametrize("metric", [None, "no such metric", 3, "AUC", keras.metrics.Precision(), keras.metrics.Mean()])

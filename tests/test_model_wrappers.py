@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import host, tf
-from keras import layers
+from frameworks import gradient_function, host
+from keras import layers, ops
 
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, backend
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer, Scoring
 from importance_sampling.fit.state import TrainerState
@@ -60,42 +60,37 @@ def build(case, score="gnorm", scheme="systematic", alpha=0.1, listening=False, 
     stack, x, y = case()
     model = keras.Sequential(stack)
     model.compile(**{"optimizer": keras.optimizers.SGD(1.0), "loss": "sparse_categorical_crossentropy", **options})
-    model._symbolic_build(data_batch=(tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
+    model._symbolic_build(data_batch=batch(x, y, POOL))
     points = Logits(model)
     sampler = PoolSampler(POOL, BATCH, alpha, resampling.get(scheme), BiasedReweightingPolicy())
     step = PoolStep(model, Scorer(model, score, points), points, sampler, TrainerState(5), listening)
     return model, step, x, y
 
 
-def flatten(tensors):
-    return tf.concat([tf.reshape(tf.convert_to_tensor(t), [-1]) for t in tensors], axis=0)
-
-
 def steps_and_gradients(model, step, x, y):
     """What SGD with a rate of 1 followed, weights put back after every step, and every pool's own gradient."""
-    start = [tf.constant(host(v)) for v in model.trainable_variables]
+    weights = model.trainable_variables
+    start = [host(v) for v in weights]
+    compute = gradient_function(lambda x, y: model.compute_loss(x, y, model(x, training=False)), weights, constants=2)
+    take = backend.compile_step(lambda rows, x, y: step(rows, (x, y, None)), model)
+    rng, followed, whole = np.random.default_rng(9), [], []
+    for _ in range(DRAWS):
+        rows = rng.choice(ROWS, POOL, replace=False)
+        data = batch(x[rows], y[rows], POOL)
+        whole.append(flatten(compute(*data[:2])))
+        take(ops.convert_to_tensor(rows), *data[:2])
+        followed.append(flatten([before - host(v) for before, v in zip(start, weights, strict=True)]))
+        for v, value in zip(weights, start, strict=True):
+            v.assign(value)
+    return np.array(followed, "float64"), np.array(whole, "float64"), flatten(compute(x, y))
 
-    def gradient(x, y):
-        with tf.GradientTape() as tape:
-            loss = model.compute_loss(x, y, model(x, training=False))
-        return flatten(tape.gradient(loss, [v.value for v in model.trainable_variables]))
 
-    @tf.function(autograph=False)
-    def run(rows):
-        data = tf.gather(tf.constant(x), rows), tf.gather(tf.constant(y), rows), None
-        whole = gradient(*data[:2])
-        with tf.control_dependencies([whole]):
-            step(rows, data)
-        followed = flatten(start) - flatten([v.value for v in model.trainable_variables])
-        with tf.control_dependencies([followed]):
-            for v, value in zip(model.trainable_variables, start, strict=True):
-                v.assign(value)
-        return followed, whole
+def flatten(arrays):
+    return np.concatenate([array.ravel() for array in arrays])
 
-    rng = np.random.default_rng(9)
-    drawn = [run(tf.constant(rng.choice(ROWS, POOL, replace=False))) for _ in range(DRAWS)]
-    followed, whole = (np.array(part, "float64") for part in zip(*drawn, strict=True))
-    return followed, whole, gradient(tf.constant(x), tf.constant(y)).numpy()
+
+def batch(x, y, rows):
+    return ops.convert_to_tensor(x[:rows]), ops.convert_to_tensor(y[:rows]), None
 
 
 @pytest.mark.parametrize("scheme", ["systematic", "multinomial"])
@@ -129,20 +124,20 @@ def test_the_mean_step_on_masked_sequences_is_the_gradient_of_the_pools(case, sc
 def test_a_step_hands_out_what_it_drew_when_somebody_listens():
     _, step, x, y = build(dense_case, input_sum, alpha=0.2, listening=True)
     rows = np.arange(POOL) + 100
-    data = tf.constant(x[:POOL]), tf.constant(y[:POOL]), None
-    _, (indices, weights, picked, pool) = step(tf.constant(rows), data)
+    data = batch(x, y, POOL)
+    _, (indices, weights, picked, pool) = step(ops.convert_to_tensor(rows), data)
     sums = x[:POOL].sum(1)
     np.testing.assert_allclose(pool, sums, rtol=1e-5)
     np.testing.assert_allclose(picked, sums[np.array(indices) - 100], rtol=1e-5)
     share = 0.8 * np.array(picked) / sums.sum() + 0.2 / POOL
     np.testing.assert_allclose(weights, 1 / (POOL * share), rtol=1e-4)
     _, step, *_ = build(dense_case)
-    assert step(tf.constant(rows), data)[1] == ()
+    assert step(ops.convert_to_tensor(rows), data)[1] == ()
 
 
 def test_a_step_tells_the_state_what_it_saw():
     _, step, x, y = build(dense_case)
-    step(tf.range(POOL), (tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
+    step(ops.arange(POOL), batch(x, y, POOL))
     signals = step.state.signals
     assert signals.tau > 1 and signals.score > 0 and 0.5 < signals.discount < 2
     steps, effective, largest, useless = host(step.state.totals)
@@ -152,15 +147,15 @@ def test_a_step_tells_the_state_what_it_saw():
 def test_without_dropout_the_step_sees_the_scores_that_were_predicted():
     # All scores equal: what is seen is what was said, and nothing is discounted.
     _, step, x, y = build(dense_case)
-    same = tf.constant(np.tile(x[1:2], (POOL, 1))), tf.constant(np.tile(y[1:2], POOL)), None
-    step(tf.range(POOL), same)
+    same = batch(np.tile(x[1:2], (POOL, 1)), np.tile(y[1:2], POOL), POOL)
+    step(ops.arange(POOL), same)
     assert step.state.signals.discount == pytest.approx(1, rel=1e-5)
     assert step.state.signals.gain == pytest.approx(1, rel=1e-5)
 
 
 def test_scores_of_no_use_make_a_plain_step_that_is_counted():
     model, step, x, y = build(dense_case, lambda model, x, y: keras.ops.zeros((POOL,)), listening=True)
-    _, (_, weights, _, _) = step(tf.range(POOL), (tf.constant(x[:POOL]), tf.constant(y[:POOL]), None))
+    _, (_, weights, _, _) = step(ops.arange(POOL), batch(x, y, POOL))
     np.testing.assert_allclose(weights, np.ones(BATCH), rtol=1e-6)
     assert host(step.state.totals)[3] == 1
     assert np.isfinite(model.get_weights()[0]).all()
@@ -171,7 +166,7 @@ def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
     strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     before = [host(v) for v in variables]
-    scores = strategy.probe((tf.constant(x[:BATCH]), tf.constant(y[:BATCH]), None), steps=1).scores
+    scores = strategy.probe(batch(x, y, BATCH), steps=1).scores
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)
     for v, value in zip(variables, before, strict=True):

@@ -28,6 +28,7 @@ PROTOCOL = (
     "stand_in",
     "training_function",
     # Steps
+    "JIT_COMPILE_SMALL",
     "compile_step",
     "repeat_steps",
     "repeatable_random",

@@ -20,6 +20,10 @@ from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.jax_data import concatenate
 from importance_sampling.backend.scopes import NestedScope
 
+# The `jit_compile` of a small model: without it, JAX would run it eagerly.
+JIT_COMPILE_SMALL = True
+
+
 # Keras's training function
 
 

@@ -16,6 +16,10 @@ import tensorflow as tf
 from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.tensorflow_data import concatenate, gather
 
+# The `jit_compile` of a small model: compiling it with XLA would take longer than the time it saves.
+JIT_COMPILE_SMALL = False
+
+
 # Keras's training function
 
 

@@ -17,6 +17,10 @@ from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.backend.torch_data import concatenate
 
+# The `jit_compile` of a small model: compiling it would take longer than the time it saves.
+JIT_COMPILE_SMALL = False
+
+
 # Keras's training function
 
 

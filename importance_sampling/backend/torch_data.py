@@ -88,7 +88,10 @@ class _Rows(torch.utils.data.Dataset):
 
 
 class _RecordedBatches(torch.utils.data.Sampler):
-    """The row indices of the batches of an epoch, which are drawn, and recorded, as the epoch begins."""
+    """The row indices of the batches of an epoch, which are drawn, and recorded, before its first batch.
+
+    They are drawn with the first batch: an iterator of PyTorch's loader draws a number of its own before.
+    """
 
     def __init__(self, batches: torch.utils.data.Sampler, record_order: Callable | None):
         self._batches = batches
@@ -101,4 +104,4 @@ class _RecordedBatches(torch.utils.data.Sampler):
         batches = [np.asarray(rows, "int64") for rows in self._batches]
         if self._record_order is not None:
             self._record_order(np.concatenate(batches))
-        return iter(batches)
+        yield from batches

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from importance_sampling import backend
+
 UNITS = 32
 MIN_SCORE = 1e-6
 MAX_LOG_SCORE = 80.0  # limits predictions to the range of float32
@@ -35,9 +37,8 @@ class ScorePredictor:
 
     def __init__(self, history: int, classes: int, log: bool, seed: int):
         self.model = _network(history, classes, seed)
-        # Without XLA: compiling the network would take longer than the time it saves.
         optimizer = keras.optimizers.Adam(name="score_predictor_adam")
-        self.model.compile(optimizer, "mse" if log else gamma_deviance, jit_compile=False)
+        self.model.compile(optimizer, "mse" if log else gamma_deviance, jit_compile=backend.JIT_COMPILE_SMALL)
         self.model.optimizer.build(self.model.trainable_variables)
 
     def predict(self, histories: np.ndarray, classes: np.ndarray) -> np.ndarray:
