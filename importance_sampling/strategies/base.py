@@ -220,7 +220,7 @@ class Strategy:
 
     def _score(self, batch: tuple) -> Scored:
         if self._compiled_scorer is None:
-            self._compiled_scorer = self.compile(lambda *batch: self.scorer(batch))
+            self._compiled_scorer = self.compile(lambda *batch: backend.collect_rows(self.scorer(batch)))
         return self._compiled_scorer(*batch)
 
     def _row_quantities(self, batch: tuple) -> dict[str, list]:
