@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
+from toys import Stream
 
 from importance_sampling.samplers import HighestSampler, RankSampler
 from importance_sampling.strategies.scheduled_pool import SelectionSchedule
@@ -130,7 +130,7 @@ def test_selective_backprop_prefers_high_losses_and_does_not_weigh_them():
 
 
 def test_selective_backprop_takes_a_stream():
-    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+    stream = Stream(X, Y, BATCH)
     trainer = SelectiveBackprop(build(), 0.5, 0.5, 1.0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, stream, None, batch_size=None, epochs=2, shuffle=False)]
     assert sizes == [8] * 10 + [4, 8] * 5

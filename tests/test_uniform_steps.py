@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import BACKEND, lacks, needs, tf
+from frameworks import BACKEND, needs, several, tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Condition
@@ -215,7 +215,7 @@ def test_with_a_gate_that_turns_plain_steps_are_told_as_keras_draws_them():
         keras.optimizers.SGD(0.0),
         "binary_crossentropy",
         metrics=["mse"],
-        steps_per_execution=1 if lacks("several steps per execution") else 3,
+        steps_per_execution=several(3),
     )
     trainer = ImportanceTraining(model)
     trainer.condition = Turning()
