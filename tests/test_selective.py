@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from frameworks import needs
 from keras import layers, ops
 from toys import Stream
 
@@ -104,6 +105,7 @@ def test_selective_backprop_starts_in_the_epoch_that_fit_starts_in():
     assert sizes == [8] * 10 + [2] * 20
 
 
+@needs("several steps per execution")
 def test_selective_backprop_counts_executions_of_several_steps():
     trainer = SelectiveBackprop(build(5), 0.5, 0.0, 1.0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, epochs=1)]

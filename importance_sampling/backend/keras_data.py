@@ -148,28 +148,28 @@ def host_adapter(batches: Callable[[], Iterator], rows: int, batch_size: int) ->
 
 class _HostAdapter(_adapter.DataAdapter):
     def __init__(self, batches: Callable[[], Iterator], rows: int, batch_size: int):
-        self._batches = batches
-        self._rows = rows
-        self._batch_size = batch_size
+        self.batches = batches
+        self.rows = rows
+        self.size = batch_size
 
     def get_jax_iterator(self) -> Iterator:
-        return self._batches()
+        return self.batches()
 
     @property
     def num_batches(self) -> int:
-        return -(-self._rows // self._batch_size)
+        return -(-self.rows // self.size)
 
     @property
     def batch_size(self) -> int:
-        return self._batch_size
+        return self.size
 
     @property
     def has_partial_batch(self) -> bool:
-        return self._rows % self._batch_size > 0
+        return self.rows % self.size > 0
 
     @property
     def partial_batch_size(self) -> int | None:
-        return self._rows % self._batch_size or None
+        return self.rows % self.size or None
 
 
 def adapter_batches(adapter: Any) -> Any:
