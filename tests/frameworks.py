@@ -24,6 +24,9 @@ LACKING = {
         {"jax", "torch"},
         "Keras's cross-entropies compute with the logits of probabilities on TensorFlow alone",
     ),
+    "missing gradients": ({"jax"}, "JAX returns zeros where a result doesn't depend on a tensor"),
+    "masked training metrics": ({"jax"}, "the training step of Keras on JAX loses the masks of the outputs"),
+    "host adapters": ({"tensorflow", "torch"}, "the library's own way to hand batches on the host to `fit` on JAX"),
     "functions of other steps": ({"torch"}, "Keras has no `_make_function` on torch"),
     "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
     "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
@@ -40,6 +43,11 @@ def needs(feature):
     """Return the mark of a test, or of a case of it, that needs a feature of Keras."""
     backends, reason = LACKING[feature]
     return pytest.mark.skipif(BACKEND in backends, reason=reason)
+
+
+def several(steps):
+    """Return a number of steps per execution; 1 where Keras refuses others."""
+    return 1 if lacks("several steps per execution") else steps
 
 
 def host(variable):

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from frameworks import needs
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -55,7 +56,15 @@ def counted_plain(steps):
 
 
 # 26 batches a pass: executions of 3 steps leave a rest of two, those of 5 a rest of one.
-@pytest.mark.parametrize(("steps", "listening"), [(1, False), (1, True), (3, True), (5, False)])
+@pytest.mark.parametrize(
+    ("steps", "listening"),
+    [
+        (1, False),
+        (1, True),
+        pytest.param(3, True, marks=needs("several steps per execution")),
+        pytest.param(5, False, marks=needs("several steps per execution")),
+    ],
+)
 def test_a_gate_that_turns_in_the_middle_of_a_pass_changes_no_count(steps, listening):
     told = []
     model = build(steps_per_execution=steps)
@@ -146,6 +155,7 @@ def said_elsewhere():
     return run.stdout.splitlines()[-4:]
 
 
+@needs("tf.distribute")
 @on_linux
 def test_memory_is_flat_over_epochs_and_over_fits(said_elsewhere):
     over_epochs, over_fits = map(float, said_elsewhere[0].split())
@@ -153,6 +163,7 @@ def test_memory_is_flat_over_epochs_and_over_fits(said_elsewhere):
     assert over_epochs < 10 and over_fits < 45, said_elsewhere[0]
 
 
+@needs("tf.distribute")
 @on_linux
 def test_several_replicas_train_plainly_and_say_so(said_elsewhere):
     _, equal, warned, summary = said_elsewhere

@@ -528,6 +528,29 @@ def test_a_data_adapter_turns_class_weights_into_sample_weights():
     np.testing.assert_array_equal(ops.convert_to_numpy(weights), [1.0, 5.0, 1.0])
 
 
+@needs("host adapters")
+def test_fit_reads_a_host_adapter_in_every_epoch_also_after_one_that_ended_early():
+    read = []
+
+    def batches():
+        for start in (0, 4):
+            read.append(start)
+            yield X[start : start + 4], Y[start : start + 4]
+
+    class Stopping(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = read == [0, 0]  # the first is read to build the model
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = False
+
+    adapter = keras_data.host_adapter(batches, 6, 4)
+    assert keras_data.data_adapter(adapter) is adapter
+    assert (adapter.num_batches, adapter.batch_size, adapter.partial_batch_size) == (2, 4, 2)
+    linear().fit(adapter, epochs=2, verbose=0, callbacks=[Stopping()])
+    assert read == [0, 0, 0, 4]
+
+
 def test_a_loader_with_workers_that_persist_is_copied_without_its_iterator_and_other_values_are_not():
     loader = types.SimpleNamespace(persistent_workers=True, _iterator=object())
     copy = keras_data.unshared(loader)

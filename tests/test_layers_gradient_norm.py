@@ -174,6 +174,7 @@ def test_loss_objects_with_from_logits_false_raise_value_error(loss):
         GradientNormLayer(loss)
 
 
+@needs("missing gradients")
 def test_losses_without_a_gradient_raise_value_error():
     with pytest.raises(ValueError, match=r"`loss` must be differentiable at the logits.*Received: loss="):
         GradientNormLayer(lambda y_true, y_pred: keras.ops.round(y_true))([ONE_HOT, LOGITS])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 from drop_in_cases import CASES, ROWS, begin_anew
-from frameworks import host
+from frameworks import host, lacks
 from keras import layers, ops
 
 from importance_sampling import backend
@@ -86,10 +86,12 @@ def test_with_weights_of_one_it_is_the_step_of_keras(name):
     for _ in range(2):
         logs = step_of_keras(plain, data)
     model, data = batch_of(name)
-    step = row_step(model)
+    step = backend.compile_step(row_step(model), model)
     for _ in range(2):
         ours, measured = step(data, ops.ones((B,)), ops.ones((B,)))
     assert ours.keys() == logs.keys() and measured.shape == (B,)
+    if name == "masked sequences" and lacks("masked training metrics"):
+        del logs["accuracy"]
     for key in logs:
         np.testing.assert_allclose(n(ours[key]), n(logs[key]), rtol=1e-5, err_msg=key)
     for mine, theirs in zip(

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import needs
 from keras import layers, ops
+from toys import Stream
 
 from importance_sampling.samplers import HighestSampler, RankSampler
 from importance_sampling.strategies.scheduled_pool import SelectionSchedule
@@ -104,6 +105,7 @@ def test_selective_backprop_starts_in_the_epoch_that_fit_starts_in():
     assert sizes == [8] * 10 + [2] * 20
 
 
+@needs("several steps per execution")
 def test_selective_backprop_counts_executions_of_several_steps():
     trainer = SelectiveBackprop(build(5), 0.5, 0.0, 1.0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, epochs=1)]
@@ -130,7 +132,7 @@ def test_selective_backprop_prefers_high_losses_and_does_not_weigh_them():
 
 
 def test_selective_backprop_takes_a_stream():
-    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+    stream = Stream(X, Y, BATCH)
     trainer = SelectiveBackprop(build(), 0.5, 0.5, 1.0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, stream, None, batch_size=None, epochs=2, shuffle=False)]
     assert sizes == [8] * 10 + [4, 8] * 5

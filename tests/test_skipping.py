@@ -6,6 +6,7 @@ import io
 import keras
 import numpy as np
 import pytest
+from frameworks import needs, several
 from keras import layers
 
 from importance_sampling.strategies.dataset_rows import DatasetRows
@@ -94,7 +95,7 @@ def test_the_steps_of_an_epoch_are_whole_batches_or_a_share_of_the_steps_that_fi
 
 @pytest.mark.filterwarnings("error")
 def test_epochs_between_the_first_and_the_last_have_fewer_steps():
-    model, batches = build(steps_per_execution=5), Batches()
+    model, batches = build(steps_per_execution=several(5)), Batches()
     trainer = SkippingTraining(model, seed=1)
     history = fit(trainer, callbacks=[batches], validation_data=(X, Y))
     steps = [FULL, SHORT, SHORT, FULL]
@@ -140,7 +141,7 @@ def test_the_gradient_of_a_shorter_epoch_is_unbiased_on_asymmetric_data():
     x = rng.exponential(size=(48, 1)).astype("float32")
     y = rng.exponential(size=(48, 1)).astype("float32") ** 2
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
-    model.compile(keras.optimizers.SGD(0.01), lambda y, p: 1 + y * p, steps_per_execution=12)
+    model.compile(keras.optimizers.SGD(0.01), lambda y, p: 1 + y * p, steps_per_execution=several(12))
     moves = []
 
     class Moves(keras.callbacks.Callback):
@@ -310,6 +311,7 @@ def test_a_sample_weight_changes_which_rows_are_below_the_mean():
 # The state
 
 
+@needs("several steps per execution")
 def test_several_steps_in_one_execution_give_the_weights_of_single_steps(whole):
     model = build(0.05, steps_per_execution=5)
     fit(SkippingTraining(model, seed=1))

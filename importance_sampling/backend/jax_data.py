@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -98,27 +98,13 @@ def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_orde
         record_order: called as `record_order(order)` with the row indices of each epoch, int64 `(rows,)`, before its
             first batch. None records nothing.
     """
-    adapter = keras_data.data_adapter(np.arange(source.num_rows), batch_size=batch_size, shuffle=shuffle)
-    return _EpochBatches(source, batch_size, adapter, record_order)
+    index_adapter = keras_data.data_adapter(np.arange(source.num_rows), batch_size=batch_size, shuffle=shuffle)
 
+    def batches() -> Iterator[Any]:
+        order = np.concatenate([rows for (rows,) in index_adapter.get_jax_iterator()])
+        if record_order is not None:
+            record_order(order)
+        for start in range(0, len(order), batch_size):
+            yield read_batch(source, order[start : start + batch_size])
 
-class _EpochBatches(keras.utils.PyDataset):
-    """The batches of an epoch, whose order is drawn when the first of them is read."""
-
-    def __init__(self, source: Any, batch_size: int, index_adapter: Any, record_order: Callable | None):
-        super().__init__()
-        self._source = source
-        self._batch_size = batch_size
-        self._index_adapter = index_adapter
-        self._record_order = record_order
-        self._order = np.zeros(0, "int64")
-
-    def __len__(self) -> int:
-        return -(-self._source.num_rows // self._batch_size)
-
-    def __getitem__(self, index: int) -> Any:
-        if index == 0:
-            self._order = np.concatenate([rows for (rows,) in self._index_adapter.get_jax_iterator()])
-            if self._record_order is not None:
-                self._record_order(self._order)
-        return read_batch(self._source, self._order[index * self._batch_size : (index + 1) * self._batch_size])
+    return keras_data.host_adapter(batches, source.num_rows, batch_size)

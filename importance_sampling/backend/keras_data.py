@@ -8,6 +8,7 @@ of 3.16.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ import numpy as np
 from importance_sampling.backend.keras_internals import private_module
 
 _adapters = private_module("keras.src.trainers.data_adapters", "get_data_adapter", "is_torch_dataloader")
+_adapter = private_module("keras.src.trainers.data_adapters.data_adapter", "DataAdapter")
 _slicing = private_module(
     "keras.src.trainers.data_adapters.array_slicing",
     "TensorflowSparseWrapper",
@@ -131,6 +133,43 @@ def data_adapter(x: Any, **arguments: Any) -> Any:
         **arguments: `batch_size`, `shuffle` and `class_weight`, as for `fit`.
     """
     return _adapters.get_data_adapter(x=x, **arguments)
+
+
+def host_adapter(batches: Callable[[], Iterator], rows: int, batch_size: int) -> Any:
+    """Return an object by which `fit` on JAX reads batches on the host; an epoch of it may end early.
+
+    Args:
+        batches: function that returns an iterator over the batches of an epoch, structures of NumPy arrays.
+        rows: int, the number of rows of an epoch.
+        batch_size: int.
+    """
+    return _HostAdapter(batches, rows, batch_size)
+
+
+class _HostAdapter(_adapter.DataAdapter):
+    def __init__(self, batches: Callable[[], Iterator], rows: int, batch_size: int):
+        self.batches = batches
+        self.rows = rows
+        self.size = batch_size
+
+    def get_jax_iterator(self) -> Iterator:
+        return self.batches()
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.rows // self.size)
+
+    @property
+    def batch_size(self) -> int:
+        return self.size
+
+    @property
+    def has_partial_batch(self) -> bool:
+        return self.rows % self.size > 0
+
+    @property
+    def partial_batch_size(self) -> int | None:
+        return self.rows % self.size or None
 
 
 def adapter_batches(adapter: Any) -> Any:

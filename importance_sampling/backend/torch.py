@@ -136,7 +136,9 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
         extra = [tensor if is_part and tensor.requires_grad else tensor.detach().requires_grad_() for tensor in extra]
         loss, rest = forward(extra, tap)
         inputs = [*values, *extra, *tapped]
-        found = torch.autograd.grad(loss, inputs, allow_unused=True, create_graph=is_part) if inputs else ()
+        found = [None] * len(inputs)
+        if inputs and loss.requires_grad:  # it doesn't where the loss depends on none of them
+            found = torch.autograd.grad(loss, inputs, allow_unused=True, create_graph=is_part)
     for variable, value in scope.updates if scope is not None else ():
         variable.assign(value)
     if not is_part:

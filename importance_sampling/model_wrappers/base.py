@@ -198,7 +198,7 @@ def to_host_results(losses: Any, logs: dict, scores: Any) -> tuple[np.ndarray, l
         losses, metrics, scores: as `ModelWrapper.train_batch` returns them. Metrics are NumPy scalars: scripts for
         version 0.10 call their `mean()`.
     """
-    metrics = [np.float64(ops.convert_to_numpy(value)) for name, value in logs.items() if name != "loss"]
+    metrics = [np.float64(float(value)) for name, value in logs.items() if name != "loss"]
     return ops.convert_to_numpy(losses), metrics, ops.convert_to_numpy(scores)
 
 
