@@ -33,6 +33,8 @@ PROTOCOL = (
     "repeat_steps",
     "repeatable_random",
     "replicas",
+    "replicas_in_step",
+    "on_replicas",
     "is_distributed",
     # Gradients
     "differentiate",

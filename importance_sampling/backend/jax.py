@@ -197,6 +197,16 @@ def replicas(model: keras.Model) -> int:
     return 1
 
 
+def replicas_in_step() -> int:
+    """Return 1: a step is split by the compiler, and its functions see all rows."""
+    return 1
+
+
+def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
+    """Run a function on rows: `function(rows) -> (logs, results)`; see `replicas_in_step`."""
+    return function(rows)
+
+
 def is_distributed(model: keras.Model) -> bool:
     """Return False: data that Keras distributes on JAX are read as any other."""
     return False

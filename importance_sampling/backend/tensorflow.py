@@ -100,6 +100,43 @@ def replicas(model: keras.Model) -> int:
     return model.distribute_strategy.num_replicas_in_sync
 
 
+def replicas_in_step() -> int:
+    """Return the number of replicas that run the function which calls this: 1 outside `on_replicas`."""
+    return tf.distribute.get_strategy().num_replicas_in_sync if tf.distribute.in_cross_replica_context() is False else 1
+
+
+def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
+    """Run a function on rows, an equal share of them on each replica of the model's `tf.distribute` strategy.
+
+    Args:
+        model: the model that the function uses.
+        function: `function(rows) -> (logs, results)`, called in the context of a replica.
+        rows: structure of tensors with a static number of rows, which the number of replicas divides.
+
+    Returns:
+        The logs of the first replica, and the results of all replicas, joined in the order of the rows.
+    """
+    strategy = model.distribute_strategy
+    count = strategy.num_replicas_in_sync
+    if count == 1:
+        return function(rows)
+
+    def run() -> tuple:
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def share(tensor: Any) -> Any:
+            if tensor is None:
+                return None
+            size = tensor.shape[0] // count
+            return gather(tensor, index * size + tf.range(size))
+
+        return function(tf.nest.map_structure(share, rows))
+
+    logs, results = strategy.run(run)
+    first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+    return first, tf.nest.map_structure(lambda value: tf.concat(strategy.experimental_local_results(value), 0), results)
+
+
 def is_distributed(model: keras.Model) -> bool:
     """Return True if a `tf.distribute` strategy is in use, also with one replica."""
     return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()

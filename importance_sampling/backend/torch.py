@@ -88,6 +88,16 @@ def replicas(model: keras.Model) -> int:
     return 1
 
 
+def replicas_in_step() -> int:
+    """Return 1: Keras trains on one device on torch."""
+    return 1
+
+
+def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
+    """Run a function on rows: `function(rows) -> (logs, results)`; see `replicas_in_step`."""
+    return function(rows)
+
+
 def is_distributed(model: keras.Model) -> bool:
     """Return False: Keras doesn't distribute data with torch."""
     return False

@@ -183,6 +183,7 @@ def weighted_step(
     measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)
     if measured is not None:
         measured = ops.cast(measured, "float32") * ((num_rows if result.loss.is_mean else 1) / loss_scale) / weights
+        measured = measured * backend.replicas_in_step()
         measured = backend.collect_rows(measured)
     return WeightedStepResult(measured, result.y_pred, loss)
 

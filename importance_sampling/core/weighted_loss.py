@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.utils.numerics import at_least_float32_dtype
@@ -63,8 +64,8 @@ class OutputLoss(NamedTuple):
 class WeightedLoss(NamedTuple):
     """The loss of a batch."""
 
-    total: Any  # scalar, the value to minimise
-    value: Any  # the result of `compute_loss`: a vector with reduction=None, else the same scalar
+    total: Any  # scalar, the value to minimise; divided by the number of replicas, whose gradients are added
+    value: Any  # the result of `compute_loss`, not divided: a vector with reduction=None, else a scalar
     outputs: tuple[OutputLoss, ...]  # one per call of a compiled loss
     updates: list  # for each of `model.metrics_variables`, its new value as a loss tracker of an output, or None
 
@@ -75,7 +76,7 @@ class WeightedLoss(NamedTuple):
 
     def summed(self, rows: Any) -> Any:
         """Return the total as a sum over the `rows` samples; its gradients are those of single samples."""
-        return self.total * (rows if self.is_mean else 1)
+        return self.total * (rows if self.is_mean else 1) * backend.replicas_in_step()
 
 
 def weighted_loss(
@@ -120,7 +121,8 @@ def weighted_loss(
         )
     # The result is a vector if reduction=None. Keras's step differentiates its sum.
     updates = [scope.updated(variable) for variable in model.metrics_variables]
-    return WeightedLoss(ops.sum(total), total, tuple(outputs), updates)
+    replicas = backend.replicas_in_step()
+    return WeightedLoss(ops.sum(total), total if replicas == 1 else total * replicas, tuple(outputs), updates)
 
 
 def stateless(model: keras.Model) -> NestedScope:

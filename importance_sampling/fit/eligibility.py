@@ -32,8 +32,6 @@ def unsupported_reason(model: keras.Model) -> str | None:
             f"{type(model).__name__} defines a training step, which weights can't be passed to. Move its special part "
             "to `call` and `compute_loss`"
         )
-    if backend.replicas(model) > 1:
-        return f"it trains on {backend.replicas(model)} replicas. Train on one"
     if model.optimizer is None or (model.built and not model.trainable_variables):
         return "it has no trainable weights, or no optimizer"
     if keras_internals.compiled_loss(model) is None:

@@ -29,8 +29,7 @@ def is_model(value: Any) -> bool:
 
 def reads_its_own_data(model: keras.Model) -> bool:
     """Return True if Keras must be given the data exactly as the user passed them."""
-    custom = has_own_fit(model) or keras_internals.overrides_methods(model, ("make_train_function",))
-    return custom or backend.replicas(model) > 1
+    return has_own_fit(model) or keras_internals.overrides_methods(model, ("make_train_function",))
 
 
 def has_own_fit(model: keras.Model) -> bool:

@@ -45,6 +45,8 @@ class ModelWrapper:
                 f"`model` must be a compiled `keras.Model`. Call `model.compile(...)` first. Received: model={model!r}"
             )
         reason = eligibility.unsupported_reason(model)
+        if backend.replicas(model) > 1:
+            reason = f"it trains on {backend.replicas(model)} replicas. Create it outside the strategy's scope"
         if reason is not None:
             raise ValueError(f"`model` can't be trained with sample weights: {reason}. Received: model={model.name!r}")
         scoring.check(score)

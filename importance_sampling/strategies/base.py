@@ -54,10 +54,12 @@ class Strategy:
     Attributes:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
         needs_probes: bool, True if batches are scored for the gate between uniform steps.
+        supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
     """
 
     reads_rows = False
     needs_probes = True
+    supports_replicas = False
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model
@@ -76,6 +78,28 @@ class Strategy:
     def use(self, plan: FitPlan) -> None:
         """Set the data of a `fit`."""
         self.plan = plan
+
+    def check_replicas(self) -> None:
+        """Check that the model trains on one replica, or that a step can be split over its replicas.
+
+        Raises:
+            Unsupported: neither is the case.
+        """
+        count = backend.replicas(self.model)
+        if count > 1 and not self.supports_replicas:
+            raise Unsupported(
+                f"it trains on {count} replicas, and these importance steps can't be split. Train on one, or use the "
+                "default trainer on data in memory"
+            )
+        if count > 1 and self.batch_size % count:
+            raise Unsupported(
+                f"it trains on {count} replicas, which can't share {self.batch_size} rows equally. Choose a batch "
+                f"size that is a multiple of {count}"
+            )
+
+    def batches_to_probe(self, batches: PeekableBatches) -> list:
+        """Return the batch that a probe scores, in a list; an empty list at the end of an epoch."""
+        return batches.peek(1)
 
     def begin_epoch(self, epoch: int) -> int:
         """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
@@ -309,6 +333,7 @@ class CompiledSteps:
         """
         self.release()  # the data of an earlier `fit`
         strategy.use(plan)
+        strategy.check_replicas()
         strategy.check_scores()
         return strategy
 

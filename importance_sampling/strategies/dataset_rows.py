@@ -114,9 +114,13 @@ class DatasetRows:
         """Return the scores of rows and their mean loss."""
         if self._score is None:
 
+            def forward(data: tuple) -> tuple:
+                scored = self._scorer(data)
+                return {}, (scored.scores, sum(ops.cast(losses, "float32") for losses in scored.losses))
+
             def score(indices: Any, *columns: Any) -> tuple:
-                scored = self._scorer(self.gather(indices, columns))
-                return scored.scores, scored.mean_loss
+                _, (scores, losses) = backend.on_replicas(self._model, forward, self.gather(indices, columns))
+                return scores, ops.mean(losses)
 
             self._score = backend.compile_step(score, self._model)
         return self._score(rows, *self.columns_of_step(self.columns(rows[None]), 0))

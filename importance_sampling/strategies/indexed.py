@@ -56,6 +56,7 @@ class IndexedStrategy(Strategy):
 
     rows_class = DatasetRows
     reads_rows = True
+    supports_replicas = True
 
     def __init__(
         self,
@@ -120,6 +121,13 @@ class IndexedStrategy(Strategy):
             return StepResult(logs, n, cost)
         indices, weights, scores, *_ = zip(*draws, strict=True)
         return StepResult(logs, n, cost, indices, weights, scores, measured)
+
+    def batches_to_probe(self, batches: PeekableBatches) -> list:
+        """Return the next batch; uniformly drawn rows if Keras's iterator yields a part of it for each replica."""
+        if backend.replicas(self.model) == 1:
+            return super().batches_to_probe(batches)
+        random = np.random.default_rng((self.state.seed, self.state.counters.steps))
+        return [self.plan.source.read(random.integers(len(self.rows), size=self.batch_size))]
 
     def measure_loss(self) -> tuple[float, float]:
         """Return the mean loss of uniformly drawn rows, and the cost in forward passes of a batch."""
@@ -290,25 +298,35 @@ class IndexedStep:
         Raises:
             Unsupported: the loss doesn't depend on the outputs of the model.
         """
-        is_measured = self.scorer.score in MEASURED_SCORES
-        measured = None if is_measured else self.scorer(data).scores  # before the step, as all measured scores are
         # Only past steps are used, so that the value doesn't depend on the current draw. It is 0/0 = NaN in the first.
         expected_entries = ops.unstack(self.entries.value[0] / self.entries.value[1], self.entries.shape[1])
+        uniform = keras.random.uniform((1,), dtype=FLOAT, seed=self._state.generator)
+        logs, (measured, entries) = backend.on_replicas(
+            self.model,
+            lambda rows: self._train(*rows, expected_entries, uniform),
+            (data, weights, unbiased),
+        )
+        self._update_entries(entries, unbiased)
+        self._state.update_averages(row_signals(measured, unbiased, self._alpha), 1)
+        self._state.record_weights(weights, ops.all(ops.isfinite(measured)))
+        return logs, measured
+
+    def _train(self, data: tuple, weights: Any, unbiased: Any, expected_entries: list, uniform: Any) -> tuple:
+        """Train on the rows of a replica; return the logs, and the measured scores and valid entries of each row."""
+        is_measured = self.scorer.score in MEASURED_SCORES
+        measured = None if is_measured else self.scorer(data).scores  # before the step, as all measured scores are
         measure = self.scorer.score if is_measured else "loss"
         result = weighted_step(self.model, self.logits, data, weights, expected_entries, measure, unbiased)
         if is_measured:
             measured = result.measured
         if measured is None:
             raise Unsupported("the loss doesn't depend on the model's outputs")
-        uniform = keras.random.uniform((1,), dtype=FLOAT, seed=self._state.generator)
         logs = update_from_weighted_batch(self.model, data, result, unbiased, uniform)
-        self._update_entries(result.loss.outputs, unbiased)
-        self._state.update_averages(row_signals(measured, unbiased, self._alpha), 1)
-        self._state.record_weights(weights, ops.all(ops.isfinite(measured)))
-        return logs, measured
+        outputs = result.loss.outputs[: self.entries.shape[1]]
+        return logs, (measured, [ops.zeros_like(weights) if o.entries is None else o.entries for o in outputs])
 
-    def _update_entries(self, outputs: tuple, unbiased: Any) -> None:
-        """Add the valid entries of a batch to the running sums."""
-        means = [0.0 if o.entries is None else ops.mean(unbiased * o.entries) for o in outputs[: self.entries.shape[1]]]
-        batch = ops.stack([ops.stack(means), ops.ones((len(means),), dtype=FLOAT)])
+    def _update_entries(self, entries: list, unbiased: Any) -> None:
+        """Add the valid entries of a batch, one tensor per output, to the running sums."""
+        means = ops.stack([ops.mean(unbiased * output) for output in entries])
+        batch = ops.stack([means, ops.ones((len(entries),), dtype=FLOAT)])
         self.entries.assign(ENTRIES_DECAY * self.entries.value + batch)

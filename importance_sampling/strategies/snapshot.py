@@ -49,6 +49,7 @@ class SnapshotStrategy(IndexedStrategy):
     """
 
     rows_class = SnapshotRows
+    supports_replicas = False
 
     def __init__(
         self,
