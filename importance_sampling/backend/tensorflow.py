@@ -134,7 +134,11 @@ def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
 
     logs, results = strategy.run(run)
     first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
-    return first, tf.nest.map_structure(lambda value: tf.concat(strategy.experimental_local_results(value), 0), results)
+
+    def join(value: Any) -> Any:
+        return None if value is None else tf.concat(strategy.experimental_local_results(value), 0)
+
+    return first, tf.nest.map_structure(join, results)
 
 
 def is_distributed(model: keras.Model) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -123,6 +123,16 @@ def weighted_loss(
     updates = [scope.updated(variable) for variable in model.metrics_variables]
     replicas = backend.replicas_in_step()
     return WeightedLoss(ops.sum(total), total if replicas == 1 else total * replicas, tuple(outputs), updates)
+
+
+def valid_entries(outputs: Sequence[OutputLoss], rows: Any) -> list:
+    """Return the number of valid entries of each sample for each output, or zeros for an output without a mask.
+
+    Args:
+        outputs: the losses of the outputs.
+        rows: float `(batch,)`, a tensor of the shape of the results.
+    """
+    return [ops.zeros_like(rows) if output.entries is None else output.entries for output in outputs]
 
 
 def stateless(model: keras.Model) -> NestedScope:

@@ -21,7 +21,7 @@ from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_weighted_batch
 from importance_sampling.core.scoring import Scorer, Scoring
-from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.core.weighted_loss import Unsupported, valid_entries
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
@@ -121,13 +121,6 @@ class IndexedStrategy(Strategy):
             return StepResult(logs, n, cost)
         indices, weights, scores, *_ = zip(*draws, strict=True)
         return StepResult(logs, n, cost, indices, weights, scores, measured)
-
-    def batches_to_probe(self, batches: PeekableBatches) -> list:
-        """Return the next batch; uniformly drawn rows if Keras's iterator yields a part of it for each replica."""
-        if backend.replicas(self.model) == 1:
-            return super().batches_to_probe(batches)
-        random = np.random.default_rng((self.state.seed, self.state.counters.steps))
-        return [self.plan.source.read(random.integers(len(self.rows), size=self.batch_size))]
 
     def measure_loss(self) -> tuple[float, float]:
         """Return the mean loss of uniformly drawn rows, and the cost in forward passes of a batch."""
@@ -322,8 +315,7 @@ class IndexedStep:
         if measured is None:
             raise Unsupported("the loss doesn't depend on the model's outputs")
         logs = update_from_weighted_batch(self.model, data, result, unbiased, uniform)
-        outputs = result.loss.outputs[: self.entries.shape[1]]
-        return logs, (measured, [ops.zeros_like(weights) if o.entries is None else o.entries for o in outputs])
+        return logs, (measured, valid_entries(result.loss.outputs[: self.entries.shape[1]], weights))
 
     def _update_entries(self, entries: list, unbiased: Any) -> None:
         """Add the valid entries of a batch, one tensor per output, to the running sums."""

@@ -25,7 +25,7 @@ from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_pool
 from importance_sampling.core.scoring import Scorer, Scoring, flatten
-from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.core.weighted_loss import Unsupported, valid_entries
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.state import TrainerState
@@ -43,6 +43,8 @@ class PoolStrategy(Strategy):
         batch_size: int, of a uniform step; None (default): the sampler's.
     """
 
+    supports_replicas = True
+
     def __init__(
         self,
         model: keras.Model,
@@ -55,6 +57,15 @@ class PoolStrategy(Strategy):
         self._compiled: dict[bool, Callable] = {}
         self._pools: Any = None
         self._sizes_checked = False
+
+    def check_replicas(self) -> None:
+        """Check that the replicas of the model, if there are several, can share a pool and a batch equally."""
+        super().check_replicas()
+        if self.sampler.pool_size % backend.replicas(self.model):
+            raise Unsupported(
+                f"its replicas can't share a pool of {self.sampler.pool_size} candidates equally. Choose a whole "
+                "`presample`"
+            )
 
     def check(self, batch: tuple) -> None:
         """Check once, on a batch, that samples can be weighted and that the model accepts the sizes in use.
@@ -162,18 +173,14 @@ class PoolStep:
             The logs of Keras's own step, and `(indices, weights, scores, pool_scores)`: the first three of the drawn
             samples, `(batch_size,)`, the last of the pool, `(pool_size,)`. The tuple is empty without `with_draws`.
         """
-        scored = self.scorer(data)
-        scores = scored.scores
-        logs, loss = update_from_pool(self.model, data, scored.y_pred, self.sampler.batch_size)
+        logs, (scores, entries) = backend.on_replicas(self.model, self._score, data)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
-        expected_entries = [
-            ops.mean(output.entries) if output.entries is not None and output.is_mean else None
-            for output in loss.outputs
-        ]
-        norms = weighted_step(self.model, self.logits, batch, picked.weights, expected_entries).measured
-
+        expected_entries = [ops.mean(output) for output in entries]
+        _, norms = backend.on_replicas(
+            self.model, lambda rows: self._train(*rows, expected_entries), (batch, picked.weights)
+        )
         signals = pool_signals(scores, self.sampler)
         if norms is not None:
             presample, resampling = self.sampler.presample, self.sampler.resampling
@@ -184,6 +191,17 @@ class PoolStep:
         self.state.record_weights(picked.weights, clean_scores(scores)[1])
         draws = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
         return logs, draws if self.with_draws else ()
+
+    def _score(self, data: tuple) -> tuple:
+        """Score the candidates of a replica, and update the metrics; return the logs, the scores and valid entries."""
+        scored = self.scorer(data)
+        count_as = self.sampler.batch_size // backend.replicas_in_step()
+        logs, loss = update_from_pool(self.model, data, scored.y_pred, count_as)
+        return logs, (scored.scores, valid_entries(loss.outputs, scored.scores))
+
+    def _train(self, batch: tuple, weights: Any, expected_entries: list) -> tuple:
+        """Train on the rows of a replica; return no logs and the gradient norms of the samples, or None."""
+        return {}, weighted_step(self.model, self.logits, batch, weights, expected_entries).measured
 
 
 def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:
