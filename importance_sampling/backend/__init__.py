@@ -53,6 +53,7 @@ PROTOCOL = (
     "row_spec",
     "searchsorted",
     "slice_tensor",
+    "whole_batch",
     "with_rows",
     "without_optionals",
     # Data

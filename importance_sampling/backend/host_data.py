@@ -105,6 +105,11 @@ def without_optionals(batch: Any) -> Any:
     return batch
 
 
+def whole_batch(batch: Any) -> Any:
+    """Return a batch as it is."""
+    return batch
+
+
 class BatchReader:
     """Read batches through Keras's own data adapter, epoch after epoch.
 

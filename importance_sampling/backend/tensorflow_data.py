@@ -150,6 +150,17 @@ def without_optionals(batch: Any) -> Any:
     return tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, batch)
 
 
+def whole_batch(batch: Any) -> Any:
+    """Join the parts of a batch that a `tf.distribute` strategy has split, and replace Keras's optionals with None."""
+
+    def join(leaf: Any) -> Any:
+        if not isinstance(leaf, tf.distribute.DistributedValues):
+            return leaf
+        return leaf.values[0] if isinstance(leaf.values[0], tf.experimental.Optional) else concatenate(leaf.values)
+
+    return without_optionals(tf.nest.map_structure(join, batch))
+
+
 def is_infinite(dataset: tf.data.Dataset) -> bool:
     """Return True if a dataset is known to be infinite."""
     return int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY

@@ -205,7 +205,7 @@ class StreamPools:
 
 def unpack_batch(batch: Any) -> tuple:
     """Return a batch as `(x, y, sample_weight)`; missing parts are None."""
-    return keras.utils.unpack_x_y_sample_weight(backend.without_optionals(batch))
+    return keras.utils.unpack_x_y_sample_weight(backend.whole_batch(batch))
 
 
 def _size(leaves: list) -> int:

@@ -252,7 +252,7 @@ class FitController:
         """Score the next batch for the gate if a probe is due; return its cost in forward passes of a batch."""
         if not self._probe_is_due():
             return 0.0
-        following = self.strategy.batches_to_probe(self.batches)
+        following = self.batches.peek(1)
         if not following:
             return 0.0
         try:

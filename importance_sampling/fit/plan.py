@@ -105,11 +105,6 @@ def make_plan(
             f"are for the pools of `ImportanceTraining`. Received: x={arguments['x']!r}"
         )
     reason = eligibility.unsupported_reason(model) or plan.reason
-    if reason is None and plan.source is not None and not plan.source.has_rows and backend.replicas(model) > 1:
-        reason = (
-            f"it trains on {backend.replicas(model)} replicas, and streams can't be sampled for several. Pass arrays, "
-            "or train on one"
-        )
     if reason is None and needs_rows and prepares_data:
         reason = (
             f"{type(model).__name__} defines a `fit` that prepares the data, whose rows can't be read by index. Use "

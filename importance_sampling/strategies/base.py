@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
 from importance_sampling import backend
@@ -97,17 +96,6 @@ class Strategy:
                 f"it trains on {count} replicas, which can't share {self.batch_size} rows equally. Choose a batch "
                 f"size that is a multiple of {count}"
             )
-
-    def batches_to_probe(self, batches: PeekableBatches) -> list:
-        """Return the batch that a probe scores, in a list; an empty list at the end of an epoch.
-
-        It is Keras's next batch. Under several replicas, whose iterator yields the parts of a batch, it is a uniform
-        draw of rows.
-        """
-        if backend.replicas(self.model) == 1:
-            return batches.peek(1)
-        random = np.random.default_rng((self.state.seed, self.state.counters.steps))
-        return [self.plan.source.read(random.integers(self.plan.source.num_rows, size=self.batch_size))]
 
     def begin_epoch(self, epoch: int) -> int:
         """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
