@@ -26,7 +26,8 @@ from drop_in_models import (
     texts,
     two_outputs,
 )
-from frameworks import host, tf
+from frameworks import host, needs, tf
+from toys import Stream
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.fit.state import TrainerState
@@ -57,7 +58,7 @@ def weighted_data(_):
 
 
 def validation():
-    return tf.data.Dataset.from_tensor_slices(data(1)).batch(30)
+    return Stream(*data(1), 30)
 
 
 def two_validation():
@@ -110,8 +111,8 @@ def pandas_data(_):
 
 
 def tensor_data(_):
-    x, y = data()
-    return dict(x={"a": tf.constant(x[:, :5], "float64"), "b": tf.constant(x[:, 5:])}, y=tf.constant(y))
+    (x, y), tensor = data(), keras.ops.convert_to_tensor
+    return dict(x={"a": tensor(x[:, :5].astype("float64")), "b": tensor(x[:, 5:])}, y=tensor(y))
 
 
 def sparse_data(_):
@@ -214,6 +215,23 @@ FURTHER = {
 SWITCHED_OFF = list(CASES)
 CASES |= FURTHER
 
+# What Keras must have for a case, see `frameworks.LACKING`.
+NEEDS = {
+    "several steps": "several steps per execution",
+    "xla": "compiled steps",
+    "xla, several steps": "several steps per execution",
+    "memory map, several steps": "several steps per execution",
+    "memory map, xla": "compiled steps",
+    "sparse tensors": "sparse and ragged inputs",
+    "ragged": "sparse and ragged inputs",
+    "texts": "text inputs",
+}
+
+
+def cases(names):
+    """The names of cases as parameters of a test, with the marks of those that Keras can't run on every backend."""
+    return [pytest.param(name, marks=needs(NEEDS[name])) if name in NEEDS else name for name in names]
+
 
 class Hooks(keras.callbacks.Callback):
     """Notes which hooks are called, and with what."""
@@ -262,7 +280,7 @@ def train(name, arrays, tau_th=None, **more):
     model, trainer = (_as_made if make is dense else _made)(make, tau_th)
     begin_anew()
     hooks = Hooks()
-    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": hooks, **more}
+    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": [hooks], **more}
     return model, trainer.fit(**arguments).history, hooks.called
 
 

@@ -20,10 +20,15 @@ LACKING = {
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
     "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
+    "logits of probabilities": (
+        {"jax"},
+        "arrays of JAX have no attribute for the logits, which a model without a graph of layers needs `layer=` for",
+    ),
     "losses that use logits": (
         {"jax", "torch"},
         "Keras's cross-entropies compute with the logits of probabilities on TensorFlow alone",
     ),
+    "float64": ({"jax"}, "JAX computes in float64 only with `JAX_ENABLE_X64`"),
     "missing gradients": ({"jax"}, "JAX returns zeros where a result doesn't depend on a tensor"),
     "masked training metrics": ({"jax"}, "the training step of Keras on JAX loses the masks of the outputs"),
     "host adapters": ({"tensorflow", "torch"}, "the library's own way to hand batches on the host to `fit` on JAX"),
@@ -43,6 +48,13 @@ def needs(feature):
     """Return the mark of a test, or of a case of it, that needs a feature of Keras."""
     backends, reason = LACKING[feature]
     return pytest.mark.skipif(BACKEND in backends, reason=reason)
+
+
+def is_traced(tensor):
+    """Return True while a function is traced that is called with a tensor."""
+    if BACKEND == "tensorflow":
+        return not tf.executing_eagerly()
+    return BACKEND == "jax" and "Tracer" in type(tensor).__name__
 
 
 def several(steps):

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, assert_equal, state_of_the_world, train
+from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, assert_equal, cases, state_of_the_world, train
 
 # Plain `fit` says so too, in the case of fewer steps an epoch than there are batches.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=cases(CASES))
 def plain(request, tmp_path_factory):
     return Plain(request.param, CASES[request.param][1](tmp_path_factory.mktemp("data")))
 
 
-@pytest.mark.parametrize("plain", SWITCHED_OFF, indirect=True, scope="module")
+@pytest.mark.parametrize("plain", cases(SWITCHED_OFF), indirect=True, scope="module")
 def test_switched_off_it_equals_fit_bit_for_bit(plain):
     trained, history, called = train(plain.name, plain.arrays, float("inf"))
     assert state_of_the_world() == plain.world
@@ -57,7 +57,7 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize("plain", TOLD, indirect=True, scope="module")
+@pytest.mark.parametrize("plain", cases(TOLD), indirect=True, scope="module")
 def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
     told = []
     trained, history, called = train(

@@ -94,6 +94,7 @@ def test_the_steps_of_an_epoch_are_whole_batches_or_a_share_of_the_steps_that_fi
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras on torch
 def test_epochs_between_the_first_and_the_last_have_fewer_steps():
     model, batches = build(steps_per_execution=several(5)), Batches()
     trainer = SkippingTraining(model, seed=1)

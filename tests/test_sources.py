@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import needs, tf
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -168,6 +168,7 @@ def test_what_goes_wrong_in_a_store_is_told(mapped, tau_th, failure):
         ImportanceTraining(build(), tau_th=tau_th).fit(Failing(x), y, batch_size=16, verbose=0)
 
 
+@needs("tf.distribute")
 def test_in_the_scope_of_a_strategy_stores_are_read_whole_as_keras_reads_them(mapped):
     weights = []
     for wrap in (lambda model: model, lambda model: ImportanceTraining(model, tau_th=1e9)):
@@ -268,6 +269,7 @@ def test_a_process_that_ends_while_a_slow_store_is_read_ends(tau_th):
     assert run.returncode == 1 and "RuntimeError: on purpose" in run.stderr
 
 
+@needs("tf.data")
 def test_keras_and_the_candidates_share_one_tensor():
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     y = np.arange(64)
@@ -279,7 +281,8 @@ def test_keras_and_the_candidates_share_one_tensor():
 
 
 def test_rows_of_nested_arrays_come_back_in_their_places():
+    n = keras.ops.convert_to_numpy
     source = ArraySource(({"a": np.arange(6.0), "b": [np.arange(6) * 2]}, np.arange(6) * 3, None))
     x, y, sample_weight = source.read([4, 1])
-    assert x["a"].numpy().tolist() == [4, 1] and x["b"][0].numpy().tolist() == [8, 2]
-    assert y.numpy().tolist() == [12, 3] and sample_weight is None
+    assert n(x["a"]).tolist() == [4, 1] and n(x["b"][0]).tolist() == [8, 2]
+    assert n(y).tolist() == [12, 3] and sample_weight is None

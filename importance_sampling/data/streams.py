@@ -21,6 +21,10 @@ from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.batches import PeekableBatches
 
+DRAWN_BY_KERAS = (
+    "Keras draws one batch for each step, and these data can't be read a second time, for candidates. Pass a "
+    "`PyDataset` or a data loader"
+)
 DIFFERENT_ROWS = (
     "batches of these data differ in more than the number of rows, and can't be joined to a pool. Pad them to one shape"
 )
@@ -135,6 +139,8 @@ class StreamPools:
         Raises:
             Unsupported: the stream can't be read a second time, or its batches can't be joined.
         """
+        if self._reread is None and backend.DRAWS_BEFORE_STEP:
+            raise Unsupported(DRAWN_BY_KERAS)
         self._used = 0
         while len(self._queue) < n:
             leaves = self._pool(batches)

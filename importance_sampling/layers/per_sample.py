@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
+from importance_sampling.utils.numerics import at_least_float32_dtype
 
 
 class PerSampleLayer(keras.layers.Layer):
@@ -28,7 +29,7 @@ class PerSampleLayer(keras.layers.Layer):
     @property
     def result_dtype(self) -> str:
         """The dtype of the computation and of the result: the policy's compute dtype, at least float32."""
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        return at_least_float32_dtype(self.compute_dtype)
 
     def build(self, input_shape: Any) -> None:
         """Check the input shapes. There are no weights."""

@@ -46,7 +46,8 @@ def at_least_float32_dtype(dtype: Any) -> str:
     """Return float32 for float16 and bfloat16, and the dtype itself for float32 and float64."""
     import keras
 
-    return keras.backend.result_type(dtype, FLOAT)
+    dtype = keras.backend.standardize_dtype(dtype)
+    return FLOAT if dtype in ("float16", "bfloat16") else dtype
 
 
 def clean_scores(scores: Any) -> tuple[Any, Any]:

@@ -1,0 +1,105 @@
+"""What can fail on one backend: values kept in compiled steps, and callbacks that use the model in an epoch."""
+
+import ast
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from frameworks import host
+from keras import layers
+
+import importance_sampling
+from importance_sampling import ImportanceTraining
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.training import ReshuffleTraining
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(48, 4)).astype("float32")
+Y = X[:, :3].argmax(1)
+WAYS = {
+    "uniform": lambda model: ImportanceTraining(model, tau_th=1e9, seed=1),
+    "pools": lambda model: ImportanceTraining(model, tau_th=0, presample=2, seed=1),
+    "reshuffle": lambda model: ReshuffleTraining(model, seed=1),
+}
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+def build():
+    """A model without random numbers: on torch whatever draws some changes all that are drawn later."""
+    keras.utils.set_random_seed(2)
+    stack = [layers.Dense(5, "relu"), layers.BatchNormalization(), layers.Dense(3, "softmax")]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def fit(trainer, **options):
+    keras.utils.set_random_seed(5)
+    return trainer.fit(X, Y, batch_size=8, shuffle=False, verbose=0, **options).history
+
+
+def variables_of(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+@every_way
+def test_a_compiled_step_uses_the_values_that_variables_have_when_it_is_called(way, tmp_path):
+    used, other = build(), build()
+    trainer = WAYS[way](used)
+    fit(trainer)  # compiles the steps
+    fresh = TrainerState(1, kind=type(trainer).__name__)
+    fresh.save(tmp_path / "state.npz")
+    trainer.load_state(tmp_path / "state.npz")
+    for one, two in zip(variables_of(used), variables_of(other), strict=True):
+        value = host(two)
+        changed = value + np.abs(RNG.normal(size=value.shape)).astype(value.dtype) if value.dtype.kind == "f" else value
+        one.assign(changed)
+        two.assign(changed)
+    history, expected = fit(trainer), fit(WAYS[way](other))
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-6)
+    for one, two in zip(variables_of(used), variables_of(other), strict=True):
+        np.testing.assert_allclose(host(one), host(two), rtol=1e-5, atol=1e-7, err_msg=one.path)
+
+
+ACTIONS = {
+    "evaluates": lambda model, folder: model.evaluate(X, Y, batch_size=16, verbose=0),
+    "predicts": lambda model, folder: model.predict(X, batch_size=16, verbose=0),
+    "saves": lambda model, folder: model.save(folder / "model.keras"),
+    "reads weights": lambda model, folder: model.get_weights(),
+}
+
+
+@every_way
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_callback_that_uses_the_model_in_the_middle_of_an_epoch_changes_no_weight(way, action, tmp_path):
+    weights = []
+    for is_used in (False, True):
+        model, used = build(), []
+
+        class Using(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                used.append(ACTIONS[action](self.model, tmp_path))  # noqa: B023
+
+        fit(WAYS[way](model), epochs=2, callbacks=[Using()] if is_used else [])
+        assert len(used) == 12 * is_used
+        weights.append([host(variable) for variable in variables_of(model)])
+    for variable, one, other in zip(variables_of(model), *weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=variable.path)
+
+
+def test_no_module_outside_the_backend_compares_the_name_of_the_backend():
+    package = Path(importance_sampling.__file__).parent
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        if "backend" in file.relative_to(package).parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".backend", "backend.backend"))
+            is_name = isinstance(node, ast.Compare) and {"tensorflow", "jax", "torch"} & {
+                part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            }
+            if is_call or is_name:
+                found.append(f"{file.name}:{node.lineno}")
+    assert found == []
