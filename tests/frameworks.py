@@ -35,6 +35,7 @@ LACKING = {
     "functions of other steps": ({"torch"}, "Keras has no `_make_function` on torch"),
     "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
     "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
+    "keras.distribution": ({"tensorflow", "torch"}, "`keras.distribution` is implemented on JAX alone"),
     "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
 }
 

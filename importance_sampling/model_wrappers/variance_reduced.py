@@ -160,7 +160,7 @@ class SVRGWrapper(ModelWrapper):
         self._rows.assign(0)
         for variable, snapshot, mean in zip(self.model.trainable_weights, self.snapshot, self.mean, strict=True):
             snapshot.assign(ops.copy(variable))  # which the next step may overwrite in place
-            mean.assign(ops.zeros_like(mean))
+            mean.assign(ops.zeros_like(mean.value))
 
     def _accumulate(self, batch: tuple, share: Any) -> None:
         """Update the mean with the gradient of a batch at the snapshot.

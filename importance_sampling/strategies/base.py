@@ -328,8 +328,8 @@ class CompiledSteps:
             Unsupported: the samples can't be weighted.
         """
         self.release()  # the data of an earlier `fit`
-        strategy.use(plan)
         strategy.check_replicas()
+        strategy.use(plan)
         strategy.check_scores()
         return strategy
 

@@ -97,13 +97,14 @@ class UniformStrategy:
         if not taken:
             return self.keras_function(batches.iterator), []
         # Once it was traced on an iterator, single batches cost less passed as they are.
-        if len(taken) == whole and not (whole == 1 and self.keras_function.is_traced):
+        is_single = whole == 1 and self.keras_function.is_traced
+        if len(taken) == whole and not is_single and backend.replicas(self.model) == 1:
             self._queue.extend(tuple(flatten(batch)[0]) for batch in taken)
             self._queue_iterator = self._queue_iterator or backend.queue_iterator(self._queue, flatten(taken[0])[1])
             logs = self.keras_function(self._queue_iterator)
         else:
             logs = self.keras_function(iter(taken))
-        return logs, [flatten(batch)[0][0].shape[0] for batch in taken]
+        return logs, [flatten(backend.whole_batch(batch))[0][0].shape[0] for batch in taken]
 
     def _steps_of_keras(self, batches: PeekableBatches) -> int:
         """Return how many batches Keras's function would take from its own iterator."""

@@ -1,0 +1,134 @@
+"""Training on several devices equals training on one.
+
+Each backend trains in a process of its own, because the number of devices is set before the framework starts.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frameworks import BACKEND, needs
+
+SCRIPTS = Path(__file__).parent / "devices"
+EVERY_STEP = ("reshuffled", "gate open", "pools", "history", "exact norms")
+
+
+def start(script, *arguments):
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(SCRIPTS), *sys.path]), KERAS_BACKEND=BACKEND)
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def results_of(process):
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return json.loads(output.splitlines()[-1])
+
+
+def assert_equal_training(one, other, tolerance=2e-5):
+    np.testing.assert_allclose(other["weights"], one["weights"], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(other["loss"], one["loss"], rtol=tolerance)
+    assert other["importance"] == one["importance"]
+
+
+@pytest.fixture(scope="module")
+def mirrored():
+    return results_of(start("mirrored.py"))
+
+
+@needs("tf.distribute")
+@pytest.mark.parametrize(
+    ("name", "replicas"),
+    [
+        ("uniform", 2),
+        ("switched off", 2),
+        ("gate closed", 2),
+        ("reshuffled", 2),
+        ("reshuffled", 4),
+        ("pools", 2),
+        ("pools", 4),
+    ],
+)
+def test_replicas_of_a_mirrored_strategy_train_as_one_device_does(name, replicas, mirrored):
+    one, other = mirrored[f"{name}, 1"], mirrored[f"{name}, {replicas}"]
+    assert_equal_training(one, other)
+    assert one["importance"] == (1.0 if name in EVERY_STEP else 0.0)
+    assert other["warnings"] == []
+
+
+@needs("tf.distribute")
+def test_replicas_train_on_a_stream_as_one_device_does(mirrored):
+    assert_equal_training(mirrored["stream, 1"], mirrored["stream, 2"])
+    assert mirrored["stream, 2"]["importance"] == 1.0
+
+
+@needs("tf.distribute")
+def test_listeners_receive_the_rows_of_all_replicas(mirrored):
+    one, other = mirrored["rows, 1"], mirrored["rows, 2"]
+    assert other["seen"] == one["seen"]
+    np.testing.assert_allclose(other["weighted"], one["weighted"], rtol=1e-4)
+    assert np.std(one["seen"]) > 0.5  # the rows are drawn unequally, so an order of its own per replica would differ
+
+
+@needs("tf.distribute")
+def test_replicas_that_cannot_share_a_step_train_uniformly_with_a_warning(mirrored):
+    for name, reason in (("snapshots, 2", "can't be split"), ("batches of 50, 4", "a multiple of 4")):
+        assert mirrored[name]["importance"] == 0.0
+        assert len(mirrored[name]["warnings"]) == 1 and reason in mirrored[name]["warnings"][0]
+    np.testing.assert_allclose(mirrored["snapshots, 2"]["weights"], mirrored["uniform, 2"]["weights"])
+
+
+@pytest.fixture(scope="module")
+def distributed():
+    return results_of(start("jax_devices.py"))
+
+
+@needs("keras.distribution")
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [
+        *((name, "DataParallel") for name in ("uniform", "switched off", "gate closed", *EVERY_STEP, "snapshots")),
+        ("reshuffled", "ModelParallel"),
+        ("pools", "ModelParallel"),
+    ],
+)
+def test_a_distribution_over_devices_trains_as_one_device_does(name, distribution, distributed):
+    one, other = distributed[f"{name}, 1 device"], distributed[f"{name}, {distribution}"]
+    assert_equal_training(one, other, tolerance=1e-4)
+    assert one["importance"] == (1.0 if name in (*EVERY_STEP, "snapshots") else 0.0)
+    assert other["warnings"] == []
+
+
+@needs("keras.distribution")
+def test_the_rows_of_a_step_are_split_over_the_devices():
+    code = (
+        "import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'\n"
+        "import jax, keras\n"
+        "from importance_sampling import backend\n"
+        "distribution = keras.distribution.DataParallel(devices=keras.distribution.list_devices('cpu'))\n"
+        "keras.distribution.set_distribution(distribution)\n"
+        "split = jax.jit(lambda x: backend.distribute_rows((x, None)))(keras.ops.ones((8, 3)))[0]\n"
+        "uneven = jax.jit(backend.distribute_rows)(keras.ops.ones((7, 3)))\n"
+        "whole = jax.jit(backend.collect_rows)(split)\n"
+        "print([x.addressable_shards[0].data.shape[0] for x in (split, uneven, whole)])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[2, 7, 8]"
+
+
+@needs("keras.distribution")
+def test_two_processes_train_to_equal_weights():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = "uniform,gate closed,reshuffled,pools"
+    first, second = [start("jax_processes.py", number, port, names) for number in (0, 1)]
+    one, other = results_of(first), results_of(second)
+    for name in names.split(","):
+        assert_equal_training(one[name], other[name], tolerance=0)
+        assert one[name]["importance"] == (1.0 if name in EVERY_STEP else 0.0)
