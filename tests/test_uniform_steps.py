@@ -119,7 +119,7 @@ def test_a_step_of_the_models_own_is_handed_x_alone_as_keras_hands_it(listening)
 
     class Bare(keras.Sequential):
         def train_step(self, *arguments):
-            kinds.append(keras.ops.is_tensor(arguments[-1]))
+            kinds.append(hasattr(arguments[-1], "shape"))
             return with_state({"loss": keras.ops.zeros(())}, arguments)
 
     model = Bare([keras.Input((1,)), keras.layers.Dense(1)])
@@ -130,6 +130,7 @@ def test_a_step_of_the_models_own_is_handed_x_alone_as_keras_hands_it(listening)
     assert kinds == [True] * 8
 
 
+@needs("draws without a seed")
 def test_what_draws_without_a_seed_of_its_own_draws_as_where_nobody_listens():
     class Noise(keras.layers.Layer):
         def call(self, x, training=False):
