@@ -3,6 +3,7 @@
 Each backend trains in a process of its own, because the number of devices is set before the framework starts.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -10,9 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from frameworks import BACKEND, needs
+
+from importance_sampling import backend
+from importance_sampling.core.scoring import Scoring
+from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.strategies.pool import PoolStrategy
 
 SCRIPTS = Path(__file__).parent / "devices"
 EVERY_STEP = ("reshuffled", "gate open", "pools", "history", "exact norms")
@@ -76,11 +85,24 @@ def test_listeners_receive_the_rows_of_all_replicas(mirrored):
 
 
 @needs("tf.distribute")
-def test_replicas_that_cannot_share_a_step_train_uniformly_with_a_warning(mirrored):
-    for name, reason in (("snapshots, 2", "can't be split"), ("batches of 50, 4", "a multiple of 4")):
-        assert mirrored[name]["importance"] == 0.0
-        assert len(mirrored[name]["warnings"]) == 1 and reason in mirrored[name]["warnings"][0]
-    np.testing.assert_allclose(mirrored["snapshots, 2"]["weights"], mirrored["uniform, 2"]["weights"])
+def test_a_trainer_whose_steps_cannot_be_split_trains_uniformly_with_a_warning(mirrored):
+    one, other = mirrored["uniform, 2"], mirrored["snapshots, 2"]
+    assert other["weights"] == one["weights"] and other["importance"] == 0.0
+    assert len(other["warnings"]) == 1 and "can't be split" in other["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "presample", "reason"),
+    [(12, 3, None), (10, 3, "can't share 10 rows equally"), (12, 1.5, "can't share a pool of 18 candidates equally")],
+)
+def test_rows_that_the_replicas_cannot_share_are_refused(batch_size, presample, reason, monkeypatch):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    sampler = PoolSampler(batch_size, presample)
+    strategy = PoolStrategy(model, sampler, TrainerState(0), Scoring("loss"))
+    monkeypatch.setattr(backend, "replicas", lambda model: 4)
+    with pytest.raises(Unsupported, match=reason) if reason else contextlib.nullcontext():
+        strategy.check_replicas()
 
 
 @pytest.fixture(scope="module")
