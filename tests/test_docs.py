@@ -4,7 +4,6 @@ That it can be built is tested by building it, strictly, in `.ci/run`.
 """
 
 import ast
-import importlib
 import inspect
 import pkgutil
 import re
@@ -108,13 +107,33 @@ def test_every_public_name_is_in_the_reference():
         if f"importance_sampling.{module.name}" not in shown and module.name not in {*mentioned, "__main__"}
     ]
     for name in shown | {"importance_sampling"}:
-        module = importlib.import_module(name) if name.count(".") < 3 else None
+        module = pkgutil.resolve_name(name)
         for public in getattr(module, "__all__", ()):
             value = getattr(module, public)
             is_ours = getattr(value, "__module__", "").startswith("importance_sampling")
             if not (is_ours and value.__doc__) and public not in mentioned:
                 missing.append(f"{name}.{public}")
     assert not missing, f"docs/pages/api has nothing on {missing}"
+
+
+def messages():
+    """Every string in the code of the library, with a gap for each value that is filled in."""
+    for path in (ROOT / "importance_sampling").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_warnings_that_are_explained_are_those_of_the_library():
+    rows = re.findall(r"^\| (\*.+?\*) \| .+ \|$", (PAGES / "faq.md").read_text(encoding="utf-8"), re.MULTILINE)
+    explained = [
+        phrase.strip() for row in rows for phrase in re.split(r"\*, \*|\.\.\.", row.strip("*")) if phrase.strip()
+    ]
+    assert len(explained) > 30
+    library = "\n".join(messages())
+    assert not [phrase for phrase in explained if phrase not in library]
 
 
 FIGURE = dict(median=2.0, quartiles=[1.0, 4.0], n=3)
