@@ -1,14 +1,16 @@
 """The command line: specifications of tasks and ways, output files, and errors before training."""
 
 import csv
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 
+import importance_sampling
 from importance_sampling import cli
-from importance_sampling.comparison import registry, specs, user_task
+from importance_sampling.comparison import command, registry, specs, user_task
 from importance_sampling.models import lr
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
 
@@ -190,7 +192,7 @@ def test_a_wrong_name_of_the_users_own_model_or_data_exits_with_status_2(argumen
     ],
 )
 def test_invalid_arguments_exit_with_status_2_before_training(arguments, error, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "compare", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(command, "compare", lambda *args: pytest.fail("trained"))
     with pytest.raises(SystemExit) as exit_status:
         cli.main(["compare", *arguments, "--out", str(tmp_path)])
     assert exit_status.value.code == 2
@@ -219,10 +221,31 @@ def test_an_error_while_training_is_reported_with_status_1(digits, tmp_path, cap
     assert "mnist:lr: ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
-def test_the_help_lists_all_registered_names(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["compare", "--help"])
+def test_the_command_names_lists_all_registered_names(capsys):
+    assert cli.main(["names"]) == 0
     output = capsys.readouterr().out
     for name in (*registry.DATASETS, *registry.TRAINERS, *registry.SAMPLERS, "wide_resnet_28_2", "presample=3.0"):
         assert name in output
     assert max(map(len, output.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["--version"]])
+def test_help_and_version_are_printed_without_importing_keras(arguments):
+    code = "import sys; sys.modules['keras'] = None; from importance_sampling.cli import main; main(sys.argv[1:])"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    expected = f"keras-importance-sampling {importance_sampling.__version__}\n"
+    assert result.stdout == expected if arguments == ["--version"] else "compare" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--epoch", "1"], "unknown option --epoch. Did you mean --epochs?"),
+        (["--second=1"], "unknown option --second=1. Did you mean --seconds?"),
+        (["--colour", "5"], "unrecognized arguments: --colour 5"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_closest_one(arguments, error, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        cli.main(["compare", "mnist:lr", *arguments])
+    assert exit_status.value.code == 2 and error in capsys.readouterr().err

@@ -14,7 +14,7 @@ DRAWING = re.search(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)[1]
 QUOTED = re.findall(r"`([^`]+)`", PROSE)
 PATH = re.compile(r"[\w.-]*/[\w./-]*|\w+\.py")
 NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
-OF_KERAS_OR_THE_SHELL = {"pytest", "KIS_MNIST"}
+OF_KERAS_OR_THE_SHELL = {"pyproject.toml", "pytest", "KIS_MNIST"}
 
 
 @functools.cache

@@ -4,7 +4,6 @@ That it can be built is tested by building it, strictly, in `.ci/run`.
 """
 
 import ast
-import importlib
 import inspect
 import pkgutil
 import re
@@ -52,6 +51,14 @@ def names():
 
 
 @pytest.fixture
+def small_mnist(monkeypatch):
+    """Noise in the layout of MNIST, in place of a download."""
+    rng = np.random.default_rng(0)
+    parts = [(rng.integers(256, size=(n, 28, 28), dtype="uint8"), rng.integers(10, size=n)) for n in (512, 64)]
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: parts)
+
+
+@pytest.fixture
 def short_comparisons(monkeypatch):
     """Two steps for each way, whatever the budget is."""
     monkeypatch.setattr(user_task, "_budget", lambda amounts: ("cost", 6.0))
@@ -67,14 +74,13 @@ def eagerly():
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`:UserWarning")
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")  # of Keras, for tf.data by default
 @pytest.mark.parametrize(
     "page",
     [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_snippets_run(page, names, eagerly, short_comparisons, tmp_path, monkeypatch):
+def test_snippets_run(page, names, eagerly, small_mnist, short_comparisons, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for snippet in snippets(page):
         exec(compile(snippet, str(page), "exec"), names)
@@ -101,13 +107,33 @@ def test_every_public_name_is_in_the_reference():
         if f"importance_sampling.{module.name}" not in shown and module.name not in {*mentioned, "__main__"}
     ]
     for name in shown | {"importance_sampling"}:
-        module = importlib.import_module(name) if name.count(".") < 3 else None
+        module = pkgutil.resolve_name(name)
         for public in getattr(module, "__all__", ()):
             value = getattr(module, public)
             is_ours = getattr(value, "__module__", "").startswith("importance_sampling")
             if not (is_ours and value.__doc__) and public not in mentioned:
                 missing.append(f"{name}.{public}")
     assert not missing, f"docs/pages/api has nothing on {missing}"
+
+
+def messages():
+    """Every string in the code of the library, with a gap for each value that is filled in."""
+    for path in (ROOT / "importance_sampling").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_warnings_that_are_explained_are_those_of_the_library():
+    rows = re.findall(r"^\| (\*.+?\*) \| .+ \|$", (PAGES / "faq.md").read_text(encoding="utf-8"), re.MULTILINE)
+    explained = [
+        phrase.strip() for row in rows for phrase in re.split(r"\*, \*|\.\.\.", row.strip("*")) if phrase.strip()
+    ]
+    assert len(explained) > 30
+    library = "\n".join(messages())
+    assert not [phrase for phrase in explained if phrase not in library]
 
 
 FIGURE = dict(median=2.0, quartiles=[1.0, 4.0], n=3)

@@ -723,3 +723,20 @@ def test_only_the_backend_imports_a_framework_and_nothing_prints():
         assert "print(" not in text.replace(">>> print(", "").replace("`print(", ""), file
         if "backend" not in file.parts:
             assert "import tensorflow" not in text and "import jax" not in text and "import torch" not in text, file
+
+
+def test_the_example_of_version_0_10_runs():
+    x_train, labels = np.random.default_rng(0).random((256, 784), "float32"), np.arange(256) % 10
+    y_train = keras.utils.to_categorical(labels, 10)
+    model = keras.Sequential()
+    with pytest.warns(UserWarning, match="Do not pass an `input_shape`"):  # Keras's
+        model.add(keras.layers.Dense(512, activation="relu", input_shape=(784,)))
+    model.add(keras.layers.Dropout(0.2))
+    model.add(keras.layers.Dense(512, activation="relu"))
+    model.add(keras.layers.Dropout(0.2))
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    history = ImportanceTraining(model).fit(
+        x_train, y_train, batch_size=128, epochs=2, verbose=0, validation_data=(x_train[:10], y_train[:10])
+    )
+    assert {"accuracy", "loss", "val_accuracy", "val_loss", "importance", "tau", "score"} == set(history.history)
