@@ -20,7 +20,9 @@ from importance_sampling import backend
 from importance_sampling.core.scoring import Scoring
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.strategies.pool import PoolStrategy
 
 SCRIPTS = Path(__file__).parent / "devices"
@@ -92,13 +94,13 @@ def test_a_trainer_whose_steps_cannot_be_split_trains_uniformly_with_a_warning(m
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "presample", "reason"),
-    [(12, 3, None), (10, 3, "can't share 10 rows equally"), (12, 1.5, "can't share a pool of 18 candidates equally")],
+    ("pool_size", "batch_size", "reason"),
+    [(36, 12, None), (30, 10, "can't share 10 rows equally"), (18, 12, "can't share a pool of 18 candidates equally")],
 )
-def test_rows_that_the_replicas_cannot_share_are_refused(batch_size, presample, reason, monkeypatch):
+def test_rows_that_the_replicas_cannot_share_are_refused(pool_size, batch_size, reason, monkeypatch):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    sampler = PoolSampler(batch_size, presample)
+    sampler = PoolSampler(pool_size, batch_size, 0.1, SystematicResampling(), UNBIASED)
     strategy = PoolStrategy(model, sampler, TrainerState(0), Scoring("loss"))
     monkeypatch.setattr(backend, "replicas", lambda model: 4)
     with pytest.raises(Unsupported, match=reason) if reason else contextlib.nullcontext():
