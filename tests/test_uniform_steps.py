@@ -246,6 +246,7 @@ def frozen_between(first, second):
     return model.get_weights()
 
 
+@needs("freezing without compiling")
 @pytest.mark.parametrize("fits", [("unheard", "listened to"), ("listened to", "unheard"), ("plain", "listened to")])
 def test_what_was_frozen_since_the_step_was_traced_is_trained_as_by_keras(fits):
     for ours, theirs in zip(frozen_between(*fits), frozen_between("plain", "plain"), strict=True):
@@ -255,7 +256,7 @@ def test_what_was_frozen_since_the_step_was_traced_is_trained_as_by_keras(fits):
 @needs("functions of other steps")
 def test_a_function_that_keras_made_of_another_step_is_called():
     model, told, calls = build(), [], []
-    model.train_function = model._make_function(lambda data: calls.append(1) or model.train_step(data))
+    model.train_function = model._make_function(lambda *data: calls.append(1) or model.train_step(*data))
     fit(model, told)
     assert len(calls) == 8 and told == model.trained_on
 

@@ -47,7 +47,12 @@ def training_function(model: keras.Model, keras_function: Callable) -> Callable:
     """Return Keras's training function as `function(iterator) -> logs`; the inverse of `stand_in`."""
 
     def function(iterator: Iterator) -> dict:
-        logs, state = keras_function(_take_state(model), iterator)
+        before = _take_state(model)
+        try:
+            logs, state = keras_function(before, iterator)
+        except BaseException:
+            _put_state(model, before)  # as Keras does, whose copy the stand-in has discarded
+            raise
         _put_state(model, state)
         return logs
 

@@ -269,6 +269,7 @@ class KerasFunction:
         self.function = function
         self.is_traced = False
         self._tracker = keras_internals.loss_tracker(model)
+        self._steps_per_execution = model.steps_per_execution
 
     def __call__(self, iterator: Any) -> dict:
         """Take one execution of steps; return the logs of the last."""
@@ -280,7 +281,8 @@ class KerasFunction:
 
     def is_of(self, model: keras.Model) -> bool:
         """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
-        return keras_internals.loss_tracker(model) is self._tracker
+        is_same = keras_internals.loss_tracker(model) is self._tracker
+        return is_same and model.steps_per_execution == self._steps_per_execution
 
 
 class CompiledSteps:
