@@ -31,7 +31,7 @@ class FastUniform:
     def fit(self, x: Any, y: Any, batch_size: int = 32, **arguments: Any) -> keras.callbacks.History:
         """Train as `keras.Model.fit`. Samples that don't fill a batch are used in the next epoch."""
         step = self.steps(x, y, batch_size)
-        self.model.train_function = lambda iterator: step()
+        self.model.train_function = backend.stand_in(self.model, lambda iterator: step())
         try:
             return self.model.fit(x, y, batch_size=batch_size, **arguments)
         finally:
@@ -45,12 +45,12 @@ class FastUniform:
         keras_internals.build_on_batch(model, (x[:1], y[:1]))
 
         def step(indices: Any, x: Any, y: Any) -> tuple:
-            def forward() -> tuple:
+            def forward(extra: list, tap: Callable) -> tuple:
                 loss = model.compute_loss(x, y, model(x, training=True))
-                return model.optimizer.scale_loss(loss), model.trainable_weights, loss
+                return model.optimizer.scale_loss(loss), loss
 
-            gradients, _, loss = backend.differentiate(forward, ())
-            model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+            gradients, _, loss = backend.differentiate(forward, model.trainable_variables, [])
+            backend.apply_gradients(model, gradients.variables)
             return {"loss": loss}, ()
 
         one = backend.compile_step(step, model)

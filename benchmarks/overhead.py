@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -223,6 +224,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", metavar="FILE", help="local npz file in the format of Keras's mnist.npz")
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: that of Keras")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each way; default: 12")
     parser.add_argument("--steps", type=int, default=200, help="steps per turn; default: 200")
     parser.add_argument("--quick", action="store_true", help="three rounds, about a minute")
@@ -230,6 +232,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--process", choices=PROCESSES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend  # before Keras is imported, here and in the processes started
     if options.process:
         measure_process(options.process, options.data)
         return
