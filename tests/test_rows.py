@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 from drop_in_cases import CASES, ROWS, begin_anew
-from frameworks import host, lacks
+from frameworks import host, lacks, needs
 from keras import layers, ops
 
 from importance_sampling import backend
@@ -101,7 +101,16 @@ def test_with_weights_of_one_it_is_the_step_of_keras(name):
 
 
 @pytest.mark.parametrize("score", ["gnorm", "loss"])
-@pytest.mark.parametrize("name", ["two outputs, one weight", "masked sequences", "summed", "half precision"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two outputs, one weight",
+        "masked sequences",
+        "summed",
+        # Without the logits, the gradient of Keras's own loss is NaN where a probability is rounded to 0.
+        pytest.param("half precision", marks=needs("losses that use logits")),
+    ],
+)
 def test_it_measures_what_the_scorer_predicts_whatever_the_weights(name, score):
     model, data = batch_of(name)
     step = row_step(model, score)
