@@ -20,7 +20,6 @@ from typing import Any
 
 import blinker
 import numpy as np
-from keras import ops
 
 SAMPLE = blinker.signal("is.sample")
 SCORE = blinker.signal("is.score")
@@ -79,12 +78,12 @@ class Listeners:
 
         Args:
             sampler: the sender.
-            result: a `StepResult`.
+            result: a `StepResult` on the host.
         """
         for scores in result.pool_scores:
-            self.notify_scores(sampler, ops.convert_to_numpy(scores))
+            self.notify_scores(sampler, scores)
         for sample in zip(result.indices, result.weights, result.scores, strict=True):
-            self.notify_sample(sampler, *map(ops.convert_to_numpy, sample))
+            self.notify_sample(sampler, *sample)
         self.notify_training(sampler, result.logs)
 
     def notify_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:

@@ -180,7 +180,7 @@ class FitController:
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
-        self.listeners.notify_execution(self.strategy.get_sampler(), result)
+        self.listeners.notify_execution(self.strategy.get_sampler(), result.to_host())
         return result.logs
 
     def _begins_pass(self, iterator: Iterator) -> bool:

@@ -40,6 +40,11 @@ class StepResult(NamedTuple):
     scores: Sequence = ()  # float32 (b,), as predicted before the step; NaN where they weren't
     pool_scores: Sequence = ()  # float32 (n,), of the candidates, or as measured on the batch
 
+    def to_host(self) -> StepResult:
+        """Return the result with the batches and scores as NumPy arrays."""
+        fields = ("indices", "weights", "scores", "pool_scores")
+        return self._replace(**{name: list(map(ops.convert_to_numpy, getattr(self, name))) for name in fields})
+
 
 class Strategy:
     """A way to take importance steps; a subclass implements `step` and `signals`.
