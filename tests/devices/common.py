@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.training import SVRG, HistoryImportanceTraining, ReshuffleTraining
+from importance_sampling.training import SVRG, ReshuffleTraining
 
 ROWS, BATCH, EPOCHS = 500, 40, 2  # the last batch is smaller
 
@@ -15,9 +15,7 @@ TRAINERS = {
     "switched off": lambda model: ImportanceTraining(model, tau_th=float("inf")),
     "gate closed": lambda model: ImportanceTraining(model, tau_th=1e9),
     "reshuffled": lambda model: ReshuffleTraining(model, seed=3),
-    "gate open": lambda model: ImportanceTraining(model, tau_th=0, sampler="reshuffle", seed=3),
     "pools": lambda model: ImportanceTraining(model, tau_th=0, sampler="pool", seed=3),
-    "history": lambda model: HistoryImportanceTraining(model, seed=3),
     "exact norms": lambda model: ImportanceTraining(model, tau_th=0, score="full_gnorm", seed=3),
     "snapshots": lambda model: SVRG(model, B=200, B_over_b=2, seed=3),
 }

@@ -7,7 +7,9 @@ import sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import keras
-from common import BATCH, TRAINERS, build, data, train
+from common import BATCH, build, data, train
+
+NAMES = ("uniform", "gate closed", "reshuffled", "pools", "exact norms", "snapshots")
 
 x, y = data()
 devices = keras.distribution.list_devices("cpu")
@@ -24,7 +26,7 @@ DISTRIBUTIONS = {
 results = {}
 for distribution, make in DISTRIBUTIONS.items():
     keras.distribution.set_distribution(make())
-    for name in TRAINERS if distribution != "ModelParallel" else ("reshuffled", "pools"):
+    for name in NAMES if distribution != "ModelParallel" else ("reshuffled", "pools"):
         keras.backend.clear_session()
         results[f"{name}, {distribution}"] = train(name, build, x[:480], y[:480], batch_size=BATCH)
 sys.stdout.write(json.dumps(results))
