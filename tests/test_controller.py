@@ -108,13 +108,9 @@ def test_closed_again_it_ends_the_pass_with_the_rows_that_keras_drew():
         assert len(set(rows)) == len(rows)
 
 
-# In a process of their own, and one for both: importing TensorFlow takes longer than either.
-ELSEWHERE = """
-import warnings
-import keras, numpy as np, tensorflow as tf
+MEMORY = """
+import keras, numpy as np
 from importance_sampling import ImportanceTraining
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 x = np.random.default_rng(0).normal(size=(480, 2000)).astype("float32")  # 4 MB; a pool is 0.4 MB
 model = keras.Sequential([keras.Input((2000,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")])
@@ -128,48 +124,18 @@ trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=20, verbose=0, callback
 for _ in range(24):
     trainer.fit(x, x[:, :3].argmax(1), batch_size=16, verbose=0, callbacks=[callback])
 print(sizes[19] - sizes[9], min(sizes[-6:]) - min(sizes[-24:-18]))  # what comes and goes is no leak
-
-x = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
-results = []
-for wrap in (lambda model: model, ImportanceTraining):
-    keras.utils.set_random_seed(1)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
-        model.compile("adam", "sparse_categorical_crossentropy")
-    trainer = wrap(model)
-    with warnings.catch_warnings(record=True) as captured:
-        warnings.simplefilter("always")
-        trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
-    results.append(model.get_weights())
-print("equal", all((a == b).all() for a, b in zip(*results)))
-print([str(w.message) for w in captured if "Importance sampling" in str(w.message)])
-print(trainer.summary())
 """
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
 
 
-@pytest.fixture(scope="module")
-def said_elsewhere():
-    run = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=True)
-    return run.stdout.splitlines()[-4:]
-
-
-@needs("tf.distribute")
+@needs("compiled steps")
 @on_linux
-def test_memory_is_flat_over_epochs_and_over_fits(said_elsewhere):
-    over_epochs, over_fits = map(float, said_elsewhere[0].split())
+def test_memory_is_flat_over_epochs_and_over_fits():
+    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    over_epochs, over_fits = map(float, run.stdout.split()[-2:])
     # 300 pools would be 115 MB, 18 copies of the data 69; a plain `fit` leaves a megabyte or two behind by itself.
-    assert over_epochs < 10 and over_fits < 45, said_elsewhere[0]
-
-
-@needs("tf.distribute")
-@on_linux
-def test_several_replicas_train_plainly_and_say_so(said_elsewhere):
-    _, equal, warned, summary = said_elsewhere
-    assert equal == "equal True"
-    assert "trains on 2 replicas. Train on one" in warned
-    assert summary.startswith("Uniform training throughout (12 steps): it trains on 2")
+    assert over_epochs < 10 and over_fits < 45, run.stdout
 
 
 def test_the_steps_between_probes_double_while_the_gate_stays_closed():

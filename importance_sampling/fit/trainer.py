@@ -31,7 +31,8 @@ from importance_sampling.fit.plan import FitPlan, make_plan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
-from importance_sampling.strategies.base import CompiledSteps, Strategy
+from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy

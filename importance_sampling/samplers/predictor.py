@@ -12,8 +12,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from importance_sampling import backend
-
 UNITS = 32
 MIN_SCORE = 1e-6
 MAX_LOG_SCORE = 80.0  # limits predictions to the range of float32
@@ -36,6 +34,8 @@ class ScorePredictor:
     """
 
     def __init__(self, history: int, classes: int, log: bool, seed: int):
+        from importance_sampling import backend  # here, so that samplers are imported without a backend
+
         self.model = _network(history, classes, seed)
         optimizer = keras.optimizers.Adam(name="score_predictor_adam")
         self.model.compile(optimizer, "mse" if log else gamma_deviance, jit_compile=backend.JIT_COMPILE_SMALL)

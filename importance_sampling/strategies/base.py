@@ -1,7 +1,6 @@
 """The parts that all strategies share: a strategy takes training steps and returns their results.
 
-A strategy belongs to one model as compiled and keeps its compiled functions. `CompiledSteps` keeps the strategies from
-one `fit` to the next, so that `fit` in a loop compiles once.
+A strategy belongs to one model as compiled and keeps its compiled functions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.base import UNIFORM_STEP
-from importance_sampling.core.logits import Logits, replaced_attribute
+from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
 from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
 from importance_sampling.data.batches import PeekableBatches
@@ -256,91 +255,3 @@ class Strategy:
             # Scores of masked sequences have a factor in common.
             quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
         return quantities
-
-
-class KerasFunction:
-    """Keras's training function for a model as compiled.
-
-    Args:
-        model: the user's model.
-        function: as `model.make_train_function` makes it; None: it is made at the first call, once the model is built.
-
-    Attributes:
-        is_traced: bool, True once the function has run on an iterator.
-    """
-
-    def __init__(self, model: keras.Model, function: Callable | None):
-        self.model = model
-        self.function = function
-        self.is_traced = False
-        self._tracker = keras_internals.loss_tracker(model)
-        self._steps_per_execution = model.steps_per_execution
-
-    def __call__(self, iterator: Any) -> dict:
-        """Take one execution of steps; return the logs of the last."""
-        if self.function is None:
-            with replaced_attribute(self.model, "train_function", None):
-                self.model.make_train_function()
-                self.function = self.model.train_function
-        return backend.training_function(self.model, self.function)(iterator)
-
-    def is_of(self, model: keras.Model) -> bool:
-        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
-        is_same = keras_internals.loss_tracker(model) is self._tracker
-        return is_same and model.steps_per_execution == self._steps_per_execution
-
-
-class CompiledSteps:
-    """Keras's training function and the strategies of a model; `compile` makes them outdated.
-
-    Args:
-        model: the user's model.
-
-    Attributes:
-        keras_function: Keras's training function; None before the first `update`.
-        strategies: the strategies, by batch size, signature of the data, and number of rows where that matters.
-    """
-
-    def __init__(self, model: keras.Model):
-        self.model = model
-        self.keras_function: KerasFunction | None = None
-        self.strategies: dict[tuple, Strategy] = {}
-
-    def update(self) -> bool:
-        """Drop what belongs to a model compiled otherwise; return False if the model was compiled again."""
-        outdated = {key for key, strategy in self.strategies.items() if not strategy.is_of(self.model)}
-        was_current = not outdated or len(outdated) < len(self.strategies)
-        self.strategies = {key: one for key, one in self.strategies.items() if key not in outdated}
-        function = self.model.train_function
-        is_current = self.keras_function is not None and self.keras_function.is_of(self.model)
-        if not is_current or (function is not None and function is not self.keras_function.function):
-            self.keras_function = KerasFunction(self.model, function)
-        return was_current
-
-    def strategy(self, make: Callable[[FitPlan, int], Strategy], plan: FitPlan, batch_size: int, rows: int) -> Strategy:
-        """Return the strategy for data and a batch size, made by `make(plan, batch_size)` on the first call.
-
-        Args:
-            rows: int, the number of rows if the strategy depends on it, else 0.
-        """
-        key = (batch_size, plan.signature, rows)
-        if key not in self.strategies:
-            self.strategies[key] = make(plan, batch_size)
-        return self.strategies[key]
-
-    def use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
-        """Set the data of a strategy, drop those of the others, and check its scores before the first step.
-
-        Raises:
-            Unsupported: the samples can't be weighted.
-        """
-        self.release()  # the data of an earlier `fit`
-        strategy.check_replicas()
-        strategy.use(plan)
-        strategy.check_scores()
-        return strategy
-
-    def release(self) -> None:
-        """Drop all references to data."""
-        for strategy in self.strategies.values():
-            strategy.release()

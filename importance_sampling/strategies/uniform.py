@@ -20,7 +20,8 @@ from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.scoring import flatten
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.strategies.base import KerasFunction, StepResult
+from importance_sampling.strategies.base import StepResult
+from importance_sampling.strategies.compiled_steps import KerasFunction
 
 
 class UniformStrategy:
