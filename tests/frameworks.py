@@ -42,6 +42,10 @@ LACKING = {
 }
 
 
+# How often a function is called to compile it: JAX finds the variables that it uses in a first trace.
+CALLS_PER_TRACE = 2 if BACKEND == "jax" else 1
+
+
 def lacks(feature):
     """Return True if Keras has no such feature on the backend of the tests."""
     return BACKEND in LACKING[feature][0]

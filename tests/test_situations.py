@@ -12,6 +12,7 @@ def case(request):
     return situation, train(situation.build)
 
 
+@pytest.mark.parametrize("case", list(SITUATIONS)[::4], indirect=True)  # the drop-in cases are many more
 def test_switched_off_it_equals_fit_bit_for_bit_without_a_warning(case):
     situation, plain = case
     assert_off(plain, train(situation.build, OFF))
