@@ -13,7 +13,7 @@ from importance_sampling.conditions.signals import row_signals, uniform_signals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.fit.state import TrainerState
-from importance_sampling.strategies.indexed import IndexedStep
+from importance_sampling.strategies.indexed_step import IndexedStep
 
 B = 12
 

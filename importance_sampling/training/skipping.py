@@ -18,7 +18,7 @@ from importance_sampling.fit.plan import FitPlan
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import BaseSampler, SkippingSampler
 from importance_sampling.samplers.skipping import checked_skip_probability
-from importance_sampling.strategies.indexed import MEASURED_SCORES
+from importance_sampling.strategies.indexed_step import MEASURED_SCORES
 from importance_sampling.strategies.skipping import SkippingStrategy
 from importance_sampling.training.indexed import IndexedTrainer
 from importance_sampling.utils.validation import check_fraction
