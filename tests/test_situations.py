@@ -27,11 +27,13 @@ def test_by_default_it_trains_as_fit_does_if_its_gate_stays_closed_and_else_its_
         (assert_sampled if run.trainer.importance_steps else assert_closed)(plain, run)
 
 
+@pytest.mark.parametrize("case", list(SITUATIONS)[::2], indirect=True)
 def test_with_pools_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
     situation, plain = case
     (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, POOLS))
 
 
+@pytest.mark.parametrize("case", list(SITUATIONS)[1::2], indirect=True)
 def test_with_rows_by_index_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
     situation, plain = case
     if situation.rows:
