@@ -45,6 +45,7 @@ def assert_equal_training(one, other, tolerance=2e-5):
     np.testing.assert_allclose(other["weights"], one["weights"], rtol=0, atol=tolerance)
     np.testing.assert_allclose(other["loss"], one["loss"], rtol=tolerance)
     assert other["importance"] == one["importance"]
+    np.testing.assert_allclose(other["score"], one["score"], rtol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,12 @@ def test_replicas_of_a_mirrored_strategy_train_as_one_device_does(name, replicas
 def test_replicas_train_on_a_stream_as_one_device_does(mirrored):
     assert_equal_training(mirrored["stream, 1"], mirrored["stream, 2"])
     assert mirrored["stream, 2"]["importance"] == 1.0
+
+
+@needs("tf.distribute")
+def test_a_fit_inside_the_scope_of_a_strategy_reports_the_same_score(mirrored):
+    assert_equal_training(mirrored["gate closed, 1"], mirrored["in the scope, 2"])
+    assert mirrored["in the scope, 2"]["score"] > 0
 
 
 @needs("tf.distribute")

@@ -10,10 +10,11 @@ from typing import Any
 
 import keras
 
+# The modules in which the functions of a backend are looked up, in this order.
 MODULES = {
-    "tensorflow": ("tensorflow", "tensorflow_data", "tensorflow_pipelines"),
-    "jax": ("jax", "jax_data", "host_data"),
-    "torch": ("torch", "torch_data", "host_data"),
+    "tensorflow": ("tensorflow", "tensorflow_data", "tensorflow_pipelines", "defaults"),
+    "jax": ("jax", "jax_data", "host_data", "defaults"),
+    "torch": ("torch", "torch_data", "host_data", "defaults"),
 }
 
 if keras.config.backend() not in MODULES:
@@ -22,7 +23,7 @@ if keras.config.backend() not in MODULES:
         f"before Keras is imported. Received: keras.config.backend()={keras.config.backend()!r}"
     )
 
-# The names that the modules of every backend define.
+# The names that are defined for every backend.
 PROTOCOL = (
     # Keras's training function
     "stand_in",

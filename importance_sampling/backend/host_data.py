@@ -90,54 +90,9 @@ def row_spec(tensor: Any) -> str:
     return f"{keras.backend.standardize_dtype(tensor.dtype)} {tuple(tensor.shape[1:])}"
 
 
-def with_rows(tensor: Any, rows: int) -> Any:
-    """Return a tensor as it is: the number of rows is always static."""
-    return tensor
-
-
 def slice_tensor(tensor: Any, start: int, stop: int) -> Any:
     """Return the rows of a tensor from `start` up to `stop`."""
     return tensor[start:stop]
-
-
-def without_optionals(batch: Any) -> Any:
-    """Return a batch as it is."""
-    return batch
-
-
-def whole_batch(batch: Any) -> Any:
-    """Return a batch as it is."""
-    return batch
-
-
-class BatchReader:
-    """Read batches through Keras's own data adapter, epoch after epoch.
-
-    Args:
-        x: a dataset, a `PyDataset` or a data loader, as for `keras.Model.fit`.
-        class_weight: as for `keras.Model.fit`.
-    """
-
-    def __init__(self, x: Any, class_weight: dict | None):
-        self._adapter = keras_data.data_adapter(keras_data.unshared(x), class_weight=class_weight)
-        self._adapter.on_epoch_begin()
-        self._iterator: Iterator | None = self._batches()
-
-    def __next__(self) -> Any:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """Stop reading and release the iterator."""
-        self._iterator = None
-        self._adapter.on_epoch_end()
-
-    def _batches(self) -> Iterator:
-        is_empty = False
-        while not is_empty:
-            is_empty = True
-            for batch in keras_data.adapter_batches(self._adapter):
-                is_empty = False
-                yield batch
 
 
 def batch_reader_factory(iterator: Any) -> None:

@@ -6,7 +6,6 @@ returns. Steps are compiled like Keras's own (`keras.src.backend.jax.trainer`), 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -192,31 +191,6 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
     return run
 
 
-def repeatable_random() -> contextlib.AbstractContextManager:
-    """Return a context that does nothing: random layers draw from variables, which a scope keeps from changing."""
-    return contextlib.nullcontext()
-
-
-def replicas(model: keras.Model) -> int:
-    """Return 1: Keras distributes one step over the devices of a `keras.distribution`."""
-    return 1
-
-
-def replicas_in_step() -> int:
-    """Return 1: a step is split by the compiler, and its functions see all rows."""
-    return 1
-
-
-def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
-    """Run a function on rows: `function(rows) -> (logs, results)`; see `replicas_in_step`."""
-    return function(rows)
-
-
-def is_distributed(model: keras.Model) -> bool:
-    """Return False: data that Keras distributes on JAX are read as any other."""
-    return False
-
-
 # Gradients
 
 
@@ -283,11 +257,6 @@ def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     )
     for variable, value in zip([*weights, *slots], [*new_weights, *new_slots], strict=True):
         variable.assign(value)
-
-
-def dense(gradient: Any) -> Any:
-    """Return a gradient, which is always dense on JAX."""
-    return gradient
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

@@ -5,7 +5,6 @@ Steps are compiled like Keras's own (`keras.src.backend.tensorflow.trainer`), wi
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,19 +89,14 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
     return run
 
 
-def repeatable_random() -> contextlib.AbstractContextManager:
-    """Return a context that does nothing: random layers draw from variables, which a scope keeps from changing."""
-    return contextlib.nullcontext()
-
-
 def replicas(model: keras.Model) -> int:
     """Return the number of replicas that a model trains on."""
     return model.distribute_strategy.num_replicas_in_sync
 
 
 def replicas_in_step() -> int:
-    """Return the number of replicas that run the function which calls this: 1 outside `on_replicas`."""
-    return tf.distribute.get_strategy().num_replicas_in_sync if tf.distribute.in_cross_replica_context() is False else 1
+    """Return the number by which Keras divides a loss that is computed here, so that replicas can add gradients."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
@@ -132,13 +126,14 @@ def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
 
         return function(tf.nest.map_structure(share, rows))
 
-    logs, results = strategy.run(run)
-    first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+    def first(value: Any) -> Any:
+        return strategy.experimental_local_results(value)[0]
 
     def join(value: Any) -> Any:
         return None if value is None else tf.concat(strategy.experimental_local_results(value), 0)
 
-    return first, tf.nest.map_structure(join, results)
+    logs, results = strategy.run(run)
+    return tf.nest.map_structure(first, logs), tf.nest.map_structure(join, results)
 
 
 def is_distributed(model: keras.Model) -> bool:

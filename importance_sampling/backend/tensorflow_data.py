@@ -5,13 +5,13 @@ Arrays are converted by Keras's own functions (`keras_data`), so that candidates
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from importance_sampling.backend import keras_data, keras_internals
+from importance_sampling.backend import defaults, keras_data, keras_internals
 
 # Keras calls the training function before it draws a batch.
 DRAWS_BEFORE_STEP = False
@@ -119,16 +119,6 @@ def with_rows(tensor: Any, rows: int) -> Any:
     return static
 
 
-def distribute_rows(structure: Any) -> Any:
-    """Return a structure of tensors as it is: only JAX splits the rows of a tensor over devices."""
-    return structure
-
-
-def collect_rows(structure: Any) -> Any:
-    """Return a structure of tensors as it is: see `distribute_rows`."""
-    return structure
-
-
 def concatenate(parts: Any) -> Any:
     """Concatenate a list of structures of tensors along the first axis."""
     return tf.nest.map_structure(_join, *parts)
@@ -154,11 +144,12 @@ def whole_batch(batch: Any) -> Any:
     """Join the parts of a batch that a `tf.distribute` strategy has split, and replace Keras's optionals with None."""
 
     def join(leaf: Any) -> Any:
-        if not isinstance(leaf, tf.distribute.DistributedValues):
-            return leaf
-        return leaf.values[0] if isinstance(leaf.values[0], tf.experimental.Optional) else concatenate(leaf.values)
+        parts = leaf.values if isinstance(leaf, tf.distribute.DistributedValues) else (leaf,)
+        if isinstance(parts[0], tf.experimental.Optional):
+            return None
+        return leaf if len(parts) == 1 else concatenate(parts)
 
-    return without_optionals(tf.nest.map_structure(join, batch))
+    return tf.nest.map_structure(join, batch)
 
 
 def is_infinite(dataset: tf.data.Dataset) -> bool:
@@ -166,26 +157,11 @@ def is_infinite(dataset: tf.data.Dataset) -> bool:
     return int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY
 
 
-class BatchReader:
-    """Read batches through Keras's own data adapter, epoch after epoch.
+class BatchReader(defaults.BatchReader):
+    """Read batches through the `tf.data` pipeline of Keras's own data adapter, epoch after epoch."""
 
-    Args:
-        x: a dataset, a `PyDataset` or a data loader, as for `keras.Model.fit`.
-        class_weight: as for `keras.Model.fit`.
-    """
-
-    def __init__(self, x: Any, class_weight: dict | None):
-        self._adapter = keras_data.data_adapter(keras_data.unshared(x), class_weight=class_weight)
-        self._adapter.on_epoch_begin()
-        self._iterator = iter(self._adapter.get_tf_dataset().repeat())
-
-    def __next__(self) -> Any:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """Stop reading and release the iterator."""
-        self._iterator = None
-        self._adapter.on_epoch_end()
+    def _batches(self) -> Iterator:
+        return iter(self._adapter.get_tf_dataset().repeat())
 
 
 def batch_reader_factory(iterator: Any) -> Callable | None:

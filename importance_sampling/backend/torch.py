@@ -83,26 +83,6 @@ def repeatable_random() -> contextlib.AbstractContextManager:
     return torch.random.fork_rng()
 
 
-def replicas(model: keras.Model) -> int:
-    """Return 1: Keras's `fit` trains on one device with torch."""
-    return 1
-
-
-def replicas_in_step() -> int:
-    """Return 1: Keras trains on one device on torch."""
-    return 1
-
-
-def on_replicas(model: keras.Model, function: Callable, rows: Any) -> tuple:
-    """Run a function on rows: `function(rows) -> (logs, results)`; see `replicas_in_step`."""
-    return function(rows)
-
-
-def is_distributed(model: keras.Model) -> bool:
-    """Return False: Keras doesn't distribute data with torch."""
-    return False
-
-
 def _map(function: Callable, structure: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), structure)
 
@@ -160,11 +140,6 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
 def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     """Apply gradients of the trainable weights of a model with its optimizer."""
     model.optimizer.apply(list(gradients), model.trainable_weights)
-
-
-def dense(gradient: torch.Tensor) -> torch.Tensor:
-    """Return a gradient, which is always dense on torch."""
-    return gradient
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

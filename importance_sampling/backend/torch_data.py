@@ -37,16 +37,6 @@ def gather(tensor: Any, positions: Any) -> torch.Tensor:
     return tensor[torch.as_tensor(positions, device=tensor.device).long()]
 
 
-def distribute_rows(structure: Any) -> Any:
-    """Return a structure of tensors as it is: only JAX splits the rows of a tensor over devices."""
-    return structure
-
-
-def collect_rows(structure: Any) -> Any:
-    """Return a structure of tensors as it is: see `distribute_rows`."""
-    return structure
-
-
 def concatenate(parts: Any) -> Any:
     """Concatenate a list of structures of tensors along the first axis."""
     return keras.tree.map_structure(lambda *tensors: torch.cat(tensors), *parts)

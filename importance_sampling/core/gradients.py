@@ -182,9 +182,8 @@ def weighted_step(
     num_rows = flatten(batch[0])[0][0].shape[0]
     measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)
     if measured is not None:
-        measured = ops.cast(measured, "float32") * ((num_rows if result.loss.is_mean else 1) / loss_scale) / weights
-        measured = measured * backend.replicas_in_step()
-        measured = backend.collect_rows(measured)
+        scale = (num_rows if result.loss.is_mean else 1) * backend.replicas_in_step() / loss_scale
+        measured = backend.collect_rows(ops.cast(measured, "float32") * scale / weights)
     return WeightedStepResult(measured, result.y_pred, loss)
 
 

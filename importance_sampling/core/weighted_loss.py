@@ -76,7 +76,7 @@ class WeightedLoss(NamedTuple):
 
     def summed(self, rows: Any) -> Any:
         """Return the total as a sum over the `rows` samples; its gradients are those of single samples."""
-        return self.total * (rows if self.is_mean else 1) * backend.replicas_in_step()
+        return self.total * ((rows if self.is_mean else 1) * backend.replicas_in_step())
 
 
 def weighted_loss(

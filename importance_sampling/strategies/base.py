@@ -92,8 +92,8 @@ class Strategy:
         count = backend.replicas(self.model)
         if count > 1 and not self.supports_replicas:
             raise Unsupported(
-                f"it trains on {count} replicas, and these importance steps can't be split. Train on one, or use the "
-                "default trainer on data in memory"
+                f"it trains on {count} replicas, and these importance steps can't be split. Train on one, or use "
+                "`ImportanceTraining`"
             )
         if count > 1 and self.batch_size % count:
             raise Unsupported(

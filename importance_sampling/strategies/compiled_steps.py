@@ -41,7 +41,10 @@ class KerasFunction:
         return backend.training_function(self.model, self.function)(iterator)
 
     def is_of(self, model: keras.Model) -> bool:
-        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
+        """Return True if the model is compiled as it was: `compile` makes another loss tracker.
+
+        On JAX, the function takes a fixed number of steps per execution.
+        """
         is_same = keras_internals.loss_tracker(model) is self._tracker
         return is_same and model.steps_per_execution == self._steps_per_execution
 

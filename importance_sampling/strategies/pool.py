@@ -195,7 +195,7 @@ class PoolStep:
     def _score(self, data: tuple) -> tuple:
         """Score the candidates of a replica, and update the metrics; return the logs, the scores and valid entries."""
         scored = self.scorer(data)
-        count_as = self.sampler.batch_size // backend.replicas_in_step()
+        count_as = self.sampler.batch_size // backend.replicas(self.model)
         logs, loss = update_from_pool(self.model, data, scored.y_pred, count_as)
         return logs, (scored.scores, valid_entries(loss.outputs, scored.scores))
 

@@ -44,7 +44,7 @@ def build():
 
 
 def train(name, make_model, *arguments, **options):
-    """Train, and return the weights, the losses, the share of importance steps and the warnings of the library."""
+    """Train, and return the weights, the losses, the figures of importance sampling and the library's warnings."""
     model = make_model()
     trainer = TRAINERS[name](model)
     with warnings.catch_warnings(record=True) as caught:
@@ -55,5 +55,6 @@ def train(name, make_model, *arguments, **options):
         weights=weights.tolist(),
         loss=history["loss"],
         importance=history.get("importance", [0.0])[-1],
+        score=history.get("score", [0.0])[-1],
         warnings=[str(one.message) for one in caught if "mportance sampling" in str(one.message)],
     )

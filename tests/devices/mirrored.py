@@ -54,4 +54,6 @@ for replicas in (1, 2, 4):
         stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
         results[f"stream, {replicas}"] = train("pools", build_here, stream)
         results[f"rows, {replicas}"] = rows_seen(replicas)
+with scope(2):
+    results["in the scope, 2"] = train("gate closed", build, x, y, batch_size=BATCH)
 sys.stdout.write(json.dumps(results))
