@@ -135,9 +135,11 @@ def distributed():
 )
 def test_a_distribution_over_devices_trains_as_one_device_does(name, distribution, distributed):
     one, other = distributed[f"{name}, 1 device"], distributed[f"{name}, {distribution}"]
-    assert_equal_training(one, other, tolerance=1e-4)
+    assert_equal_training(one, other)
     assert one["importance"] == (1.0 if name in EVERY_STEP else 0.0)
     assert other["warnings"] == []
+    assert (one["devices"], other["devices"]) == (1, 4)
+    assert other["parts"] == (2 if distribution == "ModelParallel" else 1)
 
 
 @needs("keras.distribution")

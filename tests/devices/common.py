@@ -35,8 +35,8 @@ def build():
     model = keras.Sequential(
         [
             keras.Input((6,)),
-            keras.layers.Dense(16, "relu", kernel_regularizer="l2"),
-            keras.layers.Dense(3, "softmax"),
+            keras.layers.Dense(16, "relu", kernel_regularizer="l2", name="hidden"),
+            keras.layers.Dense(3, "softmax", name="classes"),
         ]
     )
     model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -15,8 +15,8 @@ x, y = data()
 devices = keras.distribution.list_devices("cpu")
 mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"], devices)
 layout = keras.distribution.LayoutMap(mesh)
-layout["dense.*kernel"] = (None, "model")
-layout["dense_1.*kernel"] = ("model", None)
+layout[".*hidden.*kernel"] = (None, "model")
+layout[".*classes.*kernel"] = ("model", None)
 DISTRIBUTIONS = {
     "1 device": lambda: None,
     "DataParallel": lambda: keras.distribution.DataParallel(devices=devices),
@@ -27,6 +27,9 @@ results = {}
 for distribution, make in DISTRIBUTIONS.items():
     keras.distribution.set_distribution(make())
     for name in NAMES if distribution != "ModelParallel" else ("reshuffled", "pools"):
-        keras.backend.clear_session()
-        results[f"{name}, {distribution}"] = train(name, build, x[:480], y[:480], batch_size=BATCH)
+        model = build()
+        result = train(name, lambda model=model: model, x[:480], y[:480], batch_size=BATCH)
+        kernel = model.trainable_variables[0].value
+        parts = len({str(shard.index) for shard in kernel.addressable_shards})
+        results[f"{name}, {distribution}"] = result | dict(devices=len(kernel.devices()), parts=parts)
 sys.stdout.write(json.dumps(results))
