@@ -1,6 +1,7 @@
 """Seed every test, give each worker one thread, and mark the slow tests."""
 
 import contextlib
+import gc
 import os
 
 # Ahead of TensorFlow: the models are tiny, and workers with a pool of threads each would only wait for one another.
@@ -38,6 +39,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.module.__name__ not in FAST:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def collected_seldom():
+    """Python's collector leaves the imported modules alone, and comes by less often: TensorFlow's graphs are cyclic."""
+    import keras  # noqa: F401
+
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

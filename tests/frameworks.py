@@ -3,12 +3,14 @@
 All tests that are skipped on a backend are skipped by way of this file.
 """
 
+import contextlib
 import os
 
 import keras
 import numpy as np
 import pytest
 
+from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
 
 BACKEND = keras.config.backend()
@@ -72,6 +74,18 @@ def several(steps):
 def host(variable):
     """Return a copy of the value of a variable as a NumPy array."""
     return np.array(keras.ops.convert_to_numpy(variable.value))
+
+
+def build_ahead(model, x, y=None, sample_weight=None, batch_size=16, **arguments):
+    """Build the optimizer, loss and metrics of a built model for arrays that `fit` is to be called with.
+
+    Where variables are made in the first step, TensorFlow traces Keras's step twice: most of the time of a short `fit`.
+    """
+    batch = x, y, sample_weight
+    if model.built and all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(batch) if leaf is not None):
+        batch = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:batch_size], batch)
+        with contextlib.suppress(Exception):  # `fit` raises it in its own way
+            keras_internals.build_on_batch(model, batch)
 
 
 class Missing:

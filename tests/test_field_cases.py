@@ -18,6 +18,7 @@ from ways import (
     assert_plainly,
     assert_sampled,
     assert_trained_alike,
+    plainly,
     train,
 )
 
@@ -80,12 +81,12 @@ def a_row_per_word_and_loss_per_sentence():
 @ON
 @pytest.mark.parametrize("build", [unlabelled_pixels, a_row_per_word])
 def test_losses_of_another_number_of_rows_train_as_fit_does_after_one_warning(build, way):
-    assert_plainly(train(build), train(build, way))
+    assert_plainly(plainly(build), train(build, way))
 
 
 @OPEN
 def test_outputs_of_another_number_of_rows_are_sampled_by_their_losses_or_train_as_fit_does(way):
-    plain, run = train(a_row_per_word_and_loss_per_sentence), train(a_row_per_word_and_loss_per_sentence, way)
+    plain, run = plainly(a_row_per_word_and_loss_per_sentence), train(a_row_per_word_and_loss_per_sentence, way)
     (assert_sampled if run.trainer.importance_steps else assert_plainly)(plain, run)
 
 
@@ -120,14 +121,14 @@ def test_a_batch_size_in_a_layer_outlives_the_opening_of_the_default_gate():
 
 @OPEN
 def test_arrays_are_sampled_in_batches_of_the_size_that_a_layer_takes(way):
-    plain, run = train(batch_size_in_a_layer), train(batch_size_in_a_layer, way)
+    plain, run = plainly(batch_size_in_a_layer), train(batch_size_in_a_layer, way)
     assert_sampled(plain, run)
     assert run.evaluate() <= 1.5 * plain.evaluate() + 0.05
 
 
 @pytest.mark.parametrize("way", [DEFAULT, POOLS], ids=["default", "pools"])
 def test_streams_train_with_a_batch_size_in_a_layer(way):
-    plain, run = (train(lambda: batch_size_in_a_layer(stream=True), one) for one in (None, way))
+    plain, run = plainly(batch_size_in_a_layer, 2, True), train(lambda: batch_size_in_a_layer(2, True), way)
     assert len(added(plain, run)) <= 1
     if run.trainer.importance_steps:
         assert_sampled(plain, run)
@@ -167,8 +168,13 @@ def test_the_default_gate_opens_in_float64(float64):
 
 @pytest.mark.parametrize("way", [OFF, POOLS, ROWS], ids=["off", "pools", "rows"])
 def test_every_way_trains_in_float64(float64, way):
-    plain, run = train(rare_class), train(rare_class, way)
+    plain, run = plainly(rare_class), train(rare_class, way)
     (assert_off if way is OFF else assert_sampled)(plain, run)
+
+
+def under(name):
+    with policy(name):
+        return rare_class(optimizer=keras.optimizers.SGD(0.01))
 
 
 POLICIES = ["float64", "float32", "bfloat16", "float16", "mixed_float16", "mixed_bfloat16"]
@@ -177,11 +183,7 @@ POLICIES = ["float64", "float32", "bfloat16", "float16", "mixed_float16", "mixed
 @pytest.mark.parametrize("way", [OFF, POOLS, ROWS], ids=["off", "pools", "rows"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_way_trains_under_every_dtype_policy(name, way):
-    def build():
-        with policy(name):
-            return rare_class(optimizer=keras.optimizers.SGD(0.01))
-
-    plain, run = train(build), train(build, way)
+    plain, run = plainly(under, name), train(lambda: under(name), way)
     (assert_off if way is OFF else assert_sampled)(plain, run)
 
 
@@ -217,14 +219,14 @@ def texts(kind):
     ids=lambda value: value if isinstance(value, str) else value.get("sampler", "pool"),
 )
 def test_texts_inside_a_model_are_importance_sampled(kind, way):
-    plain, run = (train(lambda: texts(kind), one) for one in (None, way))
+    plain, run = plainly(texts, kind), train(lambda: texts(kind), way)
     assert_sampled(plain, run)
     assert min(run.history["importance"]) > 0
 
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_texts_inside_a_model_are_probed_by_the_default_gate(kind):
-    plain, run = (train(lambda: texts(kind), one) for one in (None, DEFAULT))
+    plain, run = plainly(texts, kind), train(lambda: texts(kind), DEFAULT)
     assert added(plain, run) == []
     assert np.isfinite(run.history["tau"]).all()
 
@@ -302,13 +304,13 @@ def standardised_losses():
 @pytest.mark.parametrize("way", [DEFAULT, POOLS], ids=["default", "pools"])
 @pytest.mark.parametrize("build", [one_hot_negatives, numbered_negatives])
 def test_negatives_from_the_batch_train_as_fit_does_after_one_warning(build, way):
-    assert_plainly(train(build), train(build, way))
+    assert_plainly(plainly(build), train(build, way))
 
 
 @ON
 @pytest.mark.parametrize("build", [contrastive, ranked_within_the_batch, standardised_losses])
 def test_rows_that_depend_on_other_rows_train_as_fit_does_after_one_warning(build, way):
-    assert_plainly(train(build), train(build, way))
+    assert_plainly(plainly(build), train(build, way))
 
 
 # A short batch that comes first
@@ -388,15 +390,16 @@ def test_after_an_interruption_the_summary_says_how_many_steps_there_were(error,
 # This version of Keras
 
 
+def one_epoch():
+    x, y = table(96)
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return Setup(model, dict(x=x, y=y, batch_size=16))
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_every_way_trains_on_this_version_of_keras(way):
-    def build():
-        x, y = table(96)
-        model = classifier()
-        model.compile("sgd", "sparse_categorical_crossentropy")
-        return Setup(model, dict(x=x, y=y, batch_size=16))
-
-    plain, run = train(build), train(build, way)
+    plain, run = plainly(one_epoch), train(one_epoch, way)
     if way in (OFF, DEFAULT):
         assert_trained_alike(plain, run)
     else:
@@ -406,29 +409,31 @@ def test_every_way_trains_on_this_version_of_keras(way):
 # Awkward
 
 
+def weighted_pixels():
+    x = np.random.default_rng(0).normal(size=(96, 4, 4, 1)).astype("float32")
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 1, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return Setup(model, dict(x=x, y=(x > 0).astype("int32"), batch_size=16, class_weight={0: 1.0, 1: 2.0}))
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_class_weights_of_pixels_are_refused_in_the_words_of_keras(way):
-    def build():
-        x = np.random.default_rng(0).normal(size=(96, 4, 4, 1)).astype("float32")
-        model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 1, activation="softmax")])
-        model.compile("sgd", "sparse_categorical_crossentropy")
-        return Setup(model, dict(x=x, y=(x > 0).astype("int32"), batch_size=16, class_weight={0: 1.0, 1: 2.0}))
-
-    plain, run = train(build, raises=False), train(build, way, raises=False)
+    plain, run = plainly(weighted_pixels, raises=False), train(weighted_pixels, way, raises=False)
     assert (type(run.error), str(run.error)) == (type(plain.error), str(plain.error))
     assert plain.error is not None and added(plain, run) == []
 
 
+def time_series():
+    x = np.random.default_rng(0).normal(size=(165, 8)).astype("float32")
+    data = keras.utils.timeseries_dataset_from_array(x, x[:, 0], sequence_length=6, batch_size=16)
+    model = keras.Sequential([keras.Input((None, 8)), layers.LSTM(4), layers.Dense(1)])
+    model.compile("adam", "mse")
+    return Setup(model, dict(x=data, epochs=2))
+
+
 @pytest.mark.parametrize("way", [DEFAULT, POOLS], ids=["default", "pools"])
 def test_a_time_axis_that_only_the_batches_know_is_sampled_or_the_remedy_is_named(way):
-    def build():
-        x = np.random.default_rng(0).normal(size=(165, 8)).astype("float32")
-        data = keras.utils.timeseries_dataset_from_array(x, x[:, 0], sequence_length=6, batch_size=16)
-        model = keras.Sequential([keras.Input((None, 8)), layers.LSTM(4), layers.Dense(1)])
-        model.compile("adam", "mse")
-        return Setup(model, dict(x=data, epochs=2))
-
-    plain, run = train(build), train(build, way)
+    plain, run = plainly(time_series), train(time_series, way)
     messages = added(plain, run)
     assert messages == [] or "ensure_shape" in messages[0]
     if messages:
@@ -453,15 +458,16 @@ class Preprocessing(keras.Model):
         return super().fit(x / 2, y, **arguments)
 
 
+def scaled_in_fit():
+    x, y = table(160)
+    model = Preprocessing()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return Setup(model, dict(x=x, y=y, batch_size=16, epochs=2), dict(x=x / 2, y=y))
+
+
 @ON
 def test_a_fit_of_the_models_own_is_sampled_or_named_as_the_reason(way):
-    def build():
-        x, y = table(160)
-        model = Preprocessing()
-        model.compile("adam", "sparse_categorical_crossentropy")
-        return Setup(model, dict(x=x, y=y, batch_size=16, epochs=2), dict(x=x / 2, y=y))
-
-    plain, run = train(build), train(build, way)
+    plain, run = plainly(scaled_in_fit), train(scaled_in_fit, way)
     messages = added(plain, run)
     assert len(messages) <= 1
     if messages:
@@ -483,15 +489,16 @@ def test_the_progress_bar_shows_no_figure_that_was_never_measured(way, capsys):
     assert {len(values) for values in history.values()} == {2}
 
 
+def lengths_that_differ():
+    x, y = table(96)
+    model = classifier()
+    model.add(layers.ActivityRegularization(l2=0.1))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return Setup(model, dict(x=x, y=y[:-1], batch_size=16))
+
+
 @ON
 def test_data_that_keras_refuses_get_no_warning(way):
-    def build():
-        x, y = table(96)
-        model = classifier()
-        model.add(layers.ActivityRegularization(l2=0.1))
-        model.compile("sgd", "sparse_categorical_crossentropy")
-        return Setup(model, dict(x=x, y=y[:-1], batch_size=16))
-
-    plain, run = train(build, raises=False), train(build, way, raises=False)
+    plain, run = plainly(lengths_that_differ, raises=False), train(lengths_that_differ, way, raises=False)
     assert plain.error is not None and type(run.error) is type(plain.error)
     assert added(plain, run) == []

@@ -6,13 +6,14 @@ A `Setup` is built from a seed for every way, trained, and compared with what `m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-from frameworks import host
+from frameworks import build_ahead, host
 
 from importance_sampling import ImportanceTraining
 
@@ -74,7 +75,9 @@ class Run:
         return abs(float(self.history["loss"][-1]) - self.evaluate())
 
 
-def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, raises: bool = True) -> Run:
+def train(
+    build: Callable[[], Setup], way: dict | None = None, seed: int = 1, raises: bool = True, ahead: bool = True
+) -> Run:
     """Build and train.
 
     Args:
@@ -82,12 +85,15 @@ def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, ra
         way: arguments of `ImportanceTraining`; None: `model.fit`.
         seed: of `keras.utils.set_random_seed`.
         raises: False returns what `fit` raised as `error`.
+        ahead: build what can be built ahead of `fit`, which saves much of the time.
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     with warnings.catch_warnings(record=True) as captured:
         warnings.simplefilter("always")
         setup = build()
+        if ahead:
+            build_ahead(setup.model, **setup.arguments)
         before = attributes(setup)
         captured.clear()
         history, error, trainer = None, None, setup.model
@@ -101,6 +107,16 @@ def train(build: Callable[[], Setup], way: dict | None = None, seed: int = 1, ra
             error = raised
     messages = [str(warning.message) for warning in captured]
     return Run(setup, trainer, history, error, messages, changes(before, attributes(setup)))
+
+
+def plainly(build: Callable[..., Setup], *arguments: Any, raises: bool = True) -> Run:
+    """Train `build(*arguments)` by `model.fit`, once for the ways that are compared with it one after another."""
+    return _plainly(build, arguments, raises, keras.config.floatx())
+
+
+@functools.lru_cache(maxsize=4)
+def _plainly(build: Callable[..., Setup], arguments: tuple, raises: bool, floatx: str) -> Run:
+    return train(lambda: build(*arguments), raises=raises)
 
 
 def attributes(setup: Setup) -> dict[tuple, Any]:
