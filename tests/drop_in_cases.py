@@ -6,6 +6,29 @@ import tempfile
 import keras
 import numpy as np
 import pytest
+from drop_in_data import (
+    ROWS,
+    data,
+    dict_data,
+    hdf5_data,
+    mapped_data,
+    mapped_two_data,
+    one_hot_data,
+    pandas_data,
+    plain_data,
+    ragged_data,
+    sequence_data,
+    sparse_data,
+    sparse_tensor_data,
+    tensor_data,
+    text_data,
+    two_data,
+    two_validation,
+    validation,
+    weighted_data,
+    weighted_sequence_data,
+    weighted_two_data,
+)
 from drop_in_models import (
     accumulating,
     batch_norm,
@@ -26,132 +49,20 @@ from drop_in_models import (
     texts,
     two_outputs,
 )
-from frameworks import host, needs, tf
-from toys import Stream
+from frameworks import build_ahead, host, needs
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.fit.state import TrainerState
 
-ROWS = 203  # an odd last batch
 FIGURES = {"score", "tau", "importance"}  # what a trainer adds to the logs
 
 
-def data(seed=0, rows=ROWS):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, 8)).astype("float32")
-    return x, (x[:, :3] + 0.3 * rng.normal(size=(rows, 3))).argmax(1)
+def three_steps():
+    return dense(steps_per_execution=3)
 
 
-def plain_data(_):
-    x, y = data()
-    return dict(x=x, y=y)
-
-
-def one_hot_data(_):
-    x, y = data()
-    return dict(x=x.astype("float64"), y=keras.utils.to_categorical(y))
-
-
-def weighted_data(_):
-    x, y = data()
-    return dict(x=x, y=y, sample_weight=np.linspace(0.1, 2, ROWS))
-
-
-def validation():
-    return Stream(*data(1), 30)
-
-
-def two_validation():
-    x, y = data(1)
-    return x, [y, x[:, :1]], [np.linspace(0, 1, ROWS)] * 2
-
-
-def weighted_two_data(_):
-    weights = np.linspace(0.1, 2, ROWS)
-    return dict(two_data(_), sample_weight=[weights, weights[::-1]])
-
-
-def weighted_sequence_data(_):
-    arrays = sequence_data(_)
-    return dict(arrays, sample_weight=np.random.default_rng(1).uniform(0.1, 2, arrays["x"].shape))
-
-
-def mapped(path, array):
-    file = np.memmap(path, array.dtype, "w+", shape=array.shape)
-    file[:] = array
-    return file
-
-
-def mapped_data(folder):
-    x, y = data()
-    return dict(x=mapped(folder / "x", x), y=mapped(folder / "y", y))
-
-
-def mapped_two_data(folder):
-    """A memory map of everything, the weights too."""
-    x, y = data()
-    weights = mapped(folder / "weights", np.linspace(0.1, 2, ROWS))
-    return dict(x=mapped(folder / "x", x), y=[mapped(folder / "y", y), x[:, :1] * 2], sample_weight=weights)
-
-
-def hdf5_data(folder):
-    h5py = pytest.importorskip("h5py")
-    file = h5py.File(folder / "data.h5", "w")
-    x, y = data()
-    return dict(x=file.create_dataset("x", data=x.astype("float64")), y=file.create_dataset("y", data=y))
-
-
-def pandas_data(_):
-    pandas = pytest.importorskip("pandas")
-    x, y = data()
-    frame = pandas.DataFrame(x.astype("float64"))
-    frame[3] = np.arange(ROWS) % 5
-    weights = pandas.Series(np.linspace(0.1, 2, ROWS), index=np.arange(ROWS)[::-1])
-    return dict(x=frame, y=pandas.Series(y, index=np.arange(ROWS)[::-1]), sample_weight=weights)
-
-
-def tensor_data(_):
-    (x, y), tensor = data(), keras.ops.convert_to_tensor
-    return dict(x={"a": tensor(x[:, :5].astype("float64")), "b": tensor(x[:, 5:])}, y=tensor(y))
-
-
-def sparse_data(_):
-    scipy_sparse = pytest.importorskip("scipy.sparse")
-    x, y = data()
-    return dict(x=scipy_sparse.csr_matrix(x.astype("float64") * (x > 0)), y=y)
-
-
-def sparse_tensor_data(_):
-    x, y = data()
-    return dict(x=tf.sparse.from_dense(x * (x > 0)), y=y)
-
-
-def ragged_data(_):
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(1, 9, 1 + row % 5).tolist() for row in range(ROWS)]
-    return dict(x=tf.ragged.constant(rows), y=np.array([max(row) % 3 for row in rows]))
-
-
-def text_data(_):
-    words = np.array(["red", "green", "blue"])
-    numbers = np.random.default_rng(0).integers(0, 3, (ROWS, 2))
-    return dict(x=tf.constant([[" ".join(words[row])] for row in numbers]), y=numbers[:, 0])
-
-
-def sequence_data(_):
-    rng = np.random.default_rng(0)
-    words = rng.integers(1, 9, (ROWS, 6)) * (np.arange(6) < rng.integers(1, 7, (ROWS, 1)))
-    return dict(x=words, y=words % 3)
-
-
-def two_data(_):
-    x, y = data()
-    return dict(x=x, y=[y, x[:, :1] * 2])
-
-
-def dict_data(_):
-    x, y = data()
-    return dict(x={"a": x[:, :5], "b": x[:, 5:]}, y=y)
+def by_xla():
+    return dense(jit_compile=True)
 
 
 CASES = {
@@ -176,8 +87,8 @@ CASES = {
     "validation split": (dense, plain_data, dict(validation_split=0.25)),
     "class weights, split": (dense, plain_data, dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0})),
     "validation data": (dense, plain_data, dict(validation_data=data(1), validation_freq=2)),
-    "several steps": (lambda: dense(steps_per_execution=3), plain_data, {}),
-    "xla": (lambda: dense(jit_compile=True), plain_data, {}),
+    "several steps": (three_steps, plain_data, {}),
+    "xla": (by_xla, plain_data, {}),
     "xla, several steps": (lambda: dense(jit_compile=True, steps_per_execution=8), plain_data, {}),
     "eager": (lambda: dense(run_eagerly=True), plain_data, {}),
     "fewer steps": (dense, plain_data, dict(steps_per_epoch=4, batch_size=16)),
@@ -190,8 +101,8 @@ CASES = {
         mapped_data,
         dict(validation_split=0.25, class_weight={0: 0.3, 2: 2.0}),
     ),
-    "memory map, several steps": (lambda: dense(steps_per_execution=3), mapped_data, {}),
-    "memory map, xla": (lambda: dense(jit_compile=True), mapped_data, {}),
+    "memory map, several steps": (three_steps, mapped_data, {}),
+    "memory map, xla": (by_xla, mapped_data, {}),
     "more steps than batches": (dense, plain_data, dict(steps_per_epoch=20, validation_data=validation())),
     "weights by output": (two_outputs, weighted_two_data, dict(validation_data=two_validation(), validation_steps=2)),
     "weights by time step": (sequences, weighted_sequence_data, dict(validation_split=0.25, validation_batch_size=7)),
@@ -214,6 +125,7 @@ FURTHER = {
 }
 SWITCHED_OFF = list(CASES)
 CASES |= FURTHER
+_MADE = [make for make, *_ in CASES.values()]
 
 # What Keras must have for a case, see `frameworks.LACKING`.
 NEEDS = {
@@ -264,8 +176,12 @@ class Plain:
 
     def __init__(self, name, arrays):
         self.name, self.arrays = name, arrays
-        self.model, self.history, self.called = train(name, arrays)
+        model, self.history, self.called = train(name, arrays)
+        self.values, self.steps = values(model), int(model.optimizer.iterations)
         self.world = state_of_the_world()
+
+    def assert_equals(self, trained):
+        assert_same(self.values, values(trained))
 
 
 def begin_anew():
@@ -276,49 +192,69 @@ def begin_anew():
 
 def train(name, arrays, tau_th=None, **more):
     """A case by the trainer with a threshold, or by `model.fit` without one: model, History and hooks called."""
-    make, _, arguments = CASES[name]
-    model, trainer = (_as_made if make is dense else _made)(make, tau_th)
+    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **CASES[name][2]}
+    model, trainer = _as_made(name, arguments, tau_th)
     begin_anew()
     hooks = Hooks()
-    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, **arrays, **arguments, "callbacks": [hooks], **more}
-    return model, trainer.fit(**arguments).history, hooks.called
+    return model, trainer.fit(**{**arguments, "callbacks": [hooks], **more}).history, hooks.called
 
 
-def _made(make, tau_th):
-    begin_anew()
-    model = make()
-    return model, model if tau_th is None else ImportanceTraining(model, tau_th=tau_th, seed=None if tau_th else 1)
+def _made(model, tau_th):
+    return model if tau_th is None else ImportanceTraining(model, tau_th=tau_th, seed=None if tau_th else 1)
 
 
-_shared: dict = {}
+_kept: dict = {}
 
 
-def _as_made(make, tau_th):
-    """A model that many cases have, with all that was compiled for it, as it was in the beginning."""
-    if (make, tau_th) not in _shared:
-        model, trainer = _made(make, tau_th)
+def _as_made(name, arguments, tau_th):
+    """The model of a case and its trainer, as they were in the beginning, but with all that was compiled for them.
+
+    All ways to train share the model, as long as the case is at hand. Cases whose models are made by the same function
+    share one that Keras trains and one that is trained open: their arrays must be of the same ranks. A model that isn't
+    built before `fit` is made anew.
+    """
+    make = CASES[name][0]
+    key = (make, tau_th == 0) if _MADE.count(make) > 1 else name
+    if key not in _kept:
+        begin_anew()
+        model = make()
+        if not model.built:
+            return model, _made(model, tau_th)
+        build_ahead(model, **arguments)
         model.optimizer.build(model.trainable_variables)
-        start = [(v, host(v)) for v in (*model.variables, *model.optimizer.variables)]
-        _shared[make, tau_th] = model, trainer, start
-    model, trainer, start = _shared[make, tau_th]
+        for other in [other for other in _kept if isinstance(other, str)]:
+            del _kept[other]
+        _kept[key] = model, [(v, host(v)) for v in (*model.variables, *model.optimizer.variables)], {}
+    model, start, trainers = _kept[key]
     for variable, value in start:
         variable.assign(value)
     if tau_th == 0:
+        model.train_function = None  # as `compile` leaves it
+    if tau_th not in trainers:
+        trainers[tau_th] = _made(model, tau_th)
+    elif tau_th == 0:  # a new state
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
             TrainerState(1).save(file.name)
-            trainer.load_state(file.name)
-    return model, trainer
+            trainers[0].load_state(file.name)
+    return model, trainers[tau_th]
 
 
 def state_of_the_world():
     return random.getstate(), np.random.get_state()[1].tolist(), float(keras.random.uniform(()))
 
 
+def values(model):
+    """Copies of the variables of a model and of its optimizer, with their paths."""
+    return [(variable.path, host(variable)) for variable in (*model.variables, *model.optimizer.variables)]
+
+
+def assert_same(plain, trained):
+    for (path, before), (_, after) in zip(plain, trained, strict=True):
+        np.testing.assert_array_equal(before, after, err_msg=path)
+
+
 def assert_equal(plain, trained):
-    for before, after in zip(plain.variables, trained.variables, strict=True):
-        np.testing.assert_array_equal(host(before), host(after), err_msg=before.path)
-    for before, after in zip(plain.optimizer.variables, trained.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(host(before), host(after), err_msg=before.path)
+    assert_same(values(plain), values(trained))
 
 
 WAYS = {

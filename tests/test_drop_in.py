@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, assert_equal, cases, state_of_the_world, train
+from drop_in_cases import CASES, ROWS, SWITCHED_OFF, Plain, cases, state_of_the_world, train
 
 # Plain `fit` says so too, in the case of fewer steps an epoch than there are batches.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
@@ -17,13 +17,13 @@ def plain(request, tmp_path_factory):
 def test_switched_off_it_equals_fit_bit_for_bit(plain):
     trained, history, called = train(plain.name, plain.arrays, float("inf"))
     assert state_of_the_world() == plain.world
-    assert_equal(plain.model, trained)
+    plain.assert_equals(trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
 
 
 def test_closed_but_watching_it_trains_as_fit_does(plain):
     trained, history, called = train(plain.name, plain.arrays, 1e9)
-    assert_equal(plain.model, trained)
+    plain.assert_equals(trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
 
@@ -31,7 +31,7 @@ def test_closed_but_watching_it_trains_as_fit_does(plain):
 def test_open_it_takes_as_many_steps_and_learns(plain):
     trained, history, called = train(plain.name, plain.arrays, 0)
     if plain.name != "half precision":  # there an overflow skips a step, and not the same ones
-        assert int(trained.optimizer.iterations) == int(plain.model.optimizer.iterations)
+        assert int(trained.optimizer.iterations) == plain.steps
     assert set(history) == set(plain.history) | {"score", "tau", "importance"}
     assert called == plain.called
     assert history["importance"] == [1.0] * len(plain.history["loss"])
@@ -66,7 +66,7 @@ def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
         1e9,
         on_sample=lambda sampler, indices, weights, scores: told.append(indices),
     )
-    assert_equal(plain.model, trained)
+    plain.assert_equals(trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert len(told) == int(trained.optimizer.iterations)
     rows = int(ROWS * (1 - CASES[plain.name][2].get("validation_split", 0)))
