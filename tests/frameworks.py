@@ -76,16 +76,16 @@ def host(variable):
     return np.array(keras.ops.convert_to_numpy(variable.value))
 
 
-def build_ahead(model, x, y=None, sample_weight=None, batch_size=16, **arguments):
+def build_ahead(model, x=None, y=None, sample_weight=None, batch_size=16, **arguments):
     """Build the optimizer, loss and metrics of a built model for arrays that `fit` is to be called with.
 
     Where variables are made in the first step, TensorFlow traces Keras's step twice: most of the time of a short `fit`.
     """
     batch = x, y, sample_weight
     if model.built and all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(batch) if leaf is not None):
-        batch = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:batch_size], batch)
         with contextlib.suppress(Exception):  # `fit` raises it in its own way
-            keras_internals.build_on_batch(model, batch)
+            first = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:batch_size], batch)
+            keras_internals.build_on_batch(model, first)
 
 
 class Missing:

@@ -373,6 +373,7 @@ class Case(dict):
     def __init__(self, seed: int, number: int):
         draw = random.Random(f"{seed}/{number}")
         self.seed, self.number = seed, number
+        self.ahead = number % 2 == 0  # the others are built in their first step
 
         def one(usual: Any, odd: Any = (), share: float = 0.03) -> Any:
             return draw.choice(list(odd)) if odd and draw.random() < share else draw.choice(list(usual))
@@ -508,7 +509,7 @@ class Case(dict):
 
 def problem(case: Case, plain: Run, name: str) -> str | None:
     """Train a case in a way; return what is wrong with it, in one line, or None."""
-    run = train(case.build, WAYS[name], raises=False)
+    run = train(case.build, WAYS[name], raises=False, ahead=case.ahead)
     if type(run.error) is not type(plain.error):
         return f"{_error(run)}, where `model.fit` {_error(plain)}"
     messages = added(plain, run)
@@ -570,7 +571,7 @@ def _error(run: Run) -> str:
 
 def problems(case: Case, every_way: bool = False) -> list[str]:
     """Train a case by `model.fit`, and in the way that was drawn or in every way; return what is wrong."""
-    plain = train(case.build, raises=False)
+    plain = train(case.build, raises=False, ahead=case.ahead)
     ways = case.ways if every_way else [case.way]
     found = ((name, problem(case, plain, name)) for name in ways)
     return [f"{name}: {text}" for name, text in found if text is not None]
