@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from frameworks import host
+from frameworks import build_ahead, host
 from keras import layers
 
 import importance_sampling
@@ -43,6 +43,7 @@ def build(seed=3, kind=keras.Sequential, **options):
 
 
 def fit(trainer, xy, **options):
+    build_ahead(getattr(trainer, "model", trainer), *xy)
     return trainer.fit(*xy, **{"batch_size": 16, "epochs": 2, "verbose": 0, **options}).history
 
 
