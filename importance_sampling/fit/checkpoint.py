@@ -7,6 +7,7 @@ Source: `keras.src.callbacks.backup_and_restore` and `keras.src.callbacks.model_
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,15 +108,24 @@ class AfterCheckpoint(keras.callbacks.Callback):
         before: the callback before the user's callback.
         state: the trainer's state.
         on_restore: called without arguments after the state was restored.
+        warn: called with a warning message if the state can't be written.
     """
 
     async_safe = True
 
-    def __init__(self, before: BeforeCheckpoint, state: TrainerState, on_restore: Callable[[], None]):
+    def __init__(
+        self,
+        before: BeforeCheckpoint,
+        state: TrainerState,
+        on_restore: Callable[[], None],
+        warn: Callable[[str], None],
+    ):
         super().__init__()
         self.before = before
         self.state = state
         self.on_restore = on_restore
+        self.warn = warn
+        self._has_warned = False
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restore the state of a backup."""
@@ -135,8 +145,21 @@ class AfterCheckpoint(keras.callbacks.Callback):
 
     def _save(self, batch: int | None, logs: dict | None) -> None:
         path, paths = self.before.files.find(self.before.epoch, batch, logs)
-        if file_stamps(paths).items() - self.before.stamps.items():
+        if not file_stamps(paths).items() - self.before.stamps.items():
+            return
+        try:
             self.state.save(path)
+        except OSError as error:  # the disk is full, for instance: a run must not be lost by it
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)  # it belongs to an earlier model
+            if self._has_warned:
+                return
+            self._has_warned = True
+            self.warn(
+                f"The trainer's state wasn't saved beside the model ({error}). The training goes on; one that is "
+                "continued from this checkpoint has to measure its scores again. "
+                f"Received: {self.before.files.location}"
+            )
 
 
 def enclose_callback(
@@ -163,7 +186,7 @@ def enclose_callback(
         )
         return [callback]
     before = BeforeCheckpoint(files)
-    return [before, callback, AfterCheckpoint(before, state, on_restore)]
+    return [before, callback, AfterCheckpoint(before, state, on_restore, warn)]
 
 
 def file_stamps(paths: list[Path]) -> dict[Path, tuple]:

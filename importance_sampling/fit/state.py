@@ -5,6 +5,7 @@ All of it belongs to the trainer, none of it to the user's model or to a global 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -218,30 +219,37 @@ class TrainerState:
         )
         path = Path(path)
         unfinished = path.with_name(path.name + ".unfinished")
-        with open(unfinished, "wb") as file:
-            np.savez(
-                file,
-                header=np.array(header),
-                **{name: backend.to_host(v) for name, v in self._variables()},
-                **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
-            )
-        os.replace(unfinished, path)  # a process that is killed while it writes leaves the file before
+        try:
+            with open(unfinished, "wb") as file:
+                np.savez(
+                    file,
+                    header=np.array(header),
+                    **{name: backend.to_host(v) for name, v in self._variables()},
+                    **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
+                )
+            os.replace(unfinished, path)  # a process that is killed while it writes leaves the file before
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
 
     def load(self, path: str | Path) -> None:
-        """Read a file that `save` wrote, of this version or of 1.0.0.
+        """Read a file that `save` wrote, of this version or of 1.0.0. After an error the state is as it was.
 
         Raises:
             ValueError: the file is of another kind, or of another kind of trainer.
         """
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                header = json.loads(str(saved["header"]))
-                values = {name: saved[name] for name, _ in self._variables()}
-                parts: dict[str, dict] = {}
-                for key in saved.files:
-                    name, _, rest = key.partition("/")
-                    if rest:
-                        parts.setdefault(name, {})[rest] = saved[key]
+            saved = read_arrays(path)
+            header = json.loads(str(saved["header"]))
+            values = {name: saved[name].astype(variable.dtype) for name, variable in self._variables()}
+            if any(values[name].shape != tuple(variable.shape) for name, variable in self._variables()):
+                raise ValueError("another shape")
+            parts: dict[str, dict] = {}
+            for key, value in saved.items():
+                name, _, rest = key.partition("/")
+                if rest:
+                    parts.setdefault(name, {})[rest] = value
             counters, kind = read_counters(header), header["kind"]
             seed, momentum = header["seed"], header["momentum"]
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
@@ -253,16 +261,43 @@ class TrainerState:
                 f"`path` must be a file that `save_state` of another {self.kind} wrote. "
                 f"Received: path={str(path)!r}, of a {kind}"
             )
+        registered = set(self._parts) & set(parts) if counters.dataset == self.counters.dataset else set()
+        before = {name: self._parts[name].state() for name in registered}
+        try:
+            for name in registered:
+                self._parts[name].restore(parts.pop(name))
+        except BaseException:
+            for name, state in before.items():
+                self._parts[name].restore(state)
+            raise
         for name, variable in self._variables():
             variable.assign(values[name])
-        registered = set(self._parts) if counters.dataset == self.counters.dataset else set()
         self.seed, self.momentum, self.counters = seed, momentum, counters
         self._restored = parts
-        for name in registered & set(parts):
-            self._parts[name].restore(self._restored.pop(name))
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file that isn't compressed, by name.
+
+    The size of each array is compared with the size of the file before any memory is taken.
+
+    Raises:
+        ValueError, KeyError, EOFError, zipfile.BadZipFile: the file isn't an npz file of this kind.
+    """
+    limit = os.path.getsize(path)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > limit or member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("another size than that of the file")
+    with np.load(path, allow_pickle=False) as saved:
+        return {name: saved[name] for name in saved.files}
 
 
 def _halfway(average: float, value: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class Trainer(Display, LegacyFit):
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._compiled = CompiledSteps(model)
+        self._running = threading.Lock()  # held during `fit`
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for importance steps of a size on the data of a plan."""
@@ -157,34 +159,51 @@ class Trainer(Display, LegacyFit):
 
         Raises:
             ValueError: the model isn't compiled, `score="loss"` with a loss that is negative, or what Keras refuses.
+            RuntimeError: another `fit` of this trainer is running.
         """
+        if not self._running.acquire(blocking=False):
+            raise RuntimeError(
+                "`fit` was called while another `fit` of this trainer is running, in a callback or another thread. "
+                "There, call `model.fit` or the `fit` of another trainer. "
+                f"Received: trainer={type(self).__name__} of model={self.model.name!r}"
+            )
+        try:
+            return self._fit(
+                dict(
+                    x=x,
+                    y=y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=callbacks,
+                    validation_split=validation_split,
+                    validation_data=validation_data,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
+                    sample_weight=sample_weight,
+                    initial_epoch=initial_epoch,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                ),
+                on_sample,
+                on_scores,
+            )
+        finally:
+            self._running.release()
+
+    def _fit(self, arguments: dict, on_sample: Callable | None, on_scores: Callable | None) -> keras.callbacks.History:
+        """Run a `fit` with all its arguments by name."""
         self._summary = INTERRUPTED_EARLY
         if not self.model.compiled:
             raise ValueError(
                 "`model` must be compiled: call `model.compile(...)` before `fit`. "
                 f"Received: model={self.model.name!r}, not compiled"
             )
-        arguments = dict(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
         self._state = self._state or self._new_state(self._seed)
         self._state.reset_totals()
-        listeners = Listeners(on_sample, on_scores, user_fit.sampling_callbacks(callbacks))
+        listeners = Listeners(on_sample, on_scores, user_fit.sampling_callbacks(arguments["callbacks"]))
         if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
             history = self._fit_uniformly(arguments)
         else:

@@ -14,6 +14,9 @@ from importance_sampling.fit.plan import FitPlan
 from importance_sampling.strategies.base import Strategy
 
 
+MOST_STRATEGIES = 8  # that are kept; one for each batch size and, for rows by index, each number of rows
+
+
 class KerasFunction:
     """Keras's training function for a model as compiled.
 
@@ -57,7 +60,8 @@ class CompiledSteps:
 
     Attributes:
         keras_function: Keras's training function; None before the first `update`.
-        strategies: the strategies, by batch size, signature of the data, and number of rows where that matters.
+        strategies: the strategies used last, by batch size, signature of the data, and number of rows where that
+            matters.
     """
 
     def __init__(self, model: keras.Model):
@@ -83,9 +87,11 @@ class CompiledSteps:
             rows: int, the number of rows if the strategy depends on it, else 0.
         """
         key = (batch_size, plan.signature, rows)
-        if key not in self.strategies:
-            self.strategies[key] = make(plan, batch_size)
-        return self.strategies[key]
+        strategy = self.strategies.pop(key, None) or make(plan, batch_size)
+        self.strategies[key] = strategy  # the latest comes last
+        while len(self.strategies) > MOST_STRATEGIES:
+            del self.strategies[next(iter(self.strategies))]
+        return strategy
 
     def use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
         """Set the data of a strategy, drop those of the others, and check its scores before the first step.

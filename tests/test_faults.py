@@ -1,0 +1,191 @@
+"""What goes wrong outside the library, or is called at the wrong moment, costs neither the run nor the trainer."""
+
+import io
+import os
+import threading
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from frameworks import build_ahead
+from keras import layers
+
+from importance_sampling.training import ImportanceTraining, ReshuffleTraining
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(192, 6)).astype("float32")
+Y = (X[:, 0] + 0.3 * rng.normal(size=192) > 0).astype("int32")
+WAYS = {
+    "pools": lambda model: ImportanceTraining(model, tau_th=1.0, seed=1),
+    "rows": lambda model: ReshuffleTraining(model, seed=1),
+    "off": lambda model: ImportanceTraining(model, tau_th=float("inf")),
+}
+
+
+def compiled() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    build_ahead(model, X, Y)
+    return model
+
+
+def fit(trainer, epochs=1, **options):
+    return trainer.fit(X, Y, batch_size=32, epochs=epochs, verbose=0, **options)
+
+
+class InStep(keras.callbacks.Callback):
+    """Calls a function once, after a number of steps."""
+
+    def __init__(self, step, function):
+        super().__init__()
+        self.step, self.function, self.steps = step, function, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == self.step:
+            self.function()
+
+
+def full_disk(monkeypatch, failures=10**6):
+    """Let the first so many attempts to write a state fail half way."""
+    savez, attempts = np.savez, []
+
+    def failing(file, **arrays):
+        attempts.append(file)
+        if len(attempts) > failures:
+            return savez(file, **arrays)
+        file.write(b"half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", failing)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fit_inside_a_fit_of_the_same_trainer_is_refused_and_the_trainer_stays_usable(way):
+    trainer = WAYS[way](compiled())
+    with pytest.raises(RuntimeError, match=r"while another `fit` of this trainer is running.*trainer=\w+Training of"):
+        fit(trainer, 2, callbacks=[InStep(3, lambda: fit(trainer))])
+    assert trainer.summary().startswith("fit was interrupted by RuntimeError after ")
+    assert len(fit(trainer, 2).history["loss"]) == 2
+
+
+def test_another_trainer_of_the_same_model_can_train_in_a_callback():
+    model = compiled()
+    outer, inner = WAYS["pools"](model), WAYS["rows"](model)
+    fit(outer, 2, callbacks=[InStep(3, lambda: fit(inner))])
+    assert (outer.importance_steps, inner.importance_steps) == (12, 6)
+
+
+def test_trainers_in_several_threads_end_with_the_weights_that_each_has_alone():
+    def train(way, into):
+        model = compiled()
+        models[way] = model
+        into.append(lambda: fit(WAYS[way](model), 3))
+
+    models, runs = {}, []
+    for way in ("pools", "rows"):
+        train(way, runs)
+    threads = [threading.Thread(target=run) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for way, model in models.items():
+        fit(WAYS[way](alone := compiled()), 3)
+        for weight, expected in zip(model.get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_full_disk_ends_no_run_and_leaves_no_half_state(tmp_path, monkeypatch):
+    full_disk(monkeypatch)
+    trainer = WAYS["rows"](compiled())
+    checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.weights.h5"), save_weights_only=True)
+    with pytest.warns(UserWarning, match="state wasn't saved.*No space left") as warned:
+        history = fit(trainer, 3, callbacks=[checkpoint])
+    assert len(history.history["loss"]) == 3 and sum("No space" in str(one.message) for one in warned) == 1
+    assert os.listdir(tmp_path) == ["model.weights.h5"]
+
+
+def test_a_state_of_an_earlier_model_is_removed_if_that_of_the_current_one_cannot_be_written(tmp_path, monkeypatch):
+    trainer = WAYS["rows"](compiled())
+    checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.weights.h5"), save_weights_only=True)
+    fit(trainer, callbacks=[checkpoint])
+    assert len(os.listdir(tmp_path)) == 2
+    full_disk(monkeypatch)
+    with pytest.warns(UserWarning, match="has to measure its scores again"):
+        fit(trainer, callbacks=[checkpoint])
+    assert os.listdir(tmp_path) == ["model.weights.h5"]
+
+
+def test_a_state_is_written_again_once_the_disk_has_space(tmp_path, monkeypatch):
+    full_disk(monkeypatch, failures=1)
+    trainer = WAYS["rows"](compiled())
+    checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.weights.h5"), save_weights_only=True)
+    with pytest.warns(UserWarning, match="state wasn't saved"):
+        fit(trainer, 2, callbacks=[checkpoint])
+    continued = WAYS["rows"](compiled())
+    continued.load_state(tmp_path / "model.weights.h5.importance_sampling.npz")
+    assert continued.importance_steps == 12
+
+
+def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monkeypatch):
+    trainer = WAYS["rows"](compiled())
+    fit(trainer)
+    trainer.save_state(tmp_path / "state.npz")
+    former = (tmp_path / "state.npz").read_bytes()
+    full_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save_state(tmp_path / "state.npz")
+    assert (tmp_path / "state.npz").read_bytes() == former and os.listdir(tmp_path) == ["state.npz"]
+
+
+def changed(path, name, content, compression=zipfile.ZIP_STORED):
+    """Write a copy of an npz file in which an array is replaced; return its path."""
+    copy = path.with_name("changed.npz")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", compression) as into:
+        for member in archive.namelist():
+            into.writestr(member, content if member == f"{name}.npy" else archive.read(member))
+    return copy
+
+
+def as_npy(array) -> bytes:
+    np.save(file := io.BytesIO(), array)
+    return file.getvalue()
+
+
+def huge() -> bytes:
+    """Return the header of an array of 4 TB, without the array."""
+    np.lib.format.write_array_header_1_0(
+        file := io.BytesIO(), {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, content, compression",
+    [
+        ("averages", huge(), zipfile.ZIP_STORED),
+        ("sampler/_scores", huge(), zipfile.ZIP_STORED),
+        ("sampler/_scores", as_npy(np.zeros(10**7, "float32")), zipfile.ZIP_DEFLATED),
+        ("averages", as_npy(np.zeros(3, "float32")), zipfile.ZIP_STORED),
+        ("totals", as_npy(np.array(["a", "b", "c", "d"])), zipfile.ZIP_STORED),
+        ("generator", as_npy(np.zeros(5, "uint32")), zipfile.ZIP_STORED),
+        ("sampler/_scores", as_npy(np.zeros(7, "float32")), zipfile.ZIP_STORED),
+    ],
+    ids=["4 TB", "4 TB of a sampler", "compressed", "shape", "text", "random state", "another sampler"],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(tmp_path, name, content, compression):
+    trainer = WAYS["rows"](compiled())
+    fit(trainer)
+    trainer.save_state(tmp_path / "earlier.npz")
+    fit(trainer)
+    trainer.save_state(tmp_path / "now.npz")
+    with pytest.raises(ValueError, match="must be"):
+        trainer.load_state(changed(tmp_path / "earlier.npz", name, content, compression))
+    trainer.save_state(tmp_path / "after.npz")
+    with np.load(tmp_path / "now.npz") as now, np.load(tmp_path / "after.npz") as after:
+        assert now.files == after.files
+        for key in now.files:
+            np.testing.assert_array_equal(now[key], after[key])
