@@ -1,8 +1,10 @@
 """What goes wrong outside the library, or is called at the wrong moment, costs neither the run nor the trainer."""
 
+import gc
 import io
 import os
 import threading
+import weakref
 import zipfile
 
 import keras
@@ -139,6 +141,19 @@ def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monk
     with pytest.raises(OSError, match="No space left"):
         trainer.save_state(tmp_path / "state.npz")
     assert (tmp_path / "state.npz").read_bytes() == former and os.listdir(tmp_path) == ["state.npz"]
+
+
+@pytest.mark.parametrize("way", [*WAYS, "recorded"])
+def test_memory_maps_are_closed_after_fit(tmp_path, way):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    reference = weakref.ref(mapped)
+    options = {"on_sample": lambda *_: None} if way == "recorded" else {}
+    trainer = WAYS["pools" if way == "recorded" else way](compiled())
+    trainer.fit(mapped, Y, batch_size=32, epochs=2, verbose=0, **options)
+    del mapped
+    gc.collect()
+    assert reference() is None, "the file stays open"
 
 
 def changed(path, name, content, compression=zipfile.ZIP_STORED):

@@ -7,6 +7,7 @@ order of pools is drawn from a separate, stateless random stream.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,8 +29,8 @@ def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_orde
         source: an `ArraySource`, whose `num_rows`, `columns`, `is_in_memory` and `batch` are used.
         batch_size: int.
         shuffle: as for `keras.Model.fit`.
-        record_order: called as `record_order(order)` with the row indices of each epoch, int64 `(rows,)`, before its
-            first batch; returns them. None records nothing.
+        record_order: method, called as `record_order(order)` with the row indices of each epoch, int64 `(rows,)`,
+            before its first batch; returns them. None records nothing.
     """
     num_rows, full_batches = source.num_rows, source.num_rows // batch_size
     by_batch = shuffle == "batch"  # Keras then shuffles within batches, which are joined here to the order of an epoch
@@ -42,7 +43,7 @@ def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_orde
 
     def batches(order: Any) -> Any:
         if record_order is not None:
-            order = tf.numpy_function(record_order, [order], tf.int64)
+            order = _on_host(record_order, order, tf.int64)
         order = tf.ensure_shape(order, (num_rows,))
         num_full = full_batches * batch_size
         full = tf.data.Dataset.from_tensor_slices(tf.reshape(order[:num_full], (full_batches, batch_size)))
@@ -87,15 +88,17 @@ def queue_iterator(queue: deque, pack: Callable, static: bool = False) -> Any:
     """Return an iterator over the entries of a queue, which ends when the queue is empty.
 
     Args:
-        queue: of tuples of tensors, with at least one entry; entries may be added later.
+        queue: of tuples of tensors, with at least one entry; entries may be added later. The caller keeps it.
         pack: function from a tuple of tensors to the structure that the iterator yields.
         static: bool, default False. True gives tensors the static number of rows of the first entry; False leaves the
             number of rows dynamic, as in iterators of Keras's own pipeline.
     """
 
+    reference = weakref.ref(queue)  # for the same reason as in `_on_host`
+
     def produce():
-        while queue:
-            yield queue.popleft()
+        while reference():
+            yield reference().popleft()
 
     specs = tuple(_spec(leaf, static) for leaf in queue[0])
     dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
@@ -184,6 +187,23 @@ def _read(stream: tf.data.Dataset, source: Any, pack: Callable, parallel_calls: 
 
 def _read_lazily(array: Any, indices: Any) -> Any:
     """Return rows of a `LazyArray` as a tensor, read on the host when the pipeline runs."""
-    rows = tf.numpy_function(array.read, [indices], array.dtype)
+    rows = _on_host(array.read, indices, array.dtype)
     rows.set_shape((indices.shape[0], *array.shape[1:]))
     return rows
+
+
+def _on_host(method: Callable, value: Any, dtype: Any) -> Any:
+    """Return the result of a method that is called on the host when the pipeline runs.
+
+    TensorFlow never drops the Python functions of a pipeline, so the function has a weak reference to the object: a
+    memory map would stay open, and its file locked, until the process ends.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(value: np.ndarray) -> np.ndarray:
+        current = reference()
+        if current is None:
+            raise StopIteration  # a thread reads ahead after the end of `fit`
+        return current(value)
+
+    return tf.numpy_function(call, [value], dtype)

@@ -13,7 +13,6 @@ from importance_sampling.core.logits import replaced_attribute
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.strategies.base import Strategy
 
-
 MOST_STRATEGIES = 8  # that are kept; one for each batch size and, for rows by index, each number of rows
 
 
