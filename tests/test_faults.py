@@ -132,6 +132,23 @@ def test_a_state_is_written_again_once_the_disk_has_space(tmp_path, monkeypatch)
     assert continued.importance_steps == 12
 
 
+def test_a_damaged_state_beside_a_backup_does_not_keep_the_training_from_going_on(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill():
+        raise Killed
+
+    with pytest.raises(Killed):
+        backup = keras.callbacks.BackupAndRestore(tmp_path)
+        fit(WAYS["rows"](compiled()), 3, callbacks=[backup, InStep(8, kill)])
+    state = tmp_path / "importance_sampling.npz"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="state wasn't restored.*its scores are measured again"):
+        history = fit(WAYS["rows"](compiled()), 3, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)])
+    assert history.epoch == [1, 2]
+
+
 def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monkeypatch):
     trainer = WAYS["rows"](compiled())
     fit(trainer)

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.state import TrainerState, UnreadableState
 
 MTIME_RESOLUTION = 0.02  # seconds, longer than the resolution of modification times in file systems
 REMOTE_MARKER = "://"
@@ -108,7 +108,7 @@ class AfterCheckpoint(keras.callbacks.Callback):
         before: the callback before the user's callback.
         state: the trainer's state.
         on_restore: called without arguments after the state was restored.
-        warn: called with a warning message if the state can't be written.
+        warn: called with a warning message if the state can't be written or read.
     """
 
     async_safe = True
@@ -130,9 +130,16 @@ class AfterCheckpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restore the state of a backup."""
         path, _ = self.before.files.find(0, None, logs)
-        if self.before.files.restores and path.exists():
+        if not self.before.files.restores or not path.exists():
+            return
+        try:
             self.state.load(path)
-            self.on_restore()
+        except UnreadableState as error:  # the model was restored: a run must not be lost by it
+            self.warn(
+                f"The trainer's state wasn't restored: {error}. The training goes on, and its scores are measured again"
+            )
+            return
+        self.on_restore()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Save the state if a file changed."""

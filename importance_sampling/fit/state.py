@@ -119,6 +119,10 @@ class Counters:
         self.new_loss = self.mean_loss = loss if self.epochs_on_dataset < 0.5 else _halfway(self.new_loss, loss)
 
 
+class UnreadableState(ValueError):
+    """A file isn't one that `TrainerState.save` wrote, or it is damaged."""
+
+
 class Part(Protocol):
     """Something that is saved and restored with the state."""
 
@@ -237,7 +241,8 @@ class TrainerState:
         """Read a file that `save` wrote, of this version or of 1.0.0. After an error the state is as it was.
 
         Raises:
-            ValueError: the file is of another kind, or of another kind of trainer.
+            UnreadableState: the file is of another kind, or damaged.
+            ValueError: it is of another kind of trainer, or of other data.
         """
         try:
             saved = read_arrays(path)
@@ -253,7 +258,7 @@ class TrainerState:
             counters, kind = read_counters(header), header["kind"]
             seed, momentum = header["seed"], header["momentum"]
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            raise ValueError(
+            raise UnreadableState(
                 f"`path` must be a file that `save_state` of version 1.0 or later wrote. Received: path={str(path)!r}"
             ) from None
         if kind and self.kind and kind != self.kind:
