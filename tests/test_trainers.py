@@ -123,49 +123,78 @@ def test_old_arguments_keep_their_order_and_defaults_and_new_ones_are_by_keyword
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[len(known) :])
 
 
-@pytest.mark.parametrize("name", TRAINERS)
-def test_every_trainer_takes_the_steps_of_fit_tells_of_each_and_repeats_itself(name):
-    heard, models = Heard(), [build(), build()]
-    trainer = TRAINERS[name](models[1], seed=1)
-    history = fit(TRAINERS[name](models[0], seed=1), validation_data=(X[:20], Y[:20]), **heard.arguments)
-    fit(trainer)
+class Fits:
+    """A trainer that is listened to, and the same one that isn't, which is kept and trains on."""
+
+    def __init__(self, name, watch):
+        self.name, self.heard, self.models = name, Heard(), [build(), build()]
+        self.history = fit(
+            TRAINERS[name](self.models[0], seed=1), validation_data=(X[:20], Y[:20]), **self.heard.arguments
+        )
+        self.steps = int(self.models[0].optimizer.iterations.value)
+        self.kept, self.traces, trainer = [], [], TRAINERS[name](self.models[1], seed=1)
+        self.kept.append(watch(lambda: fit(trainer)))
+        self.weights = self.models[1].get_weights()
+        call = self.models[1].call
+
+        def watched(x, **options):
+            self.traces.extend([1] * is_traced(x))  # a look at a batch is no trace
+            return call(x, **options)
+
+        self.models[1].call = watched
+        self.kept.append(watch(lambda: fit(trainer, epochs=1)))
+        self.models[1].call = call
+        self.kept.append(watch(lambda: fit(trainer, epochs=1, on_sample=lambda *_: None)))
+
+
+@pytest.fixture(scope="module", params=TRAINERS)
+def fits(request):
+    columns, make = [], ArraySource.__init__
+
+    def noted(source, data):
+        make(source, data)
+        columns.extend(map(weakref.ref, source.columns))
+
+    def watch(train):
+        """Return what is left of the columns of the data, at once, not when Python's collector comes by."""
+        columns.clear()
+        train()
+        return [column() for column in columns]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ArraySource, "__init__", noted)
+        return Fits(request.param, watch)
+
+
+def test_every_trainer_takes_the_steps_of_fit_tells_of_each_and_repeats_itself(fits):
+    history, heard = fits.history, fits.heard
     assert history["importance"] == [1.0, 1.0] and history["loss"][1] < history["loss"][0]
     assert {"accuracy", "val_loss", "tau", "score"} <= history.keys()
-    assert int(models[0].optimizer.iterations.value) == len(heard.samples) == 2 * ROWS // BATCH
+    assert fits.steps == len(heard.samples) == 2 * ROWS // BATCH
     for indices, weights, scores in heard.samples:
         assert len(indices) == len(weights) == len(scores) <= BATCH
         assert (indices >= 0).all() and (indices < ROWS).all()
         assert (weights > 0).all() and (weights <= 10 * (1 + 1e-5)).all()
     assert len(heard.scores) >= len(heard.samples) and all(np.isfinite(scores).all() for scores in heard.scores)
     # Whether anybody listens makes no difference.
-    for mine, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+    for mine, theirs in zip(fits.models[0].get_weights(), fits.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    if not name.startswith("constant") and not lacks("compiled steps"):  # whose sizes change
-        traces, call = [], models[1].call
-
-        def watched(x, **options):
-            traces.extend([1] * is_traced(x))  # a look at a batch is no trace
-            return call(x, **options)
-
-        models[1].call = watched
-        fit(trainer, epochs=1)
-        assert not traces
+    if not fits.name.startswith("constant") and not lacks("compiled steps"):  # whose sizes change
+        assert not fits.traces
 
 
-@pytest.mark.parametrize("name", TRAINERS)
-def test_a_trainer_that_is_kept_keeps_no_data(name, monkeypatch):
-    columns, make = [], ArraySource.__init__
+def test_a_trainer_that_is_kept_keeps_no_data(fits):
+    assert fits.kept == [[None, None]] * 3
 
-    def watched(source, data):
-        make(source, data)
-        columns.extend(map(weakref.ref, source.columns))
 
-    monkeypatch.setattr(ArraySource, "__init__", watched)
-    trainer = TRAINERS[name](build())
-    for _ in range(2):
-        columns.clear()
-        fit(trainer, on_sample=lambda *_: None)
-        assert [column() for column in columns] == [None, None]  # at once, not when Python's collector comes by
+@pytest.mark.parametrize("fits", ["importance", "history"], indirect=True, scope="module")
+def test_a_dataset_is_trained_on_as_its_arrays_are(fits):
+    model = build()
+    dataset = InMemoryDataset(X, Y, X[:20], Y[:20], categorical=False)
+    trainer = TRAINERS[fits.name](model, seed=1)
+    history = trainer.fit_dataset(dataset, batch_size=BATCH, epochs=2, verbose=0).history
+    assert len(history["val_loss"]) == 2
+    np.testing.assert_allclose(model.get_weights()[0], fits.weights[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NO_STREAMS)
@@ -190,17 +219,6 @@ def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
     # 96 rows are six batches, every step takes a pool of two.
     assert [len(indices) for indices, _, _ in heard.samples] == [BATCH] * 3
     assert [len(scores) for scores in heard.scores] == [32] * 3
-
-
-@pytest.mark.parametrize("name", ["importance", "history"])
-def test_a_dataset_is_trained_on_as_its_arrays_are(name):
-    models = build(), build()
-    dataset = InMemoryDataset(X, Y, X[:20], Y[:20], categorical=False)
-    trainer = TRAINERS[name](models[0], seed=1)
-    history = trainer.fit_dataset(dataset, batch_size=BATCH, epochs=2, verbose=0).history
-    fit(TRAINERS[name](models[1], seed=1))
-    assert len(history["val_loss"]) == 2
-    np.testing.assert_allclose(models[0].get_weights()[0], models[1].get_weights()[0], rtol=1e-4, atol=1e-6)
 
 
 def test_a_dataset_without_a_length_is_a_stream():
