@@ -16,7 +16,8 @@ from typing import Any
 import keras
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.fit.state import TrainerState, UnreadableState
+from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.state_file import UnreadableState
 
 MTIME_RESOLUTION = 0.02  # seconds, longer than the resolution of modification times in file systems
 REMOTE_MARKER = "://"

@@ -17,10 +17,19 @@ import numpy as np
 from importance_sampling.core.scoring import flatten
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
+from importance_sampling.utils.deprecation import warn_renamed
 
 
 class LegacyFit:
     """Adds `fit_generator` and `fit_dataset` to a class that has a `fit` with Keras's arguments."""
+
+    importance_steps: int
+
+    @property
+    def open_steps(self) -> int:
+        """Deprecated name of `importance_steps`."""
+        warn_renamed("trainer.open_steps", "trainer.importance_steps")
+        return self.importance_steps
 
     def fit_generator(
         self,

@@ -21,6 +21,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend.scopes import undistributed
 from importance_sampling.conditions import Condition, Signals, moving_average
+from importance_sampling.fit.state_file import UnreadableState, read_arrays
 from importance_sampling.utils.random import seed_from_python
 
 FORMAT = 4
@@ -117,10 +118,6 @@ class Counters:
             return
         # The loss falls fast at first.
         self.new_loss = self.mean_loss = loss if self.epochs_on_dataset < 0.5 else _halfway(self.new_loss, loss)
-
-
-class UnreadableState(ValueError):
-    """A file isn't one that `TrainerState.save` wrote, or it is damaged."""
 
 
 class Part(Protocol):
@@ -248,8 +245,6 @@ class TrainerState:
             saved = read_arrays(path)
             header = json.loads(str(saved["header"]))
             values = {name: saved[name].astype(variable.dtype) for name, variable in self._variables()}
-            if any(values[name].shape != tuple(variable.shape) for name, variable in self._variables()):
-                raise ValueError("another shape")
             parts: dict[str, dict] = {}
             for key, value in saved.items():
                 name, _, rest = key.partition("/")
@@ -258,14 +253,14 @@ class TrainerState:
             counters, kind = read_counters(header), header["kind"]
             seed, momentum = header["seed"], header["momentum"]
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            raise UnreadableState(
-                f"`path` must be a file that `save_state` of version 1.0 or later wrote. Received: path={str(path)!r}"
-            ) from None
+            raise UnreadableState(path) from None
         if kind and self.kind and kind != self.kind:
             raise ValueError(
                 f"`path` must be a file that `save_state` of another {self.kind} wrote. "
                 f"Received: path={str(path)!r}, of a {kind}"
             )
+        if any(values[name].shape != tuple(variable.shape) for name, variable in self._variables()):
+            raise UnreadableState(path)
         registered = set(self._parts) & set(parts) if counters.dataset == self.counters.dataset else set()
         before = {name: self._parts[name].state() for name in registered}
         try:
@@ -282,27 +277,6 @@ class TrainerState:
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
-
-
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file that isn't compressed, by name.
-
-    The size of each array is compared with the size of the file before any memory is taken.
-
-    Raises:
-        ValueError, KeyError, EOFError, zipfile.BadZipFile: the file isn't an npz file of this kind.
-    """
-    limit = os.path.getsize(path)
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-            if math.prod(shape) * dtype.itemsize > limit or member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("another size than that of the file")
-    with np.load(path, allow_pickle=False) as saved:
-        return {name: saved[name] for name in saved.files}
 
 
 def _halfway(average: float, value: float) -> float:

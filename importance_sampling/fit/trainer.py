@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from importance_sampling.fit.legacy import LegacyFit
 from importance_sampling.fit.log_callback import fit_with_controller
 from importance_sampling.fit.messages import INTERRUPTED_EARLY, DeferredWarnings, summarise, summarise_interrupted
 from importance_sampling.fit.plan import FitPlan, make_plan
+from importance_sampling.fit.running import RunningFit
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
@@ -37,7 +37,6 @@ from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
-from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.validation import check_seed, is_real
 
 logger = logging.getLogger("importance_sampling")
@@ -93,7 +92,7 @@ class Trainer(Display, LegacyFit):
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._compiled = CompiledSteps(model)
-        self._running = threading.Lock()  # held during `fit`
+        self._running = RunningFit()
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for importance steps of a size on the data of a plan."""
@@ -161,39 +160,28 @@ class Trainer(Display, LegacyFit):
             ValueError: the model isn't compiled, `score="loss"` with a loss that is negative, or what Keras refuses.
             RuntimeError: another `fit` of this trainer is running.
         """
-        if not self._running.acquire(blocking=False):
-            raise RuntimeError(
-                "`fit` was called while another `fit` of this trainer is running, in a callback or another thread. "
-                "There, call `model.fit` or the `fit` of another trainer. "
-                f"Received: trainer={type(self).__name__} of model={self.model.name!r}"
-            )
-        try:
-            return self._fit(
-                dict(
-                    x=x,
-                    y=y,
-                    batch_size=batch_size,
-                    epochs=epochs,
-                    verbose=verbose,
-                    callbacks=callbacks,
-                    validation_split=validation_split,
-                    validation_data=validation_data,
-                    shuffle=shuffle,
-                    class_weight=class_weight,
-                    sample_weight=sample_weight,
-                    initial_epoch=initial_epoch,
-                    steps_per_epoch=steps_per_epoch,
-                    validation_steps=validation_steps,
-                    validation_batch_size=validation_batch_size,
-                    validation_freq=validation_freq,
-                ),
-                on_sample,
-                on_scores,
-            )
-        finally:
-            self._running.release()
+        arguments = dict(
+            x=x,
+            y=y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        )
+        with self._running.enter(self):
+            return self._fit(arguments, Listeners(on_sample, on_scores, user_fit.sampling_callbacks(callbacks)))
 
-    def _fit(self, arguments: dict, on_sample: Callable | None, on_scores: Callable | None) -> keras.callbacks.History:
+    def _fit(self, arguments: dict, listeners: Listeners) -> keras.callbacks.History:
         """Run a `fit` with all its arguments by name."""
         self._summary = INTERRUPTED_EARLY
         if not self.model.compiled:
@@ -203,7 +191,6 @@ class Trainer(Display, LegacyFit):
             )
         self._state = self._state or self._new_state(self._seed)
         self._state.reset_totals()
-        listeners = Listeners(on_sample, on_scores, user_fit.sampling_callbacks(arguments["callbacks"]))
         if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
             history = self._fit_uniformly(arguments)
         else:
@@ -256,12 +243,6 @@ class Trainer(Display, LegacyFit):
     def importance_steps(self) -> int:
         """The number of importance steps of all training so far."""
         return 0 if self._state is None else self._state.counters.importance_steps
-
-    @property
-    def open_steps(self) -> int:
-        """Deprecated name of `importance_steps`."""
-        warn_renamed("trainer.open_steps", "trainer.importance_steps")
-        return self.importance_steps
 
     def save_state(self, path: str | Path) -> None:
         """Save the trainer's state (averages, random stream, counters; not the model) to an npz file.
