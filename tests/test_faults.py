@@ -10,7 +10,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from frameworks import build_ahead
+from frameworks import build_ahead, needs
 from keras import layers
 
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
@@ -73,6 +73,7 @@ def test_a_fit_inside_a_fit_of_the_same_trainer_is_refused_and_the_trainer_stays
     assert len(fit(trainer, 2).history["loss"]) == 2
 
 
+@needs("training inside a fit")
 def test_another_trainer_of_the_same_model_can_train_in_a_callback():
     model = compiled()
     outer, inner = WAYS["pools"](model), WAYS["rows"](model)

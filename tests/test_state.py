@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from frameworks import host
+from frameworks import host, needs
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Signals
@@ -136,6 +136,7 @@ CONTINUED_BY_1_0_0 = (
 )
 
 
+@needs("weights of 1.0.0")
 def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
     x = np.random.default_rng(7).normal(size=(48, 4)).astype("float32")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
