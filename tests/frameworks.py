@@ -40,7 +40,7 @@ LACKING = {
     "tf.function": ({"jax", "torch"}, "`tf.function` and its traces are of TensorFlow"),
     "tf.distribute": ({"jax", "torch"}, "`tf.distribute` is of TensorFlow"),
     "keras.distribution": ({"tensorflow", "torch"}, "`keras.distribution` is implemented on JAX alone"),
-    "weights of 1.0.0": ({"jax", "torch"}, "version 1.0.0 ran on TensorFlow alone, and batches are shuffled otherwise here"),
+    "weights of 1.0.0": ({"jax", "torch"}, "version 1.0.0 ran on TensorFlow alone; others shuffle otherwise"),
     "training inside a fit": ({"jax"}, "Keras on JAX can't train a model in a callback of its own `fit`"),
     "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
 }
