@@ -13,6 +13,8 @@ import pytest
 from frameworks import build_ahead, needs
 from keras import layers
 
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.strategies.compiled_steps import MOST_STRATEGIES, CompiledSteps
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
 
 rng = np.random.default_rng(0)
@@ -82,15 +84,10 @@ def test_another_trainer_of_the_same_model_can_train_in_a_callback():
 
 
 def test_trainers_in_several_threads_end_with_the_weights_that_each_has_alone():
-    def train(way, into):
-        model = compiled()
-        models[way] = model
-        into.append(lambda: fit(WAYS[way](model), 3))
-
-    models, runs = {}, []
-    for way in ("pools", "rows"):
-        train(way, runs)
-    threads = [threading.Thread(target=run) for run in runs]
+    models = {way: compiled() for way in ("pools", "rows")}
+    threads = [
+        threading.Thread(target=lambda way=way, model=model: fit(WAYS[way](model), 3)) for way, model in models.items()
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -172,6 +169,29 @@ def test_memory_maps_are_closed_after_fit(tmp_path, way):
     del mapped
     gc.collect()
     assert reference() is None, "the file stays open"
+
+
+def test_compiled_steps_of_the_sizes_used_last_are_kept_and_others_dropped():
+    class Steps:
+        pass
+
+    compiled_steps, made = CompiledSteps(compiled()), []
+
+    def make(plan, batch_size):
+        made.append(batch_size)
+        return Steps()
+
+    def used(batch_size):
+        return weakref.ref(compiled_steps.strategy(make, FitPlan({}), batch_size, rows=0))
+
+    first, second = used(1), used(2)
+    for batch_size in range(3, 3 + MOST_STRATEGIES - 2):
+        used(batch_size)
+    assert used(1) is first  # the second is now the oldest
+    used(100)
+    assert first() is not None and second() is None
+    used(2)
+    assert made == [*range(1, MOST_STRATEGIES + 1), 100, 2]
 
 
 def changed(path, name, content, compression=zipfile.ZIP_STORED):

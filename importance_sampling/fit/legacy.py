@@ -1,7 +1,7 @@
 """`fit_generator` and `fit_dataset`, the methods of earlier versions of the method's library, on top of `fit`.
 
 `fit_generator` rearranges batches to the requested size. `fit_dataset` passes a data set to `fit` as lazily read
-arrays.
+arrays. And the deprecated name of an attribute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importance_sampling.utils.deprecation import warn_renamed
 
 
 class LegacyFit:
-    """Adds `fit_generator` and `fit_dataset` to a class that has a `fit` with Keras's arguments."""
+    """Adds `fit_generator`, `fit_dataset` and `open_steps` to a class that has a `fit` with Keras's arguments."""
 
     importance_steps: int
 
