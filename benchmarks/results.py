@@ -34,7 +34,8 @@ class Results:
             if complete != lines:
                 path.write_text("".join(complete), encoding="utf-8")
             for run in map(json.loads, complete):
-                run.setdefault("schedule", USUAL_SCHEDULES[run["protocol"]])
+                if "schedule" not in run:
+                    run["schedule"] = USUAL_SCHEDULES[run["protocol"]]
                 self._runs[key(run)] = run
 
     def add(self, run: dict) -> None:

@@ -71,6 +71,8 @@ SAMPLERS = {
     "reshuffle": Case(without_model(samplers.ReshuffleSampler)),
     "skipping": Case(without_model(samplers.SkippingSampler), 2.0),
     "smooth skipping": Case(without_model(samplers.SkippingSampler, smooth=True), 3.0),
+    # The group of 36 rows has a fifth of every batch: (36 / 60) / (0.2 alpha).
+    "quota": Case(without_model(samplers.QuotaSampler, {1: 0.2}, np.arange(SIZE) % 5 // 2), 3 / 0.1),
     "cache": Case(without_model(samplers.CacheSampler), 2.0),
     "lstm": Case(lstm(samplers.LSTMSampler, False), draws=400),
     "lstm comparison": Case(lstm(samplers.LSTMComparisonSampler, True), draws=400),
@@ -207,7 +209,7 @@ def test_equal_scores_and_zeros_give_weights_of_one(name, value):
     if hasattr(sampler, "predictor"):
         constant(sampler.predictor, value)
     weights = np.concatenate([drawn.weights for drawn in steps(sampler, 6)])
-    if name in ("cache", "online batch selection"):  # samples differ by the time since they were drawn, and by rank
+    if name in ("cache", "online batch selection", "quota"):  # samples differ by last draw, by rank, by group
         assert weights.min() > 0 and weights.max() <= SAMPLERS[name].bound * (1 + 1e-5)
     else:
         # The reshuffle rounds scores to half octaves, and estimates those of samples without a score.

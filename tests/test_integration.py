@@ -6,6 +6,7 @@ import pytest
 from frameworks import tf
 from keras import layers
 
+from importance_sampling.labels import label_suspicion, out_of_sample
 from importance_sampling.training import ImportanceTraining
 
 # The clients' own.
@@ -133,3 +134,22 @@ def test_a_classifier_of_scikit_learn_trains_a_model_that_samples(own):
     assert classifier.history_.history["importance"] == [1.0] * 6
     assert classifier.model_.trainer.importance_steps == 6 * 18
     assert pipeline.score(x, np.array(["a", "b", "c"])[y]) > 0.5
+
+
+def test_cleanlab_finds_wrong_labels_from_predictions_out_of_sample():
+    filters = client("cleanlab.filter")
+    x, y = rows(300)
+    random = np.random.default_rng(3)
+    wrong = random.random(len(y)) < 0.2
+    labels = np.where(wrong, (y + random.integers(1, 3, len(y))) % 3, y)
+    keras.utils.set_random_seed(2)
+    model = build()
+    model.optimizer.learning_rate = 0.02
+    predicted = out_of_sample(model, x, labels, batch_size=16, epochs=30, seed=1)
+    found = filters.find_label_issues(
+        labels, predicted.probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1
+    )
+    # Of 300 labels 20 % are wrong, so that 20 found at random would have 4 +- 1.8 wrong ones.
+    assert wrong[found[:20]].sum() >= 15
+    suspicious = np.argsort(-label_suspicion(labels, predicted.probabilities))
+    assert wrong[suspicious[:20]].sum() >= 15

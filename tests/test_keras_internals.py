@@ -258,6 +258,42 @@ def two_outputs():
     return model
 
 
+class Doubled(keras.layers.Layer):
+    """A layer that isn't registered with Keras."""
+
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.Sequential([keras.Input((2,)), Doubled(), keras.layers.Dense(1)]),
+        lambda: keras.Sequential([Doubled(), keras.layers.Dense(1)]),
+        two_outputs,
+    ],
+    ids=["sequential", "lazily built", "functional"],
+)
+def test_a_clone_has_the_architecture_but_no_layer_of_the_model_and_is_not_compiled(make):
+    model = make()
+    model.compile("sgd", lambda y, p: p)  # which can't be serialised
+    clone = keras_internals.clone_uncompiled(model)
+    assert not clone.compiled and model.compiled
+    clone(X), model(X)
+    assert not set(map(id, clone.layers)) & set(map(id, model.layers))
+    clone.set_weights(model.get_weights())
+    for one, other in zip(*(keras.tree.flatten(m(X)) for m in (model, clone)), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+    assert keras.tree.map_structure(lambda _: 0, clone(X)) == keras.tree.map_structure(lambda _: 0, model(X))
+
+
+def test_the_loss_weights_are_those_that_compile_was_given():
+    assert keras_internals.loss_weights(linear()) is None
+    model = two_outputs()
+    model.compile("sgd", {"a": "mse", "b": "mae"}, loss_weights={"a": 2.0, "b": 0.5})
+    assert keras_internals.loss_weights(model) == {"a": 2.0, "b": 0.5}
+
+
 def test_output_losses_are_empty_until_built_and_then_one_loss_object_per_output():
     model = two_outputs()
     assert keras_internals.output_losses(model) == []

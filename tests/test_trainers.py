@@ -64,6 +64,10 @@ TRAINERS = {
         model, start=0.0, end=1.0, interrupt=0, **options
     ),
     "hard examples": training.HardExampleMining,
+    "reducible loss": lambda model, **options: training.ReducibleLossTraining(
+        model, irreducible_loss=np.linspace(0, 1, ROWS), **options
+    ),
+    "quota": lambda model, **options: training.QuotaTraining(model, {1: 0.5}, **options),
     "own": cached,
     "svrg": lambda model, **options: training.SVRG(model, B=2, B_over_b=4, **options),
     "katyusha": lambda model, **options: training.Katyusha(model, B=2, B_over_b=4, **options),
@@ -75,6 +79,8 @@ NO_STREAMS = [
     "approximate",
     "reshuffle",
     "skipping",
+    "reducible loss",
+    "quota",
     "own",
     "svrg",
     "katyusha",

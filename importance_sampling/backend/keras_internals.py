@@ -55,6 +55,7 @@ def _missing(name: str) -> ImportError:
     )
 
 
+_functional = private_module("keras.src.models.functional", "Functional")
 _masking = private_module("keras.src.backend.common.masking", "get_keras_mask", "set_keras_mask")
 _tensors = private_module("keras.src.backend.common.tensor_attributes", "get_tensor_attr", "set_tensor_attr")
 require(keras.Layer, "_flatten_layers")
@@ -91,6 +92,18 @@ def overrides_methods(model: keras.Model, names: Sequence[str] = STEP_METHODS) -
 def layers_of(model: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
     """Return all layers of a model, those inside other layers included; the model itself comes first."""
     return model._flatten_layers(include_self=include_self)
+
+
+def clone_uncompiled(model: keras.Model) -> keras.Model:
+    """Return a copy of a model with layers of its own, as `keras.models.clone_model` makes it, but not compiled.
+
+    `clone_model` also compiles the copy, which fails for losses and metrics that can't be serialised.
+    """
+    if type(model) is keras.Sequential:
+        return keras.models.clone_model(model._functional or keras.Sequential(model.layers))
+    if type(model) is _functional.Functional:
+        return keras.models.clone_model(keras.Model(model._inputs_struct, model._outputs_struct))
+    return type(model).from_config(model.get_config())
 
 
 def has_training_argument(layer: keras.Layer) -> bool:
@@ -167,6 +180,11 @@ def discard_jax_state(model: keras.Model) -> None:
 def compiled_loss(model: keras.Model) -> Any:
     """Return the loss object that `compile` made of the losses it was last given; None if it never was."""
     return model._compile_loss
+
+
+def loss_weights(model: keras.Model) -> Any:
+    """Return the `loss_weights` that `compile` was given; None if there are none."""
+    return model._compile_loss._user_loss_weights
 
 
 def compiled_metrics(model: keras.Model) -> Any:

@@ -1,8 +1,9 @@
-"""Keras callbacks for a trainer's `fit`: record the draws of every sample, write to TensorBoard, measure the time."""
+"""Keras callbacks: record the draws of every sample and how it is learnt, write to TensorBoard, measure the time."""
 
 from importance_sampling.callbacks.base import SamplingCallback
+from importance_sampling.callbacks.dynamics import TrainingDynamics
 from importance_sampling.callbacks.recorder import SamplingRecorder
 from importance_sampling.callbacks.seconds import TrainingSeconds
 from importance_sampling.callbacks.tensorboard import SamplingTensorBoard
 
-__all__ = ["SamplingCallback", "SamplingRecorder", "SamplingTensorBoard", "TrainingSeconds"]
+__all__ = ["SamplingCallback", "SamplingRecorder", "SamplingTensorBoard", "TrainingDynamics", "TrainingSeconds"]

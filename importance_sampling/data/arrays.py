@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from typing import Any
@@ -77,6 +78,16 @@ class ArraySource:
             backend.to_tensor(column.read(indices)) if is_on_host(column) else backend.gather(column, indices)
             for column in self.columns
         )
+
+    def with_column(self, values: np.ndarray) -> ArraySource:
+        """Return the same rows with one more column, which `pack` doesn't take.
+
+        Args:
+            values: `(num_rows, ...)`.
+        """
+        other = copy.copy(self)
+        other.columns = [*self.columns, backend.as_column(values)]
+        return other
 
     def batch(self, leaves: Any) -> Any:
         """Return rows of all columns as a batch in Keras's format, in which lists become tuples."""

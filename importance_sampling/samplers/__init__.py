@@ -14,6 +14,7 @@ from importance_sampling.samplers.model import ModelSampler
 from importance_sampling.samplers.online_batch_selection import OnlineBatchSelectionSampler
 from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
+from importance_sampling.samplers.quota import QuotaSampler
 from importance_sampling.samplers.reshuffle import ReshuffleSampler
 from importance_sampling.samplers.scsg import SCSGSampler
 from importance_sampling.samplers.selective import HighestSampler, RankSampler
@@ -44,6 +45,7 @@ __all__ = [
     "Picked",
     "PoolSampler",
     "PowerSmoothingSampler",
+    "QuotaSampler",
     "RankSampler",
     "ReshuffleSampler",
     "SCSGSampler",

@@ -26,7 +26,7 @@ def fixed_random_order(size: int) -> np.ndarray:
 
 
 class ScoreTable:
-    """The last score of every sample. The entries of the table are in a random order, `order`.
+    """The last score of every sample.
 
     Attributes:
         order: int64 `(size,)`, the row index of each table entry.
@@ -35,10 +35,11 @@ class ScoreTable:
 
     Args:
         size: int, the number of samples.
+        order: int64 `(size,)`, the row index of each table entry; None (default): a random order.
     """
 
-    def __init__(self, size: int):
-        self.order = fixed_random_order(size)
+    def __init__(self, size: int, order: np.ndarray | None = None):
+        self.order = fixed_random_order(size) if order is None else order
         self.scores = np.zeros(size)
         self.seen = np.zeros(size, bool)
         self._entry = np.argsort(self.order)  # row index to table entry

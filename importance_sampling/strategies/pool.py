@@ -94,7 +94,8 @@ class PoolStrategy(Strategy):
         """Take up to n importance steps; None if the rest of the epoch doesn't fill a pool."""
         if self._pools is None:
             self.prepare()
-            self._pools = self.plan.source.pools(self.sampler.pool_size, self.state.seed, self.state.counters.pools)
+            pool_size, start = self.sampler.pool_size, self.state.counters.pools
+            self._pools = self._candidates().pools(pool_size, self.state.seed, start)
         n = self._pools.fill(n, batches)
         if not n:
             return None
@@ -124,12 +125,21 @@ class PoolStrategy(Strategy):
             self._pools.close()
             self._pools = None
 
+    def _candidates(self) -> Any:
+        """Return the source of the candidates."""
+        return self.plan.source
+
+    def _unpacker(self) -> Callable:
+        """Return the function from the columns of a pool to the arguments of `PoolStep` after the indices."""
+        pack = self.plan.source.pack
+        return lambda columns: (pack(columns),)
+
     def _steps(self, with_draws: bool) -> Callable:
         """Return the compiled function `(n, pools) -> (logs, draws)`."""
         if with_draws not in self._compiled:
             step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws)
-            pack = self.plan.source.pack
-            one = self.compile(lambda indices, *columns: step(indices, pack(columns)))
+            unpack = self._unpacker()
+            one = self.compile(lambda indices, *columns: step(indices, *unpack(columns)))
             self._compiled[with_draws] = backend.repeat_steps(lambda _, pools: one(*next(pools)), self.model)
         return self._compiled[with_draws]
 
@@ -162,18 +172,22 @@ class PoolStep:
         self.state = state
         self.with_draws = with_draws
 
-    def __call__(self, indices: Any, data: tuple) -> tuple[dict, tuple]:
+    def __call__(self, indices: Any, data: tuple, baseline: Any = None) -> tuple[dict, tuple]:
         """Score a pool, and train on a batch drawn from it.
 
         Args:
             indices: int `(pool_size,)`, the row indices of the candidates in the training set.
             data: `(x, y, sample_weight)` of the candidates; `y` and `sample_weight` may be None.
+            baseline: None (default), or float `(pool_size,)`: the scores are then softplus(score - baseline), which is
+                positive and has the order of the difference.
 
         Returns:
             The logs of Keras's own step, and `(indices, weights, scores, pool_scores)`: the first three of the drawn
             samples, `(batch_size,)`, the last of the pool, `(pool_size,)`. The tuple is empty without `with_draws`.
         """
         logs, (scores, entries) = backend.on_replicas(self.model, self._score, data)
+        if baseline is not None:
+            scores = ops.softplus(scores - baseline)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)

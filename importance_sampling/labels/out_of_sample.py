@@ -1,0 +1,157 @@
+"""Losses and predictions of copies of a model that haven't seen a sample's label.
+
+Source: cross-fitting, as in Northcutt et al., Confident Learning, JAIR 2021 (arXiv 1911.00068); with two halves as in
+[M22] Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt, ICML
+2022 (arXiv 2206.07137), section 4.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling.core.scoring import flatten
+from importance_sampling.data.arrays import ArraySource
+from importance_sampling.data.subset import subset
+from importance_sampling.fit.plan import plan_arrays
+from importance_sampling.labels.model_copy import ModelCopy
+from importance_sampling.utils.classes import log_probabilities
+from importance_sampling.utils.random import seed_from_python
+from importance_sampling.utils.validation import check_positive, check_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfSample:
+    """What models that haven't seen a sample's label say of it.
+
+    Attributes:
+        losses: float32 `(rows,)`, the compiled loss of each sample.
+        outputs: the outputs of the model, a structure of float32 `(rows, ...)` arrays.
+        epochs: tuple of int, how long each copy was trained.
+        cost: float, in forward passes of a sample; a training step counts as 3 for each sample.
+    """
+
+    losses: np.ndarray
+    outputs: Any
+    epochs: tuple[int, ...]
+    cost: float
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probabilities of the classes, float32 `(rows, classes)`, as cleanlab's functions take them.
+
+        Outputs that aren't probabilities are taken as logits. A single output is that of class 1 of two.
+
+        Raises:
+            ValueError: the model has several outputs, or more than one prediction per sample.
+        """
+        outputs = keras.tree.flatten(self.outputs)
+        if len(outputs) != 1 or outputs[0].ndim > 2:
+            raise ValueError(
+                "`probabilities` needs a classifier with one output of shape (batch, classes). Use `outputs` instead. "
+                f"Received: outputs of the shapes {[output.shape for output in outputs]}"
+            )
+        return np.exp(log_probabilities(outputs[0])).astype("float32")
+
+
+def out_of_sample(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    batch_size: int = 32,
+    epochs: int = 10,
+    seed: int | None = None,
+) -> OutOfSample:
+    """Predict every sample with a copy of a model that was trained without it.
+
+    The data are split into two halves at random. Two copies of the model are trained on a half each, and predict the
+    other half. A copy is trained until the mean loss on the other half rises. The model itself isn't trained.
+
+    Args:
+        model: a compiled `keras.Model` that hasn't been trained on these labels. The copies start from its weights.
+        x, y, sample_weight: as for `model.fit`: arrays, memory maps and other data whose rows have an index.
+        batch_size: int >= 1, default 32.
+        epochs: int >= 1, default 10; the largest number of epochs of each copy on its half.
+        seed: int in [0, 2**31) or None, default None; of the split. None follows `keras.utils.set_random_seed`.
+
+    Returns:
+        `OutOfSample`.
+
+    Raises:
+        ValueError: an argument is out of its range, the rows have no index, or Keras can't copy the model.
+
+    Example:
+        >>> predicted = out_of_sample(model, x_train, labels, batch_size=128)
+        >>> issues = cleanlab.filter.find_label_issues(labels, predicted.probabilities)
+
+    Source: cross-fitting; [M22], section 4.2, for two halves.
+    """
+    check_positive(batch_size=batch_size, epochs=epochs)
+    check_seed(seed)
+    if not model.compiled:
+        raise ValueError(
+            "`model` must be compiled: its copies are trained with its loss and optimizer. "
+            f"Received: model={model.name!r}, not compiled"
+        )
+    source = array_source(model, (x, y, sample_weight))
+    seed = seed_from_python() if seed is None else seed
+    return cross_fit(ModelCopy(model), source, batch_size, epochs, seed)
+
+
+def cross_fit(copy: ModelCopy, source: ArraySource, batch_size: int, epochs: int, seed: int) -> OutOfSample:
+    """Train on each half of the data and predict the other half.
+
+    Args:
+        copy: of the model.
+        source: the data, two samples or more.
+        batch_size, epochs: as for `out_of_sample`.
+        seed: int, of the split.
+    """
+    order = np.random.default_rng(seed).permutation(source.num_rows)
+    halves = [np.sort(half) for half in np.array_split(order, 2)]
+    first, second = (subset(source, half) for half in halves)
+    predicted = [copy.predict(second, first, batch_size, epochs), copy.predict(first, second, batch_size, epochs)]
+    positions = np.argsort(np.concatenate(halves))  # of the rows in the joined halves
+
+    def join(*arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate(arrays)[positions]
+
+    return OutOfSample(
+        join(*(one.losses for one in predicted)),
+        keras.tree.map_structure(join, *(one.outputs for one in predicted)),
+        tuple(one.epochs for one in predicted),
+        sum(3.0 * one.trained + one.scored for one in predicted),
+    )
+
+
+def fit_holdout(
+    copy: ModelCopy, holdout: ArraySource, source: ArraySource, batch_size: int, epochs: int
+) -> OutOfSample:
+    """Train on a holdout set and predict all samples of the training set; the arguments are those of `cross_fit`."""
+    predicted = copy.predict(holdout, source, batch_size, epochs)
+    cost = 3.0 * predicted.trained + predicted.scored
+    return OutOfSample(predicted.losses, predicted.outputs, (predicted.epochs,), cost)
+
+
+def array_source(model: keras.Model, data: tuple) -> ArraySource:
+    """Return the source of arrays `(x, y, sample_weight)`, as a `fit` of the model reads them.
+
+    Raises:
+        ValueError: the rows have no index.
+        Exception: the error of Keras for arrays that it refuses.
+    """
+    leaves, _ = flatten(data)
+    if not leaves or not all(hasattr(leaf, "shape") and len(leaf.shape) for leaf in leaves):
+        raise ValueError(
+            "The data must be arrays, tensors, memory maps or other data whose rows can be read by index. "
+            f"Received: x={data[0]!r}"
+        )
+    arguments = dict(zip(("x", "y", "sample_weight"), data, strict=True))
+    arguments |= dict(class_weight=None, batch_size=None, steps_per_epoch=None, shuffle=True)
+    arguments |= dict(validation_split=0.0, validation_data=None)
+    return plan_arrays(arguments, model, with_order=False).source

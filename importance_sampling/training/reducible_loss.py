@@ -1,0 +1,101 @@
+"""`ReducibleLossTraining`: train on samples that can still be learnt, and leave out wrong labels. Biased on purpose.
+
+Source: [M22] Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt,
+ICML 2022 (arXiv 2206.07137).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from importance_sampling.conditions import gate
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.trainer import Trainer
+from importance_sampling.labels import OutOfSample
+from importance_sampling.samplers.selective import HighestSampler
+from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.irreducible_loss import IrreducibleLoss
+from importance_sampling.strategies.reducible_loss import ReducibleLossStrategy, check_holdout, check_losses
+from importance_sampling.utils.validation import check_positive, is_real
+
+
+class ReducibleLossTraining(Trainer):
+    """Train on the samples whose loss can still fall: wrong labels are left out. Biased: weights are 1, on purpose.
+
+    The irreducible loss of a sample is its loss under a model that hasn't seen its label. By default two copies of the
+    model are trained on a half of the data each, until their loss on the other half rises, and each scores the other
+    half. Then every step scores a pool of `presample` batches, and trains on the batch with the largest loss minus
+    irreducible loss. A wrong label has a high loss under both models, and what is learnt already a low one, so neither
+    is selected.
+
+    A step costs 1 + presample/3 uniform steps, from the first step on, and an epoch of both copies as much as an epoch
+    of `model.fit`. It pays for training long enough to learn wrong labels by heart; it loses on clean data and in
+    short training. The training loss in History is that of all labels, and stays high. Stop or compare by validation
+    data with correct labels.
+
+    Args:
+        model: a compiled `keras.Model`; `fit` trains this object. It must not have been trained on these labels.
+        presample: float >= 1, default 2; candidates per selected sample. The share of wrong labels should be below
+            1 - 1/presample.
+        irreducible_loss: float `(rows,)` or None, default None; your own irreducible losses, in the unit of the loss.
+            No copies are trained then.
+        holdout: `(x, y)` or `(x, y, sample_weight)`, or None (default); a data set for one copy to train on, instead of
+            the halves.
+        copy_epochs: int >= 1 or None, default None; the largest number of epochs of a copy. None: a quarter of the
+            epochs of the `fit`, at most 10.
+        forward_batch_size, seed: as for `ImportanceTraining`.
+
+    Raises:
+        ValueError: an argument is out of its range; in `fit`, data without row indices, or a model that Keras can't
+            copy.
+
+    Example:
+        >>> trainer = ReducibleLossTraining(model)
+        >>> trainer.fit(x_train, noisy_labels, batch_size=128, epochs=20)
+        >>> suspicion = label_suspicion(noisy_labels, trainer.out_of_sample.probabilities)
+
+    Source: [M22], Algorithm 1; section 4.2 for the halves.
+    """
+
+    needs_rows = True
+
+    def __init__(
+        self,
+        model: keras.Model,
+        presample: float = 2.0,
+        *,
+        irreducible_loss: Any = None,
+        holdout: tuple | None = None,
+        copy_epochs: int | None = None,
+        forward_batch_size: int | None = None,
+        seed: int | None = None,
+    ):
+        if not is_real(presample) or not 1 <= presample < float("inf"):
+            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+        if irreducible_loss is not None and holdout is not None:
+            raise ValueError(
+                "Pass only one of `irreducible_loss` and `holdout`: both say where the irreducible losses come from. "
+                "Received: both"
+            )
+        if copy_epochs is not None:
+            check_positive(copy_epochs=copy_epochs)
+        values = None if irreducible_loss is None else check_losses(irreducible_loss)
+        holdout = None if holdout is None else check_holdout(holdout)
+        super().__init__(model, gate(0.0), forward_batch_size=forward_batch_size, score="loss", seed=seed)
+        self.presample = float(presample)
+        self.copy_epochs = copy_epochs
+        self._irreducible = IrreducibleLoss(values, holdout, copy_epochs)
+
+    @property
+    def out_of_sample(self) -> OutOfSample | None:
+        """What the copies said of each sample of the last training set; None if no copies were trained."""
+        return self._irreducible.measured
+
+    def _rows_needed(self, plan: FitPlan, batch_size: int) -> int:
+        return round(self.presample * batch_size)
+
+    def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
+        sampler = HighestSampler(self._rows_needed(plan, batch_size), batch_size)
+        return ReducibleLossStrategy(self._irreducible, self.model, sampler, self._state, self._scoring)
