@@ -1,11 +1,12 @@
-"""Train with wrong labels in equal time: `model.fit`, importance sampling, the reducible loss, and cleaned labels.
+"""Train with wrong labels at equal cost: `model.fit`, importance sampling, the reducible loss, and cleaned labels.
 
     python benchmarks/noisy_labels.py --quick --data DIR
     python benchmarks/noisy_labels.py --tasks satellite mnist_mlp --seeds 3 --data DIR --out OUT
 
 A fraction of the training labels is changed: `uniform` to a random other class, `confusable` to the class whose mean
 input is nearest. Test labels are correct. All ways of a seed have the same initial weights and the same wrong labels,
-and are trained in turns for the same seconds, with a learning rate that decays along a cosine to zero.
+and are trained for the same cost, with a learning rate that decays along a cosine to zero. The cost is that of a number
+of epochs of `model.fit`, counted in forward passes of a batch: long enough to learn wrong labels by heart.
 
 `uniform` is `model.fit`, `default` is `ImportanceTraining`, `reducible` is `ReducibleLossTraining`. `cleaned` trains
 two copies as `reducible` does, removes the samples whose label isn't the class that the copy predicts, and then calls
@@ -39,7 +40,8 @@ TASKS = ("satellite", "shuttle", "mnist_mlp", "mnist_cnn")
 KINDS = ("uniform", "confusable")
 RATES = (0.2, 0.4)
 COPY_EPOCHS = 10
-QUICK_SECONDS = 2.0
+QUICK_EPOCHS = 4
+MEASUREMENTS = 10
 WAYS: dict[str, Callable[[keras.Model, int, int], Any]] = {
     "uniform": lambda model, batch_size, seed: model,
     "default": lambda model, batch_size, seed: ImportanceTraining(model, seed=seed),
@@ -51,6 +53,7 @@ COLUMNS = {
     "test_error over uniform": ("over uniform", ".2f"),
     "lowest": ("lowest test error", ".2f"),
     "test_loss over uniform": ("test loss over uniform", ".2f"),
+    "seconds": ("seconds", ".0f"),
 }
 SUSPECTS = {
     "label_suspicion": ("`label_suspicion`", ".0%"),
@@ -94,19 +97,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S")
-    parser.add_argument("--rows", type=int, default=20000, metavar="N", help="training samples, drawn at random")
-    parser.add_argument("--quick", action="store_true", help="one task, one kind, one seed, two seconds")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="whose cost is the budget")
+    parser.add_argument("--rows", type=int, default=4000, metavar="N", help="training samples, drawn at random")
+    parser.add_argument("--quick", action="store_true", help="one task, one kind, one seed, four epochs")
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
     parser.add_argument("--out", type=Path, default=Path("noisy_labels"), metavar="DIR")
     options = parser.parse_args()
     kinds, rates = KINDS, RATES
     if options.quick:
-        options.tasks, options.seeds, options.seconds = options.tasks[:1], 1, QUICK_SECONDS
+        options.tasks, options.seeds, options.epochs = options.tasks[:1], 1, QUICK_EPOCHS
         kinds, rates = KINDS[:1], RATES[:1]
     results = Results(options.out / "results.jsonl")
     wanted = [
-        [settings(name, kind, rate, way, seed, options.seconds) for way in WAYS]
+        [settings(name, kind, rate, way, seed, options.epochs) for way in WAYS]
         for seed in range(1, options.seeds + 1)
         for name in options.tasks
         for kind in kinds
@@ -119,10 +122,10 @@ def main() -> None:
     print(text)
 
 
-def settings(name: str, kind: str, rate: float, way: str, seed: int, seconds: float) -> dict:
+def settings(name: str, kind: str, rate: float, way: str, seed: int, epochs: int) -> dict:
     """Return the settings of a run."""
-    common = dict(schedule="cosine", by="seconds", measurements=10, rate=tasks.get(name).tuned)
-    return dict(task=name, protocol=f"{kind} {rate:.0%}", way=way, seed=seed, budget=seconds) | common
+    common = dict(schedule="cosine", by="epochs", measurements=MEASUREMENTS, rate=tasks.get(name).tuned)
+    return dict(task=name, protocol=f"{kind} {rate:.0%}", way=way, seed=seed, budget=epochs) | common
 
 
 def with_wrong_labels(data: Data, protocol: str, seed: int) -> tuple[Data, np.ndarray]:
@@ -148,7 +151,9 @@ def with_wrong_labels(data: Data, protocol: str, seed: int) -> tuple[Data, np.nd
 def nearest_classes(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return for each class the class with the nearest mean input, int `(classes,)`."""
     flat = x.reshape(len(x), -1)
-    means = np.stack([flat[labels == c].mean(0) if (labels == c).any() else np.inf * flat[0] for c in range(classes)])
+    means = np.stack(
+        [flat[labels == c].mean(0) if (labels == c).any() else np.full(flat.shape[1], np.inf) for c in range(classes)]
+    )
     with np.errstate(invalid="ignore"):
         distances = np.nan_to_num(np.square(means[:, None] - means).sum(-1), nan=np.inf)
     np.fill_diagonal(distances, np.inf)
@@ -175,9 +180,10 @@ def train_all(runs: Sequence[Mapping], results: Results, options: argparse.Names
         trainers,
         dict(x=data.x_train, y=data.y_train, batch_size=task.batch_size),
         Evaluation(data, task.error, task.loss_rows),
-        options.seconds,
+        3.0 * options.epochs * -(-len(wrong) // task.batch_size),
+        by="cost",
         done=done,
-        measurements=10,
+        measurements=MEASUREMENTS,
         decay=lambda spent: 0.5 * (1 + np.cos(np.pi * spent)),
     )
     keras.utils.clear_session()
@@ -210,6 +216,7 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         rows = summarise_ways(of_group, ("uniform",))
         for row in rows:
             own = [run for run in of_group if run["way"] == row["way"]]
+            row["seconds"] = summarise([run["seconds"] for run in own])
             row["lowest"] = summarise([min(point["test_error"] for point in run["points"]) for run in own])
             found = [run["suspects"] for run in own if run["suspects"]]
             if row["way"] == "reducible" and found:

@@ -189,6 +189,17 @@ def test_the_weighted_mean_over_draws_is_the_mean_of_the_data(name):
         assert abs(off) > 8 * error
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model", "history", "reshuffle", "skipping", "online batch selection", "quota"])
+def test_the_tolerance_of_five_standard_errors_finds_a_planted_bias_of_two_per_cent(name):
+    sampler = build(name, Toy(SCORES**0.25))
+    means = np.array([(one.weights * VALUES[one.indices]).mean() for one in steps(sampler, 6000, 48)])
+    tolerance = 5 * means.std() / np.sqrt(len(means))
+    assert abs(means.mean() - VALUES.mean()) < tolerance
+    for planted in (0.98, 1.02):
+        assert abs(planted * means.mean() - VALUES.mean()) > tolerance
+
+
 @every_sampler
 def test_no_unbiased_weight_exceeds_the_bound(name):
     largest = max(drawn.weights.max() for drawn in steps(build(name), 60))

@@ -25,13 +25,13 @@ def digits():
         return x, keras.utils.to_categorical(data["y_train"][:ROWS])
 
 
-def perceptron():
+def perceptron(units=512):
     model = keras.Sequential(
         [
             keras.Input((784,)),
-            keras.layers.Dense(512, activation="relu"),
+            keras.layers.Dense(units, activation="relu"),
             keras.layers.Dropout(0.2),
-            keras.layers.Dense(512, activation="relu"),
+            keras.layers.Dense(units, activation="relu"),
             keras.layers.Dropout(0.2),
             keras.layers.Dense(10, activation="softmax"),
         ]
@@ -74,14 +74,14 @@ def after_five_epochs(digits):
     """The rows, and the model's weights after plain training on them."""
     x, y = (part[:6400] for part in digits)
     keras.utils.set_random_seed(1)
-    model = perceptron()
+    model = perceptron(256)
     model.fit(x, y, batch_size=128, epochs=5, verbose=0)
     return x, y, model.get_weights()
 
 
 def test_with_dropout_after_five_epochs_the_gradient_varies_less_than_a_uniform_one(after_five_epochs):
     x, y, weights = after_five_epochs
-    model = perceptron()
+    model = perceptron(256)
     model.set_weights(weights)
     model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
     variance = {}
@@ -95,7 +95,7 @@ def test_with_dropout_after_five_epochs_the_gradient_varies_less_than_a_uniform_
 
 def test_rows_of_a_high_score_are_drawn_more_often(after_five_epochs):
     x, y, weights = after_five_epochs
-    model = perceptron()
+    model = perceptron(256)
     model.set_weights(weights)
     frozen = model.get_weights()
     model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")

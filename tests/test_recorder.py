@@ -125,6 +125,42 @@ def test_the_recorder_counts_the_samples_of_several_fits(name):
     assert not SAMPLE.receivers and not SCORE.receivers
 
 
+def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path):
+    class Stop(Exception):
+        pass
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 16:  # in the third epoch of seven steps
+                raise Stop
+
+    def run(*callbacks):
+        keras.utils.set_random_seed(2)
+        recorder, trainer = SamplingRecorder(), ReshuffleTraining(build(), seed=1)
+        fit(trainer, recorder, epochs=4, callbacks=[recorder, *callbacks])
+        return recorder
+
+    whole = run()
+    with pytest.raises(Stop):
+        run(keras.callbacks.BackupAndRestore(tmp_path / "backup"), Interrupt())
+    resumed = run(keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+    # The third epoch, which was interrupted, is counted once.
+    np.testing.assert_array_equal(resumed.draws, whole.draws)
+    np.testing.assert_allclose(resumed.weights, whole.weights, rtol=1e-6)
+    assert resumed.draws.sum() == 4 * ROWS and resumed.score_quantiles.shape == (4, 5)
+    np.testing.assert_allclose(resumed.score_quantiles[:2], whole.score_quantiles[:2])
+
+
+def test_a_recorder_of_other_rows_is_not_restored(tmp_path):
+    trainer, recorder = ImportanceTraining(build(), tau_th=0, seed=1), SamplingRecorder()
+    fit(trainer, recorder)
+    trainer.save_state(tmp_path / "state.npz")
+    other = ImportanceTraining(build(), tau_th=0, seed=1)
+    other.load_state(tmp_path / "state.npz")
+    with pytest.raises(ValueError, match="Received: a state of 50 rows, for 40"):
+        fit(other, SamplingRecorder(), X[:40], Y[:40])
+
+
 def test_rows_of_the_validation_split_are_not_counted():
     recorder = SamplingRecorder()
     fit(ImportanceTraining(build(), tau_th=float("inf")), recorder, validation_split=0.2)

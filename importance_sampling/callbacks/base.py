@@ -25,6 +25,9 @@ class SamplingCallback(keras.callbacks.Callback):
         needs_rows: bool, default False. True: row indices are required, so `fit` refuses streams and records the order
             of each epoch.
 
+        is_saved: bool, default False. True: `state()`, a dict of arrays, is saved with the trainer's state, and
+            `restore(state)` is called with it when a `fit` continues from it.
+
     Example:
         >>> class LargestWeight(SamplingCallback):
         ...     weight = 0.0
@@ -36,6 +39,7 @@ class SamplingCallback(keras.callbacks.Callback):
     on_sample: Callable | None = None
     on_scores: Callable | None = None
     needs_rows = False
+    is_saved = False
     _figures: Callable | None = None
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:

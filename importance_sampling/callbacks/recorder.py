@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.callbacks.base import SamplingCallback
-from importance_sampling.callbacks.epoch_draws import EpochDraws
+from importance_sampling.callbacks.epoch_draws import LEVELS, EpochDraws
 
 BATCHES_PER_COUNT = 64  # between two steps the CPU caches hold the model's data, so that single counts are slow
 
@@ -20,7 +20,8 @@ BATCHES_PER_COUNT = 64  # between two steps the CPU caches hold the model's data
 class SamplingRecorder(SamplingCallback):
     """Count, per sample of the training set, its draws, its last score and the sum of its weights.
 
-    Pass it to the `callbacks` of one or several `fit`s of trainers. Counts continue from one `fit` to the next. Row
+    Pass it to the `callbacks` of one or several `fit`s of trainers. Counts continue from one `fit` to the next, and are
+    part of the trainer's saved state, so that they also continue after `BackupAndRestore` or `load_state`. Row
     indices are positions in the training data, without the rows of `validation_split`. A uniform step counts each of
     its samples once, with a weight of 1 and no score. Scores are the predicted scores that a sample was drawn by;
     scores of candidates that were not drawn are not recorded.
@@ -48,6 +49,7 @@ class SamplingRecorder(SamplingCallback):
     """
 
     needs_rows = True
+    is_saved = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +115,27 @@ class SamplingRecorder(SamplingCallback):
     def weight_quantiles(self) -> np.ndarray:
         """The quantiles of the weights, float64 `(epochs, 5)`."""
         return np.array([weights for _, weights in self._quantiles])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return everything recorded so far, for the trainer's saved state."""
+        quantiles = np.array(self._quantiles, "float64").reshape(-1, 2, len(LEVELS))
+        return self.arrays() | dict(quantiles=quantiles)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: it is of another number of rows.
+        """
+        if len(state["draws"]) != len(self._draws):
+            raise ValueError(
+                "A SamplingRecorder continues from the state of a recorder of as many rows. "
+                f"Received: a state of {len(state['draws'])} rows, for {len(self._draws)}"
+            )
+        self._uncounted = []
+        self._draws, self._weights = np.array(state["draws"], "int64"), np.array(state["weights"], "float64")
+        self._last_score = np.array(state["last_score"], "float32")
+        self._quantiles = [(scores, weights) for scores, weights in state["quantiles"]]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return `draws`, `weights` and `last_score` by name."""

@@ -44,6 +44,8 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
         user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
         user_fit.with_callbacks(users, arranged) as callbacks,
     ):
+        for number, callback in enumerate(one for one in controller.listeners.callbacks if one.is_saved):
+            controller.state.register(f"callback {number}", callback)
         history = user_fit.run(controller.model, {**plan.arguments, "callbacks": callbacks})
     controller.check_was_called()
     deferred.release()
