@@ -1,8 +1,11 @@
 """Wrong labels: predictions out of sample, how they rank the labels, and how training records each sample."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
+from frameworks import needs, tf
 from keras import layers
 
 from importance_sampling import labels
@@ -69,14 +72,14 @@ def test_a_label_has_no_influence_on_its_own_prediction():
 
 def test_a_copy_stops_when_the_loss_of_the_other_half_rises_and_predicts_as_before_that():
     # Wrong labels with nothing to learn: at a high rate, the first epoch is the best.
-    random = np.random.default_rng(2).integers(3, size=ROWS)
+    at_random = np.random.default_rng(2).integers(3, size=ROWS)
     model = build(rate=20.0)
-    source = ArraySource((X, random, None))
+    source = ArraySource((X, at_random, None))
     one, other = (subset(source, half) for half in (np.arange(30), np.arange(30, ROWS)))
     keras.utils.set_random_seed(1)
-    stopped = ModelCopy(model).predict(one, other, 30, 9)
+    stopped = ModelCopy(model, True).fit_predict(one, other, 30, 9)
     keras.utils.set_random_seed(1)
-    best = ModelCopy(model).predict(one, other, 30, stopped.epochs - 1)
+    best = ModelCopy(model, True).fit_predict(one, other, 30, stopped.epochs - 1)
     assert 1 < stopped.epochs < 9 and stopped.trained == 30 * stopped.epochs and stopped.scored == 31 * stopped.epochs
     np.testing.assert_allclose(stopped.losses, best.losses, rtol=1e-5)
 
@@ -86,14 +89,14 @@ def test_a_copy_is_compiled_as_the_model_and_starts_from_its_weights_twice():
     outputs = {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(1, name="b")(inputs)}
     model = keras.Model(inputs, outputs)
     model.compile(keras.optimizers.Adam(0.02), {"a": "mse", "b": "mae"}, loss_weights={"a": 0.25, "b": 3.0})
-    copy = ModelCopy(model)
+    copy = ModelCopy(model, True)
     source = ArraySource((X, {"a": X[:, :1], "b": X[:, 1:2]}, None))
-    first = copy.predict(source, source, 16, 1)
+    first = copy.fit_predict(source, source, 16, 1)
     a, b = ((first.outputs[name] - X[:, i : i + 1])[:, 0] for i, name in enumerate("ab"))
     np.testing.assert_allclose(first.losses, 0.25 * a**2 + 3 * np.abs(b), rtol=1e-4)
     assert copy.model.optimizer.get_config() == model.optimizer.get_config()
     assert float(copy.model.optimizer.iterations) == 4 and float(model.optimizer.iterations) == 0
-    copy.predict(source, source, 16, 1)
+    copy.fit_predict(source, source, 16, 1)
     assert float(copy.model.optimizer.iterations) == 4
 
 
@@ -137,7 +140,9 @@ class OwnLayer(layers.Layer):
         (dict(seed=-1), "`seed` must be"),
         (dict(x=iter([X])), "read by index"),
         (dict(model=keras.Sequential([layers.Dense(3)])), "must be compiled"),
-        (dict(y=Y[:5]), "cardinality|size|length"),  # Keras's own
+        (dict(y=Y[:5]), "cardinality"),  # Keras's own
+        (dict(y=Y.tolist()), "`y` must be an array.*Received: y with an element of type <class 'int'>"),
+        (dict(x=X[:1], y=Y[:1]), "two rows or more.*Received: 1 rows"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message):
@@ -150,7 +155,109 @@ def test_a_model_that_keras_can_not_copy_is_refused_with_the_remedy():
     model = keras.Sequential([keras.Input((4,)), OwnLayer(3)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(ValueError, match=r"that Keras can copy.*irreducible_loss.*Received: model='sequential"):
-        ModelCopy(model)
+        ModelCopy(model, True)
+
+
+def adapted(layer, values):
+    layer.adapt(values)
+    return layer
+
+
+NUMBERS = 5.0 + 3.0 * X
+WORDS = np.array([["a b"], ["b c c"], ["d"]] * 10)
+
+
+@pytest.mark.parametrize(
+    "make, values",
+    [
+        (lambda: adapted(layers.Normalization(), NUMBERS), NUMBERS),
+        (lambda: adapted(layers.Discretization(num_bins=4, output_mode="one_hot"), NUMBERS[:, 0]), NUMBERS[:, :1]),
+        pytest.param(
+            lambda: adapted(layers.TextVectorization(output_mode="multi_hot"), WORDS[:, 0]),
+            WORDS,
+            marks=needs("text inputs"),
+        ),
+    ],
+    ids=["Normalization", "Discretization", "TextVectorization"],
+)
+def test_a_copy_has_what_preprocessing_layers_have_adapted_to(make, values):
+    inputs = keras.Input(values.shape[1:], dtype="string" if values.dtype.kind == "U" else "float32")
+    model = keras.Model(inputs, layers.Dense(2)(make()(inputs)))
+    model.compile("sgd", "mse")
+    x = tf.constant(values) if values.dtype.kind == "U" else values
+    source = ArraySource((x, np.zeros((len(values), 2), "float32"), None))
+    model.optimizer.learning_rate = 0.0
+    seen = ModelCopy(model, True).fit_predict(source, source, 10, 1)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(seen.outputs, expected, rtol=1e-5, atol=1e-6)
+    assert np.ptp(expected) > 0
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3, "softmax")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_subclassed_models_without_arguments_are_copied():
+    keras.utils.set_random_seed(1)
+    model = Subclassed()
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    predicted = labels.out_of_sample(model, X, Y, batch_size=16, epochs=2, seed=1)
+    assert predicted.probabilities.shape == (ROWS, 3) and predicted.losses.mean() < np.log(3)
+
+
+class Sharing(layers.Layer):
+    """A layer whose configuration contains another layer itself."""
+
+    def __init__(self, inner, **options):
+        super().__init__(**options)
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return super().get_config() | {"inner": self.inner}
+
+
+def test_a_copy_that_shares_variables_with_the_model_is_refused():
+    model = keras.Sequential([keras.Input((4,)), Sharing(layers.Dense(3, "softmax"))])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="the copy shares variables with it"):
+        labels.out_of_sample(model, X, Y)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_loss_that_is_not_finite_does_not_end_the_training_of_a_copy():
+    x = X.copy()
+    x[3] = np.nan
+    source = ArraySource((x, Y, None))
+    training, unseen = subset(source, np.arange(20, ROWS)), subset(source, np.arange(20))
+    seen = ModelCopy(build(rate=0.1), True).fit_predict(training, unseen, 16, 4)
+    assert seen.epochs == 4 and np.isnan(seen.losses[3]) and np.isfinite(np.delete(seen.losses, 3)).all()
+
+
+def test_copying_a_model_leaves_pythons_random_numbers_as_they_were():
+    model = keras.Sequential([keras.Input((4,)), layers.Dropout(0.5), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = random.getstate()
+    ModelCopy(model, True)
+    assert random.getstate() == before
+
+
+def test_large_outputs_are_kept_only_if_they_are_asked_for():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1001)])
+    model.compile("sgd", "mse")
+    source = ArraySource((X, np.zeros((ROWS, 1001), "float32"), None))
+    kept, dropped = (ModelCopy(model, keeps).fit_predict(source, source, 61, 1) for keeps in (True, False))
+    assert kept.outputs.shape == (ROWS, 1001) and dropped.outputs is None
+    np.testing.assert_allclose(kept.losses, dropped.losses, rtol=1e-4)
 
 
 # Probabilities
@@ -169,11 +276,30 @@ def test_probabilities_and_logits_of_two_and_more_classes_give_the_same_probabil
     assert np.isfinite(log_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]))).all()
 
 
+def test_what_the_loss_says_of_the_outputs_is_believed():
+    low = np.array([[0.415], [0.2]])  # logits that could be probabilities
+    np.testing.assert_allclose(np.exp(log_probabilities(low, from_logits=True))[:, 1], 1 / (1 + np.exp(-low[:, 0])))
+    model = build(keras.losses.SparseCategoricalCrossentropy(from_logits=True), activation=None, rate=0.0)
+    model.layers[0].kernel.assign(0.05 + 0.0 * model.layers[0].kernel)
+    predicted = labels.out_of_sample(model, np.abs(X), Y, batch_size=16, epochs=1)
+    assert predicted.from_logits is True
+    np.testing.assert_allclose(predicted.probabilities, 1 / 3, rtol=1e-5)
+
+
+def test_outputs_of_several_classes_at_once_are_no_probabilities():
+    for from_logits in (None, False):
+        with pytest.raises(ValueError, match="each sample has one class"):
+            log_probabilities(np.array([[0.5, 0.4, 0.3]]), from_logits)
+
+
 def test_labels_are_classes_or_one_hot_and_others_are_refused():
     np.testing.assert_array_equal(as_classes(np.eye(3)[[2, 0]], 3), [2, 0])
     np.testing.assert_array_equal(as_classes(np.array([[1.0], [0.0]]), 2), [1, 0])
-    for wrong in (np.array([0, 3]), np.array([-1, 0]), np.zeros((2, 4)), np.zeros((2, 1, 1))):
-        with pytest.raises(ValueError, match="Received: labels"):
+    for wrong in (np.array([0, 3]), np.eye(4)[:2]):
+        with pytest.raises(ValueError, match=r"from 0 to 2.*Received: labels"):
+            as_classes(wrong, 3)
+    for wrong in (np.array([-1, 0]), np.array([0.9, 1.7]), np.array([[0.5, 0.4, 0.1]]), np.zeros((2, 1, 1))):
+        with pytest.raises(ValueError, match="Targets must be classes"):
             as_classes(wrong, 3)
 
 
@@ -261,14 +387,18 @@ def test_training_dynamics_are_recorded_in_fit_and_leave_the_training_as_it_is()
         model.fit(X, Y, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, other)
-    p = models[1].predict(X, verbose=0)
     assert dynamics.epochs == 3
-    np.testing.assert_array_equal(dynamics.learned & (margins(p, Y) > 0), margins(p, Y) > 0)
+    expected, model = np.zeros(ROWS, bool), build()
+    for _ in range(3):
+        model.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
+        expected |= margins(model.predict(X, verbose=0), Y) > 0
+    np.testing.assert_array_equal(dynamics.learned, expected)
+    assert 0 < expected.sum() < ROWS
 
 
 def test_outputs_and_labels_that_are_not_a_classifiers_are_refused():
     model = build("mse", 2, None)
-    with pytest.raises(ValueError, match="Received: labels"):
+    with pytest.raises(ValueError, match=r"from 0 to 1.*Received: labels"):
         model.fit(X, X[:, :2], verbose=0, callbacks=[TrainingDynamics(X, np.arange(ROWS))])
     with pytest.raises(ValueError, match=r"shape \(61, 2\) for 5 labels"):
         model.fit(X, X[:, :2], verbose=0, callbacks=[TrainingDynamics(X, Y[:5])])

@@ -97,6 +97,12 @@ def test_shares_and_groups_out_of_range_are_refused(options, message):
         sampler(**{"known": False, **options})
 
 
+def test_a_state_of_other_groups_is_refused():
+    one, other = sampler({1: 0.5}), sampler({1: 0.5}, groups=GROUPS[::-1].copy())
+    with pytest.raises(ValueError, match="with the same groups"):
+        other.restore(one.state())
+
+
 # The trainer
 
 

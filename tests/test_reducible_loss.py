@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from frameworks import needs
 from keras import layers
 from toys import Stream
 
@@ -15,10 +16,12 @@ X = _rng.normal(size=(ROWS, 4)).astype("float32")
 Y = X[:, :3].argmax(1)
 
 
-def build(rate=0.1, seed=3, steps_per_execution=1):
-    keras.utils.set_random_seed(seed)
+def build(rate=0.1, steps_per_execution=1):
+    keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
-    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    model.compile(
+        keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", steps_per_execution=steps_per_execution
+    )
     return model
 
 
@@ -67,7 +70,7 @@ def test_samples_with_wrong_labels_are_left_out():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A trainer whose copies were trained on the halves, for two epochs."""
+    """A trainer whose copies were trained on the halves, for two epochs. Tests don't train it further."""
     trainer = ReducibleLossTraining(build(), copy_epochs=2, seed=1)
     trainer.fit(X, Y, batch_size=BATCH, epochs=2, verbose=0)
     return trainer
@@ -79,20 +82,22 @@ def test_two_copies_measure_the_irreducible_loss_and_their_cost_is_counted(train
     assert predicted.losses.shape == (ROWS,) and predicted.probabilities.shape == (ROWS, 3)
     copies = sum(predicted.epochs) * (3 * ROWS / 2 + ROWS / 2) / BATCH
     assert trained.forward_equivalents == pytest.approx(24 * (3 + 2) + copies)
-    assert "trained two copies on a half of the data each" in trained.summary()
+    assert "trained two copies, each on one half of the data" in trained.summary()
     assert "each on the 8 of 16 candidates" in trained.summary()
 
 
-def test_the_copies_are_not_trained_again_for_the_same_data_but_for_others(trained):
-    before = trained.out_of_sample
-    trained.fit(X, Y, batch_size=BATCH, verbose=0)
-    assert trained.out_of_sample is before
-    trained.fit(X[:80], Y[:80], batch_size=BATCH, verbose=0)
-    assert len(trained.out_of_sample.losses) == 80
+def test_the_copies_are_not_trained_again_for_the_same_data_but_for_others():
+    trainer = ReducibleLossTraining(build(), copy_epochs=1, seed=1)
+    trainer.fit(X, Y, batch_size=BATCH, verbose=0)
+    before = trainer.out_of_sample
+    trainer.fit(X, Y, batch_size=BATCH, verbose=0)
+    assert trainer.out_of_sample is before
+    with pytest.warns(UserWarning, match="start from weights that have been trained"):
+        trainer.fit(X[:80], Y[:80], batch_size=BATCH, verbose=0)
+    assert len(trainer.out_of_sample.losses) == 80
 
 
 def test_a_saved_state_has_the_irreducible_losses(trained, tmp_path, monkeypatch):
-    trained.fit(X, Y, batch_size=BATCH, verbose=0)
     trained.save_state(tmp_path / "state.npz")
     resumed = ReducibleLossTraining(build(), copy_epochs=2, seed=1)
     resumed.load_state(tmp_path / "state.npz")
@@ -136,13 +141,12 @@ def test_a_copy_is_trained_on_a_holdout_set_instead():
     trainer.fit(X, Y, batch_size=BATCH, verbose=0)
     assert trainer.out_of_sample.epochs == (1,) and len(trainer.out_of_sample.losses) == ROWS
     assert trainer.out_of_sample.cost == 3 * 32 + ROWS
-    assert "trained a copy on the holdout set (1 epochs)" in trainer.summary()
+    assert "trained a copy on the holdout set (1 epoch)" in trainer.summary()
 
 
 def test_the_copies_start_from_the_weights_before_the_fit_and_take_a_quarter_of_its_epochs(monkeypatch):
     seen = []
-    model = build()
-    weights = model.get_weights()
+    weights = build().get_weights()
 
     def record(copy, source, batch_size, epochs, seed):
         seen.append((copy._weights, epochs))
@@ -150,18 +154,102 @@ def test_the_copies_start_from_the_weights_before_the_fit_and_take_a_quarter_of_
 
     monkeypatch.setattr("importance_sampling.strategies.irreducible_loss.cross_fit", record)
     for epochs, most in ((1, 1), (9, 2)):
-        trainer = ReducibleLossTraining(model, seed=1)
-        trainer.fit(X, Y, batch_size=48, epochs=epochs, verbose=0)
+        model = build()
+        ReducibleLossTraining(model, seed=1).fit(X, Y, batch_size=48, epochs=epochs, verbose=0)
         assert seen[-1][1] == most
     for one, other in zip(seen[0][0], weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_losses_that_can_be_negative_are_supported():
-    model = build()
-    model.compile("sgd", lambda y, p: keras.ops.squeeze(p[:, :1], -1) - 5.0)
-    steps = steps_of(ReducibleLossTraining(model, copy_epochs=1, seed=1), epochs=1)
-    assert len(steps) == 12 and all(np.isfinite(scores).all() for *_, scores in steps)
+def test_losses_that_can_be_negative_are_selected_in_their_order():
+    model = build(rate=0.0)
+    model.compile(keras.optimizers.SGD(0.0), lambda y, p: p[:, 0] - 5.0)
+    irreducible = np.linspace(-6, -3, ROWS)
+    steps = steps_of(ReducibleLossTraining(model, irreducible_loss=irreducible, seed=1), epochs=1)
+    reducible = model.predict(X, verbose=0)[:, 0] - 5.0 - irreducible
+    assert len(steps) == 12 and all((np.diff(reducible[indices]) <= 1e-6).all() for indices, *_ in steps)
+
+
+def test_samples_without_a_usable_loss_or_with_a_weight_of_0_are_selected_last():
+    x, weight = X.copy(), np.ones(ROWS, "float32")
+    x[5] = np.nan
+    weight[::4] = 0.0
+    trainer = ReducibleLossTraining(build(rate=0.0), irreducible_loss=np.where(weight > 0, 9.0, 0.0), seed=1)
+    steps = []
+    trainer.fit(
+        x,
+        Y,
+        sample_weight=weight,
+        batch_size=BATCH,
+        epochs=3,
+        verbose=0,
+        on_sample=lambda _, *step: steps.append(step),
+    )
+    drawn = np.concatenate([indices for indices, *_ in steps])
+    # Of sixteen candidates four have a weight of 0 on average, and eight can be left out.
+    assert 5 not in drawn and (weight[drawn] == 0).mean() < 0.02
+
+
+def test_samples_whose_irreducible_loss_is_not_finite_are_counted_in_the_summary():
+    x = X.copy()
+    x[5] = np.nan
+    trainer = ReducibleLossTraining(build(rate=0.0), holdout=(X[10:50], Y[10:50]), copy_epochs=1, seed=1)
+    trainer.fit(x, Y, batch_size=BATCH, verbose=0)
+    assert "1 sample has no finite irreducible loss and is selected last" in trainer.summary()
+
+
+def test_a_corrected_label_is_noticed_among_many_rows():
+    x, y = np.tile(X, (20, 1)), np.tile(Y, 20)
+    trainer = ReducibleLossTraining(build(), copy_epochs=1, seed=1)
+    trainer.fit(x, y, batch_size=480, verbose=0)
+    before, y = trainer.out_of_sample, y.copy()
+    y[1003] = (y[1003] + 1) % 3
+    with pytest.warns(UserWarning, match="weights that have been trained"):
+        trainer.fit(x, y, batch_size=480, verbose=0)
+    assert trainer.out_of_sample is not before
+
+
+def test_your_own_losses_are_not_replaced_by_those_of_a_saved_state(tmp_path):
+    first = ReducibleLossTraining(build(), irreducible_loss=np.zeros(ROWS), seed=1)
+    first.fit(X, Y, batch_size=BATCH, verbose=0)
+    first.save_state(tmp_path / "state.npz")
+    trainer = ReducibleLossTraining(build(rate=0.0), irreducible_loss=50.0 * (np.arange(ROWS) % 2 == 0), seed=1)
+    trainer.load_state(tmp_path / "state.npz")
+    drawn = np.concatenate([indices for indices, *_ in steps_of(trainer)])
+    assert (drawn % 2).mean() > 0.8
+
+
+def test_copies_are_not_trained_for_a_model_whose_samples_can_not_be_weighted():
+    class Penalised(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(x))
+            return x
+
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((4,)), Penalised(), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    trainer = ReducibleLossTraining(model, seed=1)
+    with pytest.warns(UserWarning, match="Importance sampling stays off"):
+        trainer.fit(X, Y, batch_size=BATCH, verbose=0)
+    assert trainer.out_of_sample is None and trainer.importance_steps == 0
+
+
+@needs("several steps per execution")
+def test_several_steps_per_execution_select_the_same_samples():
+    drawn = []
+    for steps_per_execution in (1, 4):
+        model = build(steps_per_execution=steps_per_execution)
+        trainer = ReducibleLossTraining(model, irreducible_loss=np.linspace(0, 1, ROWS), seed=1)
+        drawn.append(np.concatenate([indices for indices, *_ in steps_of(trainer)]))
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_a_holdout_set_is_checked_before_training():
+    model, begun = build(), []
+    callback = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(1))
+    with pytest.raises(ValueError, match="cardinality"):
+        ReducibleLossTraining(model, holdout=(X[:20], Y[:21])).fit(X, Y, verbose=0, callbacks=[callback])
+    assert begun == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 MODULES = ("keras_internals", "contract", "rows", "labels", "reducible_loss")
 COMMON = ("numpy", "blinker", "transparent-keras", "pytest", "scipy", "pandas", "h5py")
-SHOWN = ("keras", "keras-nightly", "tensorflow", "jax", "torch", "numpy")
+SHOWN = ("tensorflow", "jax", "torch", "numpy")
+NIGHTLY = "keras-nightly"
 
 
 class Environment(NamedTuple):
@@ -39,7 +40,7 @@ ENVIRONMENTS = {
     "python 3.11": Environment("3.11", "tensorflow", ("keras", "tensorflow")),
     "python 3.12": Environment("3.12", "tensorflow", ("keras", "tensorflow")),
     "python 3.13": Environment("3.13", "tensorflow", ("keras", "tensorflow")),
-    "nightly": Environment("3.13", "tensorflow", ("keras-nightly", "tensorflow")),
+    "nightly": Environment("3.13", "tensorflow", ("tensorflow", NIGHTLY)),
     "lowest jax": Environment("3.10", "jax", ("keras==3.8.0", "jax==0.4.35", "jaxlib==0.4.35")),
     "jax": Environment("3.13", "jax", ("keras", "jax")),
     "torch": Environment("3.11", "torch", ("keras", "torch")),
@@ -73,13 +74,19 @@ def run(environment: Environment, torch: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         inside = Path(folder) / "bin" / "python"
-        subprocess.run([inside, "-m", "pip", "install", "-q", *requirements, *COMMON], check=True)
+        install = [inside, "-m", "pip", "install", "-q"]
+        subprocess.run([*install, *(name for name in requirements if name != NIGHTLY), *COMMON], check=True)
+        if NIGHTLY in requirements:  # in the place of the Keras that TensorFlow brings along
+            subprocess.run([*install, "--force-reinstall", "--no-deps", NIGHTLY], check=True)
+        settings = dict(KERAS_BACKEND=environment.backend, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
+        variables = os.environ | settings
         installed = json.loads(subprocess.check_output([inside, "-m", "pip", "list", "--format", "json"]))
         versions = {one["name"]: one["version"] for one in installed if one["name"] in SHOWN}
-        settings = dict(KERAS_BACKEND=environment.backend, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
+        imported = [inside, "-c", "import keras; print(keras.__version__)"]
+        versions["keras"] = subprocess.check_output(imported, env=variables, text=True).strip()
         tests = [f"tests/test_{module}.py" for module in MODULES]
         command = [inside, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", *tests]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-500:]
     counts = {word: sum(map(int, re.findall(rf"(\d+) {word}", last))) for word in ("passed", "skipped")}
     failed = sum(map(int, re.findall(r"(\d+) (?:failed|errors?)\b", last))) or int(done.returncode != 0)
@@ -98,8 +105,7 @@ def table(results: dict[str, dict]) -> str:
     lines = ["| Python | Keras | backend | NumPy | passed | skipped | failed | run on |", "| --- " * 8 + "|"]
     for result in results.values():
         versions, backend = result["versions"], result["backend"]
-        keras = versions.get("keras-nightly") or versions["keras"]
-        cells = (result["python"], keras, f"{backend} {versions[backend]}", versions["numpy"])
+        cells = (result["python"], versions["keras"], f"{backend} {versions[backend]}", versions["numpy"])
         cells += tuple(str(result[word]) for word in ("passed", "skipped", "failed", "date"))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

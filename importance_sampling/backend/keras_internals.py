@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -103,7 +104,12 @@ def clone_uncompiled(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model._functional or keras.Sequential(model.layers))
     if type(model) is _functional.Functional:
         return keras.models.clone_model(keras.Model(model._inputs_struct, model._outputs_struct))
-    return type(model).from_config(model.get_config())
+    config = model.get_config()
+    try:
+        return type(model).from_config(config)
+    except Exception:  # of any type; Keras's default configuration has arguments that a constructor needn't have
+        accepted = inspect.signature(type(model).__init__).parameters
+        return type(model)(**{name: value for name, value in config.items() if name in accepted})
 
 
 def has_training_argument(layer: keras.Layer) -> bool:
@@ -226,6 +232,19 @@ def compute_loss(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight:
 def loss_arguments(loss: Any) -> dict:
     """Return the arguments that a loss passes to its function besides targets and predictions."""
     return getattr(loss, "_fn_kwargs", {})
+
+
+def takes_logits(model: keras.Model) -> bool | None:
+    """Return True if the loss of a model takes logits, False if it takes probabilities; None if that isn't known.
+
+    Args:
+        model: a compiled model whose loss is built.
+    """
+    losses = output_losses(model)
+    function = getattr(losses[0], "fn", None) if len(losses) == 1 else None
+    if function is None or "from_logits" not in (parameters := inspect.signature(function).parameters):
+        return None
+    return loss_arguments(losses[0]).get("from_logits", parameters["from_logits"].default)
 
 
 def set_loss_dtype(loss: keras.losses.Loss, dtype: str) -> None:

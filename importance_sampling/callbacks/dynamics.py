@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from importance_sampling.backend import keras_internals
 from importance_sampling.utils.classes import as_classes, log_probabilities
 
 
@@ -22,11 +23,11 @@ class TrainingDynamics(keras.callbacks.Callback):
     `(batch, 1)`. Samples with wrong labels have a low `aum`: the other samples of their true class pull the model to
     that class. Records continue from one `fit` to the next.
 
-    Cost: a forward pass over the training set after every epoch, a third of the cost of the epoch. Memory: 25 bytes per
+    Cost: a forward pass over the training set after every epoch, a third of the cost of the epoch. Memory: 26 bytes per
     sample.
 
     Args:
-        x: the inputs of the training set, as for `model.predict`.
+        x: the inputs of the training set, as for `model.predict`, in the order of `y`.
         y: the labels: classes `(rows,)`, or one-hot `(rows, classes)`.
         batch_size: int or None, default None; as for `model.predict`.
 
@@ -85,7 +86,7 @@ class TrainingDynamics(keras.callbacks.Callback):
                 "`TrainingDynamics` needs a classifier with one output of shape (batch, classes) and a label for each "
                 f"row of `x`. Received: outputs of shape {shapes} for {len(self.y)} labels"
             )
-        logarithms = log_probabilities(outputs)
+        logarithms = log_probabilities(outputs, keras_internals.takes_logits(self.model))
         labels = as_classes(self.y, logarithms.shape[1])
         self._logit_margins += margins(logarithms, labels)
         own = margins(np.exp(logarithms), labels)

@@ -57,5 +57,9 @@ class Display:
 
 
 def _shortened(value: Any) -> str:
+    if getattr(value, "ndim", 0):
+        return f"<array of shape {tuple(value.shape)}>"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shortened, value))})"
     text = getattr(value, "__name__", None) or repr(value)
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."

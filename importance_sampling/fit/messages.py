@@ -106,7 +106,8 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     if not math.isnan(worth):
         first += f"; each was worth {worth:.1f} uniform steps at the cost of {cost:.1f}"
     elif not math.isnan(gain):
-        first += f"; each had {gain:.1f} times less gradient noise at the cost of {cost:.1f} uniform steps"
+        change = f"{gain:.1f} times less" if gain >= 1 else f"{1 / gain:.1f} times more"
+        first += f"; each had {change} gradient noise at the cost of {cost:.1f} uniform steps"
     began = controller.state.counters.first_importance_step - controller.started_steps
     numbers = [
         ("first importance step", f"{began}", "the first time that the gate opened"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,13 +18,15 @@ from importance_sampling.core.scoring import Scorer
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.fit import eligibility
 
+MOST_OUTPUTS = 1000  # numbers per sample that are worth their memory if they weren't asked for
+
 
 class Unseen(NamedTuple):
     """What a copy says of samples that it wasn't trained on.
 
     Attributes:
         losses: float32 `(rows,)`.
-        outputs: the outputs of the model, a structure of `(rows, ...)` arrays.
+        outputs: the outputs of the model, a structure of `(rows, ...)` arrays; None if they weren't kept.
         epochs: int, how long the copy was trained.
         trained, scored: int, how many samples it was trained on and how many it scored, repetitions counted.
     """
@@ -39,18 +43,25 @@ class ModelCopy:
 
     Args:
         model: a compiled `keras.Model`. If it isn't built yet, the copy has initial weights of its own.
+        keeps_outputs: bool, True to keep all outputs; False keeps those of classifiers with up to 1,000 classes.
+
+    Attributes:
+        from_logits: bool or None, whether the outputs are logits; None if the loss doesn't tell.
 
     Raises:
         ValueError: Keras can't copy the model.
     """
 
-    def __init__(self, model: keras.Model):
-        self.model = _copy(model)
+    def __init__(self, model: keras.Model, keeps_outputs: bool):
+        self.model = _copied(model)
+        self.from_logits: bool | None = None
+        self._original = model
         self._weights = model.get_weights() if model.built else None
+        self._keeps_outputs = keeps_outputs
         self._initial: list[np.ndarray] | None = None
         self._score: Callable | None = None
 
-    def predict(self, training: ArraySource, unseen: ArraySource, batch_size: int, epochs: int) -> Unseen:
+    def fit_predict(self, training: ArraySource, unseen: ArraySource, batch_size: int, epochs: int) -> Unseen:
         """Train from the initial weights on some samples, and predict others.
 
         Training ends with the first epoch after which the mean loss of the other samples has risen, and the
@@ -65,26 +76,41 @@ class ModelCopy:
         self._reset(training, batch_size)
         dataset = backend.epoch_dataset(training, batch_size, True, None)
         best: tuple | None = None
-        trained = 0
+        lowest, trained = np.inf, 0
         while trained < epochs:
             self.model.fit(dataset, epochs=1, verbose=0, shuffle=False)
             trained += 1
             losses, outputs = self._predict(unseen, batch_size)
-            if best is not None and not losses.mean() < best[0].mean():
+            finite = losses[np.isfinite(losses)]
+            mean = float(finite.mean()) if len(finite) else np.inf
+            if best is not None and mean >= lowest:
                 break
-            best = losses, outputs
+            best, lowest = (losses, outputs), mean
         return Unseen(*best, trained, trained * training.num_rows, trained * unseen.num_rows)
 
     def _reset(self, source: ArraySource, batch_size: int) -> None:
         """Set the weights and the optimizer to their initial values, which are recorded the first time."""
         if self._initial is None:
-            eligibility.build(self.model, source.example(batch_size))
-            if self._weights is not None:
-                self.model.set_weights(self._weights)
+            self._build(source.example(batch_size))
             self._initial = [ops.convert_to_numpy(variable) for variable in self._variables]
             return
         for variable, value in zip(self._variables, self._initial, strict=True):
             variable.assign(value)
+
+    def _build(self, batch: tuple) -> None:
+        """Build the copy, with the weights of the model.
+
+        Raises:
+            ValueError: the copy shares variables with the model.
+        """
+        eligibility.build(self.model, batch)
+        own = set(map(id, self._original.variables))
+        if any(id(variable) in own for variable in self.model.variables):
+            raise _refused(self._original, "the copy shares variables with it")
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+        self.from_logits = keras_internals.takes_logits(self.model)
+        self._original = None
 
     @property
     def _variables(self) -> list[keras.Variable]:
@@ -104,34 +130,62 @@ class ModelCopy:
         for start in range(0, source.num_rows, batch_size):
             # All batches have one size, for one trace.
             rows = np.resize(np.arange(start, min(start + batch_size, source.num_rows)), batch_size)
-            parts.append(keras.tree.map_structure(ops.convert_to_numpy, self._score(*source.read(rows))))
+            losses, outputs = keras.tree.map_structure(ops.convert_to_numpy, self._score(*source.read(rows)))
+            parts.append((losses, outputs if self._keeps_outputs or _are_classes(outputs) else None))
 
-        def join(*arrays: np.ndarray) -> np.ndarray:
-            return np.concatenate(arrays)[: source.num_rows].astype("float32")
+        def join(*arrays: Any) -> Any:
+            return None if arrays[0] is None else np.concatenate(arrays)[: source.num_rows].astype("float32")
 
         return keras.tree.map_structure(join, *parts)
 
 
-def _copy(model: keras.Model) -> keras.Model:
+def _are_classes(outputs: Any) -> bool:
+    return hasattr(outputs, "ndim") and outputs.ndim <= 2 and outputs[:1].size <= MOST_OUTPUTS
+
+
+def _copied(model: keras.Model) -> keras.Model:
     """Return an untrained copy of a model, compiled in the same way, without metrics.
 
     Raises:
         ValueError: Keras can't copy it.
     """
+    python_random = random.getstate()  # from which layers take their seeds
     try:
         copy = keras_internals.clone_uncompiled(model)
-        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-    except Exception as error:  # any error of the user's `get_config` and `from_config`
-        raise ValueError(
-            "`model` must be a model that Keras can copy, to train copies of it. Give the model, its layers and the "
-            "optimizer a `get_config`, or measure the losses yourself and pass `irreducible_loss`. "
-            f"Received: model={model.name!r}, which fails with {type(error).__name__}: {error}"
-        ) from error
-    copy.compile(
-        optimizer,
-        loss=model.loss,
-        loss_weights=keras_internals.loss_weights(model),
-        jit_compile=model.jit_compile,
-        run_eagerly=model.run_eagerly,
-    )
+        copy.compile(
+            type(model.optimizer).from_config(model.optimizer.get_config()),
+            loss=model.loss,
+            loss_weights=keras_internals.loss_weights(model),
+            jit_compile=model.jit_compile,
+            run_eagerly=model.run_eagerly,
+        )
+        _copy_adapted(model, copy)
+    except Exception as error:  # any error of the user's `get_config`, `from_config` and `compile`
+        raise _refused(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+    finally:
+        random.setstate(python_random)
     return copy
+
+
+def _copy_adapted(model: keras.Model, copy: keras.Model) -> None:
+    """Copy what preprocessing layers have adapted to: statistics and vocabularies, which aren't all weights."""
+    layers = [[one for one in keras_internals.layers_of(m) if hasattr(one, "adapt")] for m in (model, copy)]
+    for original, layer in zip(*layers, strict=True):
+        if original.built and not layer.built:
+            layer.build_from_config(original.get_build_config())
+        if original.built:
+            store: dict[str, Any] = {}
+            original.save_own_variables(store)
+            layer.load_own_variables(store)
+        if hasattr(original, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                original.save_assets(folder)
+                layer.load_assets(folder)
+
+
+def _refused(model: keras.Model, reason: str) -> ValueError:
+    return ValueError(
+        "`model` must be a model that Keras can copy, to train copies of it. Give the model, its layers and the "
+        "optimizer a `get_config` with all arguments of their constructors, or measure the losses yourself and pass "
+        f"`irreducible_loss`. Received: model={model.name!r}, for which this fails: {reason}"
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from importance_sampling.core.scoring import flatten
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.subset import subset
+from importance_sampling.fit import eligibility
 from importance_sampling.fit.plan import plan_arrays
 from importance_sampling.labels.model_copy import ModelCopy
 from importance_sampling.utils.classes import log_probabilities
@@ -29,32 +30,37 @@ class OutOfSample:
 
     Attributes:
         losses: float32 `(rows,)`, the compiled loss of each sample.
-        outputs: the outputs of the model, a structure of float32 `(rows, ...)` arrays.
+        outputs: the outputs of the model, a structure of float32 `(rows, ...)` arrays; None if they weren't kept.
         epochs: tuple of int, how long each copy was trained.
         cost: float, in forward passes of a sample; a training step counts as 3 for each sample.
+        from_logits: bool or None, whether the outputs are logits; None if the loss doesn't tell.
     """
 
     losses: np.ndarray
     outputs: Any
     epochs: tuple[int, ...]
     cost: float
+    from_logits: bool | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
         """The probabilities of the classes, float32 `(rows, classes)`, as cleanlab's functions take them.
 
-        Outputs that aren't probabilities are taken as logits. A single output is that of class 1 of two.
+        A single output is that of class 1 of two. If the loss doesn't tell whether the outputs are logits, they are
+        unless all of them are between 0 and 1.
 
         Raises:
-            ValueError: the model has several outputs, or more than one prediction per sample.
+            ValueError: the model has several outputs, or more than one prediction per sample, or the probabilities of a
+                sample don't add up to 1.
         """
-        outputs = keras.tree.flatten(self.outputs)
+        outputs = [output for output in keras.tree.flatten(self.outputs) if output is not None]
         if len(outputs) != 1 or outputs[0].ndim > 2:
             raise ValueError(
-                "`probabilities` needs a classifier with one output of shape (batch, classes). Use `outputs` instead. "
+                "`probabilities` needs a classifier with one output of shape (batch, classes), and for a trainer at "
+                "most 1,000 classes. Use `outputs`, or `out_of_sample(model, ...).outputs`. "
                 f"Received: outputs of the shapes {[output.shape for output in outputs]}"
             )
-        return np.exp(log_probabilities(outputs[0])).astype("float32")
+        return np.exp(log_probabilities(outputs[0], self.from_logits)).astype("float32")
 
 
 def out_of_sample(
@@ -69,7 +75,7 @@ def out_of_sample(
 ) -> OutOfSample:
     """Predict every sample with a copy of a model that was trained without it.
 
-    The data are split into two halves at random. Two copies of the model are trained on a half each, and predict the
+    The data are split into two halves at random. Two copies of the model are trained, each on one half, and predict the
     other half. A copy is trained until the mean loss on the other half rises. The model itself isn't trained.
 
     Args:
@@ -83,7 +89,8 @@ def out_of_sample(
         `OutOfSample`.
 
     Raises:
-        ValueError: an argument is out of its range, the rows have no index, or Keras can't copy the model.
+        ValueError: an argument is out of its range, the rows have no index, the samples of the model can't be weighted,
+            or Keras can't copy it.
 
     Example:
         >>> predicted = out_of_sample(model, x_train, labels, batch_size=128)
@@ -98,9 +105,14 @@ def out_of_sample(
             "`model` must be compiled: its copies are trained with its loss and optimizer. "
             f"Received: model={model.name!r}, not compiled"
         )
+    reason = eligibility.unsupported_reason(model)
+    if reason is not None:
+        raise ValueError(f"`model` must have a loss for each sample: {reason}. Received: model={model.name!r}")
     source = array_source(model, (x, y, sample_weight))
+    if source.num_rows < 2:
+        raise ValueError(f"`x` must have two rows or more, for two halves. Received: {source.num_rows} rows")
     seed = seed_from_python() if seed is None else seed
-    return cross_fit(ModelCopy(model), source, batch_size, epochs, seed)
+    return cross_fit(ModelCopy(model, keeps_outputs=True), source, batch_size, epochs, seed)
 
 
 def cross_fit(copy: ModelCopy, source: ArraySource, batch_size: int, epochs: int, seed: int) -> OutOfSample:
@@ -115,17 +127,21 @@ def cross_fit(copy: ModelCopy, source: ArraySource, batch_size: int, epochs: int
     order = np.random.default_rng(seed).permutation(source.num_rows)
     halves = [np.sort(half) for half in np.array_split(order, 2)]
     first, second = (subset(source, half) for half in halves)
-    predicted = [copy.predict(second, first, batch_size, epochs), copy.predict(first, second, batch_size, epochs)]
+    predicted = [
+        copy.fit_predict(second, first, batch_size, epochs),
+        copy.fit_predict(first, second, batch_size, epochs),
+    ]
     positions = np.argsort(np.concatenate(halves))  # of the rows in the joined halves
 
-    def join(*arrays: np.ndarray) -> np.ndarray:
-        return np.concatenate(arrays)[positions]
+    def join(*arrays: Any) -> Any:
+        return None if arrays[0] is None else np.concatenate(arrays)[positions]
 
     return OutOfSample(
         join(*(one.losses for one in predicted)),
         keras.tree.map_structure(join, *(one.outputs for one in predicted)),
         tuple(one.epochs for one in predicted),
         sum(3.0 * one.trained + one.scored for one in predicted),
+        copy.from_logits,
     )
 
 
@@ -133,25 +149,27 @@ def fit_holdout(
     copy: ModelCopy, holdout: ArraySource, source: ArraySource, batch_size: int, epochs: int
 ) -> OutOfSample:
     """Train on a holdout set and predict all samples of the training set; the arguments are those of `cross_fit`."""
-    predicted = copy.predict(holdout, source, batch_size, epochs)
+    predicted = copy.fit_predict(holdout, source, batch_size, epochs)
     cost = 3.0 * predicted.trained + predicted.scored
-    return OutOfSample(predicted.losses, predicted.outputs, (predicted.epochs,), cost)
+    return OutOfSample(predicted.losses, predicted.outputs, (predicted.epochs,), cost, copy.from_logits)
 
 
-def array_source(model: keras.Model, data: tuple) -> ArraySource:
+def array_source(model: keras.Model, data: tuple, class_weight: dict | None = None) -> ArraySource:
     """Return the source of arrays `(x, y, sample_weight)`, as a `fit` of the model reads them.
 
     Raises:
         ValueError: the rows have no index.
         Exception: the error of Keras for arrays that it refuses.
     """
-    leaves, _ = flatten(data)
-    if not leaves or not all(hasattr(leaf, "shape") and len(leaf.shape) for leaf in leaves):
-        raise ValueError(
-            "The data must be arrays, tensors, memory maps or other data whose rows can be read by index. "
-            f"Received: x={data[0]!r}"
-        )
+    for name, part in zip(("x", "y", "sample_weight"), data, strict=True):
+        leaves, _ = flatten((part,))
+        wrong = [leaf for leaf in leaves if not hasattr(leaf, "shape") or not len(leaf.shape)]
+        if wrong or (name == "x" and not leaves):
+            raise ValueError(
+                f"`{name}` must be an array, a tensor, a memory map or a structure of them, whose rows can be read by "
+                f"index. Received: {name} with an element of type {type(wrong[0]) if wrong else type(part)}"
+            )
     arguments = dict(zip(("x", "y", "sample_weight"), data, strict=True))
-    arguments |= dict(class_weight=None, batch_size=None, steps_per_epoch=None, shuffle=True)
+    arguments |= dict(class_weight=class_weight, batch_size=None, steps_per_epoch=None, shuffle=True)
     arguments |= dict(validation_split=0.0, validation_data=None)
     return plan_arrays(arguments, model, with_order=False).source

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.samplers.table import ROWS_PER_READ
+from importance_sampling.utils.classes import parse_classes
 
 
 class Labels:
@@ -57,28 +58,3 @@ class Labels:
     def _slices(self) -> list[np.ndarray]:
         """Return all row indices in parts of at most `ROWS_PER_READ`."""
         return np.array_split(np.arange(len(self._rows)), -(-len(self._rows) // ROWS_PER_READ))
-
-
-def parse_classes(y: Any) -> tuple[np.ndarray, int | None]:
-    """Convert targets to classes.
-
-    Args:
-        y: integers >= 0, `(n,)` or `(n, 1)`, of any numeric dtype; or one-hot rows, `(n, classes)`.
-
-    Returns:
-        Classes, int32 `(n,)`; and the number of classes if the targets are one-hot, else None.
-
-    Raises:
-        ValueError: the targets are neither.
-    """
-    values = np.asarray(y) if not isinstance(y, (list, tuple, dict)) else np.empty((0, 0, 0))
-    if values.ndim == 2 and values.shape[1] > 1:
-        if (((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)).all():
-            return values.argmax(axis=1).astype("int32"), values.shape[1]
-    elif values.ndim in (1, 2) and values.dtype.kind in "iufb" and ((values >= 0) & (values % 1 == 0)).all():
-        return values.reshape(-1).astype("int32"), None
-    raise ValueError(
-        "Targets must be classes, as integers or one-hot rows, for a sampler that learns per class. For other targets "
-        f"use `HistorySampler` or `ModelSampler`. Received: y of shape {values.shape} and dtype {values.dtype}, "
-        f"such as {values[:1]!r}"
-    )

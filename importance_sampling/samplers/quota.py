@@ -72,8 +72,23 @@ class QuotaSampler(TableSampler):
         # In a random order within each group, so that systematic resampling takes each group's share.
         order = self.table.order
         self.table = ScoreTable(self.size, order[np.argsort(of_rows[order], kind="stable")])
+        self._positions = np.argsort(self.table.order)  # of the rows in the table
         self._sizes, self._shares = sizes, q
         self._factors = (q * self.size / sizes)[of_rows] if balanced else None  # of the weights, by row
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all data that the next draws depend on, with the group of each row."""
+        return super().state() | {"groups": np.repeat(np.arange(len(self._sizes)), self._sizes)[self._positions]}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Set the sampler to a saved state.
+
+        Raises:
+            ValueError: the state is of another kind of sampler, of another number of rows, or of other groups.
+        """
+        if "groups" in state and not np.array_equal(state["groups"], self.state()["groups"]):
+            raise ValueError("`state` must be of a sampler with the same groups. Received: a state of other groups")
+        super().restore(state)
 
     def _candidates(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         return self.table.order, self.table.imputed_scores()

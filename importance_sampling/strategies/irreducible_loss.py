@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import keras
 import numpy as np
 
-from importance_sampling.data.arrays import ArraySource
+from importance_sampling import backend
+from importance_sampling.core.scoring import flatten
+from importance_sampling.data.arrays import ArraySource, is_on_host
 from importance_sampling.labels.model_copy import ModelCopy
 from importance_sampling.labels.out_of_sample import OutOfSample, array_source, cross_fit, fit_holdout
 
 SHARE_OF_EPOCHS = 4  # a copy is trained for at most a quarter of the epochs of the `fit`
 MOST_EPOCHS = 10
+ROWS_PER_READ = 65536
 
 
 class IrreducibleLoss:
@@ -31,69 +35,96 @@ class IrreducibleLoss:
     Attributes:
         losses: float32 `(rows,)`; None before they are measured.
         measured: `OutOfSample`, what the copies found; None if the losses are the user's own or from a saved state.
+        copies_trained_model: bool, True if the copies start from weights that have been trained before.
     """
 
     def __init__(self, values: np.ndarray | None, holdout: tuple | None, epochs: int | None):
         self.losses: np.ndarray | None = None
         self.measured: OutOfSample | None = None
+        self.copies_trained_model = False
         self._values = values
-        self._holdout = holdout
+        self._holdout_data = holdout
+        self._holdout: ArraySource | None = None
         self._epochs = epochs
         self._digest = ""
         self._copy: ModelCopy | None = None
 
-    def use(self, source: ArraySource) -> None:
-        """Set the training set; the losses of another one are dropped.
+    def use(self, model: keras.Model, source: ArraySource, class_weight: dict | None) -> None:
+        """Set the training set. The losses of another one, or of other labels, are dropped.
 
         Raises:
-            ValueError: the user's losses have another number of rows.
+            ValueError: the user's losses have another number of rows, or the holdout set can't be read.
         """
         if self._values is not None and len(self._values) != source.num_rows:
             raise ValueError(
                 "`irreducible_loss` must have one number for each row of the training data, without the rows of "
                 f"`validation_split`. Received: {len(self._values)} numbers for {source.num_rows} rows"
             )
-        if self._digest != source.digest:
-            self._digest = source.digest
+        digests = [source.digest, labels_digest(source)]
+        if self._holdout_data is not None:
+            parts = keras.utils.unpack_x_y_sample_weight(self._holdout_data)
+            self._holdout = array_source(model, parts, class_weight)
+            digests += [self._holdout.digest, labels_digest(self._holdout)]
+        if self._digest != "".join(digests):
+            self._digest = "".join(digests)
             self.measured = None
             self.losses = self._values
 
-    def copy(self, model: keras.Model) -> None:
-        """Copy the model, with the weights that it has now, if its copies will have to be trained.
+    def prepare_copies(self, model: keras.Model) -> None:
+        """Copy the model, with the weights that it has now, if copies will have to be trained.
 
         Raises:
             ValueError: Keras can't copy it.
         """
-        self._copy = ModelCopy(model) if self.losses is None else None
+        self._copy = ModelCopy(model, keeps_outputs=False) if self.losses is None else None
+        self.copies_trained_model = self._copy is not None and int(model.optimizer.iterations) > 0
 
-    def measure(self, model: keras.Model, source: ArraySource, batch_size: int, epochs: int, seed: int) -> float:
+    def measure(self, source: ArraySource, batch_size: int, epochs: int, seed: int) -> float:
         """Train the copies unless the losses are known; return the cost in forward passes of a sample.
 
         Args:
-            model: the user's model.
             source: the training set.
             batch_size: int.
             epochs: int, of the `fit`.
             seed: int, of the split into halves.
         """
+        copy, self._copy = self._copy, None
         if self.losses is not None:
             return 0.0
         most = self._epochs or max(1, min(epochs // SHARE_OF_EPOCHS, MOST_EPOCHS))
-        copy, self._copy = self._copy, None
         if self._holdout is None:
             self.measured = cross_fit(copy, source, batch_size, most, seed)
         else:
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self._holdout)
-            holdout = array_source(model, (x, y, sample_weight))
-            self.measured = fit_holdout(copy, holdout, source, batch_size, most)
+            self.measured = fit_holdout(copy, self._holdout, source, batch_size, most)
         self.losses = self.measured.losses
         return self.measured.cost
 
+    def release(self) -> None:
+        """Drop all references to the data and to copies of the model."""
+        self._copy = self._holdout = None
+
     def state(self) -> dict[str, np.ndarray]:
-        """Return the losses, for a saved state."""
-        return {"losses": np.zeros(0, "float32") if self.losses is None else self.losses}
+        """Return the losses, and a digest of the data that they belong to, for a saved state."""
+        losses = np.zeros(0, "float32") if self.losses is None else self.losses
+        return {"losses": losses, "digest": np.array(self._digest)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set the losses to those of a saved state, if it has any."""
-        if len(state["losses"]):
+        """Set the losses to those of a saved state, if it has those of the current data."""
+        if self._values is None and len(state["losses"]) and str(state["digest"]) == self._digest:
             self.losses = np.asarray(state["losses"], "float32")
+
+
+def labels_digest(source: ArraySource) -> str:
+    """Return a hash of all targets and sample weights, str.
+
+    `ArraySource.digest` is of some rows only, and would not notice a few corrected labels.
+    """
+    _, y, sample_weight = source.pack(range(len(source.columns)))
+    digest = hashlib.blake2b(digest_size=16)
+    for position in flatten((y, sample_weight))[0]:
+        column = source.columns[position]
+        for start in range(0, source.num_rows, ROWS_PER_READ):
+            rows = np.arange(start, min(start + ROWS_PER_READ, source.num_rows))
+            part = column.read(rows) if is_on_host(column) else backend.gather(column, rows)
+            digest.update(backend.as_bytes(backend.to_tensor(part)))
+    return digest.hexdigest()

@@ -178,8 +178,7 @@ class PoolStep:
         Args:
             indices: int `(pool_size,)`, the row indices of the candidates in the training set.
             data: `(x, y, sample_weight)` of the candidates; `y` and `sample_weight` may be None.
-            baseline: None (default), or float `(pool_size,)`: the scores are then softplus(score - baseline), which is
-                positive and has the order of the difference.
+            baseline: None (default), or float `(pool_size,)`: the scores are then those of `above_baseline`.
 
         Returns:
             The logs of Keras's own step, and `(indices, weights, scores, pool_scores)`: the first three of the drawn
@@ -187,7 +186,7 @@ class PoolStep:
         """
         logs, (scores, entries) = backend.on_replicas(self.model, self._score, data)
         if baseline is not None:
-            scores = ops.softplus(scores - baseline)
+            scores = above_baseline(scores, baseline)
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
         batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
@@ -216,6 +215,19 @@ class PoolStep:
     def _train(self, batch: tuple, weights: Any, expected_entries: list) -> tuple:
         """Train on the rows of a replica; return no logs and the gradient norms of the samples, or None."""
         return {}, weighted_step(self.model, self.logits, batch, weights, expected_entries).measured
+
+
+def above_baseline(scores: Any, baseline: Any) -> Any:
+    """Return softplus(score - baseline), which is positive and has the order of the difference.
+
+    The result is 0 where the difference isn't finite, and where both are 0: for a sample with a sample weight of 0.
+
+    Args:
+        scores, baseline: float `(n,)`.
+    """
+    difference = scores - baseline
+    counts = ops.isfinite(difference) & ((scores != 0) | (baseline != 0))
+    return ops.where(counts, ops.softplus(ops.where(counts, difference, 0.0)), 0.0)
 
 
 def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:

@@ -42,21 +42,27 @@ class ReducibleLossStrategy(PoolStrategy):
             ValueError: the irreducible losses have another number of rows, or Keras can't copy the model.
         """
         super().use(plan)
-        self._irreducible.use(plan.source)
+        self._irreducible.use(self.model, plan.source, plan.arguments["class_weight"])
         self.state.register("irreducible", self._irreducible)
-        self._irreducible.copy(self.model)
+        self._irreducible.prepare_copies(self.model)
 
     def check_scores(self) -> None:
         """Do nothing: a negative loss has a reducible part like any other."""
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
         """Take n importance steps; the first ones measure the irreducible losses."""
+        if self._irreducible.losses is None:
+            self.prepare()  # copies of a model that can't be used would be trained in vain
         arguments = self.plan.arguments
-        cost = self._irreducible.measure(
-            self.model, self.plan.source, self.batch_size, arguments["epochs"], self.state.seed
-        )
+        epochs = arguments["epochs"] - arguments["initial_epoch"]
+        cost = self._irreducible.measure(self.plan.source, self.batch_size, epochs, self.state.seed)
         result = super().step(n, batches, steps_left, with_draws)
         return result._replace(cost=result.cost + cost / self.batch_size)
+
+    def release(self) -> None:
+        """Drop all references to the data."""
+        super().release()
+        self._irreducible.release()
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str:
         """Return the summary of a `fit`."""
@@ -65,11 +71,18 @@ class ReducibleLossStrategy(PoolStrategy):
             f"{name} took {importance_steps / steps:.0%} of {steps} steps, each on the {sampler.batch_size} of "
             f"{sampler.pool_size} candidates whose loss is furthest above their irreducible loss."
         )
-        if measured is None:
-            return text
-        who = "two copies on a half of the data each" if len(measured.epochs) > 1 else "a copy on the holdout set"
-        epochs = " and ".join(map(str, measured.epochs))
-        return f"{text} Before the first step it trained {who} ({epochs} epochs)."
+        if measured is not None:
+            who = (
+                "two copies, each on one half of the data" if len(measured.epochs) > 1 else "a copy on the holdout set"
+            )
+            epochs = " and ".join(f"{count} epoch{'s' * (count > 1)}" for count in measured.epochs)
+            text += f" Before the first step it trained {who} ({epochs})."
+        irreducible = self._irreducible.losses
+        unusable = np.count_nonzero(~np.isfinite(irreducible)) if irreducible is not None else 0
+        if unusable:
+            verbs = ("sample has", "is") if unusable == 1 else ("samples have", "are")
+            text += f" {unusable} {verbs[0]} no finite irreducible loss and {verbs[1]} selected last."
+        return text
 
     def _candidates(self) -> ArraySource:
         return self.plan.source.with_column(np.asarray(self._irreducible.losses, "float32"))

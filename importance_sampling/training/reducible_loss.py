@@ -11,6 +11,8 @@ from typing import Any
 import keras
 
 from importance_sampling.conditions import gate
+from importance_sampling.events import Listeners
+from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.labels import OutOfSample
@@ -20,20 +22,26 @@ from importance_sampling.strategies.irreducible_loss import IrreducibleLoss
 from importance_sampling.strategies.reducible_loss import ReducibleLossStrategy, check_holdout, check_losses
 from importance_sampling.utils.validation import check_positive, is_real
 
+TRAINED_WARNING = (
+    "The copies of the model start from weights that have been trained. If they were trained on these labels, wrong "
+    "labels aren't recognised: use a new model, or pass `irreducible_loss`"
+)
+
 
 class ReducibleLossTraining(Trainer):
     """Train on the samples whose loss can still fall: wrong labels are left out. Biased: weights are 1, on purpose.
 
     The irreducible loss of a sample is its loss under a model that hasn't seen its label. By default two copies of the
-    model are trained on a half of the data each, until their loss on the other half rises, and each scores the other
+    model are trained, each on one half of the data, until their loss on the other half rises, and each scores the other
     half. Then every step scores a pool of `presample` batches, and trains on the batch with the largest loss minus
-    irreducible loss. A wrong label has a high loss under both models, and what is learnt already a low one, so neither
-    is selected.
+    irreducible loss. A wrong label has a high loss under both models, and a sample that is already learnt a low one, so
+    neither is selected. Sample weights and class weights multiply both losses; samples with a weight of 0 are selected
+    last.
 
-    A step costs 1 + presample/3 uniform steps, from the first step on, and an epoch of both copies as much as an epoch
-    of `model.fit`. It pays for training long enough to learn wrong labels by heart; it loses on clean data and in
-    short training. The training loss in History is that of all labels, and stays high. Stop or compare by validation
-    data with correct labels.
+    A step costs 1 + presample/3 uniform steps, from the first step on, and each epoch of both copies 4/3 of an epoch of
+    `model.fit`. It pays for training long enough to memorise wrong labels; it loses on clean data and in short
+    training. The training loss in History is that of all labels, and stays high. Stop or compare by validation data
+    with correct labels.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object. It must not have been trained on these labels.
@@ -44,7 +52,7 @@ class ReducibleLossTraining(Trainer):
         holdout: `(x, y)` or `(x, y, sample_weight)`, or None (default); a data set for one copy to train on, instead of
             the halves.
         copy_epochs: int >= 1 or None, default None; the largest number of epochs of a copy. None: a quarter of the
-            epochs of the `fit`, at most 10.
+            epochs of the first `fit`, at most 10; set it for `fit(epochs=1)` in a loop.
         forward_batch_size, seed: as for `ImportanceTraining`.
 
     Raises:
@@ -90,8 +98,18 @@ class ReducibleLossTraining(Trainer):
 
     @property
     def out_of_sample(self) -> OutOfSample | None:
-        """What the copies said of each sample of the last training set; None if no copies were trained."""
+        """What the copies said of each sample of the last training set.
+
+        None if no copies were trained: with `irreducible_loss`, and in a run that continues from a saved state. The
+        outputs are kept for classifiers with up to 1,000 classes.
+        """
         return self._irreducible.measured
+
+    def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
+        controller = super()._make_controller(arguments, listeners)
+        if self._irreducible.copies_trained_model and controller.gate is not None:
+            controller.deferred.add(TRAINED_WARNING)
+        return controller
 
     def _rows_needed(self, plan: FitPlan, batch_size: int) -> int:
         return round(self.presample * batch_size)
