@@ -294,13 +294,13 @@ def test_the_loss_weights_are_those_that_compile_was_given():
     assert keras_internals.loss_weights(model) == {"a": 2.0, "b": 0.5}
 
 
-def test_a_loss_takes_logits_or_probabilities_or_does_not_tell():
+def test_a_loss_expects_logits_or_probabilities_or_does_not_tell():
     cases = [("binary_crossentropy", False), (keras.losses.BinaryCrossentropy(from_logits=True), True), ("mse", None)]
     for loss, expected in cases:
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
         model.compile("sgd", loss)
         keras_internals.build_on_batch(model, (X, np.zeros((len(X), 1), "float32")))
-        assert keras_internals.takes_logits(model) is expected
+        assert keras_internals.expects_logits(model) is expected
 
 
 def test_output_losses_are_empty_until_built_and_then_one_loss_object_per_output():

@@ -234,7 +234,7 @@ def loss_arguments(loss: Any) -> dict:
     return getattr(loss, "_fn_kwargs", {})
 
 
-def takes_logits(model: keras.Model) -> bool | None:
+def expects_logits(model: keras.Model) -> bool | None:
     """Return True if the loss of a model takes logits, False if it takes probabilities; None if that isn't known.
 
     Args:

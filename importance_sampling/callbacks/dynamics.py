@@ -86,7 +86,7 @@ class TrainingDynamics(keras.callbacks.Callback):
                 "`TrainingDynamics` needs a classifier with one output of shape (batch, classes) and a label for each "
                 f"row of `x`. Received: outputs of shape {shapes} for {len(self.y)} labels"
             )
-        logarithms = log_probabilities(outputs, keras_internals.takes_logits(self.model))
+        logarithms = log_probabilities(outputs, keras_internals.expects_logits(self.model))
         labels = as_classes(self.y, logarithms.shape[1])
         self._logit_margins += margins(logarithms, labels)
         own = margins(np.exp(logarithms), labels)

@@ -109,7 +109,7 @@ class ModelCopy:
             raise _refused(self._original, "the copy shares variables with it")
         if self._weights is not None:
             self.model.set_weights(self._weights)
-        self.from_logits = keras_internals.takes_logits(self.model)
+        self.from_logits = keras_internals.expects_logits(self.model)
         self._original = None
 
     @property
