@@ -252,6 +252,11 @@ def test_a_holdout_set_is_checked_before_training():
     assert begun == []
 
 
+def test_a_trainer_shows_the_shapes_of_arrays_and_not_their_numbers():
+    shown = repr(ReducibleLossTraining(build(), holdout=(X, Y)))
+    assert "holdout=(<array of shape (96, 4)>, <array of shape (96,)>)" in shown
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
