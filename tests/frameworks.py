@@ -22,6 +22,7 @@ LACKING = {
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
     "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
+    "discretization": ({"jax", "torch"}, "Keras's `Discretization` and text layers compute with TensorFlow"),
     "logits of probabilities": (
         {"jax"},
         "arrays of JAX have no attribute for the logits, which a model without a graph of layers needs `layer=` for",

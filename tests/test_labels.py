@@ -171,11 +171,15 @@ WORDS = np.array([["a b"], ["b c c"], ["d"]] * 10)
     "make, values",
     [
         (lambda: adapted(layers.Normalization(), NUMBERS), NUMBERS),
-        (lambda: adapted(layers.Discretization(num_bins=4, output_mode="one_hot"), NUMBERS[:, 0]), NUMBERS[:, :1]),
+        pytest.param(
+            lambda: adapted(layers.Discretization(num_bins=4, output_mode="one_hot"), NUMBERS[:, 0]),
+            NUMBERS[:, :1],
+            marks=needs("discretization"),
+        ),
         pytest.param(
             lambda: adapted(layers.TextVectorization(output_mode="multi_hot"), WORDS[:, 0]),
             WORDS,
-            marks=needs("text inputs"),
+            marks=needs("discretization"),
         ),
     ],
     ids=["Normalization", "Discretization", "TextVectorization"],

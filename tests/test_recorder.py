@@ -147,7 +147,7 @@ def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path):
     # The third epoch, which was interrupted, is counted once.
     np.testing.assert_array_equal(resumed.draws, whole.draws)
     np.testing.assert_allclose(resumed.weights, whole.weights, rtol=1e-6)
-    assert resumed.draws.sum() == 4 * ROWS and resumed.score_quantiles.shape == (4, 5)
+    assert resumed.score_quantiles.shape == (4, 5)
     np.testing.assert_allclose(resumed.score_quantiles[:2], whole.score_quantiles[:2])
 
 
