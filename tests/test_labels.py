@@ -142,6 +142,7 @@ class OwnLayer(layers.Layer):
         (dict(model=keras.Sequential([layers.Dense(3)])), "must be compiled"),
         (dict(y=Y[:5]), "cardinality"),  # Keras's own
         (dict(y=Y.tolist()), "`y` must be an array.*Received: y with an element of type <class 'int'>"),
+        (dict(x=X[:0], y=Y[:0]), "at least one row"),
         (dict(x=X[:1], y=Y[:1]), "two rows or more.*Received: 1 rows"),
     ],
 )
@@ -245,6 +246,27 @@ def test_a_loss_that_is_not_finite_does_not_end_the_training_of_a_copy():
     training, unseen = subset(source, np.arange(20, ROWS)), subset(source, np.arange(20))
     seen = ModelCopy(build(rate=0.1), True).fit_predict(training, unseen, 16, 4)
     assert seen.epochs == 4 and np.isnan(seen.losses[3]) and np.isfinite(np.delete(seen.losses, 3)).all()
+
+
+class WithBase(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.base, self.head = layers.Dense(5), layers.Dense(3, "softmax")
+
+    def call(self, x):
+        return self.head(self.base(x))
+
+
+def test_layers_that_are_frozen_stay_frozen_in_a_copy():
+    model = WithBase()
+    model.base.trainable = False
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    model(X)
+    copy, source = ModelCopy(model, True), ArraySource((X, Y, None))
+    copy.fit_predict(source, source, 16, 1)
+    before, after = (one.base.kernel for one in (model, copy.model))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(before), keras.ops.convert_to_numpy(after))
+    assert len(copy.model.trainable_weights) == 2
 
 
 def test_copying_a_model_leaves_pythons_random_numbers_as_they_were():

@@ -151,6 +151,27 @@ def test_sample_weights_of_the_user_multiply_the_loss():
     assert abs(found.mean() - losses.mean()) < 5 * found.std() / np.sqrt(60)
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_classes_are_read_without_the_inputs(one_hot):
+    class Inputs:
+        shape, dtype, largest = X.shape, X.dtype, 0
+
+        def __len__(self):
+            return ROWS
+
+        def __getitem__(self, indices):
+            self.largest = max(self.largest, len(np.atleast_1d(indices)))
+            return X[indices]
+
+    inputs = Inputs()
+    model = build()
+    if one_hot:
+        model.compile("sgd", "categorical_crossentropy")
+    y = np.eye(3)[GROUPS] if one_hot else GROUPS
+    QuotaTraining(model, {1: 0.5}, seed=1).fit(inputs, y, batch_size=BATCH, verbose=0)
+    assert inputs.largest < ROWS
+
+
 def test_invalid_arguments_are_refused_when_the_trainer_is_made():
     for options in (dict(shares={0: 2.0}), dict(groups=np.zeros((4, 2), int)), dict(alpha=0.0)):
         with pytest.raises(ValueError, match="Received"):

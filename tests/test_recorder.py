@@ -125,7 +125,8 @@ def test_the_recorder_counts_the_samples_of_several_fits(name):
     assert not SAMPLE.receivers and not SCORE.receivers
 
 
-def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path):
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path, is_first):
     class Stop(Exception):
         pass
 
@@ -137,7 +138,8 @@ def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path):
     def run(*callbacks):
         keras.utils.set_random_seed(2)
         recorder, trainer = SamplingRecorder(), ReshuffleTraining(build(), seed=1)
-        fit(trainer, recorder, epochs=4, callbacks=[recorder, *callbacks])
+        callbacks = [recorder, *callbacks] if is_first else [*callbacks, recorder]
+        fit(trainer, recorder, epochs=4, callbacks=callbacks)
         return recorder
 
     whole = run()

@@ -7,6 +7,7 @@ from frameworks import needs
 from keras import layers
 from toys import Stream
 
+from importance_sampling.callbacks import SamplingRecorder
 from importance_sampling.labels import OutOfSample
 from importance_sampling.training import ReducibleLossTraining
 
@@ -48,7 +49,8 @@ def test_a_step_trains_on_the_candidates_with_the_largest_loss_minus_irreducible
     assert len(set(drawn)) == 4 * BATCH
     for indices, weights, scores in steps:
         np.testing.assert_array_equal(weights, 1.0)
-        np.testing.assert_allclose(scores, np.log1p(np.exp(reducible[indices])), rtol=1e-4)
+        above = reducible[indices]
+        np.testing.assert_allclose(scores, np.where(above >= 0, 1 + above, 1 / (1 - above)), rtol=1e-4)
         assert (np.diff(reducible[indices]) <= 1e-6).all()
     assert trainer.forward_equivalents == 12 * (3 + 3) and trainer.out_of_sample is None
     assert reducible[drawn].min() > np.sort(reducible)[ROWS // 6]
@@ -90,8 +92,9 @@ def test_the_copies_are_not_trained_again_for_the_same_data_but_for_others():
     trainer = ReducibleLossTraining(build(), copy_epochs=1, seed=1)
     trainer.fit(X, Y, batch_size=BATCH, verbose=0)
     before = trainer.out_of_sample
+    assert "trained two copies" in trainer.summary()
     trainer.fit(X, Y, batch_size=BATCH, verbose=0)
-    assert trainer.out_of_sample is before
+    assert trainer.out_of_sample is before and "trained two copies" not in trainer.summary()
     with pytest.warns(UserWarning, match="start from weights that have been trained"):
         trainer.fit(X[:80], Y[:80], batch_size=BATCH, verbose=0)
     assert len(trainer.out_of_sample.losses) == 80
@@ -110,7 +113,7 @@ def test_a_saved_state_has_the_irreducible_losses(trained, tmp_path, monkeypatch
     assert resumed.out_of_sample is None and resumed.importance_steps == trained.importance_steps + 12
 
 
-def test_training_resumes_from_a_backup_as_if_it_had_not_stopped(tmp_path):
+def test_training_resumes_from_a_backup_as_if_it_had_not_stopped(tmp_path, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -130,6 +133,7 @@ def test_training_resumes_from_a_backup_as_if_it_had_not_stopped(tmp_path):
     whole = fit(trainer())
     with pytest.raises(Stop):
         fit(trainer(), keras.callbacks.BackupAndRestore(tmp_path / "backup"), Interrupt())
+    monkeypatch.delattr("importance_sampling.strategies.irreducible_loss.cross_fit")  # not needed again
     resumed = fit(trainer(), keras.callbacks.BackupAndRestore(tmp_path / "backup"))
     for one, other in zip(whole, resumed, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
@@ -164,7 +168,7 @@ def test_the_copies_start_from_the_weights_before_the_fit_and_take_a_quarter_of_
 def test_losses_that_can_be_negative_are_selected_in_their_order():
     model = build(rate=0.0)
     model.compile(keras.optimizers.SGD(0.0), lambda y, p: p[:, 0] - 5.0)
-    irreducible = np.linspace(-6, -3, ROWS)
+    irreducible = np.linspace(-6, 3000, ROWS)  # also far above the loss
     steps = steps_of(ReducibleLossTraining(model, irreducible_loss=irreducible, seed=1), epochs=1)
     reducible = model.predict(X, verbose=0)[:, 0] - 5.0 - irreducible
     assert len(steps) == 12 and all((np.diff(reducible[indices]) <= 1e-6).all() for indices, *_ in steps)
@@ -242,6 +246,20 @@ def test_several_steps_per_execution_select_the_same_samples():
         trainer = ReducibleLossTraining(model, irreducible_loss=np.linspace(0, 1, ROWS), seed=1)
         drawn.append(np.concatenate([indices for indices, *_ in steps_of(trainer)]))
     np.testing.assert_array_equal(*drawn)
+
+
+def test_class_weights_apply_to_a_holdout_set_also_while_a_recorder_reads_the_rows(monkeypatch):
+    seen = []
+
+    def record(copy, holdout, source, batch_size, epochs):
+        seen.append(holdout.structure)
+        return OutOfSample(np.zeros(source.num_rows, "float32"), None, (1,), 0.0)
+
+    monkeypatch.setattr("importance_sampling.strategies.irreducible_loss.fit_holdout", record)
+    for callbacks in ([], [SamplingRecorder()]):
+        trainer = ReducibleLossTraining(build(), holdout=(X, Y), seed=1)
+        trainer.fit(X, Y, batch_size=48, verbose=0, class_weight={0: 3.0, 1: 1.0, 2: 1.0}, callbacks=callbacks)
+    assert seen == ["(True, True, True)"] * 2
 
 
 def test_a_holdout_set_is_checked_before_training():

@@ -45,7 +45,7 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
         user_fit.with_callbacks(users, arranged) as callbacks,
     ):
         for number, callback in enumerate(one for one in controller.listeners.callbacks if one.is_saved):
-            controller.state.register(f"callback {number}", callback)
+            controller.state.register(f"{type(callback).__name__} {number}", callback)
         history = user_fit.run(controller.model, {**plan.arguments, "callbacks": callbacks})
     controller.check_was_called()
     deferred.release()
@@ -88,9 +88,7 @@ class LogCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the validation loss, read the figures and add them."""
-        arguments = self.controller.plan.arguments
-        if arguments.get("class_weight") is None and arguments.get("sample_weight") is None:
-            # Weights change the training loss only.
+        if not self.controller.plan.is_weighted:  # weights change the training loss only
             self.controller.state.counters.record_validation(logs or {})
         self.refresh()
         self._add(logs)
@@ -168,6 +166,8 @@ def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], l
         enclose: function from a callback of the user to a list of this callback and the callbacks around it.
         shows_progress: bool, True if Keras would add a progress bar.
     """
+    # What is saved with the state comes before the callbacks that save it.
+    found = sorted(found, key=lambda callback: not getattr(callback, "is_saved", False))
     if log_callback.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
         found = [*found, ProgressBar()]
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)

@@ -56,6 +56,8 @@ class FitPlan:
             off, or if Keras raises an error.
         warning: a warning about the data; None if there is none.
         epoch_steps: int, steps of an epoch of `fit`, if the strategy may take fewer; 0 if Keras alone sets them.
+        class_weight: the user's argument, which `arguments` may have as a part of the sample weights.
+        is_weighted: bool, True if the user passed sample weights or class weights.
     """
 
     arguments: dict[str, Any]
@@ -66,6 +68,8 @@ class FitPlan:
     reason: str | None = None
     warning: str | None = None
     epoch_steps: int = 0
+    class_weight: dict | None = None
+    is_weighted: bool = False
 
     @property
     def signature(self) -> tuple:
@@ -97,6 +101,9 @@ def make_plan(
         plan = FitPlan(with_lazy_validation_data(arguments))
     else:
         plan = plan_fit(arguments, model, needs_indices)
+    class_weight = arguments["class_weight"]
+    is_weighted = class_weight is not None or arguments["sample_weight"] is not None
+    plan = dataclasses.replace(plan, class_weight=class_weight, is_weighted=is_weighted)
     if not is_on:
         return dataclasses.replace(plan, reason=None)
     if needs_rows and plan.source is not None and not plan.source.has_rows:

@@ -17,6 +17,7 @@ from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.fit import eligibility
+from importance_sampling.samplers.table import fixed_random_order
 
 MOST_OUTPUTS = 1000  # numbers per sample that are worth their memory if they weren't asked for
 
@@ -108,6 +109,10 @@ class ModelCopy:
         if any(id(variable) in own for variable in self.model.variables):
             raise _refused(self._original, "the copy shares variables with it")
         if self._weights is not None:
+            if [w.shape for w in self._weights] != [w.shape for w in self.model.weights]:
+                raise _refused(self._original, "the copy has other weights")
+            if len(self._original.trainable_weights) != len(self.model.trainable_weights):
+                raise _refused(self._original, "other weights of the copy are trainable")
             self.model.set_weights(self._weights)
         self.from_logits = keras_internals.expects_logits(self.model)
         self._original = None
@@ -127,14 +132,18 @@ class ModelCopy:
 
             self._score = backend.compile_step(score, self.model)
         parts = []
+        # In random order: a loss of masked sequences depends on how long those of its batch are. All batches have one
+        # size, for one trace.
+        order = fixed_random_order(source.num_rows)
         for start in range(0, source.num_rows, batch_size):
-            # All batches have one size, for one trace.
-            rows = np.resize(np.arange(start, min(start + batch_size, source.num_rows)), batch_size)
+            rows = np.resize(order[start : start + batch_size], batch_size)
             losses, outputs = keras.tree.map_structure(ops.convert_to_numpy, self._score(*source.read(rows)))
             parts.append((losses, outputs if self._keeps_outputs or _are_classes(outputs) else None))
 
+        positions = np.argsort(order)
+
         def join(*arrays: Any) -> Any:
-            return None if arrays[0] is None else np.concatenate(arrays)[: source.num_rows].astype("float32")
+            return None if arrays[0] is None else np.concatenate(arrays)[positions].astype("float32")
 
         return keras.tree.map_structure(join, *parts)
 
@@ -159,7 +168,7 @@ def _copied(model: keras.Model) -> keras.Model:
             jit_compile=model.jit_compile,
             run_eagerly=model.run_eagerly,
         )
-        _copy_adapted(model, copy)
+        _copy_layers(model, copy)
     except Exception as error:  # any error of the user's `get_config`, `from_config` and `compile`
         raise _refused(model, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     finally:
@@ -167,10 +176,14 @@ def _copied(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _copy_adapted(model: keras.Model, copy: keras.Model) -> None:
-    """Copy what preprocessing layers have adapted to: statistics and vocabularies, which aren't all weights."""
-    layers = [[one for one in keras_internals.layers_of(m) if hasattr(one, "adapt")] for m in (model, copy)]
-    for original, layer in zip(*layers, strict=True):
+def _copy_layers(model: keras.Model, copy: keras.Model) -> None:
+    """Copy what a configuration doesn't have: which layers are trainable, and what preprocessing layers adapted to."""
+    pairs = list(zip(*(_layers_of(one) for one in (model, copy)), strict=True))
+    for original, layer in pairs:  # a layer comes before those inside it
+        layer.trainable = original.trainable
+    for original, layer in pairs:
+        if not hasattr(original, "adapt"):
+            continue
         if original.built and not layer.built:
             layer.build_from_config(original.get_build_config())
         if original.built:
@@ -181,6 +194,11 @@ def _copy_adapted(model: keras.Model, copy: keras.Model) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 original.save_assets(folder)
                 layer.load_assets(folder)
+
+
+def _layers_of(model: keras.Model) -> list[keras.Layer]:
+    layers = keras_internals.layers_of(model, include_self=False)
+    return [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
 
 
 def _refused(model: keras.Model, reason: str) -> ValueError:

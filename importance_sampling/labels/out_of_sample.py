@@ -172,4 +172,7 @@ def array_source(model: keras.Model, data: tuple, class_weight: dict | None = No
     arguments = dict(zip(("x", "y", "sample_weight"), data, strict=True))
     arguments |= dict(class_weight=class_weight, batch_size=None, steps_per_epoch=None, shuffle=True)
     arguments |= dict(validation_split=0.0, validation_data=None)
-    return plan_arrays(arguments, model, with_order=False).source
+    source = plan_arrays(arguments, model, with_order=False).source
+    if source is None:
+        raise ValueError("The data must have at least one row. Received: x without rows")
+    return source

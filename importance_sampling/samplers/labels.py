@@ -28,7 +28,7 @@ class Labels:
     def __init__(self, dataset: Any):
         self._rows = dataset.train_data
         self._cached = np.full(len(self._rows), -1, "int32")  # by row index; -1: not read yet
-        width = parse_classes(self._rows[:1][1])[1]
+        width = parse_classes(self._targets(np.arange(1)))[1]
         if width is None and hasattr(dataset, "output_size"):
             width = max(2, dataset.output_size)  # binary classifiers have one output
         self.num_classes = width or int(1 + max(self.classes(indices).max() for indices in self._slices()))
@@ -45,15 +45,19 @@ class Labels:
         Raises:
             ValueError: a target is not a class.
         """
-        missing = np.unique(indices[self._cached[indices] < 0])
-        if missing.size:
-            classes, _ = parse_classes(self._rows[missing][1])
+        unread = np.unique(indices[self._cached[indices] < 0])
+        for missing in np.array_split(unread, -(-len(unread) // ROWS_PER_READ)) if len(unread) else ():
+            classes, _ = parse_classes(self._targets(missing))
             if classes.max() >= getattr(self, "num_classes", np.inf):
                 raise ValueError(
                     f"Labels must be below the number of classes, {self.num_classes}. Received: label={classes.max()}"
                 )
             self._cached[missing] = classes
         return self._cached[indices]
+
+    def _targets(self, indices: np.ndarray) -> Any:
+        """Return the targets of samples, without their inputs if the rows can be read so."""
+        return self._rows.targets(indices) if hasattr(self._rows, "targets") else self._rows[indices][1]
 
     def _slices(self) -> list[np.ndarray]:
         """Return all row indices in parts of at most `ROWS_PER_READ`."""

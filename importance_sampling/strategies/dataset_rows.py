@@ -48,6 +48,21 @@ class DatasetRows:
             indices = np.arange(len(self))[indices]
         return self.source.read(indices)[:2]
 
+    def targets(self, indices: np.ndarray) -> Any:
+        """Return the targets of rows as NumPy arrays, without reading the inputs.
+
+        Args:
+            indices: int `(n,)`.
+        """
+        _, positions, _ = self.source.pack(range(len(self.source.columns)))
+        columns = self.source.columns
+
+        def read(position: int) -> np.ndarray:
+            column = columns[position]
+            return column.read(indices) if is_on_host(column) else ops.convert_to_numpy(backend.gather(column, indices))
+
+        return keras.tree.map_structure(read, positions)
+
     @property
     def train_data(self) -> DatasetRows:
         """The rows themselves, as the attribute of a sampler's data set."""

@@ -16,7 +16,7 @@ from importance_sampling.labels.out_of_sample import OutOfSample, array_source, 
 
 SHARE_OF_EPOCHS = 4  # a copy is trained for at most a quarter of the epochs of the `fit`
 MOST_EPOCHS = 10
-ROWS_PER_READ = 65536
+BYTES_PER_READ = 2**24
 
 
 class IrreducibleLoss:
@@ -35,13 +35,14 @@ class IrreducibleLoss:
     Attributes:
         losses: float32 `(rows,)`; None before they are measured.
         measured: `OutOfSample`, what the copies found; None if the losses are the user's own or from a saved state.
+        was_measured: bool, True if the copies were trained in the current `fit`.
         copies_trained_model: bool, True if the copies start from weights that have been trained before.
     """
 
     def __init__(self, values: np.ndarray | None, holdout: tuple | None, epochs: int | None):
         self.losses: np.ndarray | None = None
         self.measured: OutOfSample | None = None
-        self.copies_trained_model = False
+        self.was_measured = self.copies_trained_model = False
         self._values = values
         self._holdout_data = holdout
         self._holdout: ArraySource | None = None
@@ -60,6 +61,10 @@ class IrreducibleLoss:
                 "`irreducible_loss` must have one number for each row of the training data, without the rows of "
                 f"`validation_split`. Received: {len(self._values)} numbers for {source.num_rows} rows"
             )
+        self.was_measured = False
+        if self._values is not None:
+            self.losses = self._values
+            return
         digests = [source.digest, labels_digest(source)]
         if self._holdout_data is not None:
             parts = keras.utils.unpack_x_y_sample_weight(self._holdout_data)
@@ -67,8 +72,7 @@ class IrreducibleLoss:
             digests += [self._holdout.digest, labels_digest(self._holdout)]
         if self._digest != "".join(digests):
             self._digest = "".join(digests)
-            self.measured = None
-            self.losses = self._values
+            self.measured = self.losses = None
 
     def prepare_copies(self, model: keras.Model) -> None:
         """Copy the model, with the weights that it has now, if copies will have to be trained.
@@ -96,7 +100,7 @@ class IrreducibleLoss:
             self.measured = cross_fit(copy, source, batch_size, most, seed)
         else:
             self.measured = fit_holdout(copy, self._holdout, source, batch_size, most)
-        self.losses = self.measured.losses
+        self.losses, self.was_measured = self.measured.losses, True
         return self.measured.cost
 
     def release(self) -> None:
@@ -111,7 +115,7 @@ class IrreducibleLoss:
     def restore(self, state: dict[str, Any]) -> None:
         """Set the losses to those of a saved state, if it has those of the current data."""
         if self._values is None and len(state["losses"]) and str(state["digest"]) == self._digest:
-            self.losses = np.asarray(state["losses"], "float32")
+            self.losses, self.measured = np.asarray(state["losses"], "float32"), None
 
 
 def labels_digest(source: ArraySource) -> str:
@@ -123,8 +127,12 @@ def labels_digest(source: ArraySource) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for position in flatten((y, sample_weight))[0]:
         column = source.columns[position]
-        for start in range(0, source.num_rows, ROWS_PER_READ):
-            rows = np.arange(start, min(start + ROWS_PER_READ, source.num_rows))
-            part = column.read(rows) if is_on_host(column) else backend.gather(column, rows)
-            digest.update(backend.as_bytes(backend.to_tensor(part)))
+        row_bytes = max(int(np.prod(column.shape[1:])), 1) * 8
+        step = max(BYTES_PER_READ // row_bytes, 1)
+        for start in range(0, source.num_rows, step):
+            rows = np.arange(start, min(start + step, source.num_rows))
+            if is_on_host(column):
+                digest.update(np.ascontiguousarray(column.read(rows)).tobytes())
+            else:
+                digest.update(backend.as_bytes(backend.gather(column, rows)))
     return digest.hexdigest()

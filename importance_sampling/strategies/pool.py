@@ -218,7 +218,7 @@ class PoolStep:
 
 
 def above_baseline(scores: Any, baseline: Any) -> Any:
-    """Return softplus(score - baseline), which is positive and has the order of the difference.
+    """Return positive scores in the order of the difference d = score - baseline: 1 + d, or 1 / (1 - d) below 0.
 
     The result is 0 where the difference isn't finite, and where both are 0: for a sample with a sample weight of 0.
 
@@ -227,7 +227,8 @@ def above_baseline(scores: Any, baseline: Any) -> Any:
     """
     difference = scores - baseline
     counts = ops.isfinite(difference) & ((scores != 0) | (baseline != 0))
-    return ops.where(counts, ops.softplus(ops.where(counts, difference, 0.0)), 0.0)
+    size = 1.0 + ops.abs(ops.where(counts, difference, 0.0))
+    return ops.where(counts, ops.where(difference >= 0, size, 1.0 / size), 0.0)
 
 
 def pool_signals(scores: Any, sampler: PoolSampler) -> Signals:

@@ -42,7 +42,7 @@ class ReducibleLossStrategy(PoolStrategy):
             ValueError: the irreducible losses have another number of rows, or Keras can't copy the model.
         """
         super().use(plan)
-        self._irreducible.use(self.model, plan.source, plan.arguments["class_weight"])
+        self._irreducible.use(self.model, plan.source, plan.class_weight)
         self.state.register("irreducible", self._irreducible)
         self._irreducible.prepare_copies(self.model)
 
@@ -71,7 +71,7 @@ class ReducibleLossStrategy(PoolStrategy):
             f"{name} took {importance_steps / steps:.0%} of {steps} steps, each on the {sampler.batch_size} of "
             f"{sampler.pool_size} candidates whose loss is furthest above their irreducible loss."
         )
-        if measured is not None:
+        if measured is not None and self._irreducible.was_measured:
             who = (
                 "two copies, each on one half of the data" if len(measured.epochs) > 1 else "a copy on the holdout set"
             )
