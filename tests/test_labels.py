@@ -211,7 +211,7 @@ def test_subclassed_models_without_arguments_are_copied():
     keras.utils.set_random_seed(1)
     model = Subclassed()
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
-    predicted = labels.out_of_sample(model, X, Y, batch_size=16, epochs=2, seed=1)
+    predicted = labels.out_of_sample(model, X, Y, batch_size=16, epochs=10, seed=1)
     assert predicted.probabilities.shape == (ROWS, 3) and predicted.losses.mean() < np.log(3)
 
 

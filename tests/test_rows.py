@@ -52,6 +52,8 @@ def tensor(array):
 def step_of_keras(model, data):
     """Take a training step of Keras; return its logs."""
     model.make_train_function(force=True)
+    if hasattr(model, "_record_training_state_sharding_spec"):  # which `fit` of an older Keras calls on JAX
+        model._record_training_state_sharding_spec()
     return backend.training_function(model, model.train_function)(iter([data]))
 
 

@@ -41,7 +41,6 @@ ENVIRONMENTS = {
     "python 3.12": Environment("3.12", "tensorflow", ("keras", "tensorflow")),
     "python 3.13": Environment("3.13", "tensorflow", ("keras", "tensorflow")),
     "nightly": Environment("3.13", "tensorflow", ("tensorflow", NIGHTLY)),
-    "lowest jax": Environment("3.10", "jax", ("keras==3.8.0", "jax==0.4.35", "jaxlib==0.4.35")),
     "jax": Environment("3.13", "jax", ("keras", "jax")),
     "torch": Environment("3.11", "torch", ("keras", "torch")),
 }

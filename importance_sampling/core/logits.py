@@ -47,6 +47,7 @@ class Logits:
         model: a `keras.Model`.
         layer: a layer of the model, its name, or its index in `model.layers`. Default None, the layers that compute the
             outputs.
+        warns: bool, default True: warn if a model's logits can't be found, which matters for gradients only.
 
     Raises:
         ValueError: `layer` is not in the model.
@@ -58,10 +59,10 @@ class Logits:
         >>> tensors  # one tensor per output
     """
 
-    def __init__(self, model: keras.Model, layer: keras.Layer | str | int | None = None):
+    def __init__(self, model: keras.Model, layer: keras.Layer | str | int | None = None, warns: bool = True):
         self.model = model
         self.layer = None if layer is None else find_layer(model, layer)
-        self._warned = False
+        self._warned = not warns
 
     def tap(self, call: Callable[[], Any], tap: Callable, as_float32: bool = False) -> Any:
         """Call the model with a function applied to its logits.

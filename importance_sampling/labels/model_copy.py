@@ -124,7 +124,7 @@ class ModelCopy:
     def _predict(self, source: ArraySource, batch_size: int) -> tuple[np.ndarray, Any]:
         """Return the losses and the outputs for all rows."""
         if self._score is None:
-            scorer = Scorer(self.model, "loss", Logits(self.model))
+            scorer = Scorer(self.model, "loss", Logits(self.model, warns=False))
 
             def score(*batch: Any) -> tuple:
                 scored = scorer(batch)
