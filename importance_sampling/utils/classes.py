@@ -27,7 +27,7 @@ def parse_classes(y: Any) -> tuple[np.ndarray, int | None]:
         return values.reshape(-1).astype("int32"), None
     raise ValueError(
         "Targets must be classes, as integers or one-hot rows, for a method that uses the class of a sample. For other "
-        "targets use a sampler without classes, such as `HistorySampler`, or pass `groups` to `QuotaTraining`. "
+        "targets use `HistorySampler` or another sampler without classes, or pass `groups` to `QuotaTraining`. "
         f"Received: y of shape {values.shape} and dtype {values.dtype}, such as {values[:1]!r}"
     )
 
