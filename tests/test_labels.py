@@ -173,7 +173,7 @@ WORDS = np.array([["a b"], ["b c c"], ["d"]] * 10)
     [
         (lambda: adapted(layers.Normalization(), NUMBERS), NUMBERS),
         pytest.param(
-            lambda: adapted(layers.Discretization(num_bins=4, output_mode="one_hot"), NUMBERS[:, 0]),
+            lambda: adapted(layers.Discretization(num_bins=4), NUMBERS[:, 0]),
             NUMBERS[:, :1],
             marks=needs("discretization"),
         ),
