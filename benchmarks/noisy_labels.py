@@ -6,13 +6,13 @@
 A fraction of the training labels is changed: `uniform` to a random other class, `confusable` to the class whose mean
 input is nearest. Test labels are correct. All ways of a seed have the same initial weights and the same wrong labels,
 and are trained for the same cost, with a learning rate that decays along a cosine to zero. The cost is that of a number
-of epochs of `model.fit`, counted in forward passes of a batch: long enough to learn wrong labels by heart.
+of epochs of `model.fit`, counted in forward passes of a batch: long enough to memorise wrong labels.
 
 `uniform` is `model.fit`, `default` is `ImportanceTraining`, `reducible` is `ReducibleLossTraining`. `cleaned` trains
 two copies as `reducible` does, removes the samples whose label isn't the class that the copy predicts, and then calls
-`model.fit`. The lowest test error during a run shows what stopping at the best time would give. The
-table of suspects has the share of wrong labels among the first 1 % of a ranking. Results are appended to
-OUT/results.jsonl and aren't repeated.
+`model.fit`. The lowest test error during a run shows what ideal early stopping would give. The table of suspects has
+the share of wrong labels among the first 1 % of a ranking. Results are appended to OUT/results.jsonl and aren't
+repeated.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import tasks
 from analysis import markdown_table, summarise, summarise_ways
 from evaluation import Evaluation
 from results import Results
+from schedules import cosine
 from skipping import sampled
 
 from importance_sampling import ImportanceTraining
@@ -184,7 +185,7 @@ def train_all(runs: Sequence[Mapping], results: Results, options: argparse.Names
         by="cost",
         done=done,
         measurements=MEASUREMENTS,
-        decay=lambda spent: 0.5 * (1 + np.cos(np.pi * spent)),
+        decay=cosine,
     )
     keras.utils.clear_session()
 

@@ -24,7 +24,6 @@ class SamplingCallback(keras.callbacks.Callback):
             not called.
         needs_rows: bool, default False. True: row indices are required, so `fit` refuses streams and records the order
             of each epoch.
-
         is_saved: bool, default False. True: `state()`, a dict of arrays, is saved with the trainer's state, and
             `restore(state)` is called with it when a `fit` continues from it.
 

@@ -115,6 +115,16 @@ class ArraySource:
         return ArrayPools(backend.pool_iterator(self, pool_size, seed, start))
 
 
+def read_column(column: Any, indices: np.ndarray) -> Any:
+    """Return rows of a column of `ArraySource`: an array on the host, or a tensor.
+
+    Args:
+        column: one of `ArraySource.columns`.
+        indices: int `(n,)`, row indices.
+    """
+    return column.read(indices) if is_on_host(column) else backend.gather(column, indices)
+
+
 def is_on_host(column: Any) -> bool:
     """Return True if the rows of a column of `ArraySource` are read on the host, False for a tensor."""
     return hasattr(column, "read")

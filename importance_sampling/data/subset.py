@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling import backend
-from importance_sampling.data.arrays import ArraySource, is_on_host
+from importance_sampling.data.arrays import ArraySource, read_column
 from importance_sampling.data.lazy_arrays import LazyArray
 
 
@@ -24,7 +23,7 @@ def subset(source: ArraySource, rows: np.ndarray) -> ArraySource:
 def _rows_of(column: Any, rows: np.ndarray) -> Any:
     if isinstance(column, LazyArray):
         return LazyArray(_View(column, rows))
-    return column.read(rows) if is_on_host(column) else backend.gather(column, rows)
+    return read_column(column, rows)
 
 
 class _View:

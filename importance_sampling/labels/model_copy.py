@@ -13,6 +13,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.data.arrays import ArraySource
@@ -37,6 +38,11 @@ class Unseen(NamedTuple):
     epochs: int
     trained: int
     scored: int
+
+    @property
+    def cost(self) -> float:
+        """The cost in forward passes of a sample."""
+        return UNIFORM_STEP * self.trained + self.scored
 
 
 class ModelCopy:

@@ -140,7 +140,7 @@ def cross_fit(copy: ModelCopy, source: ArraySource, batch_size: int, epochs: int
         join(*(one.losses for one in predicted)),
         keras.tree.map_structure(join, *(one.outputs for one in predicted)),
         tuple(one.epochs for one in predicted),
-        sum(3.0 * one.trained + one.scored for one in predicted),
+        sum(one.cost for one in predicted),
         copy.from_logits,
     )
 
@@ -150,8 +150,7 @@ def fit_holdout(
 ) -> OutOfSample:
     """Train on a holdout set and predict all samples of the training set; the arguments are those of `cross_fit`."""
     predicted = copy.fit_predict(holdout, source, batch_size, epochs)
-    cost = 3.0 * predicted.trained + predicted.scored
-    return OutOfSample(predicted.losses, predicted.outputs, (predicted.epochs,), cost, copy.from_logits)
+    return OutOfSample(predicted.losses, predicted.outputs, (predicted.epochs,), predicted.cost, copy.from_logits)
 
 
 def array_source(model: keras.Model, data: tuple, class_weight: dict | None = None) -> ArraySource:

@@ -29,7 +29,7 @@ class QuotaSampler(TableSampler):
 
     The weights 1 / (N P_i) of an unbiased policy keep the objective: the mean loss of all N samples. With `balanced`
     they are 1 / (N_g P_i / q_g), and the objective is the mean of the groups' mean losses, weighted by their shares.
-    Cost: 33 bytes per sample, and about a millisecond per batch at N = 60000.
+    Cost: 25 bytes per sample, and about a millisecond per batch at N = 60000.
 
     Args:
         dataset: has `train_data`.
@@ -72,13 +72,12 @@ class QuotaSampler(TableSampler):
         # In a random order within each group, so that systematic resampling takes each group's share.
         order = self.table.order
         self.table = ScoreTable(self.size, order[np.argsort(of_rows[order], kind="stable")])
-        self._positions = np.argsort(self.table.order)  # of the rows in the table
         self._sizes, self._shares = sizes, q
         self._factors = (q * self.size / sizes)[of_rows] if balanced else None  # of the weights, by row
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all data that the next draws depend on, with the group of each row."""
-        return super().state() | {"groups": np.repeat(np.arange(len(self._sizes)), self._sizes)[self._positions]}
+        return super().state() | {"groups": np.repeat(np.arange(len(self._sizes)), self._sizes)[self.table.entry]}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Set the sampler to a saved state.

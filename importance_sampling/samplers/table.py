@@ -30,6 +30,7 @@ class ScoreTable:
 
     Attributes:
         order: int64 `(size,)`, the row index of each table entry.
+        entry: int64 `(size,)`, the table entry of each row.
         scores: float64 `(size,)`, the last score of each table entry; 0 if it has none.
         seen: bool `(size,)`, True for table entries that have a score.
 
@@ -42,7 +43,7 @@ class ScoreTable:
         self.order = fixed_random_order(size) if order is None else order
         self.scores = np.zeros(size)
         self.seen = np.zeros(size, bool)
-        self._entry = np.argsort(self.order)  # row index to table entry
+        self.entry = np.argsort(self.order)  # row index to table entry
 
     def record(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Record scores. If an index occurs twice, its last score is recorded.
@@ -52,7 +53,7 @@ class ScoreTable:
             scores: float `(n,)`. Negative and non-finite ones are ignored.
         """
         indices, scores = usable_measurements(indices, scores)
-        entries = self._entry[indices]
+        entries = self.entry[indices]
         self.scores[entries] = scores
         self.seen[entries] = True
 

@@ -11,7 +11,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.core.scoring import Scorer
-from importance_sampling.data.arrays import is_on_host
+from importance_sampling.data.arrays import is_on_host, read_column
 from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.samplers.table import ROWS_PER_FORWARD
@@ -56,12 +56,7 @@ class DatasetRows:
         """
         _, positions, _ = self.source.pack(range(len(self.source.columns)))
         columns = self.source.columns
-
-        def read(position: int) -> np.ndarray:
-            column = columns[position]
-            return column.read(indices) if is_on_host(column) else ops.convert_to_numpy(backend.gather(column, indices))
-
-        return keras.tree.map_structure(read, positions)
+        return keras.tree.map_structure(lambda i: ops.convert_to_numpy(read_column(columns[i], indices)), positions)
 
     @property
     def train_data(self) -> DatasetRows:

@@ -20,7 +20,7 @@ from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.utils.deprecation import warn_gone
-from importance_sampling.utils.validation import check_alpha, is_real
+from importance_sampling.utils.validation import check_alpha, check_presample
 
 SAMPLERS = ("auto", "pool", "reshuffle")
 DEFAULT_PRESAMPLE = 3.0
@@ -103,8 +103,7 @@ class ImportanceTraining(Trainer):
             presample = DEFAULT_PRESAMPLE
         if cost is not None:
             warn_gone("cost", "It has no effect: the cost of a step is computed by arithmetic")
-        if not is_real(presample) or not 1 <= presample < float("inf"):
-            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+        check_presample(presample)
         check_alpha(alpha)
         if sampler not in SAMPLERS:
             raise ValueError(f"`sampler` must be one of {SAMPLERS}. Received: sampler={sampler!r}")

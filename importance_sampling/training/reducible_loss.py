@@ -20,7 +20,7 @@ from importance_sampling.samplers.selective import HighestSampler
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.irreducible_loss import IrreducibleLoss
 from importance_sampling.strategies.reducible_loss import ReducibleLossStrategy, check_holdout, check_losses
-from importance_sampling.utils.validation import check_positive, is_real
+from importance_sampling.utils.validation import check_positive, check_presample
 
 TRAINED_WARNING = (
     "The copies of the model start from weights that have been trained. If they were trained on these labels, wrong "
@@ -80,8 +80,7 @@ class ReducibleLossTraining(Trainer):
         forward_batch_size: int | None = None,
         seed: int | None = None,
     ):
-        if not is_real(presample) or not 1 <= presample < float("inf"):
-            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+        check_presample(presample)
         if irreducible_loss is not None and holdout is not None:
             raise ValueError(
                 "Pass only one of `irreducible_loss` and `holdout`: both say where the irreducible losses come from. "

@@ -17,7 +17,7 @@ from importance_sampling.fit.trainer import Trainer
 from importance_sampling.samplers.selective import HighestSampler, RankSampler
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.scheduled_pool import ScheduledPoolStrategy, SelectionSchedule
-from importance_sampling.utils.validation import is_int, is_real
+from importance_sampling.utils.validation import check_presample, is_int, is_real
 
 
 class SelectiveBackprop(Trainer):
@@ -117,8 +117,7 @@ class HardExampleMining(Trainer):
         forward_batch_size: int | None = None,
         seed: int | None = None,
     ):
-        if not is_real(presample) or not 1 <= presample < float("inf"):
-            raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+        check_presample(presample)
         super().__init__(model, gate(0.0), forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)
         self.presample = float(presample)
 

@@ -52,6 +52,16 @@ def check_positive(**values: Any) -> None:
             raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
 
 
+def check_presample(presample: float) -> None:
+    """Check that the size of a pool in batches is a finite number of at least 1.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not is_real(presample) or not 1 <= presample < float("inf"):
+        raise ValueError(f"`presample` must be a finite number of at least 1. Received: presample={presample!r}")
+
+
 def check_non_negative(**values: Any) -> None:
     """Check that arguments, passed by name, are finite numbers >= 0."""
     for name, value in values.items():
