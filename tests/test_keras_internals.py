@@ -120,7 +120,8 @@ def test_keras_calls_each_method_of_a_training_step_that_its_backend_has_in_fit(
 
         return method
 
-    existing = [name for name in keras_internals.STEP_METHODS if hasattr(keras.Model, name)]
+    methods = ("train_step", *keras_internals.COMPILING_METHODS)
+    existing = [name for name in methods if hasattr(keras.Model, name)]
     model_class = type("Recorded", (keras.Sequential,), {name: recorder(name) for name in existing})
     model = model_class([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -135,10 +136,17 @@ def test_a_method_that_a_class_or_a_model_overrides_is_found_and_an_unchanged_mo
 
     changed = linear()
     changed.make_train_function = changed.make_train_function
-    assert not keras_internals.overrides_methods(linear())
-    assert keras_internals.overrides_methods(Custom())
-    assert keras_internals.overrides_methods(changed)
-    assert not keras_internals.overrides_methods(Custom(), ["compute_loss"])
+    assert not keras_internals.overrides_methods(linear(), ["train_step", "make_train_function", "no_such_method"])
+    assert keras_internals.overrides_methods(Custom(), ["train_step"])
+    assert keras_internals.overrides_methods(changed, ["make_train_function"])
+    assert not keras_internals.overrides_methods(Custom(), ["make_train_function", "compute_loss"])
+
+
+def test_the_optimizers_of_a_model_are_the_compiled_one_and_those_that_it_and_its_layers_keep_once_each():
+    model = linear()
+    model.other = keras.optimizers.Adam()
+    model.layers[0].inner = model.other
+    assert keras_internals.optimizers_of(model) == [model.optimizer, model.other]
 
 
 def test_the_raw_value_of_a_variable_is_its_array_also_in_a_scope_that_has_another():

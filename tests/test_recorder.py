@@ -231,16 +231,13 @@ def test_the_recorder_refuses_another_training_set():
 
 def test_the_recorder_warns_if_the_model_has_its_own_train_function():
     class Own(keras.Sequential):
-        def train_step(self, data):
-            return super().train_step(data)
-
         def make_train_function(self, force=False):
             return super().make_train_function(force)
 
     model = Own([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with (
-        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own defines a training step"),
+        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own overrides one of"),
         pytest.warns(UserWarning, match="Importance sampling stays off"),
     ):
         fit(ImportanceTraining(model), SamplingRecorder())

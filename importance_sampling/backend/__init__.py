@@ -42,6 +42,7 @@ PROTOCOL = (
     "apply_gradients",
     "dense",
     "per_sample_grad_norms",
+    "train_step_gradients",
     # Tensors
     "to_tensor",
     "to_host",

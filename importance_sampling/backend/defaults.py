@@ -8,7 +8,9 @@ from typing import Any
 
 import keras
 
-from importance_sampling.backend import keras_data
+from importance_sampling.backend import keras_data, keras_internals
+from importance_sampling.backend.scopes import NestedScope
+from importance_sampling.utils.attributes import replaced_attribute
 
 
 def repeatable_random() -> contextlib.AbstractContextManager:
@@ -22,6 +24,29 @@ def repeatable_random() -> contextlib.AbstractContextManager:
 def dense(gradient: Any) -> Any:
     """Convert a gradient to a dense tensor; here all gradients are dense."""
     return gradient
+
+
+def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
+    """Return the gradients that the `train_step` of a model passes to its optimizers. No variable changes.
+
+    Args:
+        model: a compiled and built model.
+        batch: `(x, y)` or `(x, y, sample_weight)`, as Keras passes it to `train_step`.
+
+    Returns:
+        For each call of an optimizer, a list of the gradients that it was given.
+    """
+    calls: list[list] = []
+
+    def record(gradients: Any, *_: Any, **__: Any) -> None:
+        calls.append(list(gradients))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(NestedScope())
+        for optimizer in keras_internals.optimizers_of(model):
+            stack.enter_context(replaced_attribute(optimizer, "apply", record))
+        model.train_step(batch)
+    return calls
 
 
 # Devices: by default a step is one computation, which sees all rows.

@@ -6,6 +6,7 @@ returns. Steps are compiled like Keras's own (`keras.src.backend.jax.trainer`), 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.jax_data import concatenate
 from importance_sampling.backend.scopes import NestedScope
+from importance_sampling.utils.attributes import replaced_attribute
 
 # The `jit_compile` of a small model: without it, JAX would run it eagerly.
 JIT_COMPILE_SMALL = True
@@ -257,6 +259,30 @@ def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     )
     for variable, value in zip([*weights, *slots], [*new_weights, *new_slots], strict=True):
         variable.assign(value)
+
+
+def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
+    """Return the gradients that the `train_step` of a model passes to its optimizers. No variable changes.
+
+    Args:
+        model: a compiled and built model.
+        batch: `(x, y)` or `(x, y, sample_weight)`, as Keras passes it to `train_step`.
+
+    Returns:
+        For each call of an optimizer, a list of the gradients that it was given.
+    """
+    calls: list[list] = []
+
+    def record(slots: Any, gradients: Any, variables: Any, **_: Any) -> tuple:
+        calls.append(list(gradients))
+        return variables, slots
+
+    state = tuple([variable.value for variable in group] for group in _state_variables(model))
+    with contextlib.ExitStack() as stack:
+        for optimizer in keras_internals.optimizers_of(model):
+            stack.enter_context(replaced_attribute(optimizer, "stateless_apply", record))
+        model.train_step(state, batch)
+    return calls
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

@@ -66,8 +66,8 @@ require(keras.callbacks.ModelCheckpoint, "_get_file_path")
 
 # Models
 
-# The methods by which a model defines its training step and compiles it.
-STEP_METHODS = ("train_step", "make_train_function", "_make_function", "compute_loss_and_updates")
+# The methods by which Keras compiles a model's training step and computes its loss, except `train_step`.
+COMPILING_METHODS = ("make_train_function", "_make_function", "compute_loss_and_updates")
 
 
 def trainer_class() -> type:
@@ -79,12 +79,12 @@ def trainer_class() -> type:
     return [cls for cls in keras.Model.__mro__ if "fit" in vars(cls)][-1]
 
 
-def overrides_methods(model: keras.Model, names: Sequence[str] = STEP_METHODS) -> bool:
+def overrides_methods(model: keras.Model, names: Sequence[str]) -> bool:
     """Return True if the class of a model, or the model itself, overrides one of Keras's methods.
 
     Args:
         model: a `keras.Model`.
-        names: the names of the methods. Default: those that define the training step and compile it.
+        names: the names of the methods.
     """
     names = [name for name in names if hasattr(keras.Model, name)]  # which depends on the backend
     return any(name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
@@ -140,6 +140,12 @@ def optimizer_parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimiz
     """Return the optimizers with learning rates that an optimizer consists of; in most cases the optimizer itself."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under a LossScaleOptimizer
     return getattr(optimizer, "optimizers", [optimizer])
+
+
+def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers that are attributes of a model or of its layers, the one given to `compile` among them."""
+    values = [value for layer in layers_of(model) for value in vars(layer).values()]
+    return list({id(value): value for value in values if isinstance(value, keras.optimizers.Optimizer)}.values())
 
 
 def has_step_schedule(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
+from importance_sampling.utils.attributes import replaced_attribute
 from importance_sampling.utils.numerics import at_least_float32
 
 # Layers that apply `self.activation` last: its argument is the pre-activation.
@@ -173,20 +174,6 @@ def _intercept(layer: keras.Layer, capture: Any, stack: contextlib.ExitStack) ->
     else:
         call = layer.call
         stack.enter_context(replaced_attribute(layer, "call", lambda *args, **kwargs: capture(call(*args, **kwargs))))
-
-
-@contextlib.contextmanager
-def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of an object inside this context; an attribute of its class is not copied to the object."""
-    is_instance_attribute, original = name in vars(owner), getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if is_instance_attribute:
-            setattr(owner, name, original)
-        else:
-            delattr(owner, name)
 
 
 def _output_layers(model: keras.Model) -> list:

@@ -6,6 +6,7 @@ is open; it alone counts steps, notifies listeners and asks the gate.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,12 +86,9 @@ class FitController:
         self.listeners = listeners
         self.deferred = deferred
         self.batch_size = plan.batch_size  # of a stream: None until its batches show it
-        self.is_due = False
-        self.was_called = False
-        self.epoch = 0
-        self.epoch_steps = 0
-        self.epoch_importance_steps = 0
-        self.epoch_length = 0
+        self.is_due = self.was_called = False
+        self.epoch = self.epoch_length = 0
+        self.epoch_steps = self.epoch_importance_steps = 0
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
         state.counters.record_decision(condition)  # for a state saved before the first decision
@@ -103,8 +101,8 @@ class FitController:
         if not self.is_due:
             return self.uniform.keras_function(iterator)  # a callback trains the model inside this `fit`
         self.is_due = False
-        self.was_called = True
         try:
+            self._check_before_training()
             logs = self._execute(iterator)
         except Exception as error:
             if self.plan.source is not None and backend.is_pipeline_error(error):
@@ -156,6 +154,13 @@ class FitController:
             if source is not None:
                 source.release()
 
+    def _check_before_training(self) -> None:
+        """Check at the first call what needs a batch of arrays. Earlier, Keras would not have built the model."""
+        if not self.was_called and self.gate is not None and self.batch_size is not None:
+            with self._closed_if_unsupported():
+                self.strategy.check_before_training()
+        self.was_called = True
+
     def _execute(self, iterator: Iterator) -> dict:
         if self._begins_pass(iterator):
             self.batches = PeekableBatches(iterator)
@@ -168,8 +173,7 @@ class FitController:
         n = self._steps_of_execution()
         if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
             raise StopIteration  # importance steps have replaced the rest of the pass
-        probed = 0.0
-        result = self._importance_step(n) if self._gate_is_open() else None
+        result = self._importance_step(n) if self.gate is not None and self.gate.satisfied else None
         is_importance = result is not None
         if result is None:
             n = self._steps_of_execution()
@@ -201,6 +205,8 @@ class FitController:
         """Add the steps of an execution to all counters."""
         counters = self.state.counters
         if is_importance:
+            if not self.importance_steps and (warning := self.strategy.first_step_warning()):
+                self.deferred.add(warning)
             counters.importance_steps += result.steps
             self.importance_steps += result.steps
             self.epoch_importance_steps += result.steps
@@ -214,21 +220,16 @@ class FitController:
 
     # Importance steps
 
-    def _gate_is_open(self) -> bool:
-        return self.gate is not None and self.gate.satisfied
-
     def _importance_step(self, n: int) -> StepResult | None:
         """Take up to n importance steps; None if the rest of the epoch isn't enough for one, or they're impossible."""
-        try:
+        with self._closed_if_unsupported():
             if self.batch_size is None:
                 examined = self.batches.peek(EXAMINED)
                 if not examined:
                     return None
                 self._examine(examined)
             return self.strategy.step(n, self.batches, self._steps_left(), self.listeners.needs_draws)
-        except Unsupported as error:
-            self._close_for_good(error)
-            return None
+        return None
 
     def _steps_left(self) -> float:
         """Return the number of steps left in this `fit`."""
@@ -244,22 +245,17 @@ class FitController:
         if size > (self.batch_size or 0):
             self.batch_size = size
             self.strategy = self.strategy_for(size)
+            self.strategy.check_before_training()
             self.strategy.begin_epoch(self.epoch)
 
     # The gate
 
     def _probe_if_due(self) -> float:
         """Score the next batch for the gate if a probe is due; return its cost in forward passes of a batch."""
-        if not self._probe_is_due():
-            return 0.0
-        following = self.batches.peek(1)
-        if not following:
-            return 0.0
-        try:
-            return self._probe(following[0])
-        except Unsupported as error:
-            self._close_for_good(error)
-            return 0.0
+        if self._probe_is_due() and (following := self.batches.peek(1)):
+            with self._closed_if_unsupported():
+                return self._probe(following[0])
+        return 0.0
 
     def _probe_is_due(self) -> bool:
         # Traced on a single batch, Keras's step would take the batch size as fixed.
@@ -272,8 +268,7 @@ class FitController:
 
     def _probe(self, batch: Any) -> float:
         """Score a batch and let the gate decide; return the cost."""
-        is_known = self.batch_size is not None
-        self._examine([batch] if is_known else self.batches.peek(EXAMINED))
+        self._examine([batch] if self.batch_size is not None else self.batches.peek(EXAMINED))
         data = unpack_batch(batch)
         if flatten(data)[0][0].shape[0] != self.batch_size:
             return 0.0  # a smaller batch needs another trace; the next batch is probed
@@ -313,8 +308,13 @@ class FitController:
         self.state.counters.record_loss(loss)
         return cost
 
-    def _close_for_good(self, error: Unsupported) -> None:
-        self.gate = None
-        self.strategy.close()
-        self.reason = str(error)
-        self.deferred.add(uniform_training_message(self.reason))
+    @contextlib.contextmanager
+    def _closed_if_unsupported(self) -> Iterator[None]:
+        """Close the gate for the rest of the `fit`, with a warning, if samples turn out not to be weightable."""
+        try:
+            yield
+        except Unsupported as error:
+            self.gate = None
+            self.strategy.close()
+            self.reason = str(error)
+            self.deferred.add(uniform_training_message(self.reason))

@@ -25,12 +25,27 @@ TOLERANCE = {"float64": 1e-4, "float32": 1e-3}
 TOLERANCE_LOW_PRECISION = 3e-2
 
 
-def unsupported_reason(model: keras.Model) -> str | None:
-    """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can."""
-    if keras_internals.overrides_methods(model):
+def tolerance(dtype: str) -> float:
+    """Return the largest relative change of a number that counts as rounding, in computations of this dtype."""
+    return TOLERANCE.get(dtype, TOLERANCE_LOW_PRECISION)
+
+
+def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> str | None:
+    """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can.
+
+    Args:
+        accepts_train_step: bool, False if importance steps can't be taken by a `train_step` that the model defines.
+    """
+    if not accepts_train_step and keras_internals.overrides_methods(model, ("train_step",)):
         return (
-            f"{type(model).__name__} defines a training step, which weights can't be passed to. Move its special part "
-            "to `call` and `compute_loss`"
+            f"{type(model).__name__} defines a training step, in which this trainer can't measure scores. Use "
+            "`ImportanceTraining` (or `recompute=1`, if the trainer has it), or move the special part of the step to "
+            "`call` and `compute_loss`"
+        )
+    if keras_internals.overrides_methods(model, keras_internals.COMPILING_METHODS):
+        return (
+            f"{type(model).__name__} overrides one of {list(keras_internals.COMPILING_METHODS)}, and weights can't be "
+            "passed to its training step. Override `train_step` or `compute_loss` instead"
         )
     if model.optimizer is None or (model.built and not model.trainable_variables):
         return "it has no trainable weights, or no optimizer"
@@ -178,7 +193,7 @@ def _first_difference(before: dict, after: dict) -> str | None:
 def _differ(one: Any, other: Any) -> bool:
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(one.dtype)):
         return False
-    tolerance = TOLERANCE.get(keras.backend.standardize_dtype(one.dtype), TOLERANCE_LOW_PRECISION)
+    allowed = tolerance(keras.backend.standardize_dtype(one.dtype))
     one, other = (ops.convert_to_numpy(t).astype("float64")[::2] for t in (one, other))
     if one.shape != other.shape:  # padded to the longest row, for instance: compare the common part
         common = tuple(slice(min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
@@ -187,4 +202,4 @@ def _differ(one: Any, other: Any) -> bool:
     if not finite.any():
         return False
     one, other = one[finite], other[finite]
-    return bool(np.abs(one - other).max() > tolerance * max(np.abs(one).max(), np.abs(other).max()))
+    return bool(np.abs(one - other).max() > allowed * max(np.abs(one).max(), np.abs(other).max()))

@@ -124,7 +124,10 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
-    return "\n".join([*lines, *controller.strategy.notes(), *layer_notes(controller.model), DOCUMENTATION])
+    lines += controller.strategy.notes()
+    if controller.strategy.computes_figures:
+        lines += layer_notes(controller.model)
+    return "\n".join([*lines, DOCUMENTATION])
 
 
 def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:

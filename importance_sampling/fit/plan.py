@@ -78,7 +78,13 @@ class FitPlan:
 
 
 def make_plan(
-    model: keras.Model, arguments: dict, name: str, is_on: bool, needs_rows: bool, needs_indices: bool
+    model: keras.Model,
+    arguments: dict,
+    name: str,
+    is_on: bool,
+    needs_rows: bool,
+    needs_indices: bool,
+    accepts_train_step: bool,
 ) -> FitPlan:
     """Return the plan of a `fit`.
 
@@ -89,6 +95,7 @@ def make_plan(
         is_on: bool, False if the trainer is switched off.
         needs_rows: bool, True if importance steps always read rows by index.
         needs_indices: bool, True if a listener needs the row indices of uniform steps.
+        accepts_train_step: bool, True if importance steps can be taken by a `train_step` that the model defines.
 
     Raises:
         ValueError: rows are needed by index, and the data are a stream.
@@ -111,7 +118,7 @@ def make_plan(
             f"`x` must be data whose rows can be read by index (arrays, memory maps, a dataset) for {name}; streams "
             f"are for the pools of `ImportanceTraining`. Received: x={arguments['x']!r}"
         )
-    reason = eligibility.unsupported_reason(model) or plan.reason
+    reason = eligibility.unsupported_reason(model, accepts_train_step) or plan.reason
     if reason is None and needs_rows and prepares_data:
         reason = (
             f"{type(model).__name__} defines a `fit` that prepares the data, whose rows can't be read by index. Use "

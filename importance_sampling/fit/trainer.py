@@ -34,6 +34,7 @@ from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.compiled_steps import CompiledSteps
+from importance_sampling.strategies.custom_train_step import indexed_strategy, pool_strategy
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -60,6 +61,7 @@ class Trainer(Display, LegacyFit):
     """
 
     needs_rows = False  # True if importance steps always read rows by index
+    accepts_train_step = False  # True if importance steps can be taken by a `train_step` that the model defines
     _rows_argument = ""  # the argument that asks for rows by index, for messages
 
     def __init__(
@@ -104,11 +106,11 @@ class Trainer(Display, LegacyFit):
 
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
-        return IndexedStrategy(self.model, make_sampler, batch_size, self._state, self._scoring, scored, alpha)
+        return indexed_strategy(self._compiled, make_sampler, batch_size, self._state, self._scoring, scored, alpha)
 
     def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
         """Return the strategy for pools that a sampler draws from."""
-        return PoolStrategy(self.model, sampler, self._state, self._scoring, uniform_batch_size)
+        return pool_strategy(self._compiled, sampler, self._state, self._scoring, uniform_batch_size)
 
     def _is_indexed(self, plan: FitPlan) -> bool:
         """Return True if importance steps read rows of these data by index."""
@@ -273,8 +275,8 @@ class Trainer(Display, LegacyFit):
             is_new = self._state.set_dataset(plan.source.digest)
             if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
                 self._state.counters.restore_decision(self.condition)
-        is_possible = plan.reason is None and plan.source is not None
-        gate = self.condition if is_possible and self.condition.probes else None
+        is_possible = plan.reason is None and plan.source is not None and self.condition.probes
+        gate = self.condition if is_possible else None
         # Before the batches of a stream show their size, a strategy of the default size has the sampler for listeners.
         known = plan if plan.batch_size else FitPlan(plan.arguments)
         strategy = self._strategy(known, known.batch_size)
@@ -301,7 +303,7 @@ class Trainer(Display, LegacyFit):
         """Return the plan of a `fit`."""
         name = f"{type(self).__name__}{self._rows_argument}"
         is_on, needs_indices = self.condition.probes, listeners.needs_row_indices
-        plan = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices)
+        plan = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices, self.accepts_train_step)
         if plan.warning is not None:
             deferred.add(plan.warning)
         if plan.reason is not None:

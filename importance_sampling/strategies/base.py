@@ -59,11 +59,13 @@ class Strategy:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
         needs_probes: bool, True if batches are scored for the gate between uniform steps.
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
+        computes_figures: bool, True if the training metrics of its steps are computed here, as those of the dataset.
     """
 
     reads_rows = False
     needs_probes = True
     supports_replicas = False
+    computes_figures = True
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model
@@ -150,8 +152,8 @@ class Strategy:
         """Take over what a strategy for the same model has checked of it."""
         self._checked = other._checked
 
-    def check_scores(self) -> None:
-        """Check on a batch that no score is negative, for scores that can be.
+    def check_before_training(self) -> None:
+        """Check on a batch of the data that no score is negative, for scores that can be.
 
         Raises:
             Unsupported: samples can't be weighted.
@@ -200,6 +202,10 @@ class Strategy:
             name: of the trainer.
             importance_steps: int > 0, out of all `steps` of the `fit`.
         """
+        return None
+
+    def first_step_warning(self) -> str | None:
+        """Return what the user should know when the first importance step has been taken; None for nothing."""
         return None
 
     def notes(self) -> list[str]:

@@ -9,9 +9,9 @@ import keras
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.core.logits import replaced_attribute
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.strategies.base import Strategy
+from importance_sampling.utils.attributes import replaced_attribute
 
 MOST_STRATEGIES = 8  # that are kept; one for each batch size and, for rows by index, each number of rows
 
@@ -93,7 +93,7 @@ class CompiledSteps:
         return strategy
 
     def use(self, strategy: Strategy, plan: FitPlan) -> Strategy:
-        """Set the data of a strategy, drop those of the others, and check its scores before the first step.
+        """Set the data of a strategy, and drop those of the others.
 
         Raises:
             Unsupported: the samples can't be weighted.
@@ -101,7 +101,6 @@ class CompiledSteps:
         self.release()  # the data of an earlier `fit`
         strategy.check_replicas()
         strategy.use(plan)
-        strategy.check_scores()
         return strategy
 
     def release(self) -> None:

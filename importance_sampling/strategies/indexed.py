@@ -51,6 +51,7 @@ class IndexedStrategy(Strategy):
     rows_class = DatasetRows
     reads_rows = True
     supports_replicas = True
+    measures_scores = True  # False if only scoring passes give the sampler its scores
 
     def __init__(
         self,
@@ -63,7 +64,9 @@ class IndexedStrategy(Strategy):
         alpha: float = DEFAULT_ALPHA,
     ):
         super().__init__(model, None, batch_size, state, scoring)
-        self.scored = self.scorer.cost * (scored + (self.scorer.score not in MEASURED_SCORES))
+        # Scores that the backward pass doesn't give take a forward pass of each batch.
+        self._scores_batches = self.measures_scores and self.scorer.score not in MEASURED_SCORES
+        self.scored = self.scorer.cost * (scored + self._scores_batches)
         self._scored_regularly = self.scorer.cost * scored
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
@@ -94,7 +97,7 @@ class IndexedStrategy(Strategy):
             self._is_prepared = True
         self.get_sampler()
         if self._scored_regularly:
-            self.sampler.recompute = int(self.state.counters.gate_rescores)
+            self.sampler.recompute = int(self.state.counters.gate_rescores or not self.measures_scores)
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []
@@ -102,14 +105,15 @@ class IndexedStrategy(Strategy):
             self.sampler.samples_left = (steps_left - len(draws)) * self.batch_size
             chunk, is_last_of_plan = self._draw(n - len(draws))
             logs, scores = self._train(chunk)
-            self._pending.append((chunk, scores))
-            if with_draws:
+            if self.measures_scores:
+                self._pending.append((chunk, scores))
+            if with_draws and self.measures_scores:
                 measured += list(ops.convert_to_numpy(scores).reshape(len(chunk), -1))
             if with_draws or is_last_of_plan or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
                 self.update_sampler()
             draws += chunk
         trained = sum(len(one.indices) for one in draws)
-        scored = self.rows.take_scored() + (0 if self.scorer.score in MEASURED_SCORES else trained)
+        scored = self.rows.take_scored() + self._scores_batches * trained
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
         if not with_draws:
             return StepResult(logs, n, cost)
@@ -155,7 +159,7 @@ class IndexedStrategy(Strategy):
         """Return the context for the gate's decision."""
         return GateContext(
             step_cost(self.scored),
-            base_cost=step_cost(self.scored - self._scored_regularly),
+            base_cost=step_cost(self.scored - self.measures_scores * self._scored_regularly),
             required_gain=REQUIRED_GAIN,
             required_epochs=1.0,
             is_paid_in_advance=True,

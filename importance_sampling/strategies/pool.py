@@ -29,7 +29,7 @@ from importance_sampling.core.weighted_loss import Unsupported, valid_entries
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.state import TrainerState
-from importance_sampling.samplers.pool import PoolSampler
+from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.utils.numerics import FLOAT, clean_scores
 
@@ -187,13 +187,29 @@ class PoolStep:
         logs, (scores, entries) = backend.on_replicas(self.model, self._score, data)
         if baseline is not None:
             scores = above_baseline(scores, baseline)
-        uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
-        picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
-        batch = keras.tree.map_structure(lambda t: None if t is None else backend.gather(t, picked.positions), data)
+        picked, batch = self.pick(scores, data)
         expected_entries = [ops.mean(output) for output in entries]
         _, norms = backend.on_replicas(
             self.model, lambda rows: self._train(*rows, expected_entries), (batch, picked.weights)
         )
+        return logs, self.record(indices, scores, picked, norms)
+
+    def pick(self, scores: Any, data: tuple) -> tuple[Picked, tuple]:
+        """Draw a batch from a pool by score; return what was picked, and `(x, y, sample_weight)` of the batch."""
+        uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
+        picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
+        return picked, keras.tree.map_structure(
+            lambda t: None if t is None else backend.gather(t, picked.positions), data
+        )
+
+    def record(self, indices: Any, scores: Any, picked: Picked, norms: Any) -> tuple:
+        """Add a step to the trainer's state; return what listeners get, nothing without `with_draws`.
+
+        Args:
+            indices, scores: of the candidates, `(pool_size,)`.
+            picked: the batch that was trained on.
+            norms: float `(batch_size,)`, the gradient norms that the step measured; None if it measured none.
+        """
         signals = pool_signals(scores, self.sampler)
         if norms is not None:
             presample, resampling = self.sampler.presample, self.sampler.resampling
@@ -203,7 +219,7 @@ class PoolStep:
         self.state.update_averages(signals, 1)
         self.state.record_weights(picked.weights, clean_scores(scores)[1])
         draws = (backend.gather(indices, picked.positions), picked.weights, picked.scores, scores)
-        return logs, draws if self.with_draws else ()
+        return draws if self.with_draws else ()
 
     def _score(self, data: tuple) -> tuple:
         """Score the candidates of a replica, and update the metrics; return the logs, the scores and valid entries."""

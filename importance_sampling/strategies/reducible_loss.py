@@ -46,7 +46,7 @@ class ReducibleLossStrategy(PoolStrategy):
         self.state.register("irreducible", self._irreducible)
         self._irreducible.prepare_copies(self.model)
 
-    def check_scores(self) -> None:
+    def check_before_training(self) -> None:
         """Do nothing: a negative loss has a reducible part like any other."""
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:

@@ -81,6 +81,7 @@ class ImportanceTraining(Trainer):
     Source: [KF18], Algorithm 1, for pools. The published method is `tau_th=2.0, resampling="multinomial"`.
     """
 
+    accepts_train_step = True
     _rows_argument = ' with sampler="reshuffle"'
 
     def __init__(

@@ -123,6 +123,7 @@ class ReshuffleTraining(IndexedTrainer):
         check_recompute(recompute)
         super().__init__(model, score=score, layer=layer, tau_th=tau_th, seed=seed, alpha=alpha)
         self.recompute = int(recompute)
+        self.accepts_train_step = self.recompute > 0  # such a step measures no scores
 
     def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
         return ReshuffleSampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=seed)
@@ -178,6 +179,7 @@ class HistoryImportanceTraining(IndexedTrainer):
             forward_batch_size=forward_batch_size,
         )
         self.recompute = int(recompute)
+        self.accepts_train_step = self.recompute > 0  # such a step measures no scores
 
     def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
         return HistorySampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=seed)
