@@ -38,6 +38,7 @@ PROTOCOL = (
     "on_replicas",
     "is_distributed",
     # Gradients
+    "current_trace",
     "differentiate",
     "apply_gradients",
     "dense",
