@@ -130,11 +130,14 @@ class CallRecorder:
 
     def _run(self, layer: keras.Layer, original: Callable, *args: Any, **kwargs: Any) -> Any:
         """Call a layer, and record the call if it reads trainable weights."""
+        number = self._num_calls.get(id(layer), 0)
+        self._num_calls[id(layer)] = number + 1
         outer, self._scope.read = self._scope.read, {}
         tapped: list[int] = []
 
         def tap(tensor: Any) -> Any:
-            if not self._weights_read() or not hasattr(tensor, "shape"):
+            # A loss may use the logits that Keras attached to an output in the place of the output.
+            if not self._weights_read() or _shape(tensor) is None or keras_internals.get_logits(tensor) is not None:
                 return tensor
             tapped.append(self._num_tapped)
             self._num_tapped += 1
@@ -153,7 +156,7 @@ class CallRecorder:
             else:
                 outputs = call()
             weights = self._weights_read()
-            have_rows = self._have_rows(layer, (args, kwargs), outputs) if is_same_trace else None
+            have_rows = self._have_rows(layer, number, (args, kwargs), outputs) if is_same_trace else None
             if have_rows is None or not weights:
                 outer.update({id(weight): weight for weight in weights})
                 return outputs
@@ -171,10 +174,8 @@ class CallRecorder:
         )
         return outputs
 
-    def _have_rows(self, layer: keras.Layer, arguments: Any, outputs: Any) -> list[bool] | None:
+    def _have_rows(self, layer: keras.Layer, number: int, arguments: Any, outputs: Any) -> list[bool] | None:
         """Return for each argument whether it has rows; None if the outputs don't have rows or if that isn't known."""
-        number = self._num_calls.get(id(layer), 0)
-        self._num_calls[id(layer)] = number + 1
         on_one = self._shapes.get(id(layer), [])
         if number >= len(on_one):
             return None

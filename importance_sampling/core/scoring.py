@@ -67,8 +67,8 @@ class Scorer:
         model: a compiled and built `keras.Model`.
         score: one of `NAMES`, or a callable `score(model, x, y)` that returns scores, float `(batch,)`, >= 0.
         logits: the logits at which "gnorm" takes its gradient.
-        slice_size: int, the number of candidates that are scored at once. Default None, all candidates; for
-            "full_gnorm" 32, because a slice takes memory for slice_size * parameters floats.
+        slice_size: int, the number of candidates that are scored at once. Default None, all candidates. Scoring a
+            slice takes the memory of a forward pass, for "full_gnorm" also that of a backward pass.
 
     Attributes:
         cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
@@ -83,9 +83,11 @@ class Scorer:
         self.score = score
         self.logits = logits
         self.slice_size = slice_size
-        # Each score needs a forward pass. The exact norm needs another forward pass and a backward pass.
         self._shapes: dict[tuple, dict] = {}
-        self.cost = 4.0 if score == "full_gnorm" else 1.0
+        # Each score needs a forward pass. The exact norm also needs a backward pass without the gradients of weights,
+        # which is as much work as a forward pass, and the formulas. These need from no work, for dense layers on rows,
+        # to that of a forward pass, for convolutions and sequences whose gradients of weights are computed.
+        self.cost = 2.5 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.

@@ -21,8 +21,8 @@ class OuterProducts(NamedTuple):
 
     Example:
         >>> inputs, gradients = np.array([[[1.0, 2.0]]]), np.array([[[3.0]]])  # 1 sample, 1 position
-        >>> OuterProducts((inputs,), gradients).squared_norms()  # 3 ** 2 + 6 ** 2
-        [45.]
+        >>> float(OuterProducts((inputs,), gradients).squared_norms()[0])  # 3 ** 2 + 6 ** 2
+        45.0
     """
 
     inputs: tuple[Any, ...]
@@ -61,8 +61,8 @@ class TokenGradients(NamedTuple):
 
     Example:
         >>> tokens, gradients = np.array([[7, 7, 2]]), np.array([[[1.0], [2.0], [4.0]]])
-        >>> TokenGradients(tokens, gradients).squared_norms()  # (1 + 2) ** 2 + 4 ** 2
-        [25.]
+        >>> float(TokenGradients(tokens, gradients).squared_norms()[0])  # (1 + 2) ** 2 + 4 ** 2
+        25.0
     """
 
     tokens: Any
