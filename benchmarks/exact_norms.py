@@ -30,7 +30,7 @@ from importance_sampling.core.scoring import Scorer, call
 from importance_sampling.core.weighted_loss import stateless
 
 CLASSES = 10
-WORDS, LENGTH = 10000, 32
+WORDS, LENGTH = 2000, 32
 SECONDS = 0.2  # of a measurement
 
 

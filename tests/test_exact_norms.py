@@ -75,10 +75,10 @@ def by_sample(monkeypatch):
 def test_outer_products_are_added_over_positions_by_both_formulas():
     x = np.array([[[1.0, 2.0], [0.0, 1.0]]], "float32")
     d = np.array([[[3.0], [-1.0]]], "float32")
-    # 3 (1, 2) - (0, 1) = (3, 5), one unit of two inputs: gradients are smaller than the products of pairs.
+    # 3 (1, 2) - (0, 1) = (3, 5), from the gradients; with more units and inputs from the products of pairs.
     assert float(OuterProducts((x,), d).squared_norms()[0]) == pytest.approx(34)
-    wide = np.concatenate([d, np.zeros((1, 2, 9))], axis=-1).astype("float32")
-    assert float(OuterProducts((x,), wide).squared_norms()[0]) == pytest.approx(34)
+    units = np.pad(d, ((0, 0), (0, 0), (0, 9)))
+    assert float(OuterProducts((np.pad(x, ((0, 0), (0, 0), (1, 1))),), units).squared_norms()[0]) == pytest.approx(34)
     assert float(OuterProducts((x[..., :1], x[..., 1:]), d).squared_norms()[0]) == pytest.approx(34)
     # At one position: (1 + 4) 9; two calls of a layer are two positions.
     first, second = OuterProducts((x[:, :1],), d[:, :1]), OuterProducts((x[:, 1:],), d[:, 1:])

@@ -10,6 +10,9 @@ import keras
 
 from importance_sampling.backend import keras_data
 
+# Whether Keras's cross-entropies compute with the logits that Keras attached to probabilities.
+LOSSES_USE_LOGITS = False
+
 
 def repeatable_random() -> contextlib.AbstractContextManager:
     """Return a context after which random layers draw the same numbers again.

@@ -18,6 +18,9 @@ from importance_sampling.backend.tensorflow_data import concatenate, gather
 # The `jit_compile` of a small model: compiling it with XLA would take longer than the time it saves.
 JIT_COMPILE_SMALL = False
 
+# Keras's cross-entropies compute with the logits that Keras attached to probabilities.
+LOSSES_USE_LOGITS = True
+
 
 # Keras's training function
 

@@ -137,7 +137,7 @@ class CallRecorder:
 
         def tap(tensor: Any) -> Any:
             # A loss may use the logits that Keras attached to an output in the place of the output.
-            if not self._weights_read() or _shape(tensor) is None or keras_internals.get_logits(tensor) is not None:
+            if not self._weights_read() or _shape(tensor) is None or _logits(tensor) is not None:
                 return tensor
             tapped.append(self._num_tapped)
             self._num_tapped += 1
@@ -223,7 +223,7 @@ def _tap_outputs(outputs: Any, tap: Callable) -> Any:
         # The layer may return a tensor that was tapped before, or one of its inputs.
         result, logits, mask = (
             tap(ops.copy(output)),
-            keras_internals.get_logits(output),
+            _logits(output),
             keras_internals.get_mask(output),
         )
         if logits is not None:
@@ -233,6 +233,11 @@ def _tap_outputs(outputs: Any, tap: Callable) -> Any:
         return result
 
     return keras.tree.map_structure(lambda leaf: None if leaf is None else tapped(leaf), outputs)
+
+
+def _logits(tensor: Any) -> Any:
+    """Return the logits that a loss uses in the place of probabilities, None if there are none."""
+    return keras_internals.get_logits(tensor) if backend.LOSSES_USE_LOGITS else None
 
 
 def _shapes(structure: Any) -> list[tuple | None]:

@@ -85,9 +85,9 @@ class Scorer:
         self.slice_size = slice_size
         self._shapes: dict[tuple, dict] = {}
         # Each score needs a forward pass. The exact norm also needs a backward pass without the gradients of weights,
-        # which is as much work as a forward pass, and the formulas. These need from no work, for dense layers on rows,
-        # to that of a forward pass, for convolutions and sequences whose gradients of weights are computed.
-        self.cost = 2.5 if score == "full_gnorm" else 1.0
+        # which is as much work as a forward pass, and the formulas: hardly any work for dense layers on rows, at most
+        # that of a forward pass for convolutions and long sequences, where they compute the gradients of weights.
+        self.cost = 3.0 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.

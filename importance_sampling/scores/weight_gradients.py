@@ -38,13 +38,15 @@ class OuterProducts(NamedTuple):
     def squared_norms(self) -> Any:
         """Return the squared norm of the gradient of each sample, float `(batch,)`.
 
-        From the products of all pairs of positions, if these need less memory than the gradients.
+        From the products of all pairs of positions, if these are less work than the gradients. The gradients need less
+        memory than the inputs otherwise.
         """
         positions, units = self.gradients.shape[-2:]
         if positions == 1:
             inputs = sum(ops.sum(ops.square(block), axis=-1) for block in self.inputs)
             return _row_sums(inputs * ops.sum(ops.square(self.gradients), axis=-1))
-        if 2 * positions**2 <= units * sum(block.shape[-1] for block in self.inputs):
+        features = sum(block.shape[-1] for block in self.inputs)
+        if positions * (features + units) <= features * units:
             products = sum(ops.matmul(block, ops.swapaxes(block, -1, -2)) for block in self.inputs)
             squares = products * ops.matmul(self.gradients, ops.swapaxes(self.gradients, -1, -2))
             return ops.maximum(_row_sums(squares), 0.0)  # rounding errors can make a sum of zero negative
