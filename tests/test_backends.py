@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from frameworks import host
 from keras import layers
+from test_exact_norms import check, with_data
 
 import importance_sampling
 from importance_sampling import ImportanceTraining
@@ -61,6 +62,14 @@ def test_a_compiled_step_uses_the_values_that_variables_have_when_it_is_called(w
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-6)
     for one, two in zip(variables_of(used), variables_of(other), strict=True):
         np.testing.assert_allclose(host(one), host(two), rtol=1e-5, atol=1e-7, err_msg=one.path)
+
+
+def test_exact_norms_are_those_of_batches_of_one():
+    tokens = keras.Input((4,), dtype="int32")
+    hidden = layers.GRU(3, return_sequences=True)(layers.Embedding(5, 2)(tokens))
+    hidden = layers.LayerNormalization()(layers.Conv1D(4, 2)(hidden))
+    hidden = layers.PReLU()(layers.MultiHeadAttention(2, 2)(hidden, hidden))  # without a formula
+    check(*with_data(layers.Dense(2)(layers.Flatten()(hidden)), tokens))
 
 
 ACTIONS = {

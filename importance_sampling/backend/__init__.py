@@ -38,6 +38,8 @@ PROTOCOL = (
     "on_replicas",
     "is_distributed",
     # Gradients
+    "LOSSES_USE_LOGITS",
+    "current_trace",
     "differentiate",
     "apply_gradients",
     "dense",

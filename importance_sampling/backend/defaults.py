@@ -12,6 +12,9 @@ from importance_sampling.backend import keras_data, keras_internals
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.utils.attributes import replaced_attribute
 
+# Whether Keras's cross-entropies compute with the logits that Keras attached to probabilities.
+LOSSES_USE_LOGITS = False
+
 
 def repeatable_random() -> contextlib.AbstractContextManager:
     """Return a context after which random layers draw the same numbers again.

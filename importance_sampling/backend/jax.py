@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import keras
 import numpy as np
@@ -128,7 +129,7 @@ class _CompiledStep:
 
     def _trace(self, args: tuple) -> tuple[Callable, list, list]:
         """Return the compiled function, the variables that the step assigns, and those that it only reads."""
-        scope = _RecordingScope()
+        scope = NestedScope()
 
         def record(args: tuple) -> Any:
             with scope:
@@ -137,7 +138,7 @@ class _CompiledStep:
         jax.eval_shape(record, args)
         assigned = [variable for variable, _ in scope.updates]
         ids = set(map(id, assigned))
-        read = [variable for variable in scope.variables.values() if id(variable) not in ids]
+        read = [variable for variable in scope.read.values() if id(variable) not in ids]
 
         def run(assigned_values: list, read_values: list, args: tuple) -> tuple:
             state = zip([*assigned, *read], [*assigned_values, *read_values], strict=True)
@@ -146,23 +147,6 @@ class _CompiledStep:
             return results, [scope.get_current_value(variable) for variable in assigned]
 
         return jax.jit(run, donate_argnums=0), assigned, read
-
-
-class _RecordingScope(NestedScope):
-    """Records the variables that are read or assigned inside the scope.
-
-    Attributes:
-        variables: dict from id to variable.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.variables: dict[int, keras.Variable] = {}
-
-    def get_current_value(self, variable: keras.Variable) -> Any:
-        """Return the value that was assigned in the scope, or None, so that Keras reads the variable itself."""
-        self.variables[id(variable)] = variable
-        return super().get_current_value(variable)
 
 
 def _copied_if_shared(values: list, others: list) -> list:
@@ -233,6 +217,11 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
     for variable, value in zip(others["assigned"], updates, strict=True):
         variable.assign(value)
     return Gradients(*gradients), loss, _combine(arrays, others["rest"])
+
+
+def current_trace() -> Any:
+    """Return an object that is equal to that of another call in the same trace, such as of the body of one loop."""
+    return jax.extend.core.get_opaque_trace_state(convention="flax")
 
 
 def _partition(structure: Any) -> tuple[list, tuple]:

@@ -117,6 +117,11 @@ def has_training_argument(layer: keras.Layer) -> bool:
     return layer._call_has_training_arg
 
 
+def is_rematerialized(layer: keras.Layer) -> bool:
+    """Return True if the layer was made in a `keras.RematScope`: its `call` is repeated in the backward pass."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
 def build_on_batch(model: keras.Model, batch: tuple) -> None:
     """Build the model, its loss, metrics and optimizer for a batch, as Keras does before the first step.
 

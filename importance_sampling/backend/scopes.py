@@ -19,14 +19,19 @@ class NestedScope(keras.StatelessScope):
         state_mapping: list of `(variable, tensor)`, the values of variables inside the scope. Default None: all
             variables have the values that they have around the scope.
         collect_losses: bool, default False; as for `keras.StatelessScope`.
+
+    Attributes:
+        read: dict from id to variable, of the variables whose values were asked for in this scope.
     """
 
     def __init__(self, state_mapping: list[tuple] | None = None, collect_losses: bool = False):
         super().__init__(state_mapping, collect_losses)
         self._updated: dict[int, keras.Variable] = {}
+        self.read: dict[int, keras.Variable] = {}
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         """Return the value of a variable in this scope; None if neither this scope nor one around it has one."""
+        self.read[id(variable)] = variable
         value = super().get_current_value(variable)
         outer = getattr(self, "original_scope", None)
         return outer.get_current_value(variable) if value is None and outer is not None else value

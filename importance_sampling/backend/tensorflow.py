@@ -18,6 +18,9 @@ from importance_sampling.backend.tensorflow_data import concatenate, gather
 # The `jit_compile` of a small model: compiling it with XLA would take longer than the time it saves.
 JIT_COMPILE_SMALL = False
 
+# Keras's cross-entropies compute with the logits that Keras attached to probabilities.
+LOSSES_USE_LOGITS = True
+
 
 # Keras's training function
 
@@ -172,6 +175,11 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
     return Gradients(found[:n], found[n:m], found[m:]), loss, rest
 
 
+def current_trace() -> Any:
+    """Return an object that is equal to that of another call in the same trace, such as of the body of one loop."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
 def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     """Apply gradients of the trainable weights of a model with its optimizer."""
     model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
@@ -202,7 +210,7 @@ def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence
         squares = [
             tf.reduce_sum(tf.square(tf.cast(tf.convert_to_tensor(g), tf.float32))) for g in gradients if g is not None
         ]
-        return tf.sqrt(tf.add_n(squares))
+        return tf.sqrt(tf.add_n(squares)) if squares else tf.zeros(())
 
     if vectorised:
         return tf.vectorized_map(norm, samples)

@@ -137,6 +137,11 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
     return Gradients(list(found[:n]), list(found[n:m]), list(found[m:])), loss, rest
 
 
+def current_trace() -> Any:
+    """Return an object that is equal to that of another call in the same trace, such as of the body of one loop."""
+    return torch._C._functorch.maybe_current_level()  # None outside `vmap`, the only transformation that Keras uses
+
+
 def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     """Apply gradients of the trainable weights of a model with its optimizer."""
     model.optimizer.apply(list(gradients), model.trainable_weights)

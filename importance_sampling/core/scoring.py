@@ -14,12 +14,13 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.core.exact_norms import exact_norms, norms_by_sample
+from importance_sampling.core.layer_calls import CallRecorder, call_shapes, weights_of_loss
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
 from importance_sampling.utils.numerics import FLOAT
 
 NAMES = ("gnorm", "loss", "full_gnorm")
-FULL_GNORM_SLICE = 32  # samples
 
 
 class Scored(NamedTuple):
@@ -66,8 +67,8 @@ class Scorer:
         model: a compiled and built `keras.Model`.
         score: one of `NAMES`, or a callable `score(model, x, y)` that returns scores, float `(batch,)`, >= 0.
         logits: the logits at which "gnorm" takes its gradient.
-        slice_size: int, the number of candidates that are scored at once. Default None, all candidates; for
-            "full_gnorm" 32, because a slice takes memory for slice_size * parameters floats.
+        slice_size: int, the number of candidates that are scored at once. Default None, all candidates. Scoring a
+            slice takes the memory of a forward pass, for "full_gnorm" also that of a backward pass.
 
     Attributes:
         cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
@@ -82,8 +83,11 @@ class Scorer:
         self.score = score
         self.logits = logits
         self.slice_size = slice_size
-        # Each score needs a forward pass. The exact norm needs another forward pass and a backward pass.
-        self.cost = 4.0 if score == "full_gnorm" else 1.0
+        self._shapes: dict[tuple, dict] = {}
+        # Each score needs a forward pass. The exact norm also needs a backward pass without the gradients of weights,
+        # which is as much work as a forward pass, and the formulas: hardly any work for dense layers on rows, at most
+        # that of a forward pass for convolutions and long sequences, where they compute the gradients of weights.
+        self.cost = 3.0 if score == "full_gnorm" else 1.0
 
     def __call__(self, data: tuple) -> Scored:
         """Score candidates.
@@ -109,22 +113,6 @@ class Scorer:
 
         result = backend.map_chunks(forward, leaves, size, slice_size)
         scores = result["scores"]
-        if self.score == "full_gnorm":
-            has_rnn = any(isinstance(layer, keras.layers.RNN) for layer in keras_internals.layers_of(self.model))
-            scores = backend.map_chunks(
-                lambda leaves: backend.per_sample_grad_norms(
-                    lambda rows: self._sample_loss(pack(rows)), leaves, self.model.trainable_weights, not has_rnn
-                ),
-                leaves,
-                size,
-                min(self.slice_size or FULL_GNORM_SLICE, size),
-            )
-            if "entries" in result:
-                # The loss of a single sample is divided by its own number of valid entries, the loss of a batch by the
-                # mean number over the batch.
-                scores = scores * result["entries"]
-        elif "entries" in result:
-            scores = scores * result["slice_entries"]
         if "entries" in result:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
         scores, losses = backend.collect_rows((scores, result["losses"]))
@@ -135,31 +123,48 @@ class Scorer:
         x, y, sample_weight = data
         num_rows = flatten(x)[0][0].shape[0]
         multiplier = ops.ones((num_rows,), dtype="float32")
+        is_exact = self.score == "full_gnorm"
+        shapes = self._call_shapes(x) if is_exact else {}
 
         def run(extra: Sequence[Any], tap: Callable) -> tuple:
-            with stateless(self.model):
-                tap = tap if self.score == "gnorm" else _unchanged
-                y_pred = self.logits.tap(lambda: call(self.model, x, training=False), tap, as_float32=True)
+            with stateless(self.model) as scope:
+                recorder = CallRecorder(self.model, scope, tap, num_rows, shapes)
+                y_pred = self.logits.tap(
+                    lambda: call(self.model, x, training=False, run=recorder if is_exact else None),
+                    tap if self.score == "gnorm" else _unchanged,
+                    as_float32=True,
+                )
+                regularisation = _regularisation(self.model) if is_exact else ops.zeros(())
             _check_outputs(y_pred, num_rows)
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: extra[0], training=False)
             losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
             entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
+            is_recorded = not recorder.unrecorded and not weights_of_loss(self.model, loss)
+            added = ops.cast(regularisation / backend.replicas_in_step(), loss.total.dtype)
+            loss = loss._replace(total=loss.total - added)
             # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
-            return loss.summed(num_rows), (packer.pack(y_pred), losses, entries)
+            return loss.summed(num_rows), (packer.pack(y_pred), losses, entries, recorder.calls, is_recorded)
 
-        if self.score in ("gnorm", "loss"):
-            gradients, _, (outputs, losses, entries) = backend.differentiate(run, (), [multiplier])
-            scores = gradients.extra[0] if self.score == "loss" else row_norms(gradients.tapped, num_rows)
+        if callable(self.score):
+            _, (outputs, losses, entries, _, _) = run([multiplier], _unchanged)
+            scores = self._custom_scores(x, y, num_rows)
+        else:
+            gradients, _, (outputs, losses, entries, calls, is_recorded) = backend.differentiate(run, (), [multiplier])
+            if self.score == "loss":
+                scores = gradients.extra[0]
+            elif self.score == "gnorm":
+                scores = row_norms(gradients.tapped, num_rows)
+            elif is_recorded and num_rows > 1:
+                scores = exact_norms(self.model, calls, gradients.tapped, num_rows)
+            else:
+                scores = self._norms_by_sample(data, entries)
             if scores is None:
                 raise Unsupported("the loss doesn't depend on the model's outputs")
-        else:
-            _, (outputs, losses, entries) = run([multiplier], _unchanged)
-            scores = self._custom_scores(x, y, num_rows) if callable(self.score) else multiplier
         result = {"scores": ops.cast(scores, "float32"), "outputs": outputs, "losses": losses}
         if entries:
             # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
             result["entries"] = sum(entries[1:], entries[0])
-            result["slice_entries"] = ops.full((num_rows,), 1.0, dtype=FLOAT) * ops.mean(result["entries"])
+            result["scores"] *= ops.mean(result["entries"])
         return result
 
     def _custom_scores(self, x: Any, y: Any, num_rows: int) -> Any:
@@ -173,28 +178,55 @@ class Scorer:
             )
         return scores
 
-    def _sample_loss(self, data: tuple) -> Any:
-        """Return the loss of one sample without regularisation losses, which don't depend on the sample."""
-        x, y, sample_weight = data
-        with stateless(self.model):
-            y_pred = call(self.model, x, training=False)
-            regularisation = sum(ops.sum(loss) for loss in self.model.losses)
-        total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
-        return total - ops.cast(regularisation, total.dtype)
+    def _call_shapes(self, x: Any) -> dict:
+        """Return the shapes in the calls of the layers on one sample, computed once per signature of the inputs."""
+        key = tuple(backend.row_spec(leaf) for leaf in flatten(x)[0])
+        if key not in self._shapes:
+            one = keras.tree.map_structure(lambda leaf: None if leaf is None else backend.slice_tensor(leaf, 0, 1), x)
+            with stateless(self.model):
+                self._shapes[key] = call_shapes(self.model, lambda: call(self.model, one, training=False))
+        return self._shapes[key]
+
+    def _norms_by_sample(self, data: tuple, entries: list) -> Any:
+        """Return the exact norms of models whose calls can't be recorded, from a gradient per sample."""
+        leaves, pack = flatten(data)
+
+        def loss(leaves: list) -> Any:
+            """Return the loss of one sample without regularisation losses, which don't depend on the sample."""
+            x, y, sample_weight = pack(leaves)
+            with stateless(self.model):
+                y_pred = call(self.model, x, training=False)
+                regularisation = _regularisation(self.model)
+            total = weighted_loss(self.model, x, y, y_pred, sample_weight, None, training=False).total
+            return total - ops.cast(regularisation, total.dtype)
+
+        norms = norms_by_sample(loss, leaves, self.model.trainable_weights, [self.model])
+        if not entries:
+            return norms
+        # The loss of a single sample is divided by its own number of valid entries, the loss of a batch by the mean.
+        entries = sum(entries[1:], entries[0])
+        return norms * entries / ops.maximum(ops.mean(entries), 1e-7)
 
 
-def call(model: keras.Model, x: Any, training: bool) -> Any:
+def _regularisation(model: keras.Model) -> Any:
+    """Return the sum of the losses that the layers of a model have added, float32."""
+    return sum((ops.sum(ops.cast(loss, FLOAT)) for loss in model.losses), ops.zeros((), dtype=FLOAT))
+
+
+def call(model: keras.Model, x: Any, training: bool, run: Callable | None = None) -> Any:
     """Call a model as Keras's own steps do.
 
     Args:
         model: a `keras.Model`.
         x: the inputs.
         training: bool, passed to the model if it accepts it.
+        run: called with the function that calls the model, returns its result. Default None: call it.
 
     Returns:
         The outputs. Those without a static number of rows get that of `x`.
     """
-    y_pred = model(x, training=training) if keras_internals.has_training_argument(model) else model(x)
+    arguments = {"training": training} if keras_internals.has_training_argument(model) else {}
+    y_pred = model(x, **arguments) if run is None else run(lambda: model(x, **arguments))
     rows = flatten(x)[0][0].shape[0]
     if rows is None:
         return y_pred

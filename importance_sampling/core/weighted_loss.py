@@ -68,6 +68,7 @@ class WeightedLoss(NamedTuple):
     value: Any  # the result of `compute_loss`, not divided: a vector with reduction=None, else a scalar
     outputs: tuple[OutputLoss, ...]  # one per call of a compiled loss
     updates: list  # for each of `model.metrics_variables`, its new value as a loss tracker of an output, or None
+    read: list  # the variables that the loss itself depends on, such as weights with a regulariser
 
     @property
     def is_mean(self) -> bool:
@@ -122,7 +123,8 @@ def weighted_loss(
     # The result is a vector if reduction=None. Keras's step differentiates its sum.
     updates = [scope.updated(variable) for variable in model.metrics_variables]
     replicas = backend.replicas_in_step()
-    return WeightedLoss(ops.sum(total), total if replicas == 1 else total * replicas, tuple(outputs), updates)
+    value = total if replicas == 1 else total * replicas
+    return WeightedLoss(ops.sum(total), value, tuple(outputs), updates, list(scope.read.values()))
 
 
 def valid_entries(outputs: Sequence[OutputLoss], rows: Any) -> list:
