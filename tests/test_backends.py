@@ -98,6 +98,25 @@ def test_a_callback_that_uses_the_model_in_the_middle_of_an_epoch_changes_no_wei
         np.testing.assert_array_equal(one, other, err_msg=variable.path)
 
 
+class OwnStep(keras.Sequential):
+    def train_step(self, *arguments):
+        *state, data = arguments
+        return super().train_step(*state, data)
+
+
+def test_an_importance_step_by_a_train_step_of_the_model_equals_the_step_of_the_library():
+    models = []
+    for kind in (OwnStep, keras.Sequential):
+        keras.utils.set_random_seed(2)
+        models.append(kind([keras.Input((4,)), layers.Dense(3, "softmax")]))
+        models[-1].compile("sgd", "sparse_categorical_crossentropy")
+        trainer = ImportanceTraining(models[-1], tau_th=0, sampler="reshuffle", seed=1)
+        fit(trainer)
+        assert trainer.importance_steps == 6
+    for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+
+
 def test_no_module_outside_the_backend_compares_the_name_of_the_backend():
     package = Path(importance_sampling.__file__).parent
     found = []
