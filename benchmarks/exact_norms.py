@@ -32,6 +32,7 @@ from importance_sampling.core.weighted_loss import stateless
 CLASSES = 10
 WORDS, LENGTH = 2000, 32
 SECONDS = 0.2  # of a measurement
+CRASHING = ("transformer",)  # the gradient per sample ends TensorFlow 2.21 with a segmentation fault
 
 
 def perceptron() -> keras.Model:
@@ -112,22 +113,27 @@ def measure(name: str, batch: int, rounds: int) -> dict:
     data = backend.to_tensor(x), backend.to_tensor(rng.integers(0, CLASSES, batch))
     keras_internals.build_on_batch(model, data)
     ways = {way: backend.compile_step(function, model) for way, function in scoring_functions(model).items()}
+    if name in CRASHING and keras.config.backend() == "tensorflow":
+        del ways["by sample"]
     results = {way: ops.convert_to_numpy(run(*data)) for way, run in ways.items()}  # compiles
     counts = {way: max(1, int(SECONDS / seconds(run, data, 3))) for way, run in ways.items()}
     times: dict[str, list] = {way: [] for way in ways}
     for i in range(rounds):
         for way in list(ways)[:: 1 if i % 2 == 0 else -1]:
             times[way].append(seconds(ways[way], data, counts[way]))
-    forward, formulas, by_sample = (np.array(times[way]) for way in ("forward", "formulas", "by sample"))
-    return {
+    forward, formulas = np.array(times["forward"]), np.array(times["formulas"])
+    row = {
         "way": name,
         "parameters": summarise([model.count_params()]),
         "forward": summarise(forward * 1000),
         "formulas": summarise(formulas / forward),
-        "by sample": summarise(by_sample / forward),
-        "speed-up": summarise(by_sample / formulas),
-        "difference": summarise([np.max(np.abs(results["formulas"] / results["by sample"] - 1))]),
     }
+    if "by sample" in ways:
+        by_sample = np.array(times["by sample"])
+        row["by sample"] = summarise(by_sample / forward)
+        row["speed-up"] = summarise(by_sample / formulas)
+        row["difference"] = summarise([np.max(np.abs(results["formulas"] / results["by sample"] - 1))])
+    return row
 
 
 def scoring_functions(model: keras.Model) -> dict[str, Callable]:
