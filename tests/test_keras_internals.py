@@ -142,6 +142,13 @@ def test_a_method_that_a_class_or_a_model_overrides_is_found_and_an_unchanged_mo
     assert not keras_internals.overrides_methods(Custom(), ["make_train_function", "compute_loss"])
 
 
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="Keras has no RematScope before 3.9")
+def test_a_layer_that_was_made_in_a_scope_of_rematerialization_is_known_by_it():
+    assert not keras_internals.is_rematerialized(keras.layers.Dense(1))
+    with keras.RematScope(mode="full"):
+        assert keras_internals.is_rematerialized(keras.layers.Dense(1))
+
+
 def test_the_optimizers_of_a_model_are_the_compiled_one_and_those_that_it_and_its_layers_keep_once_each():
     model = linear()
     model.other = keras.optimizers.Adam()
