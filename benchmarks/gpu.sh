@@ -28,6 +28,10 @@ run() {
     "$@" 2>&1 | tee "$out/$name.log" | tail -n 40 || failed+=("$name")
 }
 
+declare -A devices=(
+    [jax]="import jax; print(jax.devices())"
+    [torch]="import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')"
+)
 for backend in jax torch; do
     export KERAS_BACKEND="$backend"
     if ! "$python" -c "import $backend, keras" 2>"$out/$backend-import.log"; then
@@ -35,7 +39,7 @@ for backend in jax torch; do
         failed+=("$backend-import")
         continue
     fi
-    run "$backend-devices" "$python" -c "import keras; print(keras.distribution.list_devices() or 'no accelerator')"
+    run "$backend-devices" "$python" -c "${devices[$backend]}"
     run "$backend-tests" "$python" -m pytest -o addopts="" -q -x tests/test_contract.py tests/test_rows.py
     run "$backend-overhead" "$python" benchmarks/overhead.py --quick --json "$out/$backend-overhead.json"
     run "$backend-wide-resnet" "$python" -m importance_sampling compare wide_resnet:build --data wide_resnet:load \
