@@ -39,6 +39,8 @@ WAYS: dict[str, Callable[[keras.Model, int], Any]] = {
     "uniform": way("uniform"),
     "default": way("importance"),
     "reshuffle": way("reshuffle"),
+    "robust": way("robust"),
+    "robust, width 0": way("robust,width=0"),
     "selective-backprop": way("selective-backprop"),
     "selective-backprop, 90%": way("selective-backprop,start=0.0,interrupt=0"),
     "hard-examples": way("hard-examples"),

@@ -1,9 +1,11 @@
-"""The benchmark of trainers at equal cost: figures, costs and tables."""
+"""The benchmarks of trainers at equal cost, and of estimates from old scores: figures, costs and tables."""
 
 import equal_cost
 import keras
 import numpy as np
+import old_scores
 import pytest
+import stages
 from analysis import own_spread
 from budget_runs import sampled, settings, train_runs
 from equal_cost import ClassWeights
@@ -79,14 +81,32 @@ def test_a_schedule_by_epochs_is_that_of_the_budget(task, tmp_path):
 
 def test_a_budget_and_its_table(task, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(equal_cost, "QUICK_EPOCHS", 1)
-    arguments = ["x", "--quick", "--out", str(tmp_path), "--ways", "uniform", "quota", "class weights"]
+    arguments = ["x", "--quick", "--out", str(tmp_path), "--ways", "uniform", "class weights"]
     monkeypatch.setattr("sys.argv", arguments)
     equal_cost.main()
     assert "`satellite`, uniform" in (tmp_path / "table.md").read_text()
     rare = (tmp_path / "rare_classes.md").read_text()
-    assert all(f"`satellite`, {way} " in rare for way in arguments[-3:]) and "balanced error, %" in rare
-    assert capsys.readouterr().out.count("seed 1, ") == 3
+    assert all(f"`satellite`, {way} " in rare for way in arguments[-2:]) and "balanced error, %" in rare
+    assert capsys.readouterr().out.count("seed 1, ") == 2
     runs = Results(tmp_path / "results.jsonl")._runs.values()
-    assert [run["cost"] for run in runs] == [18, 18, 18]
+    assert [run["cost"] for run in runs] == [18, 18]
     equal_cost.main()
     assert "seed 1, " not in capsys.readouterr().out
+
+
+def test_the_estimates_from_old_scores_and_their_table(task, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(stages, "QUICK", [7, 13])
+    monkeypatch.setattr("sys.argv", ["x", "--quick", "--seeds", "1", "--out", str(tmp_path)])
+    old_scores.main()
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert len(table) == 4 and "`mnist_mlp`, 13" in table[3]
+    assert all(f"variance: {name} " in table[0] for name in old_scores.ESTIMATES)
+
+
+def test_the_variance_and_the_error_of_estimates_are_those_of_their_probabilities():
+    exact = np.array([1.0, 2.0, 5.0])
+    figures = old_scores.compare({"exact": exact, "equal": np.ones(3)}, exact)
+    p = 0.9 * exact / 8 + 0.1 / 3
+    assert figures["variance exact"] == pytest.approx((exact**2 / p).sum() / (exact**2 * 3).sum())
+    assert figures["variance equal"] == pytest.approx(1) and figures["error equal"] == pytest.approx(1)
+    assert figures["error exact"] == pytest.approx(0.01)
