@@ -34,12 +34,13 @@ def summarise(values: Sequence[float]) -> dict:
 
 
 def final_results(run: Mapping[str, Any]) -> dict[str, float]:
-    """Return training loss, test loss and test error at the end of a run.
+    """Return training loss, test loss, test error and, if it was measured, the balanced error at the end of a run.
 
     The result is the last measurement for the protocol `budget`, and the mean of the last five for `anytime`.
     """
     points = run["points"][-1:] if run["protocol"] == "budget" else run["points"][-NUM_FINAL:]
-    return {name: statistics.fmean(point[name] for point in points) for name in RESULTS}
+    names = [name for name in (*RESULTS, "balanced_error") if name in points[-1]]
+    return {name: statistics.fmean(point[name] for point in points) for name in names}
 
 
 def protocol_name(run: Mapping[str, Any]) -> str:
@@ -128,7 +129,8 @@ def summarise_ways(runs: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
     for way, by_seed in ways.items():
         results = {seed: final_results(run) for seed, run in by_seed.items()}
         row: dict[str, Any] = {"way": way}
-        for name in RESULTS:
+        measured = next(iter(results.values()))
+        for name in measured:
             row[name] = summarise([result[name] for result in results.values()])
         row["steps"] = summarise([run["steps"] for run in by_seed.values()])
         row["ms/step"] = summarise([1000 * run["seconds"] / run["steps"] for run in by_seed.values()])
@@ -138,7 +140,7 @@ def summarise_ways(runs: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
             pairs = [(run, ways[baseline][seed]) for seed, run in by_seed.items() if seed in ways.get(baseline, {})]
             if not pairs or way == baseline:
                 continue
-            for name in RESULTS:
+            for name in measured:
                 ratios = [final_results(run)[name] / final_results(base)[name] for run, base in pairs]
                 row[f"{name} over {baseline}"] = summarise(ratios)
             if by_seed[next(iter(by_seed))]["protocol"] == "anytime":
@@ -151,6 +153,25 @@ def summarise_ways(runs: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
                     )
         rows.append(row)
     return rows
+
+
+def own_spread(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[dict]:
+    """Return the rows, with the results of the baseline divided by their own medians.
+
+    Args:
+        rows: the result of `summarise_ways`.
+        baseline: the name of the baseline.
+    """
+    completed = []
+    for row in rows:
+        own = {}
+        for name in (*RESULTS, "balanced_error"):
+            if row["way"] == baseline and name in row:
+                middle, (low, high) = row[name]["median"], row[name]["quartiles"]
+                ratios = dict(median=1.0, quartiles=[low / middle, high / middle], n=row[name]["n"])
+                own[f"{name} over {baseline}"] = ratios
+        completed.append({**row, **own})
+    return completed
 
 
 def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default", baseline: str = "uniform") -> str:

@@ -27,13 +27,11 @@ import keras
 import numpy as np
 import tasks
 from analysis import markdown_table, summarise, summarise_ways
-from evaluation import Evaluation
+from budget_runs import sampled, settings, train_runs
 from results import Results
-from schedules import cosine
-from skipping import sampled
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.comparison import Clock, Data, identical_models, train
+from importance_sampling.comparison import Data, identical_models
 from importance_sampling.labels import OutOfSample, label_suspicion, out_of_sample
 from importance_sampling.training import ReducibleLossTraining
 
@@ -110,7 +108,7 @@ def main() -> None:
         kinds, rates = KINDS[:1], RATES[:1]
     results = Results(options.out / "results.jsonl")
     wanted = [
-        [settings(name, kind, rate, way, seed, options.epochs) for way in WAYS]
+        [settings(name, way, seed, options.epochs, f"{kind} {rate:.0%}", MEASUREMENTS) for way in WAYS]
         for seed in range(1, options.seeds + 1)
         for name in options.tasks
         for kind in kinds
@@ -123,18 +121,12 @@ def main() -> None:
     print(text)
 
 
-def settings(name: str, kind: str, rate: float, way: str, seed: int, epochs: int) -> dict:
-    """Return the settings of a run."""
-    common = dict(schedule="cosine", by="epochs", measurements=MEASUREMENTS, rate=tasks.get(name).tuned)
-    return dict(task=name, protocol=f"{kind} {rate:.0%}", way=way, seed=seed, budget=epochs) | common
-
-
 def with_wrong_labels(data: Data, protocol: str, seed: int) -> tuple[Data, np.ndarray]:
     """Return the data with wrong one-hot training labels, and which they are.
 
     Args:
         data: `Data`, with one-hot labels.
-        protocol: as in `settings`.
+        protocol: the kind and the fraction of wrong labels, such as "uniform 20%".
         seed: int.
     """
     kind, percent = protocol.split()
@@ -167,27 +159,13 @@ def train_all(runs: Sequence[Mapping], results: Results, options: argparse.Names
     data, wrong = with_wrong_labels(sampled(task.load(options.data), options.rows), runs[0]["protocol"], seed)
     data = data.as_tensors()
     models = identical_models(task.builder(options.data), len(runs), seed)
-    for model in models:
-        model.optimizer.learning_rate = runs[0]["rate"]
     trainers = [WAYS[run["way"]](model, task.batch_size, seed) for run, model in zip(runs, models, strict=True)]
 
-    def done(index: int, clock: Clock) -> None:
-        trainer, run = trainers[index], runs[index]
-        suspects = shares_of_wrong(trainer.out_of_sample, data, wrong) if hasattr(trainer, "out_of_sample") else {}
-        results.add(dict(run) | clock.record() | dict(suspects=suspects))
-        print(f"{run['task']}, {run['protocol']}, seed {seed}, {run['way']}: {clock.points[-1]} {suspects}", flush=True)
+    def suspects(trainer: Any) -> dict:
+        has_ranking = hasattr(trainer, "out_of_sample")
+        return dict(suspects=shares_of_wrong(trainer.out_of_sample, data, wrong) if has_ranking else {})
 
-    train(
-        trainers,
-        dict(x=data.x_train, y=data.y_train, batch_size=task.batch_size),
-        Evaluation(data, task.error, task.loss_rows),
-        3.0 * options.epochs * -(-len(wrong) // task.batch_size),
-        by="cost",
-        done=done,
-        measurements=MEASUREMENTS,
-        decay=cosine,
-    )
-    keras.utils.clear_session()
+    train_runs(runs, trainers, data, results, suspects)
 
 
 def shares_of_wrong(predicted: OutOfSample, data: Data, wrong: np.ndarray) -> dict[str, float]:

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tasks
-from analysis import markdown_table, summarise, summarise_ways
+from analysis import markdown_table, own_spread, summarise, summarise_ways
+from budget_runs import sampled, settings
 from evaluation import Evaluation
 from results import Results
 from skipping_baselines import Compressed, RandomSkipping, cosine
 
-from importance_sampling.comparison import Data, forward_equivalents, identical_models
+from importance_sampling.comparison import forward_equivalents, identical_models
 from importance_sampling.training import SkippingTraining
 
 TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_lr")
@@ -66,19 +66,6 @@ def main() -> None:
             train_missing(missing, results.of(runs), results, options)
     text = write_report([run for runs in wanted for run in results.of(runs)], options.out)
     print(text)
-
-
-def settings(name: str, way: str, seed: int, epochs: int) -> dict:
-    """Return the settings of a run."""
-    rate = tasks.get(name).tuned
-    common = dict(protocol="budget", schedule="cosine", by="epochs", measurements=1)
-    return dict(task=name, way=way, seed=seed, budget=epochs, rate=rate) | common
-
-
-def sampled(data: Data, rows: int) -> Data:
-    """Return the data with at most `rows` training samples, drawn at random, the same for every seed."""
-    order = np.random.default_rng(0).permutation(len(data.x_train))[:rows]
-    return data._replace(x_train=np.asarray(data.x_train)[order], y_train=np.asarray(data.y_train)[order])
 
 
 def train_missing(
@@ -152,16 +139,11 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
     groups, table = [], []
     for name in dict.fromkeys(run["task"] for run in runs):
         of_task = [run for run in runs if run["task"] == name]
-        rows = summarise_ways(of_task, ("uniform",))
+        rows = own_spread(summarise_ways(of_task, ("uniform",)), "uniform")
         uniform = {run["seed"]: run for run in of_task if run["way"] == "uniform"}
         for row in rows:
             own = [run for run in of_task if run["way"] == row["way"]]
             row["saved"] = summarise([1 - run["steps"] / uniform[run["seed"]]["steps"] for run in own])
-        baseline = next(row for row in rows if row["way"] == "uniform")
-        for metric in ("test_error", "test_loss", "train_loss"):  # its own spread
-            values = [baseline[metric]["median"], *baseline[metric]["quartiles"]]
-            middle, low, high = (value / values[0] for value in values)
-            baseline[f"{metric} over uniform"] = dict(median=middle, quartiles=[low, high], n=baseline[metric]["n"])
         groups.append(dict(task=name, unit=tasks.get(name).unit, ways=rows))
         table += [dict(row, way=f"`{name}`, {row['way']}") for row in rows]
     text = markdown_table(table, COLUMNS, "task, way")

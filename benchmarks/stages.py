@@ -45,15 +45,28 @@ class Stages(keras.callbacks.Callback):
             self.measure(self.steps)
 
 
-def parse(description: str, default_out: str) -> argparse.Namespace:
-    """Parse the options: tasks, data, seed, rows, stages, quick, out."""
+def parse(
+    description: str, default_out: str, stages: Sequence[int] = STAGES, rows: int = 5120, seeds: int | None = None
+) -> argparse.Namespace:
+    """Parse the options: tasks, data, seed or seeds, rows, stages, quick, out.
+
+    Args:
+        description: the docstring of the script.
+        default_out: the default of `--out`.
+        stages: the default of `--stages`.
+        rows: the default of `--rows`.
+        seeds: the default of `--seeds`, the number of seeds; None (default): there is `--seed` instead.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=["mnist_mlp", "mnist_cnn"])
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--rows", type=int, default=5120, metavar="N", help="number of training samples to score")
+    if seeds is None:
+        parser.add_argument("--seed", type=int, default=1, metavar="N")
+    else:
+        parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help="number of seeds")
+    parser.add_argument("--rows", type=int, default=rows, metavar="N", help="number of training samples to score")
     parser.add_argument(
-        "--stages", type=int, nargs="+", default=STAGES, metavar="STEPS", help="steps at which to measure, ascending"
+        "--stages", type=int, nargs="+", default=stages, metavar="STEPS", help="steps at which to measure, ascending"
     )
     parser.add_argument("--quick", action="store_true", help="about a minute: few steps, few samples, one task")
     parser.add_argument("--out", type=Path, default=Path(default_out), metavar="DIR")

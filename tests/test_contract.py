@@ -69,6 +69,7 @@ SAMPLERS = {
         with_model(samplers.OnlineBatchSelectionSampler, s_e=(20, 20), steps_per_epoch=5), 19 / np.log(20)
     ),
     "reshuffle": Case(without_model(samplers.ReshuffleSampler)),
+    "robust": Case(without_model(samplers.RobustSampler), draws=800),
     "skipping": Case(without_model(samplers.SkippingSampler), 2.0),
     "smooth skipping": Case(without_model(samplers.SkippingSampler, smooth=True), 3.0),
     # The group of 36 rows has a fifth of every batch: (36 / 60) / (0.2 alpha).
@@ -223,8 +224,8 @@ def test_equal_scores_and_zeros_give_weights_of_one(name, value):
     if name in ("cache", "online batch selection", "quota"):  # samples differ by last draw, by rank, by group
         assert weights.min() > 0 and weights.max() <= SAMPLERS[name].bound * (1 + 1e-5)
     else:
-        # The reshuffle rounds scores to half octaves, and estimates those of samples without a score.
-        np.testing.assert_allclose(weights, 1, rtol=0.05 if name == "reshuffle" else 1e-5)
+        # These round scores to half octaves, and estimate those of samples without a score.
+        np.testing.assert_allclose(weights, 1, rtol=0.05 if name in ("reshuffle", "robust") else 1e-5)
 
 
 @every_sampler
@@ -254,7 +255,9 @@ def test_a_restored_sampler_makes_the_same_draws(name, monkeypatch):
     equal(steps(other, 5), expected)
 
 
-@pytest.mark.parametrize("name", ["history", "online batch selection", "reshuffle", "skipping", "cache", "lstm"])
+@pytest.mark.parametrize(
+    "name", ["history", "online batch selection", "reshuffle", "robust", "skipping", "cache", "lstm"]
+)
 def test_a_state_of_another_number_of_rows_is_refused(name):
     with pytest.raises(ValueError, match=r"`state` must be of a .* of 50 rows.*Received: state of"):
         build(name, Toy(SCORES[:50])).restore(build(name).state())

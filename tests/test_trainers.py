@@ -59,6 +59,7 @@ TRAINERS = {
         model, smooth=0.5, adaptive_smoothing=True, presample=48, **options
     ),
     "reshuffle": training.ReshuffleTraining,
+    "robust": training.RobustImportanceTraining,
     "skipping": training.SkippingTraining,
     "selective backprop": lambda model, **options: training.SelectiveBackprop(
         model, start=0.0, end=1.0, interrupt=0, **options
@@ -78,6 +79,7 @@ NO_STREAMS = [
     "online batch selection",
     "approximate",
     "reshuffle",
+    "robust",
     "skipping",
     "reducible loss",
     "quota",

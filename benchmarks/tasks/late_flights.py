@@ -41,4 +41,5 @@ TASK = Task(
     steps=8000,
     error=lambda figures: 100.0 * (1.0 - figures["auc"]),
     unit="% (1 - area under the ROC curve)",
+    has_rare_classes=True,
 )

@@ -14,4 +14,4 @@ def load(path: Path | None) -> Data:
     return rows(path).thinned({digit: NUM_SAMPLES for digit in RARE})
 
 
-TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16)
+TASK = Task(load=load, build=perceptron, rate=0.001, tuned=0.002, seconds=16, has_rare_classes=True)

@@ -27,6 +27,7 @@ class Task(NamedTuple):
         error: function from the dict that `evaluate` returns for the test set to the test error. None means
             100 (1 - accuracy).
         unit: str, the unit of the test error.
+        has_rare_classes: bool, default False; True if the targets are classes, and some have few samples.
         pretrained_builder: function from the path of the data files to a function that builds the model with
             pretrained weights. None (default) means that training starts from the weights of `build`.
     """
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     loss_rows: int = 10000
     error: Callable[[dict], float] | None = None
     unit: str = "%"
+    has_rare_classes: bool = False
     pretrained_builder: Callable[[Path | None], Callable[[], keras.Model]] | None = None
 
     def builder(self, path: Path | None) -> Callable[[], keras.Model]:

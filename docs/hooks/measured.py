@@ -1,7 +1,7 @@
 """Insert tables of measurements into pages, from the files in `docs/data` that the benchmarks wrote.
 
 The files have the format of table.json, which `benchmarks/equal_time.py` writes. A page names a file without its
-suffix. If the file or the figures don't exist, the page shows nothing.
+suffix, or the folder of a table.json. If the file or the figures don't exist, the page shows nothing.
 
     <!-- measured: WAY -->        a heading, and the way beside uniform training, from trainers.json; `all`: all ways
     <!-- tables: FILE -->         a heading and a table of all ways for each task
@@ -25,7 +25,7 @@ from analysis import USUAL_SCHEDULES, markdown_table, protocol_name, summarise_t
 
 DATA = ROOT / "docs" / "data"
 TASKS = ROOT / "benchmarks" / "tasks"
-PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-]+)(?: in ([\w-]+))? -->")
+PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-][\w ,%-]*?)(?: in ([\w-]+))? -->")
 BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 BASELINES = ("uniform", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counts as two)"}
@@ -49,6 +49,7 @@ GAINS = {
     "train_loss over uniform": ("training loss", ".2g"),
     "test_loss over uniform": ("test loss", ".2f"),
     "test_error over uniform": ("test error", ".2f"),
+    "balanced_error over uniform": ("balanced error", ".2f"),
     "speed-up over uniform, 100%": ("speed-up", ".2g"),
     "importance": ("importance steps", ".0%"),
 }
@@ -58,7 +59,9 @@ Group = Mapping[str, Any]  # a task, a protocol and a budget, with the figures o
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Insert the tables into the Markdown of a page; mkdocs calls this function."""
-    return filled(markdown, {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in DATA.glob("*.json")})
+    paths = {path.stem: path for path in DATA.glob("*.json")}
+    paths |= {path.parent.name: path for path in DATA.glob("*/table.json")}
+    return filled(markdown, {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()})
 
 
 def filled(markdown: str, files: Mapping[str, Sequence[Group]]) -> str:

@@ -52,7 +52,9 @@ def train(
 
     Args:
         trainers: models, trainers, or other objects with Keras's `fit`.
-        arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks.
+        arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks. `epochs` has an
+            effect for a budget of seconds or cost only: it ends the training if the budget doesn't; None means that
+            it doesn't.
         evaluation: function from a model to a dict of floats.
         budget: float > 0, the budget of each model, in the unit `by`.
         by: "seconds" (default), "cost" or "epochs".
@@ -79,7 +81,8 @@ def train(
         )
         for index, trainer in enumerate(trainers)
     ]
-    settings = dict(arguments, epochs=int(budget) if by == "epochs" else MAX_EPOCHS, verbose=0)
+    epochs = int(budget) if by == "epochs" else arguments.get("epochs") or MAX_EPOCHS
+    settings = dict(arguments, epochs=epochs, verbose=0)
 
     def train_one(index: int) -> None:
         clock = clocks[index]

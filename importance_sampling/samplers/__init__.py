@@ -16,6 +16,7 @@ from importance_sampling.samplers.per_class import PerClassGaussian
 from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.samplers.quota import QuotaSampler
 from importance_sampling.samplers.reshuffle import ReshuffleSampler
+from importance_sampling.samplers.robust import RobustSampler
 from importance_sampling.samplers.scsg import SCSGSampler
 from importance_sampling.samplers.selective import HighestSampler, RankSampler
 from importance_sampling.samplers.skipping import SkippingSampler
@@ -48,6 +49,7 @@ __all__ = [
     "QuotaSampler",
     "RankSampler",
     "ReshuffleSampler",
+    "RobustSampler",
     "SCSGSampler",
     "SamplerDecorator",
     "SkippingSampler",

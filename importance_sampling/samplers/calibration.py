@@ -20,6 +20,7 @@ MIN_SCORE = 2.0 ** (-UNIT_MAGNITUDE / 2)
 NARROW, WIDE = 1.5, 6.0  # standard deviations of the smoothing kernels over magnitudes, in half octaves
 PRIOR_COUNT = 5.0  # number of observations that the wide average over all ages counts as
 MEMORY = 500  # time constant of the decay of observations, in batches
+DECAY = 1.0 - 1.0 / MEMORY
 
 
 class Calibration:
@@ -51,9 +52,8 @@ class Calibration:
             cells: int `(b,)`, the cells of the samples' previous scores.
             scores: float `(b,)`, the measured scores, finite and >= 0.
         """
-        decay = 1.0 - 1.0 / MEMORY
-        self.squares *= decay
-        self.counts *= decay
+        self.squares *= DECAY
+        self.counts *= DECAY
         np.add.at(self.squares, cells, np.square(np.asarray(scores, "float64")))
         np.add.at(self.counts, cells, 1.0)
 

@@ -3,9 +3,10 @@
 `importance.py` has `ImportanceTraining`. The other trainers are grouped by the way they obtain scores: `pools.py` and
 `constant.py` score a pool of candidates for every step, `selective.py` does so and selects hard samples without
 weights, `indexed.py` stores or predicts scores by row index, `skipping.py` leaves well-learned samples out of an epoch,
-`quota.py` draws a share of every batch from each class, `reducible_loss.py` leaves out wrong labels,
-and `custom_sampler.py` uses the user's own sampler. `variance_reduced.py` draws uniformly and reduces the gradient
-variance by snapshots of the weights. The `fit` that all of them share is in `importance_sampling.fit.trainer`.
+`quota.py` draws a share of every batch from each class, `robust.py` resamples epochs by the worst case of old scores,
+`reducible_loss.py` leaves out wrong labels, and `custom_sampler.py` uses the user's own sampler. `variance_reduced.py`
+draws uniformly and reduces the gradient variance by snapshots of the weights. The `fit` that all of them share is in
+`importance_sampling.fit.trainer`.
 """
 
 from importance_sampling.training.biased import BiasedImportanceTraining
@@ -20,6 +21,7 @@ from importance_sampling.training.indexed import (
 )
 from importance_sampling.training.quota import QuotaTraining
 from importance_sampling.training.reducible_loss import ReducibleLossTraining
+from importance_sampling.training.robust import RobustImportanceTraining
 from importance_sampling.training.selective import HardExampleMining, SelectiveBackprop
 from importance_sampling.training.skipping import SkippingTraining
 from importance_sampling.training.variance_reduced import SVRG, Katyusha
@@ -38,6 +40,7 @@ __all__ = [
     "QuotaTraining",
     "ReducibleLossTraining",
     "ReshuffleTraining",
+    "RobustImportanceTraining",
     "SamplerTraining",
     "SelectiveBackprop",
     "SkippingTraining",
