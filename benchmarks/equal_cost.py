@@ -134,7 +134,7 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         ways = summarise_ways(of_task, ("uniform",))
         groups.append(dict(task=name, unit=tasks.get(name).unit, ways=ways))
         named = [dict(row, way=f"`{name}`, {row['way']}") for row in own_spread(ways, "uniform")]
-        rows += [row for row, given in zip(named, ways, strict=True) if given["way"] in WAYS]
+        rows += [row for row, result in zip(named, ways, strict=True) if result["way"] in WAYS]
         with_rare_classes += named if tasks.get(name).has_rare_classes else []
     table = markdown_table(rows, LOSSES, "task, way")
     rare = markdown_table(with_rare_classes, BALANCED | LOSSES, "task, way")
