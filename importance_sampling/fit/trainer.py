@@ -253,7 +253,7 @@ class Trainer(Display, LegacyFit):
         """
         if self._state is None:
             raise ValueError("`save_state` needs a state to save: call `fit` first. Received: a trainer without one")
-        self._state.save(path, steps_taken(self.model))
+        self._state.save(path)
 
     def load_state(self, path: str | Path) -> None:
         """Continue from a state that `save_state` wrote.
@@ -316,5 +316,5 @@ class Trainer(Display, LegacyFit):
 
     def _strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for these data and this batch size, with its compiled steps."""
-        rows = plan.source.num_rows if plan.source is not None and self._is_indexed(plan) else 0
-        return self._compiled.strategy(self._make_strategy, plan, batch_size, rows)
+        is_indexed = plan.source is not None and self._is_indexed(plan)
+        return self._compiled.strategy(self._make_strategy, plan, batch_size, is_indexed)
