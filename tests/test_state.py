@@ -59,10 +59,29 @@ def test_a_saved_state_comes_back_and_goes_on_with_its_random_stream(tmp_path):
     np.testing.assert_array_equal(draw(other), draw(state))
 
 
-def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path):
-    TrainerState(5).save(tmp_path / "state")
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
-    TrainerState(6).load(str(tmp_path / "state"))
+@pytest.mark.parametrize("name", ["state", "state.npz", "ünïcode '\"#%&{epoch}*?[a]\n .npz", "-", "x" * 200])
+def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path, name):
+    TrainerState(5).save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    state = TrainerState(6)
+    state.load(str(tmp_path / name))
+    assert state.seed == 5
+
+
+def test_a_write_that_the_system_ends_half_way_leaves_the_former_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    TrainerState(5).save(tmp_path / "state.npz")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            TrainerState(6).save(tmp_path / "state.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+    state = TrainerState(7)
+    state.load(tmp_path / "state.npz")
+    assert state.seed == 5
 
 
 WRONG = {

@@ -100,7 +100,7 @@ class BeforeCheckpoint(keras.callbacks.Callback):
     Attributes:
         epoch: int, the current epoch.
         stamps: dict from path to modification time, size and inode of each existing file.
-        is_ahead: bool, True if the trainer's state was written.
+        is_staged: bool, True if the trainer's state was written.
     """
 
     async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
@@ -111,7 +111,7 @@ class BeforeCheckpoint(keras.callbacks.Callback):
         self.state = state
         self.epoch = 0
         self.stamps: dict[Path, tuple] = {}
-        self.is_ahead = False
+        self.is_staged = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Record the epoch."""
@@ -128,12 +128,12 @@ class BeforeCheckpoint(keras.callbacks.Callback):
 
     def _record(self, batch: int | None, logs: dict | None) -> None:
         path, paths = self.files.find(self.epoch, batch, logs)
-        self.is_ahead = False
+        self.is_staged = False
         if self.files.is_due(batch):
             with contextlib.suppress(OSError):  # the callback after the user's tries again, and warns
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.state.save(ahead_of(path), steps_taken(self.files.model))
-                self.is_ahead = True
+                self.state.save(staged_path(path), steps_taken(self.files.model))
+                self.is_staged = True
         self.stamps = file_stamps(paths)
         if any(0 <= time.time_ns() - modified < MTIME_RESOLUTION * 1e9 for modified, *_ in self.stamps.values()):
             time.sleep(MTIME_RESOLUTION)  # otherwise a new version of the file could have the same modification time
@@ -171,7 +171,7 @@ class AfterCheckpoint(keras.callbacks.Callback):
         if not self.before.files.restores:
             return
         errors = []
-        for candidate in filter(Path.exists, (path, ahead_of(path))):
+        for candidate in filter(Path.exists, (path, staged_path(path))):
             try:
                 self.state.load(candidate, steps_taken(self.before.files.model))
             except UnreadableState as error:
@@ -179,7 +179,7 @@ class AfterCheckpoint(keras.callbacks.Callback):
                 continue
             if candidate != path:
                 with contextlib.suppress(OSError):
-                    os.replace(candidate, path)  # before the next backup is written ahead
+                    os.replace(candidate, path)  # before the next backup is staged
             self.on_restore()
             return
         if errors:  # the model was restored: a run must not be lost by it
@@ -202,8 +202,8 @@ class AfterCheckpoint(keras.callbacks.Callback):
         if not file_stamps(paths).items() - self.before.stamps.items():
             return
         try:
-            if self.before.is_ahead:
-                os.replace(ahead_of(path), path)
+            if self.before.is_staged:
+                os.replace(staged_path(path), path)
             else:
                 self.state.save(path, steps_taken(self.before.files.model))
         except OSError as error:  # the disk is full, for instance: a run must not be lost by it
@@ -246,9 +246,9 @@ def enclose_callback(
     return [before, callback, AfterCheckpoint(before, state, on_restore, warn)]
 
 
-def ahead_of(path: Path) -> Path:
+def staged_path(path: Path) -> Path:
     """Return the path of a state that is written before its model."""
-    return path.with_name(path.name + ".ahead")
+    return path.with_name(path.name + ".staged")
 
 
 def file_stamps(paths: list[Path]) -> dict[Path, tuple]:
