@@ -147,6 +147,75 @@ def test_a_damaged_state_beside_a_backup_does_not_keep_the_training_from_going_o
     assert history.epoch == [1, 2]
 
 
+class Killed(BaseException):
+    """Ends a process as SIGKILL does: nothing that handles errors runs."""
+
+
+def killed_in(monkeypatch, owner, name, number, is_done):
+    """Let the `number`-th call of a function end the process, before or after its work."""
+    original, calls = getattr(owner, name), []
+
+    def replaced(*args, **kwargs):
+        calls.append(name)
+        result = original(*args, **kwargs) if len(calls) < number or is_done else None
+        if len(calls) == number:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(owner, name, replaced)
+
+
+@pytest.mark.parametrize(
+    "save_freq, owner, name, number, is_done, steps",
+    [
+        ("epoch", os, "replace", 3, True, 6),
+        ("epoch", keras.Model, "save_weights", 2, True, 12),
+        (6, os, "replace", 4, False, 12),
+    ],
+    ids=["before the model", "after the weights", "before the state's last rename"],
+)
+def test_killed_while_a_backup_is_written_the_state_of_the_model_on_the_disk_is_restored(
+    tmp_path, monkeypatch, save_freq, owner, name, number, is_done, steps
+):
+    def backed_up():
+        return [keras.callbacks.BackupAndRestore(tmp_path, save_freq, double_checkpoint=True)]
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_in(patched, owner, name, number, is_done)
+        fit(WAYS["rows"](compiled()), 3, callbacks=backed_up())
+    trainer = WAYS["rows"](model := compiled())
+    begun = []
+    begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(int(model.optimizer.iterations)))
+    fit(trainer, 3, callbacks=[*backed_up(), begin])
+    assert begun == [steps]
+    assert trainer.importance_steps == int(model.optimizer.iterations)
+
+
+def test_a_state_of_another_backup_than_the_model_is_not_restored(tmp_path):
+    def run(trainer, epochs):
+        fit(trainer, epochs, callbacks=[keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)])
+
+    run(WAYS["rows"](compiled()), 1)
+    earlier = (tmp_path / "importance_sampling.npz").read_bytes()
+    run(WAYS["rows"](compiled()), 2)
+    (tmp_path / "importance_sampling.npz").write_bytes(earlier)
+    trainer = WAYS["rows"](compiled())
+    with pytest.warns(UserWarning, match="wasn't restored.*after 12 steps.*saved after 6 steps.*measured again"):
+        run(trainer, 3)
+    assert trainer.importance_steps == 6
+
+
+def test_a_state_of_another_step_than_the_model_is_loaded_with_a_warning(tmp_path):
+    trainer = WAYS["rows"](compiled())
+    fit(trainer, callbacks=[keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"))])
+    state = tmp_path / "model.keras.importance_sampling.npz"
+    trainer.load_state(state)
+    fit(trainer)
+    with pytest.warns(UserWarning, match="after 6 steps of the optimizer, and this one has taken 12"):
+        trainer.load_state(state)
+    WAYS["rows"](compiled()).load_state(state)  # the model is loaded afterwards
+
+
 def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monkeypatch):
     trainer = WAYS["rows"](compiled())
     fit(trainer)
@@ -182,7 +251,7 @@ def test_compiled_steps_of_the_sizes_used_last_are_kept_and_others_dropped():
         return Steps()
 
     def used(batch_size):
-        return weakref.ref(compiled_steps.strategy(make, FitPlan({}), batch_size, rows=0))
+        return weakref.ref(compiled_steps.strategy(make, FitPlan({}), batch_size, is_indexed=False))
 
     first, second = used(1), used(2)
     for batch_size in range(3, 3 + MOST_STRATEGIES - 2):

@@ -455,6 +455,22 @@ def test_the_path_of_a_checkpoint_with_an_unknown_placeholder_is_a_key_error(tmp
         keras_internals.checkpoint_path(callback, 0, None, {"loss": 1.0})
 
 
+@pytest.mark.parametrize("save_freq, expected", [(2, [1, 3, 5]), (4, [3])])
+def test_a_backup_is_due_at_the_batches_that_the_callback_saves_the_model_at(save_freq, expected, tmp_path):
+    callback = keras.callbacks.BackupAndRestore(tmp_path, save_freq=save_freq)
+    model, due = linear(), []
+
+    class Witness(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if keras_internals.backup_is_due(callback, batch) and keras_internals.backup_is_due(callback, batch):
+                due.append(batch)
+
+    saved = []
+    callback._save_model = lambda: saved.append(callback._last_batch_seen)
+    model.fit(X, Y, batch_size=1, verbose=0, callbacks=[Witness(), callback])
+    assert due == saved == expected
+
+
 # Data
 
 

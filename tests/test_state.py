@@ -59,10 +59,29 @@ def test_a_saved_state_comes_back_and_goes_on_with_its_random_stream(tmp_path):
     np.testing.assert_array_equal(draw(other), draw(state))
 
 
-def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path):
-    TrainerState(5).save(tmp_path / "state")
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
-    TrainerState(6).load(str(tmp_path / "state"))
+@pytest.mark.parametrize("name", ["state", "state.npz", "ünïcode '\"#%&{epoch}*?[a]\n .npz", "-", "x" * 200])
+def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path, name):
+    TrainerState(5).save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    state = TrainerState(6)
+    state.load(str(tmp_path / name))
+    assert state.seed == 5
+
+
+def test_a_write_that_the_system_ends_half_way_leaves_the_former_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    TrainerState(5).save(tmp_path / "state.npz")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            TrainerState(6).save(tmp_path / "state.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+    state = TrainerState(7)
+    state.load(tmp_path / "state.npz")
+    assert state.seed == 5
 
 
 WRONG = {
@@ -71,7 +90,7 @@ WRONG = {
     "a cut archive": lambda path: path.write_bytes(b"PK\x03\x04 and no more"),
     "one array": lambda path: np.save(path.open("wb"), np.arange(3)),
     "other arrays": lambda path: np.savez(path.open("wb"), weights=np.arange(3)),
-    "another header": lambda path: np.savez(path.open("wb"), header=np.array('{"format": 99}')),
+    "another header": lambda path: np.savez(path.open("wb"), header=np.array('{"format": 4}')),
     "no arrays": lambda path: np.savez(path.open("wb"), header=np.array('{"format": 1}')),
 }
 
@@ -89,6 +108,21 @@ def test_files_of_another_kind_are_refused_and_change_nothing(tmp_path, kind):
         state.load(path)
     assert state.seed == 5
     np.testing.assert_array_equal(state.signals, [2, 3, 1, 0])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_file_of_a_later_version_is_said_to_be_one(tmp_path):
+    np.savez((tmp_path / "later.npz").open("wb"), header=np.array('{"format": 99}'))
+    with pytest.raises(ValueError, match=r"of this version.*or an earlier one.*later\.npz', of format 99"):
+        TrainerState(5).load(tmp_path / "later.npz")
+
+
+def test_a_state_of_another_step_of_the_optimizer_is_refused_and_one_without_the_step_is_not(tmp_path):
+    TrainerState(5).save(tmp_path / "state.npz", 8)
+    assert TrainerState(6).load(tmp_path / "state.npz", 8) == TrainerState(6).load(tmp_path / "state.npz") == 8
+    with pytest.raises(ValueError, match=r"with the model, after 9 steps.*state\.npz', saved after 8 steps"):
+        TrainerState(6).load(tmp_path / "state.npz", 9)
+    assert TrainerState(6).load(STATE_OF_1_0_0, 9) is None
 
 
 def test_a_file_that_is_not_there_is_not_called_a_wrong_one(tmp_path):

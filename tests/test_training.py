@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from frameworks import build_ahead, host
+from frameworks import build_ahead, host, needs
 from keras import layers
 
 import importance_sampling
@@ -402,6 +402,21 @@ def test_a_fit_in_a_loop_compiles_once(xy):
     Counting.traces = 0
     for _ in range(3):
         fit(trainer, xy, epochs=1)
+    assert Counting.traces == 0
+
+
+@needs("tf.function")
+@pytest.mark.parametrize("steps", [1, 2])
+def test_data_of_every_size_use_the_same_compiled_steps(xy, steps):
+    model = with_layer(Counting)
+    model.steps_per_execution = steps
+    trainer = ReshuffleTraining(model, seed=1)
+    for rows in (160, 144):
+        fit(trainer, [part[:rows] for part in xy], epochs=2)
+    Counting.traces = 0
+    for rows in (112, 96, 128):
+        history = fit(trainer, [part[:rows] for part in xy], epochs=2)
+        assert history["importance"] == [1.0, 1.0]
     assert Counting.traces == 0
 
 

@@ -62,6 +62,7 @@ PROTOCOL = (
     "without_optionals",
     # Data
     "DRAWS_BEFORE_STEP",
+    "STATIC_ROWS",
     "BatchReader",
     "as_column",
     "as_input",

@@ -159,12 +159,12 @@ def _copied_if_shared(values: list, others: list) -> list:
     return result
 
 
-def repeat_steps(step: Callable, model: keras.Model) -> Callable:
+def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None) -> Callable:
     """Return a function that takes n compiled steps, as Keras takes `steps_per_execution` steps on JAX.
 
     Args:
         step: `step(i, *inputs) -> (logs, results)`, step i of n.
-        model: without effect.
+        model, any_rows: without effect.
 
     Returns:
         `run(n, *inputs) -> (logs, results)`, the logs of the last step and the results of all steps, stacked.

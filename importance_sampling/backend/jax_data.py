@@ -15,6 +15,8 @@ from importance_sampling.backend.host_data import read_batch
 
 # Keras calls the training function before it draws a batch.
 DRAWS_BEFORE_STEP = False
+# A compiled function is compiled again for arrays of another number of rows.
+STATIC_ROWS = True
 
 
 def to_tensor(value: Any) -> jax.Array:

@@ -9,6 +9,7 @@ Source: `keras.src`, of Keras 3.8, 3.15 and the nightly build of 3.16.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,7 @@ _tensors = private_module("keras.src.backend.common.tensor_attributes", "get_ten
 require(keras.Layer, "_flatten_layers")
 require(keras.Model, "_compute_loss", "_symbolic_build")
 require(keras.callbacks.ModelCheckpoint, "_get_file_path")
+require(keras.callbacks.BackupAndRestore, "_should_save_on_batch")
 
 
 # Models
@@ -292,6 +294,11 @@ def set_logits(tensor: Any, logits: Any) -> None:
 
 
 # Callbacks
+
+
+def backup_is_due(callback: keras.callbacks.BackupAndRestore, batch: int) -> bool:
+    """Return True if the callback is going to save the model at the end of a batch."""
+    return copy.copy(callback)._should_save_on_batch(batch)  # the method counts the batches in the callback
 
 
 def checkpoint_path(

@@ -52,12 +52,13 @@ def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = Tr
     return tf.function(step, autograph=False, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
 
 
-def repeat_steps(step: Callable, model: keras.Model) -> Callable:
+def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None) -> Callable:
     """Compile n steps in one execution.
 
     Args:
         step: `step(i, *inputs) -> (logs, results)`, step i of n.
         model: a compiled model; its `run_eagerly` applies.
+        any_rows: int or None; tensors from this position of `inputs` on may have any number of rows in the same trace.
 
     Returns:
         `run(n, *inputs) -> (logs, results)`, the logs of the last step and the results of all steps, stacked.
@@ -84,9 +85,12 @@ def repeat_steps(step: Callable, model: keras.Model) -> Callable:
             return many(tf.constant(n), *inputs)  # a tensor: a smaller n at the end of an epoch needs no other trace
         if not all(isinstance(value, tf.Tensor) for value in inputs):
             return one(*inputs)
-        signature = tuple((value.dtype, *value.shape) for value in inputs)
+        count = len(inputs) if any_rows is None else any_rows
+        shapes = [tuple(value.shape) if i < count else (None, *value.shape[1:]) for i, value in enumerate(inputs)]
+        signature = tuple((value.dtype, *shape) for value, shape in zip(inputs, shapes, strict=True))
         if signature not in concrete:
-            concrete[signature] = tf.function(run_one, autograph=False).get_concrete_function(*inputs)
+            specs = [tf.TensorSpec(shape, value.dtype) for value, shape in zip(inputs, shapes, strict=True)]
+            concrete[signature] = tf.function(run_one, autograph=False).get_concrete_function(*specs)
         return concrete[signature](*inputs)
 
     return run

@@ -15,6 +15,8 @@ from importance_sampling.backend import defaults, keras_data, keras_internals
 
 # Keras calls the training function before it draws a batch.
 DRAWS_BEFORE_STEP = False
+# A compiled function is compiled again for arrays of another number of rows.
+STATIC_ROWS = False
 
 
 def is_in_memory(value: Any) -> bool:

@@ -60,12 +60,12 @@ def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = Tr
     return run
 
 
-def repeat_steps(step: Callable, model: keras.Model) -> Callable:
+def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None) -> Callable:
     """Return a function that takes n steps.
 
     Args:
         step: `step(i, *inputs) -> (logs, results)`, step i of n.
-        model: without effect.
+        model, any_rows: without effect.
 
     Returns:
         `run(n, *inputs) -> (logs, results)`, the logs of the last step and the results of all steps, stacked.

@@ -14,6 +14,8 @@ from importance_sampling.backend.host_data import read_batch
 
 # Keras draws a batch before it calls the training function.
 DRAWS_BEFORE_STEP = True
+# A compiled function is compiled again for arrays of another number of rows.
+STATIC_ROWS = False
 
 
 def to_tensor(value: Any) -> torch.Tensor:

@@ -2,12 +2,17 @@
 
 A callback is added before and after each `BackupAndRestore` and `ModelCheckpoint` of the user. If a file changes
 between the two, the model was saved, and the trainer's state is saved too. The user's callback isn't modified.
+
+A process may be killed while the model is saved. Before a backup, the state is therefore written to a second file,
+which replaces the first one afterwards: one of the two belongs to the model on the disk. The optimizer's count of steps
+tells which.
 Source: `keras.src.callbacks.backup_and_restore` and `keras.src.callbacks.model_checkpoint`, for when files are written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +23,7 @@ import keras
 from importance_sampling.backend import keras_internals
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.state_file import UnreadableState
+from importance_sampling.fit.steps_taken import steps_taken
 
 MTIME_RESOLUTION = 0.02  # seconds, longer than the resolution of modification times in file systems
 REMOTE_MARKER = "://"
@@ -37,11 +43,23 @@ class BackupFiles:
         self.location = f"backup_dir={str(callback.backup_dir)!r}"
         self.saves_batches = callback.save_freq != "epoch"
         self._folder = Path(callback.backup_dir)
+        self._callback = callback
+
+    @property
+    def model(self) -> keras.Model:
+        """The model that the callback saves."""
+        return self._callback.model
+
+    def is_due(self, batch: int | None) -> bool:
+        """Return True if the callback is going to save the model; `batch` is None at the end of an epoch."""
+        if batch is None or not self.saves_batches:
+            return batch is None and not self.saves_batches
+        return keras_internals.backup_is_due(self._callback, batch)
 
     def find(self, epoch: int, batch: int | None, logs: dict | None) -> tuple[Path, list[Path]]:
         """Return the path of the trainer's state, and the existing paths that the callback may write."""
         state = self._folder / "importance_sampling.npz"
-        return state, [path for path in self._folder.glob("*") if path != state]
+        return state, [path for path in self._folder.glob("*") if not path.name.startswith(state.name)]
 
 
 class CheckpointFiles:
@@ -54,6 +72,15 @@ class CheckpointFiles:
         self.saves_batches = callback.save_freq != "epoch"
         self._callback = callback
 
+    @property
+    def model(self) -> keras.Model:
+        """The model that the callback saves."""
+        return self._callback.model
+
+    def is_due(self, batch: int | None) -> bool:
+        """Return False: whether the callback saves the model is known afterwards."""
+        return False
+
     def find(self, epoch: int, batch: int | None, logs: dict | None) -> tuple[Path, list[Path]]:
         """Return the path of the trainer's state, and the path that the callback may write, if it can be determined."""
         try:
@@ -64,23 +91,27 @@ class CheckpointFiles:
 
 
 class BeforeCheckpoint(keras.callbacks.Callback):
-    """Records the state of the files before the user's callback.
+    """Records the state of the files before the user's callback, and writes the trainer's state ahead of a backup.
 
     Args:
         files: `BackupFiles` or `CheckpointFiles`.
+        state: the trainer's state.
 
     Attributes:
         epoch: int, the current epoch.
         stamps: dict from path to modification time, size and inode of each existing file.
+        is_staged: bool, True if the trainer's state was written.
     """
 
     async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
 
-    def __init__(self, files: BackupFiles | CheckpointFiles):
+    def __init__(self, files: BackupFiles | CheckpointFiles, state: TrainerState):
         super().__init__()
         self.files = files
+        self.state = state
         self.epoch = 0
         self.stamps: dict[Path, tuple] = {}
+        self.is_staged = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Record the epoch."""
@@ -96,7 +127,13 @@ class BeforeCheckpoint(keras.callbacks.Callback):
         self._record(None, logs)
 
     def _record(self, batch: int | None, logs: dict | None) -> None:
-        _, paths = self.files.find(self.epoch, batch, logs)
+        path, paths = self.files.find(self.epoch, batch, logs)
+        self.is_staged = False
+        if self.files.is_due(batch):
+            with contextlib.suppress(OSError):  # the callback after the user's tries again, and warns
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.state.save(staged_path(path), steps_taken(self.files.model))
+                self.is_staged = True
         self.stamps = file_stamps(paths)
         if any(0 <= time.time_ns() - modified < MTIME_RESOLUTION * 1e9 for modified, *_ in self.stamps.values()):
             time.sleep(MTIME_RESOLUTION)  # otherwise a new version of the file could have the same modification time
@@ -131,16 +168,25 @@ class AfterCheckpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restore the state of a backup."""
         path, _ = self.before.files.find(0, None, logs)
-        if not self.before.files.restores or not path.exists():
+        if not self.before.files.restores:
             return
-        try:
-            self.state.load(path)
-        except UnreadableState as error:  # the model was restored: a run must not be lost by it
+        errors = []
+        for candidate in filter(Path.exists, (path, staged_path(path))):
+            try:
+                self.state.load(candidate, steps_taken(self.before.files.model))
+            except UnreadableState as error:
+                errors.append(error)
+                continue
+            if candidate != path:
+                with contextlib.suppress(OSError):
+                    os.replace(candidate, path)  # before the next backup is staged
+            self.on_restore()
+            return
+        if errors:  # the model was restored: a run must not be lost by it
             self.warn(
-                f"The trainer's state wasn't restored: {error}. The training goes on, and its scores are measured again"
+                f"The trainer's state wasn't restored: {errors[0]}. "
+                "The training goes on, and its scores are measured again"
             )
-            return
-        self.on_restore()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Save the state if a file changed."""
@@ -156,7 +202,10 @@ class AfterCheckpoint(keras.callbacks.Callback):
         if not file_stamps(paths).items() - self.before.stamps.items():
             return
         try:
-            self.state.save(path)
+            if self.before.is_staged:
+                os.replace(staged_path(path), path)
+            else:
+                self.state.save(path, steps_taken(self.before.files.model))
         except OSError as error:  # the disk is full, for instance: a run must not be lost by it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # it belongs to an earlier model
@@ -193,8 +242,13 @@ def enclose_callback(
             f"Received: {type(callback).__name__}({files.location})"
         )
         return [callback]
-    before = BeforeCheckpoint(files)
+    before = BeforeCheckpoint(files, state)
     return [before, callback, AfterCheckpoint(before, state, on_restore, warn)]
+
+
+def staged_path(path: Path) -> Path:
+    """Return the path of a state that is written before its model."""
+    return path.with_name(path.name + ".staged")
 
 
 def file_stamps(paths: list[Path]) -> dict[Path, tuple]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PACKAGE = __name__.partition(".")[0]
 DOCUMENTATION = "All numbers are explained in docs/pages/summary.md."
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
+OTHER_STATE = (
+    "The trainer's state was saved with a model after {saved} steps of the optimizer, and this one has taken "
+    "{current}. Load the model and the state of one checkpoint. Received: path={path!r}"
+)
 
 
 class DeferredWarnings:

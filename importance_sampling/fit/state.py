@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import zipfile
 from pathlib import Path
@@ -20,104 +19,10 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend.scopes import undistributed
-from importance_sampling.conditions import Condition, Signals, moving_average
+from importance_sampling.conditions import Signals, moving_average
+from importance_sampling.fit.counters import FORMAT, NEWER, Counters, read_counters
 from importance_sampling.fit.state_file import UnreadableState, read_arrays
 from importance_sampling.utils.random import seed_from_python
-
-FORMAT = 4
-# Names of the counters in files of format 3, which version 1.0.0 wrote.
-FORMAT_3_NAMES = {
-    "open_steps": "importance_steps",
-    "since_look": "steps_since_probe",
-    "closed_looks": "closed_probes",
-    "opened_at": "first_importance_step",
-    "satisfied": "gate_is_open",
-    "forwards": "forward_passes",
-    "rate": "peak_learning_rate",
-    "passed": "epochs_on_dataset",
-    "data": "dataset",
-}
-
-
-@dataclasses.dataclass
-class Counters:
-    """What a trainer counts, on the host.
-
-    Attributes:
-        steps: all gradient steps so far.
-        importance_steps: those of them that were importance steps.
-        pools: pools of candidates read so far.
-        steps_since_probe: steps since the gate decided last.
-        closed_probes: probes in a row that left the gate closed.
-        first_importance_step: number of the first importance step of the current `fit`; -1 before it.
-        gate_is_open, gate_rescores: the gate's last decision.
-        forward_passes: the cost so far, in forward passes of a batch.
-        tau: as at the gate's last decision; 1 if not measured.
-        peak_learning_rate: the largest learning rate at a decision.
-        epochs_on_dataset: epochs over the current data set, with fractions.
-        new_loss: moving average of the mean losses that probes found in the second half of the first epoch over the
-            current data set; 0 before.
-        mean_loss: the same, of all probes over the current data set.
-        loss_measured_at: number of steps at the last of these probes.
-        validation_ratio: the training loss of the last epoch divided by the validation loss; 0 if it is unknown.
-        dataset: digest of the current data set if rows are drawn by index.
-    """
-
-    steps: int = 0
-    importance_steps: int = 0
-    pools: int = 0
-    steps_since_probe: int = 0
-    closed_probes: int = 0
-    first_importance_step: int = -1
-    gate_is_open: bool = False
-    gate_rescores: bool = True
-    forward_passes: float = 0.0
-    tau: float = 1.0
-    peak_learning_rate: float = 0.0
-    epochs_on_dataset: float = 0.0
-    new_loss: float = 0.0
-    mean_loss: float = 0.0
-    loss_measured_at: int = 0
-    validation_ratio: float = 0.0
-    dataset: str = ""
-
-    @property
-    def loss_ratio(self) -> float:
-        """The training loss divided by that of samples that are new to the model; NaN if it was not measured."""
-        if self.validation_ratio > 0:
-            return self.validation_ratio
-        return self.mean_loss / self.new_loss if self.new_loss > 0 else math.nan
-
-    def record_validation(self, logs: dict) -> None:
-        """Record the training loss and the validation loss at the end of an epoch."""
-        loss, validation_loss = logs.get("loss", math.nan), logs.get("val_loss", math.nan)
-        if loss > 0 and validation_loss > 0:
-            self.validation_ratio = float(loss / validation_loss)
-
-    def record_decision(self, gate: Condition) -> None:
-        """Set the gate's last decision."""
-        self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
-
-    def restore_decision(self, gate: Condition) -> None:
-        """Set a gate to the last decision."""
-        gate.restore_decision(self.gate_is_open, self.gate_rescores)
-
-    def record_steps(self, steps: int, cost: float) -> None:
-        """Count gradient steps and their cost in forward passes of a batch."""
-        self.steps += steps
-        self.steps_since_probe += steps
-        self.forward_passes += cost
-
-    def record_loss(self, loss: float) -> None:
-        """Add the mean loss of uniformly drawn samples; in the first epoch they are new to the model."""
-        self.loss_measured_at = self.steps
-        if not math.isfinite(loss):
-            return
-        if self.epochs_on_dataset >= 1.0:
-            self.mean_loss = _halfway(self.mean_loss, loss)
-            return
-        # The loss falls fast at first.
-        self.new_loss = self.mean_loss = loss if self.epochs_on_dataset < 0.5 else _halfway(self.new_loss, loss)
 
 
 class Part(Protocol):
@@ -206,8 +111,14 @@ class TrainerState:
         """The moving averages, read to the host."""
         return Signals(*backend.to_host(self.averages).tolist())
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to an npz file, which is replaced at once or not at all."""
+    def save(self, path: str | Path, optimizer_steps: int | None = None) -> None:
+        """Write the state to an npz file, which is replaced at once or not at all.
+
+        Args:
+            path: of the file.
+            optimizer_steps: int or None; the steps that the model's optimizer has taken, by which `load` recognises the
+                model that the state belongs to.
+        """
         parts = self._restored | {name: part.state() for name, part in self._parts.items()}
         header = json.dumps(
             dict(
@@ -215,6 +126,7 @@ class TrainerState:
                 kind=self.kind,
                 seed=self.seed,
                 momentum=self.momentum,
+                optimizer_steps=optimizer_steps,
                 counters=dataclasses.asdict(self.counters),
             )
         )
@@ -234,16 +146,27 @@ class TrainerState:
                 unfinished.unlink(missing_ok=True)
             raise
 
-    def load(self, path: str | Path) -> None:
+    def load(self, path: str | Path, optimizer_steps: int | None = None) -> int | None:
         """Read a file that `save` wrote, of this version or of 1.0.0. After an error the state is as it was.
 
+        Args:
+            path: of the file.
+            optimizer_steps: int or None; the steps that the optimizer must have taken when the file was written, if the
+                file has them.
+
+        Returns:
+            The steps that the optimizer had taken when the file was written, if the file has them.
+
         Raises:
-            UnreadableState: the file is of another kind, or damaged.
+            UnreadableState: the file is of another kind, of a later version or damaged, or was written after another
+                number of steps.
             ValueError: it is of another kind of trainer, or of other data.
         """
         try:
             saved = read_arrays(path)
             header = json.loads(str(saved["header"]))
+            if header["format"] > FORMAT:
+                raise UnreadableState(path, NEWER, f"of format {header['format']}")
             values = {name: saved[name].astype(variable.dtype) for name, variable in self._variables()}
             parts: dict[str, dict] = {}
             for key, value in saved.items():
@@ -251,9 +174,14 @@ class TrainerState:
                 if rest:
                     parts.setdefault(name, {})[rest] = value
             counters, kind = read_counters(header), header["kind"]
-            seed, momentum = header["seed"], header["momentum"]
+            seed, momentum, steps = header["seed"], header["momentum"], header.get("optimizer_steps")
+        except UnreadableState:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             raise UnreadableState(path) from None
+        if None not in (steps, optimizer_steps) and steps != optimizer_steps:
+            rule = f"the state that was saved with the model, after {optimizer_steps} steps of its optimizer"
+            raise UnreadableState(path, rule, f"saved after {steps} steps")
         if kind and self.kind and kind != self.kind:
             raise ValueError(
                 f"`path` must be a file that `save_state` of another {self.kind} wrote. "
@@ -274,27 +202,7 @@ class TrainerState:
             variable.assign(values[name])
         self.seed, self.momentum, self.counters = seed, momentum, counters
         self._restored = parts
+        return steps
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
-
-
-def _halfway(average: float, value: float) -> float:
-    """Return the mean of an average and a new value; the value if there is no average yet."""
-    return (average + value) / 2 if average else value
-
-
-def read_counters(header: dict) -> Counters:
-    """Return the counters in the header of a file.
-
-    Raises:
-        ValueError, TypeError, KeyError: the file has another format.
-    """
-    counters = dict(header["counters"])
-    counters.pop("presample", None)  # of the option presample="auto", which is gone
-    if header["format"] == 3:
-        counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
-        counters["gate_is_open"] = bool(counters["gate_is_open"])
-    elif header["format"] != FORMAT:
-        raise ValueError("another format")
-    return Counters(**counters)

@@ -11,16 +11,18 @@ import numpy as np
 
 
 class UnreadableState(ValueError):
-    """A file isn't one that `TrainerState.save` wrote, or it is damaged.
+    """A file isn't one that `TrainerState.save` wrote, is damaged, or belongs to another moment.
 
     Args:
         path: of the file.
+        rule: what the file must be.
+        received: what it is, if that is known.
     """
 
-    def __init__(self, path: str | Path):
-        super().__init__(
-            f"`path` must be a file that `save_state` of version 1.0 or later wrote. Received: path={str(path)!r}"
-        )
+    def __init__(
+        self, path: str | Path, rule: str = "a file that `save_state` of version 1.0 or later wrote", received: str = ""
+    ):
+        super().__init__(f"`path` must be {rule}. Received: path={str(path)!r}{received and f', {received}'}")
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,15 @@ from importance_sampling.core.logits import find_layer
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
-from importance_sampling.fit import eligibility, user_fit
+from importance_sampling.fit import eligibility, messages, user_fit
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.display import Display
 from importance_sampling.fit.legacy import LegacyFit
 from importance_sampling.fit.log_callback import fit_with_controller
-from importance_sampling.fit.messages import INTERRUPTED_EARLY, DeferredWarnings, summarise, summarise_interrupted
 from importance_sampling.fit.plan import FitPlan, make_plan
 from importance_sampling.fit.running import RunningFit
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.steps_taken import steps_taken
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import Strategy
@@ -185,7 +186,7 @@ class Trainer(Display, LegacyFit):
 
     def _fit(self, arguments: dict, listeners: Listeners) -> keras.callbacks.History:
         """Run a `fit` with all its arguments by name."""
-        self._summary = INTERRUPTED_EARLY
+        self._summary = messages.INTERRUPTED_EARLY
         if not self.model.compiled:
             raise ValueError(
                 "`model` must be compiled: call `model.compile(...)` before `fit`. "
@@ -228,9 +229,9 @@ class Trainer(Display, LegacyFit):
         try:
             yield
         except BaseException as error:
-            self._summary = summarise_interrupted(error, type(self).__name__, run)
+            self._summary = messages.summarise_interrupted(error, type(self).__name__, run)
             raise
-        self._summary = summarise(type(self).__name__, run)
+        self._summary = messages.summarise(type(self).__name__, run)
 
     @property
     def forward_equivalents(self) -> float:
@@ -263,14 +264,16 @@ class Trainer(Display, LegacyFit):
             ValueError: the file is of another kind, or of another kind of trainer.
         """
         self._state = self._state or self._new_state(0)
-        self._state.load(path)
+        saved, current = self._state.load(path), steps_taken(self.model)
+        if saved and current and saved != current:
+            warnings.warn(messages.OTHER_STATE.format(saved=saved, current=current, path=str(path)), stacklevel=2)
         self._state.counters.restore_decision(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
         if not self._compiled.update():
             self._state.counters.peak_learning_rate = 0.0  # of another optimizer
-        plan = self._plan(arguments, listeners, deferred := DeferredWarnings())
+        plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
         if plan.source is not None and self._is_indexed(plan):
             is_new = self._state.set_dataset(plan.source.digest)
             if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
@@ -299,7 +302,7 @@ class Trainer(Display, LegacyFit):
             deferred,
         )
 
-    def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitPlan:
+    def _plan(self, arguments: dict, listeners: Listeners, deferred: messages.DeferredWarnings) -> FitPlan:
         """Return the plan of a `fit`."""
         name = f"{type(self).__name__}{self._rows_argument}"
         is_on, needs_indices = self.condition.probes, listeners.needs_row_indices
@@ -315,5 +318,5 @@ class Trainer(Display, LegacyFit):
 
     def _strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for these data and this batch size, with its compiled steps."""
-        rows = plan.source.num_rows if plan.source is not None and self._is_indexed(plan) else 0
-        return self._compiled.strategy(self._make_strategy, plan, batch_size, rows)
+        is_indexed = plan.source is not None and self._is_indexed(plan)
+        return self._compiled.strategy(self._make_strategy, plan, batch_size, is_indexed)

@@ -7,8 +7,6 @@ import threading
 
 import keras
 
-from importance_sampling import backend
-from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import Condition
 from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.data.lazy_arrays import with_lazy_validation_data
@@ -16,6 +14,7 @@ from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.steps_taken import steps_taken
 
 
 class UniformFit(keras.callbacks.Callback):
@@ -93,6 +92,4 @@ class UniformFit(keras.callbacks.Callback):
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have several; else 0."""
-        if self.model.steps_per_execution == 1 or self.model.optimizer is None:
-            return 0
-        return int(backend.to_host(keras_internals.optimizer_steps(self.model.optimizer)))
+        return 0 if self.model.steps_per_execution == 1 else steps_taken(self.model) or 0

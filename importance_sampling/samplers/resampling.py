@@ -14,6 +14,8 @@ import numpy as np
 
 from importance_sampling.utils.numerics import array_namespace, as_floats
 
+QUANTILES_AT_ONCE = 2**20  # that NumPy searches, to bound memory
+
 
 class Resampling(Protocol):
     """A resampling scheme: the number of random numbers it needs, the draw, and the second moment of its counts."""
@@ -121,9 +123,14 @@ def _positions_at(probabilities: Any, quantiles: Any) -> Any:
     # The sum of floats is not exactly 1: scale the quantiles by the actual sum. A quantile that is rounded up to the
     # sum itself is moved below it, to the last position that has a probability.
     total = cumulative[-1]
-    quantiles = xp.minimum(as_floats(quantiles, xp) * total, total * (1.0 - 1e-7))
+    largest = total * (1.0 - 1e-7)
     if xp is np:
-        return np.searchsorted(cumulative, quantiles, side="right")
+        positions = np.empty(len(quantiles), "int64")
+        for start in range(0, len(quantiles), QUANTILES_AT_ONCE):
+            part = slice(start, start + QUANTILES_AT_ONCE)
+            scaled = np.minimum(as_floats(quantiles[part], np) * total, largest)
+            positions[part] = np.searchsorted(cumulative, scaled, side="right")
+        return positions
     from importance_sampling import backend  # here, so that samplers can be imported without a framework
 
-    return backend.searchsorted(cumulative, quantiles)
+    return backend.searchsorted(cumulative, xp.minimum(as_floats(quantiles, xp) * total, largest))

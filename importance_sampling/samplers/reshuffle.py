@@ -156,12 +156,14 @@ class ReshuffleSampler(RescoringSampler):
         self._cells = cells(self._scores, self._samples_drawn / self.size - self._scored_at)
         self._expected = self.calibration.expected_scores()
         p = probabilities(smooth(self._expected[self._cells]), self.alpha)
-        # Systematic resampling takes equal scores at equal distances: put them in random order first.
-        order = self._rng.permutation(self.size)
-        self._cursor = self.size - n
-        positions = SystematicResampling().positions(p[order], self._rng.random(1), n)
-        self._order[self._cursor :] = self._rng.permutation(order[positions])
         self._draw_probabilities = p.astype("float32")
+        # Systematic resampling takes equal scores at equal distances: put them in random order first.
+        order = self._rng.permutation(np.arange(self.size, dtype="int32"))  # half the memory of int64
+        self._cursor = self.size - n
+        p = p[order]  # the arrays of large data are dropped as soon as possible
+        positions = SystematicResampling().positions(p, self._rng.random(1), n)
+        self._order[self._cursor :] = order[positions]
+        self._rng.shuffle(self._order[self._cursor :])
 
     def _must_rescore(self, n: int) -> bool:
         """Return True if the model must score all samples before n more are drawn."""

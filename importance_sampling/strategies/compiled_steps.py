@@ -13,7 +13,7 @@ from importance_sampling.fit.plan import FitPlan
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.utils.attributes import replaced_attribute
 
-MOST_STRATEGIES = 8  # that are kept; one for each batch size and, for rows by index, each number of rows
+MOST_STRATEGIES = 8  # that are kept; one for each batch size and, where compiled steps depend on it, number of rows
 
 
 class KerasFunction:
@@ -79,12 +79,16 @@ class CompiledSteps:
             self.keras_function = KerasFunction(self.model, function)
         return was_current
 
-    def strategy(self, make: Callable[[FitPlan, int], Strategy], plan: FitPlan, batch_size: int, rows: int) -> Strategy:
+    def strategy(
+        self, make: Callable[[FitPlan, int], Strategy], plan: FitPlan, batch_size: int, is_indexed: bool
+    ) -> Strategy:
         """Return the strategy for data and a batch size, made by `make(plan, batch_size)` on the first call.
 
         Args:
-            rows: int, the number of rows if the strategy depends on it, else 0.
+            is_indexed: bool, True if compiled steps take the whole arrays of the data.
         """
+        is_by_size = is_indexed and (backend.STATIC_ROWS or self.model.jit_compile)
+        rows = plan.source.num_rows if is_by_size else 0
         key = (batch_size, plan.signature, rows)
         strategy = self.strategies.pop(key, None) or make(plan, batch_size)
         self.strategies[key] = strategy  # the latest comes last

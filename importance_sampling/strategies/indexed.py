@@ -185,7 +185,7 @@ class IndexedStrategy(Strategy):
         columns = self.rows.columns(indices)
         size = indices.shape[1]
         if size not in self._steps:
-            self._steps[size] = backend.repeat_steps(self._one_of_many(), self.model)
+            self._steps[size] = backend.repeat_steps(self._one_of_many(), self.model, any_rows=3)
         return self._steps[size](len(draws), weights, unbiased, indices, *columns)
 
     def _one_of_many(self) -> Callable:

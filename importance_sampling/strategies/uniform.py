@@ -15,11 +15,11 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.scoring import flatten
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.steps_taken import steps_taken
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.compiled_steps import KerasFunction
 
@@ -123,9 +123,9 @@ class UniformStrategy:
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have fewer steps than requested; else 0."""
-        if self.plan.batches_per_epoch or self.model.steps_per_execution == 1 or self.model.optimizer is None:
+        if self.plan.batches_per_epoch or self.model.steps_per_execution == 1:
             return 0
-        return int(backend.to_host(keras_internals.optimizer_steps(self.model.optimizer)))
+        return steps_taken(self.model) or 0
 
 
 @functools.lru_cache

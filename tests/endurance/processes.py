@@ -1,0 +1,86 @@
+"""Trainers beside other processes: data that workers read, by fork and by spawn, and training in a worker.
+
+    KERAS_BACKEND=torch python tests/endurance/processes.py
+
+`workers`: a `PyDataset(workers=2, use_multiprocessing=True)`; `executor`: the trainer itself runs in a worker of a
+`ProcessPoolExecutor`. Weights must equal those of a training in one process. Each case is a process that is ended after
+some time, because a fork of a process with threads may hang, with `model.fit` as well.
+Prints a row of a Markdown table for each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+
+from importance_sampling import ImportanceTraining
+
+WAYS = {"model.fit": lambda model: model, "pools": lambda model: ImportanceTraining(model, tau_th=0, seed=1)}
+CASES = [(what, method) for what in ("workers", "executor") for method in ("fork", "spawn")]
+
+
+class Batches(keras.utils.PyDataset):
+    """Random batches, by their number."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        x = np.random.default_rng(index).normal(size=(16, 6)).astype("float32")
+        return x, (x[:, 0] > 0).astype("int32")
+
+
+def train(way: str, **options) -> list[np.ndarray]:
+    """Return the weights after two epochs."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    WAYS[way](model).fit(Batches(**options), epochs=2, verbose=0, shuffle=False)
+    return model.get_weights()
+
+
+def case(way: str, what: str, method: str) -> bool:
+    """Return True if training beside other processes gives the weights of training in one."""
+    if what == "workers":
+        multiprocessing.set_start_method(method)
+        found, expected = train(way, workers=2, use_multiprocessing=True), train(way)
+    else:
+        context = multiprocessing.get_context(method)
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+            found = executor.submit(train, way).result()
+        expected = train(way)  # afterwards: a framework that has run can't be forked
+    return all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs=3, metavar=("WAY", "WHAT", "METHOD"), help="run one case in this process")
+    parser.add_argument("--seconds", type=float, default=120, help="after which a case is ended (default: %(default)s)")
+    options = parser.parse_args()
+    if options.case:
+        return not case(*options.case)
+    sys.stdout.write("| backend | what | start method | trained by | weights | s |\n" + "| --- " * 6 + "|\n")
+    for what, method in CASES:
+        for way in WAYS:
+            began = time.perf_counter()
+            command = [sys.executable, __file__, "--case", way, what, method]
+            try:
+                done = subprocess.run(command, timeout=options.seconds, capture_output=True, text=True)
+                outcome = "equal" if not done.returncode else (done.stderr.strip().splitlines() or ["differ"])[-1]
+            except subprocess.TimeoutExpired:
+                outcome = "hangs"
+            seconds = time.perf_counter() - began
+            sys.stdout.write(f"| {keras.config.backend()} | {what} | {method} | {way} | {outcome} | {seconds:.0f} |\n")
+            sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
