@@ -182,6 +182,12 @@ def test_gains_have_a_row_for_each_task():
     assert re.match(r"^\| `digits` +\| 0.5 +\|$", lines[2])
 
 
+def test_a_way_with_options_is_named_as_in_its_table():
+    rows = [dict(way="biased, 90%", **{"test_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)})]
+    text = measured.filled("<!-- gains: biased, 90% in equal_cost -->", {"equal_cost": [group() | dict(ways=rows)]})
+    assert "0.50" in text.splitlines()[2]
+
+
 def test_where_nothing_was_measured_a_page_shows_no_table():
     for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "test-loss: default in anytime"):
         assert measured.filled(f"A\n\n<!-- {place} -->\n\nB", {}) == "A\n\n\n\nB"

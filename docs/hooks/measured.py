@@ -25,7 +25,7 @@ from analysis import USUAL_SCHEDULES, markdown_table, protocol_name, summarise_t
 
 DATA = ROOT / "docs" / "data"
 TASKS = ROOT / "benchmarks" / "tasks"
-PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-]+)(?: in ([\w-]+))? -->")
+PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-][\w ,%-]*?)(?: in ([\w-]+))? -->")
 BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 BASELINES = ("uniform", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counts as two)"}
