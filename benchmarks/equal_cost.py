@@ -133,8 +133,9 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         of_task = [run for run in runs if run["task"] == name]
         ways = summarise_ways(of_task, ("uniform",))
         groups.append(dict(task=name, unit=tasks.get(name).unit, ways=ways))
-        named = [dict(row, way=f"`{name}`, {row['way']}") for row in own_spread(ways, "uniform")]
-        rows += [row for row, result in zip(named, ways, strict=True) if result["way"] in WAYS]
+        compared = own_spread(ways, "uniform")
+        named = [dict(row, way=f"`{name}`, {row['way']}") for row in compared]
+        rows += [row for row, original in zip(named, compared, strict=True) if original["way"] in WAYS]
         with_rare_classes += named if tasks.get(name).has_rare_classes else []
     table = markdown_table(rows, LOSSES, "task, way")
     rare = markdown_table(with_rare_classes, BALANCED | LOSSES, "task, way")
