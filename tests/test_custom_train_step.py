@@ -1,13 +1,24 @@
 """Models that define `train_step`: they are given importance weights as sample weights, if they use them rightly."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
+with contextlib.suppress(ImportError):
+    import tensorflow as tf
+with contextlib.suppress(ImportError):
+    import jax
+
 from importance_sampling import ImportanceTraining
+from importance_sampling.fit.train_step_check import check_train_step
 from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining, SelectiveBackprop
 
+compiled = {"tensorflow": lambda f: tf.function(f), "jax": lambda f: jax.jit(f), "torch": lambda f: f}[
+    keras.config.backend()
+]
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
 Y = (X[:, :3] + 0.3 * RNG.normal(size=(96, 3))).argmax(1)
@@ -121,10 +132,8 @@ def test_the_trial_changes_neither_the_model_nor_its_optimizer():
     model = classifier(OwnStep, dropout=True, metrics=["accuracy"])
     fit(model)
     before = [ops.convert_to_numpy(v) + 0 for v in (*model.variables, *model.optimizer.variables)]
-    trainer = ImportanceTraining(model, tau_th=0, sampler="reshuffle")
-    stop = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: int("stop"))
-    with pytest.raises(ValueError, match="stop"):
-        fit(trainer, callbacks=[stop])
+    batch = tuple(ops.convert_to_tensor(part[:16]) for part in (X, Y)) + (None,)
+    check_train_step(model, batch, [1])
     for one, other in zip(before, (*model.variables, *model.optimizer.variables), strict=True):
         np.testing.assert_array_equal(one, ops.convert_to_numpy(other))
 
@@ -144,6 +153,10 @@ REFUSED = {
         "can't be called with sample weights",
     ),
     "divides by their mean": (lambda x, y, w: (x, y, w if w is None else w / ops.mean(w)), "aren't proportional"),
+    "uses them as a mask": (
+        lambda x, y, w: (x, y, w if w is None else ops.cast(w > 0, "float32")),
+        "aren't proportional",
+    ),
     "halves them": (lambda x, y, w: (x, y, w if w is None else 0.5 * w), "aren't proportional"),
     "adds a term": (lambda x, y, w: (x, y, w if w is None else (1 + w) / 2), "no sample weights"),
     "mixes rows": (lambda x, y, w: ((x + ops.flip(x, 0)) / 2, y, w), "depends on the other samples"),
@@ -162,6 +175,69 @@ def test_a_train_step_that_does_not_weight_its_samples_trains_uniformly_with_one
     assert trainer.summary().startswith("Uniform training throughout (6 steps): ")
 
 
+def test_rows_that_a_train_step_mixes_are_found_beside_batch_normalisation():
+    kind = changed(lambda x, y, w: ((x + ops.roll(x, 2, axis=0)) / 2, y, w))
+    with pytest.warns(UserWarning, match="depends on the other samples"):
+        fit(ImportanceTraining(classifier(kind, dropout=True), tau_th=0))
+
+
+def test_a_train_step_that_changes_weights_beside_the_optimizer_trains_uniformly():
+    class Decaying(OwnStep):
+        def train_step(self, *arguments):
+            result = super().train_step(*arguments)
+            if not isinstance(result, tuple):
+                self.trainable_variables[0].assign(0.9 * self.trainable_variables[0])
+                return result
+            (first, *others), *rest = result[1]
+            return result[0], ([0.9 * first, *others], *rest)
+
+    with pytest.warns(UserWarning, match="changes trainable weights itself"):
+        fit(ImportanceTraining(classifier(Decaying), tau_th=0))
+
+
+def test_a_function_that_a_train_step_compiles_trains_the_model_after_the_trial():
+    class Compiled(OwnStep):
+        def train_step(self, *arguments):
+            if not hasattr(self, "compiled_step"):
+                self.compiled_step = compiled(super().train_step)
+            return self.compiled_step(*arguments)
+
+    own, standard = classifier(Compiled), classifier()
+    for model in (own, standard):
+        trainer = ImportanceTraining(model, tau_th=0, sampler="reshuffle", seed=1)
+        fit(trainer)
+        assert trainer.importance_steps == 6
+    assert_equal_weights(own, standard)
+
+
+def test_a_train_step_is_not_tried_while_the_gate_is_closed():
+    calls = []
+    kind = changed(lambda *data: calls.append(1) or data)
+    fit(ImportanceTraining(classifier(kind, run_eagerly=keras.config.backend() != "jax"), tau_th=1e9), epochs=2)
+    assert len(calls) == (1 if keras.config.backend() == "jax" else 12)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float16"])
+def test_sample_weights_of_every_dtype_reach_a_train_step_with_the_importance_weights(dtype):
+    own, standard = classifier(OwnStep), classifier()
+    for model, weights in ((own, (WEIGHTS > 1).astype(dtype)), (standard, (WEIGHTS > 1).astype("float32"))):
+        trainer = ImportanceTraining(model, tau_th=0, sampler="reshuffle", seed=1)
+        fit(trainer, sample_weight=weights)
+        assert trainer.importance_steps == 6
+    assert_equal_weights(own, standard, tolerance=2e-3 if dtype == "float16" else 2e-6)
+
+
+def test_a_train_step_in_mixed_precision_takes_importance_steps():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = classifier(OwnStep)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    trainer = ImportanceTraining(model, tau_th=0, sampler="reshuffle")
+    fit(trainer)
+    assert trainer.importance_steps == 6
+
+
 def test_a_train_step_that_calls_the_optimizer_twice_trains_uniformly():
     class Twice(keras.Model):
         def train_step(self, *arguments):
@@ -169,7 +245,7 @@ def test_a_train_step_that_calls_the_optimizer_twice_trains_uniformly():
             return super().train_step(*((result[1], *arguments[1:]) if isinstance(result, tuple) else arguments))
 
     trainer = ImportanceTraining(classifier(Twice), tau_th=0)
-    with pytest.warns(UserWarning, match="calls optimizers 2 times"):
+    with pytest.warns(UserWarning, match="called optimizers 2 times"):
         fit(trainer)
     assert trainer.importance_steps == 0
 
@@ -193,10 +269,10 @@ def test_a_trainer_that_needs_measured_scores_trains_a_train_step_uniformly_and_
 
 def test_one_warning_says_which_samples_the_training_metrics_are_of_and_the_summary_repeats_it():
     trainer = ImportanceTraining(classifier(OwnStep, metrics=["accuracy"]), tau_th=0)
-    with pytest.warns(UserWarning, match="such as accuracy, are those of the drawn samples") as captured:
+    with pytest.warns(UserWarning, match="accuracy, are those of the drawn samples") as captured:
         fit(trainer, epochs=2)
     assert sum("drawn samples" in str(warning.message) for warning in captured) == 1
-    assert "such as accuracy, are those of the drawn samples" in trainer.summary()
+    assert "accuracy, are those of the drawn samples" in trainer.summary()
 
 
 def test_the_loss_of_importance_steps_by_a_train_step_is_unbiased():

@@ -190,6 +190,56 @@ class Positions(layers.Layer):
         return self.tokens(inputs) + self.positions(ops.arange(ROWS))
 
 
+class OwnWeightAround(layers.Layer):
+    """Has a weight of its own without a formula, and calls a layer that has one too."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.PReLU()
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(shape[-1],))
+
+    def call(self, inputs):
+        return self.inner(inputs) * self.scale
+
+
+class ReadsAndCalls(layers.Layer):
+    """Reads the kernel of a layer, and calls that layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(2)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.inner.kernel) + self.inner(inputs)
+
+
+@pytest.mark.parametrize("layer", [OwnWeightAround, ReadsAndCalls])
+def test_a_weight_that_is_used_inside_and_outside_of_a_call_counts_once(layer):
+    inputs = keras.Input((4,))
+    check(*with_data(layer()(inputs), inputs))
+
+
+def test_a_model_that_multiplies_by_its_own_embedding_has_exact_norms():
+    class LanguageModel(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.hidden = layers.Embedding(4, 2), layers.Dense(2, "tanh")
+
+        def call(self, tokens):
+            return ops.matmul(self.hidden(self.embedding(tokens)), ops.transpose(self.embedding.embeddings))
+
+    model, tokens = LanguageModel(), rng(7).integers(0, 4, (ROWS, 3))
+    model(tokens)
+    randomised(model).compile("sgd", "mse")
+    check(model, (tokens, rng(8).normal(size=(ROWS, 3, 4)).astype("float32")))
+
+
 def test_a_weight_that_two_layers_share_is_differentiated_by_sample(by_sample):
     tokens = keras.Input((3,), dtype="int32")
     embedding = layers.Embedding(4, 2)

@@ -120,7 +120,7 @@ def test_keras_calls_each_method_of_a_training_step_that_its_backend_has_in_fit(
 
         return method
 
-    methods = ("train_step", *keras_internals.COMPILING_METHODS)
+    methods = (*keras_internals.STEP_METHODS, *keras_internals.COMPILING_METHODS)
     existing = [name for name in methods if hasattr(keras.Model, name)]
     model_class = type("Recorded", (keras.Sequential,), {name: recorder(name) for name in existing})
     model = model_class([keras.Input((2,)), keras.layers.Dense(1)])
@@ -151,9 +151,30 @@ def test_a_layer_that_was_made_in_a_scope_of_rematerialization_is_known_by_it():
 
 def test_the_optimizers_of_a_model_are_the_compiled_one_and_those_that_it_and_its_layers_keep_once_each():
     model = linear()
-    model.other = keras.optimizers.Adam()
-    model.layers[0].inner = model.other
-    assert keras_internals.optimizers_of(model) == [model.optimizer, model.other]
+    model.others = [keras.optimizers.Adam(), {"inner": keras.optimizers.Adam()}]
+    model.layers[0].inner = model.others[0]
+    assert keras_internals.optimizers_of(model) == [model.optimizer, model.others[0], model.others[1]["inner"]]
+
+
+def test_metrics_that_are_not_weighted_are_those_of_the_argument_metrics_and_those_of_the_model_itself():
+    class WithMetric(keras.Sequential):
+        own = keras.metrics.Mean()
+
+        @property
+        def metrics(self):
+            return [*super().metrics, self.own]
+
+    for kind, options, expected in (
+        (keras.Sequential, {}, False),
+        (keras.Sequential, {"weighted_metrics": ["mae"]}, False),
+        (keras.Sequential, {"metrics": ["mae"]}, True),
+        (WithMetric, {}, True),
+    ):
+        model = kind([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", **options)
+        assert keras_internals.has_unweighted_metrics(model) == expected
+        keras_internals.build_on_batch(model, (X, Y))
+        assert keras_internals.has_unweighted_metrics(model) == expected
 
 
 def test_the_raw_value_of_a_variable_is_its_array_also_in_a_scope_that_has_another():

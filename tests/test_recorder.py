@@ -237,7 +237,7 @@ def test_the_recorder_warns_if_the_model_has_its_own_train_function():
     model = Own([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with (
-        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own overrides one of"),
+        pytest.warns(UserWarning, match="SamplingRecorder records nothing: Own overrides `make_train_function`"),
         pytest.warns(UserWarning, match="Importance sampling stays off"),
     ):
         fit(ImportanceTraining(model), SamplingRecorder())

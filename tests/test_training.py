@@ -222,11 +222,6 @@ def test_a_presample_that_can_never_pay_warns():
 # What it trains plainly
 
 
-class IgnoringWeights(keras.Model):
-    def train_step(self, data):
-        return super().train_step(data[:2])
-
-
 class Adding(layers.Layer):
     def call(self, x):
         self.add_loss(0.01 * keras.ops.mean(keras.ops.square(x)))
@@ -264,7 +259,6 @@ def divided():
 
 
 PLAIN = {
-    "custom train_step": (lambda: build(kind=IgnoringWeights), "ignores sample weights"),
     "scalar loss": (lambda: build(loss=scalar_loss), "not one per sample"),
     "divided by weights": (lambda: build(loss=divided()), "mean_with_sample_weight"),
     "own loss": (lambda: build(kind=OwnLoss), "doesn't use the compiled loss"),
@@ -626,7 +620,7 @@ def test_a_model_that_makes_its_own_training_function_is_fed_its_own_data(xy):
     plain = build(kind=Rebuilding)
     fit(plain, xy)
     model = build(kind=Rebuilding)
-    with pytest.warns(UserWarning, match="overrides one of .*make_train_function"):
+    with pytest.warns(UserWarning, match="overrides `make_train_function`"):
         fit(ImportanceTraining(model), xy, on_sample=lambda *_: None)
     np.testing.assert_array_equal(weights(model), weights(plain))
 

@@ -44,7 +44,7 @@ PROTOCOL = (
     "apply_gradients",
     "dense",
     "per_sample_grad_norms",
-    "train_step_gradients",
+    "try_train_step",
     # Tensors
     "to_tensor",
     "to_host",

@@ -29,15 +29,16 @@ def dense(gradient: Any) -> Any:
     return gradient
 
 
-def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
-    """Return the gradients that the `train_step` of a model passes to its optimizers. No variable changes.
+def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
+    """Run the `train_step` of a model eagerly, with its optimizers replaced. No Keras variable of the model changes.
 
     Args:
         model: a compiled and built model.
         batch: `(x, y)` or `(x, y, sample_weight)`, as Keras passes it to `train_step`.
 
     Returns:
-        For each call of an optimizer, a list of the gradients that it was given.
+        For each call of an optimizer, a list of the gradients that it was given; and True if the step itself has
+        assigned a trainable variable.
     """
     calls: list[list] = []
 
@@ -45,11 +46,11 @@ def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
         calls.append(list(gradients))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(NestedScope())
+        scope = stack.enter_context(NestedScope())
         for optimizer in keras_internals.optimizers_of(model):
             stack.enter_context(replaced_attribute(optimizer, "apply", record))
         model.train_step(batch)
-    return calls
+    return calls, any(scope.updated(variable) is not None for variable in model.trainable_variables)
 
 
 # Devices: by default a step is one computation, which sees all rows.

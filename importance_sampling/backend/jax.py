@@ -250,16 +250,8 @@ def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
         variable.assign(value)
 
 
-def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
-    """Return the gradients that the `train_step` of a model passes to its optimizers. No variable changes.
-
-    Args:
-        model: a compiled and built model.
-        batch: `(x, y)` or `(x, y, sample_weight)`, as Keras passes it to `train_step`.
-
-    Returns:
-        For each call of an optimizer, a list of the gradients that it was given.
-    """
+def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
+    """Run the `train_step` of a model eagerly, with its optimizers replaced. No variable changes; see `defaults`."""
     calls: list[list] = []
 
     def record(slots: Any, gradients: Any, variables: Any, **_: Any) -> tuple:
@@ -268,10 +260,11 @@ def train_step_gradients(model: keras.Model, batch: tuple) -> list[list]:
 
     state = tuple([variable.value for variable in group] for group in _state_variables(model))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.disable_jit())  # a function that the step compiles would keep the replaced optimizer
         for optimizer in keras_internals.optimizers_of(model):
             stack.enter_context(replaced_attribute(optimizer, "stateless_apply", record))
-        model.train_step(state, batch)
-    return calls
+        _, (trained, *_) = model.train_step(state, batch)
+    return calls, any(bool((one != other).any()) for one, other in zip(state[0], trained, strict=True))
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

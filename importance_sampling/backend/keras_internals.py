@@ -68,8 +68,9 @@ require(keras.callbacks.BackupAndRestore, "_should_save_on_batch")
 
 # Models
 
-# The methods by which Keras compiles a model's training step and computes its loss, except `train_step`.
-COMPILING_METHODS = ("make_train_function", "_make_function", "compute_loss_and_updates")
+# The methods that make Keras's training function, and those that it calls for a step; some backends lack some of them.
+COMPILING_METHODS = ("make_train_function", "_make_function")
+STEP_METHODS = ("train_step", "compute_loss_and_updates")
 
 
 def trainer_class() -> type:
@@ -150,9 +151,21 @@ def optimizer_parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimiz
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """Return the optimizers that are attributes of a model or of its layers, the one given to `compile` among them."""
-    values = [value for layer in layers_of(model) for value in vars(layer).values()]
-    return list({id(value): value for value in values if isinstance(value, keras.optimizers.Optimizer)}.values())
+    """Return the optimizers in public attributes of a model and its layers, also in lists and dicts there."""
+    found: dict[int, keras.optimizers.Optimizer] = {}
+
+    def search(value: Any) -> None:
+        if isinstance(value, keras.optimizers.Optimizer):
+            found[id(value)] = value
+        elif isinstance(value, (dict, list, tuple)):
+            for part in value.values() if isinstance(value, dict) else value:
+                search(part)
+
+    for layer in layers_of(model):
+        for name, value in vars(layer).items():
+            if not name.startswith("_"):
+                search(value)
+    return list(found.values())
 
 
 def has_step_schedule(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -209,6 +222,15 @@ def loss_weights(model: keras.Model) -> Any:
 def compiled_metrics(model: keras.Model) -> Any:
     """Return the metric object that `compile` made of its metrics; None if it was given none."""
     return model._compile_metrics
+
+
+def has_unweighted_metrics(model: keras.Model) -> bool:
+    """Return True if a model has metrics besides its losses and the `weighted_metrics` given to `compile`."""
+    compiled = model._compile_metrics
+    if compiled is not None and compiled._user_metrics:
+        return True
+    known = [model._loss_tracker, compiled, *(model._compile_loss.metrics if model._compile_loss is not None else [])]
+    return any(all(metric is not one for one in known) for metric in model.metrics)
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Metric:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from importance_sampling.backend import defaults
 from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.tensorflow_data import concatenate, gather
 
@@ -192,6 +193,16 @@ def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
 def dense(gradient: Any) -> Any:
     """Convert a gradient to a dense tensor; gradients of embeddings are `tf.IndexedSlices`."""
     return tf.convert_to_tensor(gradient)
+
+
+def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
+    """Run the `train_step` of a model eagerly, with its optimizers replaced; see `defaults`. No variable changes."""
+    runs_eagerly = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # a function that the step compiles would keep the replaced optimizer
+    try:
+        return defaults.try_train_step(model, batch)
+    finally:
+        tf.config.run_functions_eagerly(runs_eagerly)
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import torch
 
+from importance_sampling.backend import defaults
 from importance_sampling.backend.gradients import Gradients
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.backend.torch_data import concatenate
@@ -145,6 +146,22 @@ def current_trace() -> Any:
 def apply_gradients(model: keras.Model, gradients: Sequence[Any]) -> None:
     """Apply gradients of the trainable weights of a model with its optimizer."""
     model.optimizer.apply(list(gradients), model.trainable_weights)
+
+
+def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
+    """Run the `train_step` of a model, with its optimizers replaced. No Keras variable changes; see `defaults`.
+
+    The gradients that torch keeps with the weights stay as they are, for steps that accumulate them.
+    """
+    weights = [variable.value for variable in model.trainable_variables]
+    kept = [weight.grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.grad = None
+        return defaults.try_train_step(model, batch)
+    finally:
+        for weight, gradient in zip(weights, kept, strict=True):
+            weight.grad = gradient
 
 
 def per_sample_grad_norms(sample_loss: Callable, samples: Any, weights: Sequence[Any], vectorised: bool) -> Any:

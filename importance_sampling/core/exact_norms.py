@@ -37,7 +37,8 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         rows: int, the number of samples.
 
     Returns:
-        float32 `(rows,)`.
+        float32 `(rows,)`; None if weights must be differentiated in a call and in another one that it makes. Repeated
+        by itself, the outer call would differentiate the weights of the inner one a second time.
     """
     calls = [call for call in calls if any(gradients[position] is not None for position in call.tapped)]
     parts: dict[int, list] = {}
@@ -55,7 +56,10 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         else:
             others.append(weight)
     if others:
-        squares.append(ops.square(_norms_by_sample(model, calls, gradients, others, rows)))
+        users = [call for call in calls if any(weight is read for weight in others for read in call.weights)]
+        if any(call is inner for outer in users for inner in outer.inside for call in users):
+            return None
+        squares.append(ops.square(_norms_by_sample(model, users, gradients, others, rows)))
     return ops.sqrt(sum(squares[1:], squares[0]))
 
 
@@ -106,10 +110,9 @@ def _as_float32(leaf: Any) -> Any:
 
 
 def _norms_by_sample(
-    model: keras.Model, calls: Sequence[LayerCall], gradients: Sequence[Any], weights: list, rows: int
+    model: keras.Model, users: Sequence[LayerCall], gradients: Sequence[Any], weights: list, rows: int
 ) -> Any:
-    """Return the norm of each sample's gradient at weights, from the gradients at the outputs of the layers."""
-    users = [call for call in calls if any(weight is read for weight in weights for read in call.weights)]
+    """Return the norm of each sample's gradient at weights, from the gradients at the outputs of their users."""
     positions = [position for call in users for position in call.tapped if gradients[position] is not None]
     arguments = [leaf for call in users for leaf in call.leaves_with_rows]
     leaves = [*arguments, *(gradients[position] for position in positions)]

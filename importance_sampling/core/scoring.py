@@ -154,10 +154,12 @@ class Scorer:
                 scores = gradients.extra[0]
             elif self.score == "gnorm":
                 scores = row_norms(gradients.tapped, num_rows)
-            elif is_recorded and num_rows > 1:
-                scores = exact_norms(self.model, calls, gradients.tapped, num_rows)
             else:
-                scores = self._norms_by_sample(data, entries)
+                scores = None
+                if is_recorded and num_rows > 1:
+                    scores = exact_norms(self.model, calls, gradients.tapped, num_rows)
+                if scores is None:
+                    scores = self._norms_by_sample(data, entries)
             if scores is None:
                 raise Unsupported("the loss doesn't depend on the model's outputs")
         result = {"scores": ops.cast(scores, "float32"), "outputs": outputs, "losses": losses}

@@ -30,13 +30,18 @@ def tolerance(dtype: str) -> float:
     return TOLERANCE.get(dtype, TOLERANCE_LOW_PRECISION)
 
 
+def has_train_step(model: keras.Model) -> bool:
+    """Return True if a model defines its own training step, or a part of it."""
+    return keras_internals.overrides_methods(model, keras_internals.STEP_METHODS)
+
+
 def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> str | None:
     """Return why the samples of a model can't be weighted, with the remedy, as a clause; None if they can.
 
     Args:
         accepts_train_step: bool, False if importance steps can't be taken by a `train_step` that the model defines.
     """
-    if not accepts_train_step and keras_internals.overrides_methods(model, ("train_step",)):
+    if not accepts_train_step and has_train_step(model):
         return (
             f"{type(model).__name__} defines a training step, in which this trainer can't measure scores. Use "
             "`ImportanceTraining` (or `recompute=1`, if the trainer has it), or move the special part of the step to "
@@ -44,8 +49,8 @@ def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> s
         )
     if keras_internals.overrides_methods(model, keras_internals.COMPILING_METHODS):
         return (
-            f"{type(model).__name__} overrides one of {list(keras_internals.COMPILING_METHODS)}, and weights can't be "
-            "passed to its training step. Override `train_step` or `compute_loss` instead"
+            f"{type(model).__name__} overrides `make_train_function`, and weights can't be passed to its training "
+            "step. Override `train_step` or `compute_loss` instead"
         )
     if model.optimizer is None or (model.built and not model.trainable_variables):
         return "it has no trainable weights, or no optimizer"

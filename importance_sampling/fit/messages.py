@@ -129,7 +129,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     lines += controller.strategy.notes()
-    if controller.strategy.computes_figures:
+    if controller.strategy.computes_metrics:
         lines += layer_notes(controller.model)
     return "\n".join([*lines, DOCUMENTATION])
 

@@ -6,7 +6,9 @@ optimizer are compared. They must be sums over the samples, each in proportion t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,11 +16,15 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.scoring import call, flatten
 from importance_sampling.core.weighted_loss import Unsupported, per_sample, stateless, weighted_loss
 from importance_sampling.fit.eligibility import tolerance
+from importance_sampling.utils.attributes import replaced_attribute
+from importance_sampling.utils.numerics import FLOAT
 
 UNPACK = "Unpack its data by `keras.utils.unpack_x_y_sample_weight`, and pass `sample_weight` to `compute_loss`"
+SMALL_GRADIENTS = 0.01  # gradients of a weight that are smaller, relative to the largest, are compared with this
 
 
 def with_weights(batch: tuple, weights: Any, ranks: Sequence[int]) -> tuple:
@@ -34,14 +40,20 @@ def with_weights(batch: tuple, weights: Any, ranks: Sequence[int]) -> tuple:
     """
     x, y, sample_weight = batch
     if sample_weight is not None:
-        scaled = keras.tree.map_structure(lambda w: w * ops.cast(per_sample(weights, w), w.dtype), sample_weight)
-        return x, y, scaled
+        return x, y, keras.tree.map_structure(lambda own: _weighted(own, weights), sample_weight)
     if y is None:
         return x, y, weights
     count = len(keras.tree.flatten(y))
     shapes = ranks if len(ranks) == count else [1] * count
     expanded = [ops.reshape(weights, (-1,) + (1,) * (rank - 1)) for rank in shapes]
     return x, y, keras.tree.pack_sequence_as(y, expanded)
+
+
+def _weighted(own: Any, weights: Any) -> Any:
+    """Return sample weights of the user's, of any dtype, multiplied by importance weights."""
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(own.dtype))
+    own = own if is_float else ops.cast(own, FLOAT)
+    return own * ops.cast(per_sample(weights, own), own.dtype)
 
 
 def loss_ranks(model: keras.Model, batch: tuple) -> list[int]:
@@ -67,47 +79,50 @@ def loss_ranks(model: keras.Model, batch: tuple) -> list[int]:
 
 
 def check_train_step(model: keras.Model, batch: tuple, ranks: Sequence[int]) -> None:
-    """Check that the gradients of a model's `train_step` are weighted by sample. Nothing of the model changes.
+    """Check that the gradients of a model's `train_step` are weighted by sample. No Keras variable changes.
 
     Args:
         model: compiled and built.
-        batch: `(x, y, sample_weight)` of tensors.
+        batch: `(x, y, sample_weight)` of tensors; the sample weights aren't used.
         ranks: as for `with_weights`.
 
     Raises:
         Unsupported: they aren't.
     """
+    batch = (*batch[:2], None)
     trial = _Trial(model, ranks)
     rows = flatten(batch)[0][0].shape[0]
-    ones = np.ones(rows, "float32")
-    some = np.linspace(0.2, 0.8, rows, dtype="float32")  # with another mean than 1
+    ones, zeros = np.ones(rows, "float32"), np.zeros(rows, "float32")
+    part = np.linspace(0.2, 0.8, rows, dtype="float32")
     unweighted, uniform = trial.gradients(batch, None), trial.gradients(batch, ones)
-    name = f"the `train_step` of {type(model).__name__}"
-    if not trial.are_equal(uniform, trial.gradients(batch, ones), uniform):
-        raise Unsupported(f"{name} draws random numbers that can't be repeated, so that its weights can't be checked")
-    nothing = trial.gradients(batch, 0 * ones)
-    if trial.are_equal(nothing, uniform, uniform):
-        raise Unsupported(f"{name} ignores sample weights. {UNPACK}")
-    both = [a + b for a, b in zip(trial.gradients(batch, some), trial.gradients(batch, 2 - some), strict=True)]
-    if not trial.are_equal(unweighted, uniform, uniform) or not trial.are_equal(
-        both, [2 * g for g in uniform], uniform
-    ):
+    trial.scale = uniform
+    if not any(map(_largest, uniform)):
+        raise Unsupported(f"{trial.name} has no gradient, or none that is finite, on the batch that it was tried on")
+    if not trial.are_equal(uniform, trial.gradients(batch, ones)):
+        raise Unsupported(f"{trial.name} draws random numbers that can't be repeated, so it can't be checked")
+    nothing = trial.gradients(batch, zeros)
+    if trial.are_equal(nothing, uniform):
+        raise Unsupported(f"{trial.name} ignores sample weights. {UNPACK}")
+    parts = zip(trial.gradients(batch, part), trial.gradients(batch, ones - part), nothing, strict=True)
+    if not trial.are_equal(unweighted, uniform) or not trial.are_equal([a + b - c for a, b, c in parts], uniform):
         raise Unsupported(
-            f"the gradients of {name} aren't proportional to the sample weights. Don't divide by their sum, and "
-            "don't change the weights"
+            f"the gradients of {trial.name} aren't proportional to the sample weights. Don't divide by their sum or "
+            "change them, and clip gradients by the arguments of the optimizer (`clipnorm`)"
         )
-    if not trial.are_equal(nothing, trial.gradients(_rows_of(batch, np.zeros(rows, int)), 0 * ones), uniform):
-        raise Unsupported(f"{name} adds a term of the data that has no sample weights. Weight every term of its loss")
-    even = np.arange(rows) % 2 == 0
-    others = _rows_of(batch, np.where(even, np.arange(rows), 0))
-    half = even.astype("float32")
-    if not trial.are_equal(trial.gradients(batch, half), trial.gradients(others, half), uniform) and not _mixes_rows(
-        model, batch[0], others[0], even
-    ):
+    if not trial.are_equal(nothing, trial.gradients(_rows_of(batch, np.zeros(rows, int)), zeros)):
         raise Unsupported(
-            f"in {name} the gradient of a sample depends on the other samples of its batch, as with mixup or "
-            "contrastive losses"
+            f"{trial.name} adds a term of the data that has no sample weights. Weight every term of its loss"
         )
+    kept = np.random.default_rng(0).permutation(rows) < (rows + 1) // 2
+    others = _rows_of(batch, np.where(kept, np.arange(rows), np.argmax(kept)))
+    half = kept.astype("float32")
+    with _batch_normalization_in_inference(model):
+        is_equal = trial.are_equal(trial.gradients(batch, half), trial.gradients(others, half))
+        if not is_equal and not _mixes_rows(model, batch[0], others[0], kept):
+            raise Unsupported(
+                f"in {trial.name} the gradient of a sample depends on the other samples of its batch, as with mixup or "
+                "contrastive losses"
+            )
 
 
 class _Trial:
@@ -115,42 +130,66 @@ class _Trial:
 
     Args:
         model, ranks: as for `check_train_step`.
+
+    Attributes:
+        name: what is tried, for messages.
+        scale: list of gradients; differences count in comparison with their largest entries.
     """
 
     def __init__(self, model: keras.Model, ranks: Sequence[int]):
+        self.name = f"the `train_step` of {type(model).__name__}"
+        self.scale: list = []
         self._model = model
         self._ranks = ranks
         self._tolerance = tolerance(model.compute_dtype)
 
     def gradients(self, batch: tuple, weights: np.ndarray | None) -> list:
-        """Return the gradients for a batch with weights; None: with those that `model.fit` would pass.
+        """Return the gradients for a batch with weights; None: as `model.fit` calls the step without weights.
 
         Raises:
-            Unsupported: the step fails, or doesn't use one optimizer once.
+            Unsupported: the step fails, doesn't call an optimizer once, or assigns weights itself.
         """
-        if weights is None:
-            data = batch if batch[2] is not None else batch[:2]
-        else:
-            data = with_weights(batch, ops.convert_to_tensor(weights), self._ranks)
-        name = f"the `train_step` of {type(self._model).__name__}"
+        data = batch[:2] if weights is None else with_weights(batch, ops.convert_to_tensor(weights), self._ranks)
         try:
             with backend.repeatable_random():
-                calls = backend.train_step_gradients(self._model, data)
+                calls, assigns = backend.try_train_step(self._model, data)
         except Exception as error:  # any error of the user's code
             message = str(error).strip().split("\n")[0]
+            with_or_without = "on a single batch" if weights is None else "with sample weights"
             raise Unsupported(
-                f"{name} can't be called with sample weights ({type(error).__name__}: {message}). {UNPACK}"
+                f"{self.name} can't be called {with_or_without} ({type(error).__name__}: {message}). {UNPACK}"
             ) from error
         if len(calls) != 1:
-            raise Unsupported(f"{name} calls optimizers {len(calls)} times, and only one call can be weighted")
+            raise Unsupported(
+                f"{self.name} called optimizers {len(calls)} times on a batch, and exactly one call can be weighted"
+            )
+        if assigns:
+            raise Unsupported(f"{self.name} changes trainable weights itself. Pass all gradients to the optimizer")
         return [backend.dense(gradient) for gradient in calls[0] if gradient is not None]
 
-    def are_equal(self, one: list, other: list, scale: list) -> bool:
-        """Return True if gradients differ by rounding only, in comparison with the largest entry of others."""
-        if len(one) != len(other):
+    def are_equal(self, one: list, other: list) -> bool:
+        """Return True if gradients differ by rounding only."""
+        if len(one) != len(other) or len(one) != len(self.scale):
             return False
-        largest = max((_largest(gradient) for gradient in scale), default=0.0)
-        return all(_largest_difference(a, b) <= self._tolerance * largest for a, b in zip(one, other, strict=True))
+        largest = list(map(_largest, self.scale))
+        floor = SMALL_GRADIENTS * max(largest, default=0.0)
+        differences = map(_largest_difference, one, other)
+        return all(d <= self._tolerance * max(size, floor) for d, size in zip(differences, largest, strict=True))
+
+
+@contextlib.contextmanager
+def _batch_normalization_in_inference(model: keras.Model) -> Iterator[None]:
+    """Let layers with moving statistics use these in training mode too: rows then don't depend on each other."""
+    with contextlib.ExitStack() as stack:
+        for layer in keras_internals.layers_of(model):
+            if hasattr(layer, "moving_mean"):
+                run = functools.partial(_in_inference, layer.call)
+                stack.enter_context(replaced_attribute(layer, "call", run))
+        yield
+
+
+def _in_inference(call: Callable, *args: Any, **kwargs: Any) -> Any:
+    return call(*args, **{**kwargs, "training": False})
 
 
 def _largest(tensor: Any) -> float:
@@ -177,12 +216,12 @@ def _rows_of(batch: tuple, rows: np.ndarray) -> tuple:
     return pack(backend.gather(leaf, rows) for leaf in leaves)
 
 
-def _mixes_rows(model: keras.Model, x: Any, others: Any, even: np.ndarray) -> bool:
-    """Return True if the model itself lets rows depend on others in training mode, as batch normalisation does."""
+def _mixes_rows(model: keras.Model, x: Any, others: Any, kept: np.ndarray) -> bool:
+    """Return True if the model itself lets rows depend on others in training mode, by a layer of the user's own."""
     outputs = []
     for inputs in (x, others):
         with backend.repeatable_random(), stateless(model):
             outputs.append(flatten(call(model, inputs, training=True))[0])
-    pairs = [[ops.convert_to_numpy(ops.cast(t, "float32"))[even] for t in pair] for pair in zip(*outputs, strict=True)]
     allowed = tolerance(model.compute_dtype)
-    return any(not np.allclose(a, b, rtol=0, atol=allowed * np.abs(a).max(), equal_nan=True) for a, b in pairs)
+    pairs = [[_float32(tensor)[kept] for tensor in pair] for pair in zip(*outputs, strict=True)]
+    return any(_largest_difference(a, b) > allowed * _largest(a) for a, b in pairs)

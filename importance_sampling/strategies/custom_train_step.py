@@ -15,17 +15,20 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import uniform_signals
 from importance_sampling.core.weighted_loss import Unsupported
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.fit import eligibility
 from importance_sampling.fit.train_step_check import check_train_step, loss_ranks, with_weights
 from importance_sampling.samplers.base import Drawn
-from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStep, PoolStrategy
 
-FIGURES = (
-    "The training metrics of importance steps come from the `train_step` of the model: the loss and `weighted_metrics` "
-    "are unbiased; other metrics, such as accuracy, are those of the drawn samples, which are harder than the average"
+METRICS = (
+    "The training metrics of importance steps come from the `train_step` of the model: figures that it weights by "
+    "`sample_weight`, as the loss, are unbiased; others, such as an unweighted accuracy, are those of the drawn "
+    "samples, which are harder than the average"
 )
 
 
@@ -36,7 +39,7 @@ def indexed_strategy(compiled: CompiledSteps, *args: Any) -> IndexedStrategy:
         compiled: the compiled steps of the model.
         args: those of `IndexedStrategy` after the model.
     """
-    if keras_internals.overrides_methods(compiled.model, ("train_step",)):
+    if eligibility.has_train_step(compiled.model):
         return CustomIndexedStrategy(compiled.model, *args, compiled=compiled)
     return IndexedStrategy(compiled.model, *args)
 
@@ -48,7 +51,7 @@ def pool_strategy(compiled: CompiledSteps, *args: Any) -> PoolStrategy:
         compiled: the compiled steps of the model.
         args: those of `PoolStrategy` after the model.
     """
-    if keras_internals.overrides_methods(compiled.model, ("train_step",)):
+    if eligibility.has_train_step(compiled.model):
         return CustomPoolStrategy(compiled.model, *args, compiled=compiled)
     return PoolStrategy(compiled.model, *args)
 
@@ -62,12 +65,13 @@ class _CustomTrainStep(Strategy):
     """
 
     supports_replicas = False
-    computes_figures = False
+    computes_metrics = False
 
     def __init__(self, *args: Any, compiled: CompiledSteps, **options: Any):
         super().__init__(*args, **options)
         self._keras_steps = compiled
         self._ranks: list[int] = []
+        self._is_tried = False
 
     def check_replicas(self) -> None:
         """Check that the model trains on one replica."""
@@ -75,26 +79,22 @@ class _CustomTrainStep(Strategy):
         if count > 1:
             raise Unsupported(f"it trains on {count} replicas, and defines a `train_step`. Train on one replica")
 
-    def check(self, batch: tuple) -> None:
-        """Check once, on a batch, that samples can be weighted, also by the `train_step`."""
-        super().check(batch)
-        if not self._ranks:
+    def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
+        """Take up to n importance steps; before the first one, check that the `train_step` weights samples."""
+        if not self._is_tried:
+            batch = self.prepare()
             self._ranks = loss_ranks(self.model, batch)
             check_train_step(self.model, batch, self._ranks)
-
-    def check_before_training(self) -> None:
-        """Check the `train_step` on a batch of the data, and the scores."""
-        self.prepare()
-        super().check_before_training()
+            self._is_tried = True
+        return super().step(n, batches, steps_left, with_draws)
 
     def first_step_warning(self) -> str | None:
-        """Return what the training metrics are from the first importance step on; None if there are only losses."""
-        losses = [keras_internals.loss_tracker(self.model), *keras_internals.compiled_loss(self.model).metrics]
-        return f"{FIGURES}." if len(self.model.metrics) > len(losses) else None
+        """Return what the training metrics are from the first importance step on; None if all of them are weighted."""
+        return f"{METRICS}." if keras_internals.has_unweighted_metrics(self.model) else None
 
     def notes(self) -> list[str]:
         """Return a line for the summary that says what the training metrics are."""
-        return [f"{FIGURES}."]
+        return [f"{METRICS}."]
 
     def _train_on(self, batches: list) -> dict:
         """Take a step of Keras's training function on each batch; return the logs of the last."""
