@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 PACKAGE = __name__.partition(".")[0]
 DOCUMENTATION = "All numbers are explained in docs/pages/summary.md."
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
-OTHER_STATE = (
-    "The trainer's state was saved with a model after {saved} steps of the optimizer, and this one has taken "
-    "{current}. Load the model and the state of one checkpoint. Received: path={path!r}"
-)
 
 
 class DeferredWarnings:
@@ -56,6 +53,22 @@ class DeferredWarnings:
         self._is_released = True
         while self._pending:
             warnings.warn_explicit(self._pending.pop(0), UserWarning, **self._location)
+
+
+def warn_of_another_model(saved: int | None, current: int | None, path: str | Path) -> None:
+    """Warn the caller of `load_state` that the state in a file belongs to another moment of the model's training.
+
+    Args:
+        saved, current: the steps that the optimizer had taken when the file was written, and has taken now; None or 0
+            if that isn't known.
+        path: of the file.
+    """
+    if saved and current and saved != current:
+        warnings.warn(
+            f"The trainer's state was saved with a model after {saved} steps of the optimizer, and this one has taken "
+            f"{current}. Load the model and the state of one checkpoint. Received: path={str(path)!r}",
+            stacklevel=3,
+        )
 
 
 def summarise_interrupted(error: BaseException, name: str, run: FitController | UniformFit) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -264,9 +263,7 @@ class Trainer(Display, LegacyFit):
             ValueError: the file is of another kind, or of another kind of trainer.
         """
         self._state = self._state or self._new_state(0)
-        saved, current = self._state.load(path), steps_taken(self.model)
-        if saved and current and saved != current:
-            warnings.warn(messages.OTHER_STATE.format(saved=saved, current=current, path=str(path)), stacklevel=2)
+        messages.warn_of_another_model(self._state.load(path), steps_taken(self.model), path)
         self._state.counters.restore_decision(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
