@@ -114,32 +114,18 @@ def test_rows_that_the_replicas_cannot_share_are_refused(pool_size, batch_size, 
         strategy.check_replicas()
 
 
-@pytest.fixture(scope="module")
-def distributed():
-    return results_of(start("jax_devices.py"))
-
-
 @needs("keras.distribution")
-@pytest.mark.parametrize(
-    ("name", "distribution"),
-    [
-        ("uniform", "DataParallel"),
-        ("gate closed", "DataParallel"),
-        ("reshuffled", "DataParallel"),
-        ("pools", "DataParallel"),
-        ("exact norms", "DataParallel"),
-        ("snapshots", "DataParallel"),
-        ("reshuffled", "ModelParallel"),
-        ("pools", "ModelParallel"),
-    ],
-)
-def test_a_distribution_over_devices_trains_as_one_device_does(name, distribution, distributed):
-    one, other = distributed[f"{name}, 1 device"], distributed[f"{name}, {distribution}"]
-    assert_equal_training(one, other)
-    assert one["importance"] == (1.0 if name in EVERY_STEP else 0.0)
-    assert other["warnings"] == []
-    assert (one["devices"], other["devices"]) == (1, 4)
-    assert other["parts"] == (2 if distribution == "ModelParallel" else 1)
+def test_a_distribution_over_devices_trains_as_one_device_does():
+    distributed = results_of(start("jax_devices.py"))  # takes long: one test, and so one process
+    names = ("uniform", "gate closed", "reshuffled", "pools", "exact norms", "snapshots")
+    for distribution, trained in (("DataParallel", names), ("ModelParallel", ("reshuffled", "pools"))):
+        for name in trained:
+            one, other = distributed[f"{name}, 1 device"], distributed[f"{name}, {distribution}"]
+            assert_equal_training(one, other)
+            assert one["importance"] == (1.0 if name in EVERY_STEP else 0.0), name
+            assert other["warnings"] == [], name
+            assert (one["devices"], other["devices"]) == (1, 4), name
+            assert other["parts"] == (2 if distribution == "ModelParallel" else 1), name
 
 
 @needs("keras.distribution")
