@@ -17,6 +17,11 @@ NUM_FINAL = 5  # measurements in the mean at the end of a run of the protocol `a
 TOLERANCE = 0.02  # by which a test loss may exceed that of the baseline
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the budget
 RESULTS = ("train_loss", "test_loss", "test_error")
+LOSSES = {  # columns of a table of losses relative to `model.fit`
+    "test_error over uniform": ("test error / uniform", ".3f"),
+    "test_loss over uniform": ("test loss / uniform", ".3f"),
+    "train_loss over uniform": ("training loss / uniform", ".3f"),
+}
 USUAL_SCHEDULES = {"anytime": "constant", "budget": "cosine"}  # of the learning rate, by protocol
 
 

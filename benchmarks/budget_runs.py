@@ -17,8 +17,7 @@ from results import Results
 from schedules import cosine
 
 from importance_sampling.comparison import Clock, Data, train
-
-UNIFORM_STEP = 3.0  # forward passes of a batch
+from importance_sampling.conditions.base import UNIFORM_STEP
 
 
 def settings(name: str, way: str, seed: int, epochs: int, protocol: str = "budget", measurements: int = 1) -> dict:

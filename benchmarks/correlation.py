@@ -17,7 +17,6 @@ Source: Katharopoulos & Fleuret, Not All Samples Are Created Equal, ICML 2018 (a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import tasks
 from analysis import summarise
-from stages import Stages, build_model, parse, sample_rows, write
+from stages import build_model, fit_through_stages, parse, sample_rows, write
 
 from importance_sampling.model_wrappers import OracleWrapper
 from importance_sampling.plotting.style import STYLES
@@ -49,8 +48,7 @@ def main() -> None:
         rows.extend(correlations(name, scores[name]))
     columns = {f"rho {score}": (f"{score}: rho", ".3f") for score in SCORES}
     columns |= {f"error {score}": (f"{score}: error", ".3g") for score in SCORES}
-    write(rows, columns | {"rho lstm, loss": ("lstm and loss: rho", ".3f")}, "network, steps", options.out)
-    (options.out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write(rows, columns | {"rho lstm, loss": ("lstm and loss: rho", ".3f")}, "network, steps", options.out, rows)
     plot({name: stages[-1] for name, stages in scores.items()}, options.out / "correlation.png", options.seed)
 
 
@@ -123,15 +121,8 @@ def measure_scores(name: str, options: Any) -> list[dict]:
             loss = stage[next(iter(score_names))].mean()
             print(f"{name}, {step} steps, {sampler_name}: mean loss {loss:.3g}", flush=True)
 
-        make_trainer(model).fit(
-            data.x_train,
-            data.y_train,
-            batch_size=task.batch_size,
-            epochs=10**6,
-            verbose=0,
-            callbacks=[Stages(options.stages, measure)],
-            on_scores=lambda sampler, scores: samplers.append(sampler),
-        )
+        trainer, seen = make_trainer(model), lambda sampler, scores: samplers.append(sampler)
+        fit_through_stages(trainer, data, task.batch_size, options.stages, measure, on_scores=seen)
 
     train(
         lambda model: SamplerTraining(model, lambda rows, _, seed: LastScoreSampler(rows, seed), seed=options.seed),

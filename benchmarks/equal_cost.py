@@ -17,7 +17,6 @@ Results are appended to OUT/results.jsonl and aren't repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +25,9 @@ from typing import Any
 import keras
 import numpy as np
 import tasks
-from analysis import markdown_table, own_spread, summarise_ways
+from analysis import LOSSES, markdown_table, own_spread, summarise_ways
 from budget_runs import sampled, settings, train_runs
+from report import write_tables
 from results import Results
 
 from importance_sampling.comparison import identical_models
@@ -53,11 +53,6 @@ FOR_RARE_CLASSES: dict[str, Callable[[keras.Model, int], Any]] = {
 EPOCH_COSTS = {  # uniform epoch = 1; of the ways whose schedule depends on the number of epochs
     "selective-backprop": 1 - 0.4 / 2 / 6,  # of 40 % of the epochs every other step costs 1/3 + 1/2
     "selective-backprop, 90%": 1 - 0.9 / 6,
-}
-LOSSES = {
-    "test_error over uniform": ("test error / uniform", ".3f"),
-    "test_loss over uniform": ("test loss / uniform", ".3f"),
-    "train_loss over uniform": ("training loss / uniform", ".3f"),
 }
 BALANCED = {
     "balanced_error": ("balanced error, %", ".1f"),
@@ -139,11 +134,7 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         with_rare_classes += named if tasks.get(name).has_rare_classes else []
     table = markdown_table(rows, LOSSES, "task, way")
     rare = markdown_table(with_rare_classes, BALANCED | LOSSES, "task, way")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table + "\n", encoding="utf-8")
-    (out / "rare_classes.md").write_text(rare + "\n", encoding="utf-8")
-    (out / "table.json").write_text(json.dumps(groups, indent=1), encoding="utf-8")
-    return f"{table}\n\n{rare}"
+    return write_tables(out, groups, table=table, rare_classes=rare)
 
 
 if __name__ == "__main__":

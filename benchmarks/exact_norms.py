@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from analysis import markdown_table, summarise
 from keras import layers, ops
+from report import write_tables
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
@@ -97,9 +98,7 @@ def main() -> None:
         "difference": ("largest relative difference", ".0e"),
     }
     table = markdown_table(rows, columns, "model")
-    print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
+    print(write_tables(options.out, table=table))
 
 
 def measure(name: str, batch: int, rounds: int) -> dict:

@@ -18,7 +18,6 @@ repeated.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 import tasks
 from analysis import markdown_table, summarise, summarise_ways
 from budget_runs import sampled, settings, train_runs
+from report import write_tables
 from results import Results
 
 from importance_sampling import ImportanceTraining
@@ -205,11 +205,7 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         table += [dict(row, way=f"`{name}`, {protocol}, {row['way']}") for row in rows]
     text = markdown_table(table, COLUMNS, "task, wrong labels, way")
     ranked = markdown_table(suspects, SUSPECTS, "wrong among the first 1 % by")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    (out / "suspects.md").write_text(ranked + "\n", encoding="utf-8")
-    (out / "table.json").write_text(json.dumps(groups, indent=1), encoding="utf-8")
-    return f"{text}\n\n{ranked}"
+    return write_tables(out, groups, table=text, suspects=ranked)
 
 
 if __name__ == "__main__":

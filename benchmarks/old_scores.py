@@ -19,7 +19,6 @@ the mean of the others for `last`. The learning rate is constant. The training l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ import tasks
 from analysis import summarise
 from budget_runs import sampled
 from correlation import EXACT, squared_error
-from stages import Stages, build_model, parse, sample_rows, write
+from stages import build_model, fit_through_stages, parse, sample_rows, write
 from variance_reduction import relative_variance
 
 from importance_sampling.comparison import Data
@@ -101,8 +100,7 @@ def main() -> None:
             keys = [key for key in stages[0] if key != "step"]
             figures = {key: summarise([stage[key] for stage in stages]) for key in keys}
             rows.append({"way": f"`{name}`, {stages[0]['step']}"} | figures)
-        write(rows, columns, "task, steps", options.out)  # the tasks so far
-        (options.out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        write(rows, columns, "task, steps", options.out, rows)  # the tasks so far
 
 
 def measure(name: str, seed: int, options: Any) -> list[dict]:
@@ -132,14 +130,8 @@ def train(name: str, data: Data, leader: str, seed: int, options: Any) -> list[d
         print(f"{name}, seed {seed}, {leader}, {step} steps: mean loss {loss:.3g}", flush=True)
 
     trainer = SamplerTraining(model, lambda rows, _, seed: EstimatingSampler(rows, leader, seed), seed=seed)
-    trainer.fit(
-        data.x_train,
-        data.y_train,
-        batch_size=task.batch_size,
-        epochs=10**6,
-        verbose=0,
-        callbacks=[Stages(options.stages, at)],
-        on_scores=lambda sampler, scores: samplers.append(sampler),
+    fit_through_stages(
+        trainer, data, task.batch_size, options.stages, at, on_scores=lambda sampler, scores: samplers.append(sampler)
     )
     return stages
 

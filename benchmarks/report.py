@@ -1,9 +1,11 @@
-"""The columns of the tables, and the plot of the runs of a task. The plot requires matplotlib."""
+"""The columns of the tables, their files, and the plot of the runs of a task. The plot requires matplotlib."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,22 @@ COLUMNS = {
     "importance": ("importance steps", ".0%"),
 }
 AXES = {"seconds": "training time (seconds)", "cost": "training cost (forward passes of a batch)"}
+
+
+def write_tables(out: Path, data: Any = None, **tables: str) -> str:
+    """Write Markdown tables, each to the file of its name, and return them.
+
+    Args:
+        out: the folder.
+        data: what the tables show, which is written to `table.json`; None (default) writes no such file.
+        tables: the texts, by the names of the files without ".md".
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    if data is not None:
+        (out / "table.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    return "\n\n".join(tables.values())
 
 
 def write_plot(runs: Sequence[Mapping], path: Path, unit: str, title: str) -> None:

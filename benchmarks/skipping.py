@@ -14,7 +14,6 @@ are appended to OUT/results.jsonl and aren't repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ from typing import Any
 
 import keras
 import tasks
-from analysis import markdown_table, own_spread, summarise, summarise_ways
+from analysis import LOSSES, markdown_table, own_spread, summarise, summarise_ways
 from budget_runs import sampled, settings
 from evaluation import Evaluation
+from report import write_tables
 from results import Results
 from skipping_baselines import Compressed, RandomSkipping, cosine
 
@@ -33,12 +33,7 @@ from importance_sampling.training import SkippingTraining
 
 TASKS = ("satellite", "shuttle", "ratings", "flights", "canevet", "mnist_lr")
 WAYS = ("uniform", "skipping", "smooth", "random", "compressed", "compressed fast", "compressed smooth")
-COLUMNS = {
-    "saved": ("steps saved", ".0%"),
-    "test_error over uniform": ("test error / uniform", ".3f"),
-    "test_loss over uniform": ("test loss / uniform", ".3f"),
-    "train_loss over uniform": ("training loss / uniform", ".3f"),
-}
+COLUMNS = {"saved": ("steps saved", ".0%")} | LOSSES
 
 
 def main() -> None:
@@ -147,10 +142,7 @@ def write_report(runs: Sequence[Mapping], out: Path) -> str:
         groups.append(dict(task=name, unit=tasks.get(name).unit, ways=rows))
         table += [dict(row, way=f"`{name}`, {row['way']}") for row in rows]
     text = markdown_table(table, COLUMNS, "task, way")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    (out / "table.json").write_text(json.dumps(groups, indent=1), encoding="utf-8")
-    return text
+    return write_tables(out, groups, table=text)
 
 
 if __name__ == "__main__":

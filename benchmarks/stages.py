@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tasks
 from analysis import markdown_table
+from report import write_tables
 
 STAGES = [0, 100, 300, 1000, 3000]  # training steps
 QUICK = [0, 50, 200]
@@ -92,9 +93,25 @@ def build_model(task: tasks.Task, path: Path | None, seed: int) -> keras.Model:
     return model
 
 
-def write(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]], first: str, out: Path) -> None:
-    """Write a table to `table.md`, and print it."""
-    text = markdown_table(rows, columns, first)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+def fit_through_stages(
+    trainer: Any, data: Any, batch_size: int, at: Sequence[int], measure: Callable[[int], None], **options: Any
+) -> None:
+    """Train until the last stage, and measure at each of them.
+
+    Args:
+        trainer: a model or a trainer.
+        data: `Data`.
+        batch_size: int.
+        at, measure: as for `Stages`.
+        options: further arguments of `fit`.
+    """
+    callbacks = [Stages(at, measure)]
+    epochs = 10**6  # more than the last stage needs
+    trainer.fit(
+        data.x_train, data.y_train, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=callbacks, **options
+    )
+
+
+def write(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]], first: str, out: Path, data: Any) -> None:
+    """Write a table to `table.md` and its data to `table.json`, and print the table."""
+    print(write_tables(out, data, table=markdown_table(rows, columns, first)))

@@ -18,7 +18,6 @@ Source: Katharopoulos & Fleuret, Not All Samples Are Created Equal, ICML 2018 (a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import keras
 import numpy as np
 import tasks
 from analysis import summarise
-from stages import Stages, build_model, parse, sample_rows, write
+from stages import build_model, fit_through_stages, parse, sample_rows, write
 
 from importance_sampling.model_wrappers import OracleWrapper, SVRGWrapper
 from importance_sampling.plotting.style import STYLES, logarithmic
@@ -49,8 +48,7 @@ def main() -> None:
     }
     columns = {"loss now": ("training loss", ".3g")} | columns
     rows = [dict(row, way=f"{name}, {row['step']}") for name, stages in results.items() for row in stages]
-    write(rows, columns, "network, steps", options.out)
-    (options.out / "table.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write(rows, columns, "network, steps", options.out, results)
     plot(results, options.out / "variance_reduction.png", options.seed)
 
 
@@ -98,8 +96,7 @@ def reductions(name: str, options: Any) -> list[dict]:
         rows.append(row | {key: summarise(ratios) for key, ratios in values.items()})
         print(f"{name}, {step} steps: " + ", ".join(f"{c} {np.median(v):.3f}" for c, v in values.items()), flush=True)
 
-    stages = Stages(options.stages, measure)
-    model.fit(data.x_train, data.y_train, batch_size=task.batch_size, epochs=10**6, verbose=0, callbacks=[stages])
+    fit_through_stages(model, data, task.batch_size, options.stages, measure)
     return rows
 
 

@@ -149,12 +149,11 @@ def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
     Raises:
         Unsupported: a row depends on other rows.
     """
-    leaves, pack = flatten(batch)
-    size = int(leaves[0].shape[0])
+    size = int(flatten(batch)[0][0].shape[0])
     if size < 2:
         return
     rows = np.arange(size)
-    replaced = pack(backend.gather(leaf, np.where(rows % 2, 0, rows)) for leaf in leaves)
+    replaced = rows_of(batch, np.where(rows % 2, 0, rows))
     before = score(batch)
     what = _first_difference(before, score(replaced))
     if what is not None and _first_difference(before, score(batch)) is None:
@@ -162,6 +161,12 @@ def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
             f"{what} of a row depend on the other rows of its batch, as with in-batch negatives or contrastive "
             "losses, and a batch of other rows would be another task. Train such a model without a trainer"
         )
+
+
+def rows_of(batch: tuple, rows: np.ndarray) -> tuple:
+    """Return the rows of a batch at positions, int `(n,)`."""
+    leaves, pack = flatten(batch)
+    return pack(backend.gather(leaf, rows) for leaf in leaves)
 
 
 def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
@@ -174,10 +179,10 @@ def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
         batch: `(x, ...)` of tensors, of a size that the model accepts; its rows are repeated.
         rows: int, how many.
     """
-    leaves, pack = flatten((batch[0],))
-    if leaves[0].shape[0] == rows:
+    size = flatten(batch[0])[0][0].shape[0]
+    if size == rows:
         return True
-    (x,) = pack(backend.gather(leaf, np.arange(rows) % leaf.shape[0]) for leaf in leaves)
+    (x,) = rows_of((batch[0],), np.arange(rows) % size)
     try:
         with stateless(model):
             outputs = flatten(call(model, x, training=False))[0]

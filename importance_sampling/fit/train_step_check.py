@@ -19,7 +19,7 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.scoring import call, flatten
 from importance_sampling.core.weighted_loss import Unsupported, per_sample, stateless, weighted_loss
-from importance_sampling.fit.eligibility import tolerance
+from importance_sampling.fit.eligibility import rows_of, tolerance
 from importance_sampling.utils.attributes import replaced_attribute
 from importance_sampling.utils.numerics import FLOAT
 
@@ -95,8 +95,8 @@ def check_train_step(model: keras.Model, batch: tuple, ranks: Sequence[int]) -> 
     ones, zeros = np.ones(rows, "float32"), np.zeros(rows, "float32")
     part = np.linspace(0.2, 0.8, rows, dtype="float32")
     unweighted, uniform = trial.gradients(batch, None), trial.gradients(batch, ones)
-    trial.scale = uniform
-    if not any(map(_largest, uniform)):
+    trial.largest = list(map(_largest, uniform))
+    if not any(trial.largest):
         raise Unsupported(f"{trial.name} has no gradient, or none that is finite, on the batch that it was tried on")
     if not trial.are_equal(uniform, trial.gradients(batch, ones)):
         raise Unsupported(f"{trial.name} draws random numbers that can't be repeated, so it can't be checked")
@@ -109,12 +109,12 @@ def check_train_step(model: keras.Model, batch: tuple, ranks: Sequence[int]) -> 
             f"the gradients of {trial.name} aren't proportional to the sample weights. Don't divide by their sum or "
             "change them, and clip gradients by the arguments of the optimizer (`clipnorm`)"
         )
-    if not trial.are_equal(nothing, trial.gradients(_rows_of(batch, np.zeros(rows, int)), zeros)):
+    if not trial.are_equal(nothing, trial.gradients(rows_of(batch, np.zeros(rows, int)), zeros)):
         raise Unsupported(
             f"{trial.name} adds a term of the data that has no sample weights. Weight every term of its loss"
         )
     kept = np.random.default_rng(0).permutation(rows) < (rows + 1) // 2
-    others = _rows_of(batch, np.where(kept, np.arange(rows), np.argmax(kept)))
+    others = rows_of(batch, np.where(kept, np.arange(rows), np.argmax(kept)))
     half = kept.astype("float32")
     with _batch_normalization_in_inference(model):
         is_equal = trial.are_equal(trial.gradients(batch, half), trial.gradients(others, half))
@@ -133,12 +133,12 @@ class _Trial:
 
     Attributes:
         name: what is tried, for messages.
-        scale: list of gradients; differences count in comparison with their largest entries.
+        largest: list of float, the largest entry of each gradient, with which differences are compared.
     """
 
     def __init__(self, model: keras.Model, ranks: Sequence[int]):
         self.name = f"the `train_step` of {type(model).__name__}"
-        self.scale: list = []
+        self.largest: list[float] = []
         self._model = model
         self._ranks = ranks
         self._tolerance = tolerance(model.compute_dtype)
@@ -169,12 +169,11 @@ class _Trial:
 
     def are_equal(self, one: list, other: list) -> bool:
         """Return True if gradients differ by rounding only."""
-        if len(one) != len(other) or len(one) != len(self.scale):
+        if not len(one) == len(other) == len(self.largest):
             return False
-        largest = list(map(_largest, self.scale))
-        floor = SMALL_GRADIENTS * max(largest, default=0.0)
+        floor = SMALL_GRADIENTS * max(self.largest)
         differences = map(_largest_difference, one, other)
-        return all(d <= self._tolerance * max(size, floor) for d, size in zip(differences, largest, strict=True))
+        return all(d <= self._tolerance * max(size, floor) for d, size in zip(differences, self.largest, strict=True))
 
 
 @contextlib.contextmanager
@@ -208,12 +207,6 @@ def _largest_difference(one: Any, other: Any) -> float:
 
 def _float32(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
-
-
-def _rows_of(batch: tuple, rows: np.ndarray) -> tuple:
-    """Return the rows of a batch at these positions."""
-    leaves, pack = flatten(batch)
-    return pack(backend.gather(leaf, rows) for leaf in leaves)
 
 
 def _mixes_rows(model: keras.Model, x: Any, others: Any, kept: np.ndarray) -> bool:

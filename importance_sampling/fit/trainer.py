@@ -34,7 +34,7 @@ from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.compiled_steps import CompiledSteps
-from importance_sampling.strategies.custom_train_step import indexed_strategy, pool_strategy
+from importance_sampling.strategies.custom_train_step import make_strategy
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -106,11 +106,12 @@ class Trainer(Display, LegacyFit):
 
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
-        return indexed_strategy(self._compiled, make_sampler, batch_size, self._state, self._scoring, scored, alpha)
+        arguments = make_sampler, batch_size, self._state, self._scoring, scored, alpha
+        return make_strategy(IndexedStrategy, self._compiled, *arguments)
 
     def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
         """Return the strategy for pools that a sampler draws from."""
-        return pool_strategy(self._compiled, sampler, self._state, self._scoring, uniform_batch_size)
+        return make_strategy(PoolStrategy, self._compiled, sampler, self._state, self._scoring, uniform_batch_size)
 
     def _is_indexed(self, plan: FitPlan) -> bool:
         """Return True if importance steps read rows of these data by index."""

@@ -7,7 +7,7 @@ index are therefore scored before each epoch, and pools before each step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,35 +25,12 @@ from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStep, PoolStrategy
 
+S = TypeVar("S", IndexedStrategy, PoolStrategy)
 METRICS = (
     "The training metrics of importance steps come from the `train_step` of the model: figures that it weights by "
     "`sample_weight`, as the loss, are unbiased; others, such as an unweighted accuracy, are those of the drawn "
     "samples, which are harder than the average"
 )
-
-
-def indexed_strategy(compiled: CompiledSteps, *args: Any) -> IndexedStrategy:
-    """Return the strategy for rows that a sampler draws by index.
-
-    Args:
-        compiled: the compiled steps of the model.
-        args: those of `IndexedStrategy` after the model.
-    """
-    if eligibility.has_train_step(compiled.model):
-        return CustomIndexedStrategy(compiled.model, *args, compiled=compiled)
-    return IndexedStrategy(compiled.model, *args)
-
-
-def pool_strategy(compiled: CompiledSteps, *args: Any) -> PoolStrategy:
-    """Return the strategy for pools that a sampler draws from.
-
-    Args:
-        compiled: the compiled steps of the model.
-        args: those of `PoolStrategy` after the model.
-    """
-    if eligibility.has_train_step(compiled.model):
-        return CustomPoolStrategy(compiled.model, *args, compiled=compiled)
-    return PoolStrategy(compiled.model, *args)
 
 
 class _CustomTrainStep(Strategy):
@@ -101,6 +78,25 @@ class _CustomTrainStep(Strategy):
         return self._keras_steps.keras_function(iter(batches))
 
 
+class _ScoredRows(DatasetRows):
+    """Rows that keep the scores of scoring passes until they are taken."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._scores: list[np.ndarray] = []
+
+    def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
+        """Return the model's scores of rows; see `DatasetRows`."""
+        scores = super().score_rows(indices, batch_size)
+        self._scores.append(scores)
+        return scores
+
+    def take_scores(self) -> np.ndarray:
+        """Return the scores of all rows scored by index since the last call, float32 `(n,)`."""
+        scores, self._scores = self._scores, []
+        return np.concatenate([np.zeros(0, "float32"), *scores])
+
+
 class CustomIndexedStrategy(_CustomTrainStep, IndexedStrategy):
     """Draws rows with a sampler, and trains on them by the model's own `train_step`.
 
@@ -109,11 +105,11 @@ class CustomIndexedStrategy(_CustomTrainStep, IndexedStrategy):
         compiled: as for `CompiledSteps`.
     """
 
+    rows_class = _ScoredRows
     measures_scores = False
 
     def __init__(self, *args: Any, compiled: CompiledSteps, **options: Any):
         super().__init__(*args, compiled=compiled, **options)
-        self.rows = _ScoredRows(self.model, self.scorer, self.batch_size)
         self._gather: Callable | None = None
 
     def _train(self, draws: list[Drawn]) -> tuple[dict, None]:
@@ -171,20 +167,17 @@ class _PoolSelection(PoolStep):
         return with_weights(batch, picked.weights, ranks), self.record(indices, scores, picked, None)
 
 
-class _ScoredRows(DatasetRows):
-    """Rows that keep the scores of scoring passes until they are taken."""
+_CUSTOM = {IndexedStrategy: CustomIndexedStrategy, PoolStrategy: CustomPoolStrategy}
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self._scores: list[np.ndarray] = []
 
-    def score_rows(self, indices: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return the model's scores of rows; see `DatasetRows`."""
-        scores = super().score_rows(indices, batch_size)
-        self._scores.append(scores)
-        return scores
+def make_strategy(kind: type[S], compiled: CompiledSteps, *args: Any) -> S:
+    """Return a strategy, of the subclass for a model that defines a `train_step` if the model does.
 
-    def take_scores(self) -> np.ndarray:
-        """Return the scores of all rows scored by index since the last call, float32 `(n,)`."""
-        scores, self._scores = self._scores, []
-        return np.concatenate([np.zeros(0, "float32"), *scores])
+    Args:
+        kind: `IndexedStrategy` or `PoolStrategy`.
+        compiled: the compiled steps of the model.
+        args: those of `kind` after the model.
+    """
+    if eligibility.has_train_step(compiled.model):
+        return _CUSTOM[kind](compiled.model, *args, compiled=compiled)
+    return kind(compiled.model, *args)
