@@ -14,7 +14,8 @@ random training samples:
 
 `last` are the last scores as they are, `calibration` and `robust` the two estimates, `width 0` the uncertainty set
 without its deviations, and `now` the scores of the current network, from a forward pass. Samples without a score have
-the mean of the others for `last`. The learning rate is constant. The training losses of both runs are in the table.
+the mean of the others for `last`. Before the first step there are no old scores, so the stage 0 is left out. The
+learning rate is constant. The training losses of both runs are in the table.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class EstimatingSampler(ReshuffleSampler):
 def main() -> None:
     """Run the benchmark."""
     options = parse(__doc__, "old_scores", stages=STAGES, rows=2048, seeds=3)
+    options.stages = [step for step in options.stages if step]
     columns = {f"variance {key}": (f"variance: {key}", ".3f") for key in ESTIMATES}
     columns |= {f"error {key}": (f"error: {key}", ".3f") for key in ESTIMATES}
     columns |= {f"loss {key}": (f"training loss: {heading}", ".3g") for key, heading in LEADERS.items()}
