@@ -6,13 +6,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from frameworks import host
+from frameworks import host, needs
 from keras import layers
 from test_exact_norms import check, with_data
 
 import importance_sampling
 from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import GainCondition
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.training import ReshuffleTraining
 
 RNG = np.random.default_rng(3)
@@ -96,6 +98,28 @@ def test_a_callback_that_uses_the_model_in_the_middle_of_an_epoch_changes_no_wei
         weights.append([host(variable) for variable in variables_of(model)])
     for variable, one, other in zip(variables_of(model), *weights, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("steps", [1, pytest.param(4, marks=needs("several steps per execution"))])
+def test_switched_off_training_with_validation_equals_fit_bit_for_bit(steps):
+    histories, variables = [], []
+    for switch in (lambda model: model, lambda model: ImportanceTraining(model, tau_th=float("inf"))):
+        model = build()
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], steps_per_execution=steps)
+        histories.append(fit(switch(model), epochs=3, validation_split=0.25))
+        variables.append([host(variable) for variable in variables_of(model)])
+    assert histories[0] == histories[1]
+    for one, two in zip(*variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_hooks_that_keras_may_call_in_another_thread_do_not_ask_for_the_model():
+    counter = UniformFit(build(), GainCondition(), TrainerState(1))
+    assert counter.async_safe
+    counter.set_model(None)  # on JAX, `Callback.model` writes the state of the running step to the variables
+    counter.on_train_batch_begin(0)
+    counter.on_train_batch_end(0)
+    assert counter.state.counters.steps == 1
 
 
 class OwnStep(keras.Sequential):

@@ -33,7 +33,6 @@ class UniformFit(keras.callbacks.Callback):
         started_steps: int, the trainer's steps before this `fit`.
     """
 
-    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
     reason = None
     importance_steps = 0
 
@@ -43,6 +42,9 @@ class UniformFit(keras.callbacks.Callback):
         self.condition = condition
         self.state = state
         self.started_steps = state.counters.steps
+        # If True, Keras may dispatch the hooks of batches to another thread, as it does without this callback. Such a
+        # hook must not ask for `self.model`: on JAX that writes the state of the running step to the variables.
+        self.async_safe = model.steps_per_execution == 1
         self._lock = threading.Lock()
         self._running: int | None = None  # the first batch of an execution that hasn't been counted
         self._before = 0
@@ -92,4 +94,4 @@ class UniformFit(keras.callbacks.Callback):
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have several; else 0."""
-        return 0 if self.model.steps_per_execution == 1 else steps_taken(self.model) or 0
+        return 0 if self.async_safe else steps_taken(self.model) or 0
