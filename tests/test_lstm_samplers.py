@@ -139,7 +139,8 @@ def test_histories_shift_with_every_usable_score(monkeypatch):
     monkeypatch.setattr(sampler.predictor, "train", lambda *arguments: seen.append([a.copy() for a in arguments]))
     for indices, scores in (([0, 1], [1.0, 2.0]), ([0, 0, 2], [3.0, 3.0, np.nan]), ([0, 1], [4.0, -1.0]), ([0], [5.0])):
         sampler.update(indices, scores)
-    np.testing.assert_array_equal(sampler._histories, [[3, 4, 5], [0, 0, 2], [0, 0, 0]])
+    sampler.update([0, 1, 2], np.ones(3))
+    np.testing.assert_array_equal(seen[-1][0], [[3, 4, 5], [0, 0, 2], [0, 0, 0]])
     # The network is trained on the histories before the update.
     histories, classes, scores = seen[1]
     np.testing.assert_array_equal(histories, [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
