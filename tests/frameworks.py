@@ -14,6 +14,8 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
 
 BACKEND = keras.config.backend()
+# None in a batch, which Keras 3.8 refuses.
+TAKES_NONE = BACKEND == "tensorflow" and not keras.__version__.startswith("3.8.")
 
 # What Keras lacks: feature -> (the backends without it, the reason).
 LACKING = {

@@ -172,7 +172,7 @@ def test_every_run_has_its_own_copies_of_the_callbacks():
 
 
 def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines._iterate)  # as it is outside of tests
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines.ITERATE)  # as it is outside of tests
     enabled, with_options = [], tf.data.Dataset.with_options
 
     def spy(dataset, options):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from saved_states import counters_of
 
 from importance_sampling.conditions import GainCondition, GateContext, Signals, step_cost
 from importance_sampling.training import ImportanceTraining
@@ -55,7 +56,7 @@ def test_the_gate_receives_the_number_of_epochs_left(steps_per_epoch):
     observe = trainer.condition.observe
 
     def watch(signals, context=None):
-        seen.append((trainer._state.counters.steps, context.epochs_left))
+        seen.append((counters_of(trainer)["steps"], context.epochs_left))
         return observe(signals, context)
 
     trainer.condition.observe = watch

@@ -128,7 +128,7 @@ def test_while_the_gate_is_closed_a_train_step_trains_as_fit_does_bit_for_bit(op
     assert_equal_weights(plain, model, tolerance=0)
 
 
-def test_the_trial_changes_neither_the_model_nor_its_optimizer():
+def test_trying_a_train_step_changes_neither_the_model_nor_its_optimizer():
     model = classifier(OwnStep, dropout=True, metrics=["accuracy"])
     fit(model)
     before = [ops.convert_to_numpy(v) + 0 for v in (*model.variables, *model.optimizer.variables)]

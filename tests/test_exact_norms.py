@@ -138,20 +138,20 @@ def test_every_kind_of_layer_has_the_norms_of_batches_of_one(kind, by_sample):
 
 
 def test_every_formula_is_tested():
-    of_keras = {kind for kind in formulas._formulas if kind.__module__.startswith("keras.")}  # others are of examples
+    of_keras = {kind for kind in formulas.FORMULAS if kind.__module__.startswith("keras.")}  # others are of examples
     assert of_keras <= set(KINDS)
 
 
 def test_a_wrong_formula_is_noticed_by_these_tests(monkeypatch):
     model, data = with_data(layers.Dense(2)(inputs := keras.Input((4,))), inputs)
     expected = one_by_one(model, data)
-    formula = formulas._formulas[layers.Dense]
+    formula = formulas.FORMULAS[layers.Dense]
     for wrong in (
         lambda layer, x, d: formula.gradients(layer, ops.flip(x, axis=0), d),
         lambda layer, x, d: formula.gradients(layer, x, 1.001 * d),
         lambda layer, x, d: [(layer.kernel, 0.0 * d), *formula.gradients(layer, x, d)[1:]],
     ):
-        monkeypatch.setitem(formulas._formulas, layers.Dense, formula._replace(gradients=wrong))
+        monkeypatch.setitem(formulas.FORMULAS, layers.Dense, formula._replace(gradients=wrong))
         assert not np.allclose(scored(model, data), expected, rtol=1e-4, atol=0)
 
 
@@ -315,7 +315,7 @@ class Scale(layers.Layer):
 
 
 def test_a_user_registers_a_formula_for_a_layer(by_sample, monkeypatch):
-    monkeypatch.setattr(formulas, "_formulas", dict(formulas._formulas))
+    monkeypatch.setattr(formulas, "FORMULAS", dict(formulas.FORMULAS))
 
     @register_sample_gradients(Scale)
     def scale_gradients(layer, inputs, gradient):

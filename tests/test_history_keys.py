@@ -88,7 +88,7 @@ def test_the_progress_bar_leaves_out_figures_that_were_not_measured(capsys, bar,
     assert set(FIGURES) <= set(history)
 
 
-def test_the_progress_bar_of_a_callback_list_leaves_them_out(capsys):
+def test_the_progress_bar_of_a_callback_list_leaves_out_figures_that_were_not_measured(capsys):
     model = build(is_supported=False)
     callbacks = keras.callbacks.CallbackList(
         None, add_history=True, add_progbar=True, model=model, verbose=2, epochs=2, steps=6

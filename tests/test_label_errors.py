@@ -16,7 +16,7 @@ def example(monkeypatch):
     return label_errors
 
 
-def test_with_errors_changes_two_per_cent_of_the_labels(example):
+def test_the_function_with_errors_changes_two_per_cent_of_the_labels(example):
     labels = np.arange(500) % 10
     changed = example.with_errors(labels, seed=3)
     assert np.count_nonzero(changed != labels) == 10

@@ -257,7 +257,7 @@ class WithBase(keras.Model):
         return self.head(self.base(x))
 
 
-def test_layers_that_are_frozen_stay_frozen_in_a_copy():
+def test_layers_that_are_frozen_are_frozen_in_a_copy():
     model = WithBase()
     model.base.trainable = False
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
@@ -302,7 +302,7 @@ def test_probabilities_and_logits_of_two_and_more_classes_give_the_same_probabil
     assert np.isfinite(log_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]))).all()
 
 
-def test_what_the_loss_says_of_the_outputs_is_believed():
+def test_outputs_are_logits_or_probabilities_as_the_loss_says():
     low = np.array([[0.415], [0.2]])  # logits that could be probabilities
     np.testing.assert_allclose(np.exp(log_probabilities(low, from_logits=True))[:, 1], 1 / (1 + np.exp(-low[:, 0])))
     model = build(keras.losses.SparseCategoricalCrossentropy(from_logits=True), activation=None, rate=0.0)

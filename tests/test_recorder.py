@@ -1,6 +1,7 @@
 """The recorder counts draws, weights and scores by row, and refuses data without row indices."""
 
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -85,11 +86,16 @@ def test_quantiles_exclude_batches_of_an_interrupted_epoch():
 def test_batches_are_counted_many_at_a_time_without_loss():
     recorder = SamplingRecorder()
     recorder.connect(3, dict)
+    batches = []
     for batch in range(100):
-        record(recorder, [0, batch % 2 + 1], [0.5, 2.0], [float(batch), 1.0])
-    assert len(recorder._uncounted) == 36
+        weights = np.array([0.5, 2.0], "float32")
+        batches.append(weakref.ref(weights))
+        recorder.on_sample(None, np.array([0, batch % 2 + 1]), weights, np.array([batch, 1], "float32"))
+    del weights
+    assert sum(batch() is not None for batch in batches) == 36  # 64 were counted at once
     assert recorder.draws.tolist() == [100, 50, 50] and recorder.last_score.tolist() == [99, 1, 1]
-    assert recorder.weights.tolist() == [50.0, 100.0, 100.0] and not recorder._uncounted
+    assert recorder.weights.tolist() == [50.0, 100.0, 100.0]
+    assert all(batch() is None for batch in batches)
 
 
 # Trainers

@@ -285,7 +285,7 @@ def test_a_cell_with_many_observations_is_estimated_from_them():
     assert expected[5 * NUM_MAGNITUDES + 40] == pytest.approx(2.0, rel=0.05)  # an age without observations
 
 
-def test_observations_decay():
+def test_observations_of_the_calibration_decay():
     calibration = Calibration()
     calibration.update(np.full(1000, UNSEEN), np.full(1000, 4.0))
     for _ in range(8 * MEMORY):

@@ -156,7 +156,7 @@ def test_hard_example_mining_trains_on_the_highest_losses_of_every_pool():
 
 
 @pytest.mark.parametrize("trainer", [SelectiveBackprop, HardExampleMining])
-def test_the_first_line_says_that_the_method_is_biased(trainer):
+def test_the_first_line_of_the_summary_says_that_the_method_is_biased(trainer):
     assert "Biased" in trainer.__doc__.splitlines()[0]
 
 

@@ -113,8 +113,8 @@ def test_rows_are_weighted_by_their_inclusion_probability_and_none_are_scored_se
     def fail(*_):
         raise AssertionError("rows were scored")
 
-    monkeypatch.setattr(DatasetRows, "_score_rows", fail)
-    monkeypatch.setattr(DatasetRows, "score", fail)
+    for method in ("score", "score_rows", "mean_loss"):
+        monkeypatch.setattr(DatasetRows, method, fail)
     drawn = []
     trainer = SkippingTraining(build(), seed=1)
     fit(trainer, epochs=3, on_sample=lambda _, *sample: drawn.append(sample[:2]))
