@@ -66,6 +66,7 @@ def test_a_compiled_step_uses_the_values_that_variables_have_when_it_is_called(w
         np.testing.assert_allclose(host(one), host(two), rtol=1e-5, atol=1e-7, err_msg=one.path)
 
 
+@pytest.mark.fast
 def test_exact_norms_are_those_of_batches_of_one():
     tokens = keras.Input((4,), dtype="int32")
     hidden = layers.GRU(3, return_sequences=True)(layers.Embedding(5, 2)(tokens))
@@ -113,6 +114,7 @@ def test_switched_off_training_with_validation_equals_fit_bit_for_bit(steps):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.fast
 def test_hooks_that_keras_may_call_in_another_thread_do_not_ask_for_the_model():
     counter = UniformFit(build(), GainCondition(), TrainerState(1))
     assert counter.async_safe
@@ -141,6 +143,7 @@ def test_an_importance_step_by_a_train_step_of_the_model_equals_the_step_of_the_
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
 
 
+@pytest.mark.fast
 def test_no_module_outside_the_backend_compares_the_name_of_the_backend():
     package = Path(importance_sampling.__file__).parent
     found = []

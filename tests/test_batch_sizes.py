@@ -33,6 +33,7 @@ def fitted(model, **options):
 
 
 @pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH), dict(presample=3.0)])
+@pytest.mark.slow
 def test_a_model_that_accepts_one_batch_size_is_sampled_by_scoring_in_batches(options):
     trainer, weights = fitted(build(), tau_th=0, **options)
     assert trainer.importance_steps == 3 * ROWS // BATCH

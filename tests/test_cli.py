@@ -102,6 +102,7 @@ def few_measurements(monkeypatch):
     monkeypatch.setattr(user_task, "MEASUREMENTS", 2)
 
 
+@pytest.mark.slow
 def test_a_comparison_writes_the_verdict_a_plot_and_all_measurements(digits, tmp_path, capsys, few_measurements):
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
@@ -146,6 +147,7 @@ def user_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["my_training:load", "arrays.npz"])
+@pytest.mark.slow
 def test_the_users_own_model_and_data_are_compared(data, user_module, capsys, few_measurements):
     x = np.random.default_rng(0).normal(size=(48, 4))
     np.savez("arrays.npz", x_train=x[:32], y_train=x[:32, :1], x_test=x[32:], y_test=x[32:, :1])

@@ -81,6 +81,7 @@ def test_a_gate_that_opens_and_closes_within_epochs_changes_neither_steps_nor_ba
         assert 0 < sum(plain) < len(plain)
 
 
+@pytest.mark.fast
 def test_listeners_receive_the_rows_of_a_uniform_step_after_the_step():
     model = build()
     seen = []
@@ -139,12 +140,14 @@ def test_memory_does_not_grow_over_epochs_and_fits():
     assert over_epochs < 10 and over_fits < 45, run.stdout
 
 
+@pytest.mark.fast
 def test_the_steps_between_probes_double_while_the_gate_stays_closed():
     assert [steps_between_probes(closed) for closed in (0, 1, 2, 3, 4, 6, 7, 8, 10, 99)] == [
         *(17, 17, 34, 34, 68, 136, 136, 272, 544, 544)
     ]
 
 
+@pytest.mark.fast
 def test_a_closed_gate_is_probed_at_doubling_intervals_and_at_the_end_of_the_first_epoch():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(1600, 3)).astype("float32"), rng.normal(size=1600).astype("float32")

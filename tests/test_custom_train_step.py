@@ -181,6 +181,7 @@ def test_rows_that_a_train_step_mixes_are_found_beside_batch_normalisation():
         fit(ImportanceTraining(classifier(kind, dropout=True), tau_th=0))
 
 
+@pytest.mark.fast
 def test_a_train_step_that_changes_weights_beside_the_optimizer_trains_uniformly():
     class Decaying(OwnStep):
         def train_step(self, *arguments):
@@ -210,6 +211,7 @@ def test_a_function_that_a_train_step_compiles_trains_the_model_after_the_trial(
     assert_equal_weights(own, standard)
 
 
+@pytest.mark.fast
 def test_a_train_step_is_not_tried_while_the_gate_is_closed():
     calls = []
     kind = changed(lambda *data: calls.append(1) or data)

@@ -80,6 +80,7 @@ def eagerly():
     [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
+@pytest.mark.slow
 def test_all_python_snippets_of_the_documentation_run(
     page, names, eagerly, small_mnist, short_comparisons, tmp_path, monkeypatch
 ):

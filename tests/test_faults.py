@@ -205,6 +205,7 @@ def test_a_state_of_another_backup_than_the_model_is_not_restored(tmp_path):
     assert trainer.importance_steps == 6
 
 
+@pytest.mark.fast
 def test_a_state_of_another_step_than_the_model_is_loaded_with_a_warning(tmp_path):
     trainer = WAYS["rows"](compiled())
     fit(trainer, callbacks=[keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"))])
@@ -216,6 +217,7 @@ def test_a_state_of_another_step_than_the_model_is_loaded_with_a_warning(tmp_pat
     WAYS["rows"](compiled()).load_state(state)  # the model is loaded afterwards
 
 
+@pytest.mark.fast
 def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monkeypatch):
     trainer = WAYS["rows"](compiled())
     fit(trainer)
@@ -240,6 +242,7 @@ def test_memory_maps_are_closed_after_fit(tmp_path, way):
     assert reference() is None, "the file stays open"
 
 
+@pytest.mark.fast
 def test_compiled_steps_of_the_sizes_used_last_are_kept_and_others_dropped():
     class Steps:
         pass

@@ -51,6 +51,7 @@ def test_the_summary_of_an_interrupted_fit_counts_the_steps_up_to_the_interrupti
     assert "ran for 100% of the 8 steps" in first
 
 
+@pytest.mark.fast
 def test_the_summary_of_an_interrupted_fit_says_that_the_gate_was_closed():
     trainer = ImportanceTraining(build(), tau_th=1e9)
     with pytest.raises(KeyboardInterrupt):
@@ -59,6 +60,7 @@ def test_the_summary_of_an_interrupted_fit_says_that_the_gate_was_closed():
     assert trainer.summary().startswith(expected)
 
 
+@pytest.mark.fast
 def test_the_summary_names_an_error_before_the_first_step():
     trainer = ImportanceTraining(build())
     stop = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: int("no number"))

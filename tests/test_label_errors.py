@@ -35,6 +35,7 @@ def test_the_ranking_is_by_draws_and_then_by_last_score(example):
 
 
 @pytest.mark.parametrize("uniform", [[], ["--uniform"]], ids=["importance", "uniform"])
+@pytest.mark.slow
 def test_the_script_prints_a_table_and_writes_a_plot(uniform, example, monkeypatch, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)

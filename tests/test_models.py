@@ -89,6 +89,7 @@ def test_with_one_output_the_model_is_a_binary_classifier(name):
         ("lstm_lm", (4,), 3 * 64 + 4 * 128 * (64 + 128 + 1) + 128 * 3 + 3),
     ],
 )
+@pytest.mark.fast
 def test_the_number_of_parameters_equals_the_count_by_hand(name, shape, count):
     assert models.get(name)(shape, 3).count_params() == count
 
@@ -154,6 +155,7 @@ def test_a_model_trains_by_importance_sampling(name):
     assert int(model.optimizer.iterations.value) == 12
 
 
+@pytest.mark.fast
 def test_an_unknown_name_raises_value_error_with_the_known_names():
     with pytest.raises(ValueError, match=r"`name` must be one of small_nn, .*_resnet50\. Received: name='vgg'"):
         models.get("vgg")

@@ -91,6 +91,7 @@ def test_the_step_of_the_wrapper_applies_the_weights_of_the_policy(policy, score
 @pytest.mark.parametrize(
     "loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy(reduction="sum")]
 )
+@pytest.mark.slow
 def test_with_weights_of_one_the_step_of_the_wrapper_is_that_of_keras(loss):
     model, x, y = deep(loss=loss)
     wrapper = OracleWrapper(model, Even(), "gnorm")
@@ -104,6 +105,7 @@ def test_with_weights_of_one_the_step_of_the_wrapper_is_that_of_keras(loss):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
+@pytest.mark.slow
 def test_under_loss_scaling_losses_and_scores_are_those_before_scaling():
     keras.config.set_dtype_policy("mixed_float16")
     try:

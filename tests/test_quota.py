@@ -129,6 +129,7 @@ def biased():
     return model
 
 
+@pytest.mark.slow
 def test_the_loss_in_history_is_that_of_all_samples_also_for_the_balanced_objective():
     for balanced in (False, True):
         model = biased()
@@ -141,6 +142,7 @@ def test_the_loss_in_history_is_that_of_all_samples_also_for_the_balanced_object
         assert abs(uncorrected - losses.mean()) > 5 * found.std() / np.sqrt(30)
 
 
+@pytest.mark.slow
 def test_sample_weights_of_the_user_multiply_the_loss():
     weights = np.where(GROUPS == 1, 3.0, 0.5).astype("float32")
     model = biased()
@@ -152,6 +154,7 @@ def test_sample_weights_of_the_user_multiply_the_loss():
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.slow
 def test_classes_are_read_without_the_inputs(one_hot):
     class Inputs:
         shape, dtype, largest = X.shape, X.dtype, 0

@@ -109,6 +109,7 @@ TRAINERS = {
 
 
 @pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.slow
 def test_the_recorder_counts_the_samples_of_several_fits(name):
     make, steps_per_execution = TRAINERS[name]
     trainer = make(build(steps_per_execution=steps_per_execution))
@@ -132,6 +133,7 @@ def test_the_recorder_counts_the_samples_of_several_fits(name):
 
 
 @pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.slow
 def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path, is_first):
     class Stop(Exception):
         pass
@@ -159,6 +161,7 @@ def test_the_recorder_goes_on_counting_after_a_resumed_fit(tmp_path, is_first):
     np.testing.assert_allclose(resumed.score_quantiles[:2], whole.score_quantiles[:2])
 
 
+@pytest.mark.slow
 def test_a_recorder_of_other_rows_is_not_restored(tmp_path):
     trainer, recorder = ImportanceTraining(build(), tau_th=0, seed=1), SamplingRecorder()
     fit(trainer, recorder)
@@ -175,6 +178,7 @@ def test_rows_of_the_validation_split_are_not_counted():
     assert recorder.draws.tolist() == [1] * 40
 
 
+@pytest.mark.slow
 def test_the_draws_of_another_trainer_are_not_recorded():
     recorder, other = SamplingRecorder(), ImportanceTraining(build(), tau_th=float("inf"))
     meanwhile = keras.callbacks.LambdaCallback(

@@ -289,6 +289,7 @@ def test_a_trainer_shows_the_shapes_of_arrays_and_not_their_numbers():
         (dict(holdout=(X, Y), irreducible_loss=np.zeros(ROWS)), "only one of"),
     ],
 )
+@pytest.mark.fast
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ReducibleLossTraining(build(), **options)

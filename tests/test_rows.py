@@ -126,6 +126,7 @@ def test_a_step_on_rows_measures_the_scores_that_the_scorer_predicts_for_all_wei
     np.testing.assert_allclose(measured, n(predicted), rtol=2e-2 if name == "half precision" else 1e-4)
 
 
+@pytest.mark.fast
 def test_a_step_on_rows_measures_the_unweighted_loss_and_gradient_norm_of_every_sample():
     model, (x, y, w) = batch_of("sample weights")
     expected = {"gnorm": [], "loss": []}
@@ -142,6 +143,7 @@ def test_a_step_on_rows_measures_the_unweighted_loss_and_gradient_norm_of_every_
         np.testing.assert_allclose(n(measured), values, rtol=1e-4)
 
 
+@pytest.mark.fast
 def test_a_callable_score_is_computed_before_the_step_on_rows():
     model, data = batch_of("dense")
     step = row_step(model, lambda model, x, y: x[:, 0] ** 2)
@@ -185,6 +187,7 @@ def test_metrics_of_batches_drawn_by_known_probabilities_are_unbiased_for_the_da
         assert abs(seen.mean() - value) < 5 * error + 1e-3 * abs(value), (key, seen.mean(), value, error)
 
 
+@pytest.mark.fast
 def test_signals_of_weighted_rows_are_those_computed_by_hand():
     # w = (1/2, 1, 4), s = (4, 2, 1): sum w s = 2 + 2 + 4, sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24.
     signals = row_signals(ops.array([4.0, 2.0, 1.0]), ops.array([0.5, 1.0, 4.0]))
@@ -196,6 +199,7 @@ def test_signals_of_weighted_rows_are_those_computed_by_hand():
     assert float(signals.score) == pytest.approx(8 / 3)
 
 
+@pytest.mark.fast
 def test_signals_of_rows_with_weights_of_one_have_no_discount():
     # s = (8, 2, 1) and weights of one: sum s^2 = 69, sum s = 11, tau = sqrt(23) / (11/3).
     signals = row_signals(ops.array([8.0, 2.0, 1.0]), ops.ones((3,)))
@@ -203,6 +207,7 @@ def test_signals_of_rows_with_weights_of_one_have_no_discount():
     assert np.isnan(float(signals.discount))  # a uniform draw is no trial of another
 
 
+@pytest.mark.fast
 def test_signals_of_a_uniform_sample_are_those_computed_by_hand():
     # s = (8, 2, 2): mean 4, mean of squares 24, tau = sqrt(24)/4. q = .9 s/4 + .1 = (1.9, .55, .55):
     # variance gain = 72 / (64/1.9 + 8/.55).
@@ -213,6 +218,7 @@ def test_signals_of_a_uniform_sample_are_those_computed_by_hand():
 
 
 @pytest.mark.parametrize("scores", [[np.nan, 1.0], [0.0, 0.0]])
+@pytest.mark.fast
 def test_unusable_scores_give_signals_of_nan_and_finite_weights_of_the_model(scores):
     signals = row_signals(ops.array(scores), ops.array([0.5, 2.0]))
     assert np.isnan(float(signals.tau)) and np.isnan(float(signals.gain))

@@ -245,6 +245,7 @@ def masked_model():
 
 
 @pytest.mark.parametrize("score", ["gnorm", "loss", "full_gnorm"])
+@pytest.mark.slow
 def test_scores_computed_in_slices_are_those_of_the_whole_pool_with_and_without_masks(score):
     lengths = np.array([1, 6, 2, 5, 3, 4])
     tokens = np.where(np.arange(TIME) < lengths[:, None], rng().integers(1, 7, (ROWS, TIME)), 0)

@@ -59,6 +59,7 @@ def test_a_view_of_a_memory_map_counts_as_mapped_and_a_copy_does_not(mapped):
 
 @pytest.mark.parametrize("tau_th", [0, None, float("inf")])
 @pytest.mark.parametrize("split", [0.0, 0.25])
+@pytest.mark.slow
 def test_a_memory_map_is_read_in_batches_and_pools_and_never_as_a_whole(mapped, tau_th, split):
     x, y = mapped
     ImportanceTraining(build(), tau_th=tau_th).fit(
@@ -120,6 +121,7 @@ class Rows:
 
 
 @pytest.mark.parametrize("tau_th", [0, 1e9])
+@pytest.mark.slow
 def test_objects_with_rows_by_index_are_read_in_batches_and_pools_and_train_as_arrays_do(mapped, tau_th):
     arrays = tuple(np.array(part) for part in mapped)
     models, stores = [], tuple(map(Rows, arrays))
@@ -169,6 +171,7 @@ def test_an_error_while_reading_rows_of_an_object_is_raised_by_fit(mapped, tau_t
 
 
 @needs("tf.distribute")
+@pytest.mark.slow
 def test_in_the_scope_of_a_strategy_memory_maps_are_read_as_a_whole_with_a_warning(mapped):
     weights = []
     for wrap in (lambda model: model, lambda model: ImportanceTraining(model, tau_th=1e9)):
@@ -228,6 +231,7 @@ for tau_th in (0, 50, np.inf):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
+@pytest.mark.slow
 def test_training_on_twenty_gigabytes_on_disk_needs_less_than_one_in_memory(tmp_path):
     with open(tmp_path / "x", "wb") as file:
         file.truncate(4 * 500_000 * 10_000)
@@ -264,6 +268,7 @@ trainer.fit(Slow(), np.zeros(1600, int), batch_size=16, verbose=0, callbacks=cal
 
 
 @pytest.mark.parametrize("tau_th", ["0", "1e9"])
+@pytest.mark.slow
 def test_an_error_during_fit_ends_the_process_while_slow_data_are_being_read(tau_th):
     run = subprocess.run([sys.executable, "-c", BROKEN_OFF, tau_th], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "RuntimeError: on purpose" in run.stderr

@@ -125,6 +125,7 @@ def fit(trainer, **options):
 
 
 @pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.fast
 def test_old_arguments_keep_their_order_and_defaults_and_new_ones_are_by_keyword(name):
     parameters = list(inspect.signature(getattr(training, name)).parameters.values())[1:]
     known = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
@@ -202,6 +203,7 @@ def test_fit_dataset_on_data_in_memory_trains_as_fit_on_their_arrays(fits):
 
 
 @pytest.mark.parametrize("name", NO_STREAMS)
+@pytest.mark.fast
 def test_trainers_that_need_rows_by_index_refuse_generators(name):
     def batches():
         while True:
@@ -334,6 +336,7 @@ class Halves(BaseSampler):
         self.told.append((indices, scores))
 
 
+@pytest.mark.fast
 def test_a_users_sampler_draws_the_batches_receives_measured_scores_and_is_restored(tmp_path):
     made, models = [], [build(), build()]
 
@@ -368,6 +371,7 @@ def test_a_users_sampler_draws_the_batches_receives_measured_scores_and_is_resto
     np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
 
 
+@pytest.mark.fast
 def test_sampler_training_accepts_samplers_of_the_library_that_draw_fewer_samples_than_a_batch():
     heard = Heard()
     trainer = training.SamplerTraining(
@@ -381,6 +385,7 @@ def test_sampler_training_accepts_samplers_of_the_library_that_draw_fewer_sample
     assert trainer.forward_equivalents == pytest.approx(3 * len(sizes), rel=0.1)
 
 
+@pytest.mark.fast
 def test_sampler_training_refuses_what_is_no_sampler():
     with pytest.raises(ValueError, match=r"`sampler` must be a function .*Received: sampler=None"):
         training.SamplerTraining(build(), None)

@@ -163,6 +163,7 @@ def test_a_trainer_keeps_no_data_of_fits_of_several_sizes(xy):
         assert left == [None, None]
 
 
+@pytest.mark.fast
 def test_the_sampler_reshuffle_refuses_streams():
     with pytest.raises(ValueError, match=r'by index .* with sampler="reshuffle"; streams are for the pools'):
         ImportanceTraining(build(), sampler="reshuffle").fit((batch for batch in [()]), verbose=0)
@@ -171,6 +172,7 @@ def test_the_sampler_reshuffle_refuses_streams():
 # What it refuses
 
 
+@pytest.mark.fast
 def test_fit_has_the_arguments_of_model_fit_in_the_same_order():
     ours = list(inspect.signature(ImportanceTraining.fit).parameters.values())
     kept = [(p.name, p.default, p.kind) for p in ours if p.kind is not inspect.Parameter.KEYWORD_ONLY]
@@ -195,11 +197,13 @@ def test_fit_has_the_arguments_of_model_fit_in_the_same_order():
         (dict(forward_batch_size=0), r"`forward_batch_size` must be .*Received: forward_batch_size=0"),
     ],
 )
+@pytest.mark.fast
 def test_arguments_out_of_range_are_refused_by_the_constructor(options, message):
     with pytest.raises(ValueError, match=message):
         ImportanceTraining(build(), **options)
 
 
+@pytest.mark.fast
 def test_a_model_that_is_not_compiled_is_refused(xy):
     model = keras.Sequential([layers.Dense(3)])
     with pytest.raises(ValueError, match=r"`model` must be compiled.*Received: model="):
@@ -207,6 +211,7 @@ def test_a_model_that_is_not_compiled_is_refused(xy):
 
 
 @pytest.mark.parametrize("tau_th", [None, 0])
+@pytest.mark.fast
 def test_arrays_of_different_lengths_are_refused_before_the_first_step(xy, tau_th):
     model = build()
     before = weights(model)
@@ -225,6 +230,7 @@ def test_negative_losses_are_refused_as_scores_before_the_first_step(xy, tau_th)
     np.testing.assert_array_equal(weights(model), before)
 
 
+@pytest.mark.fast
 def test_a_presample_at_which_the_default_gate_never_opens_warns():
     with pytest.warns(UserWarning, match="presample=1.5 the default gate never opens.*`tau_th`"):
         ImportanceTraining(build(), presample=1.5)
@@ -309,6 +315,7 @@ def test_a_loss_that_cannot_be_weighted_trains_as_model_fit_does_with_one_warnin
         assert reason in trainer.summary()
 
 
+@pytest.mark.fast
 def test_a_compute_loss_that_passes_the_sample_weights_on_is_importance_sampled(xy):
     assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
 
@@ -401,6 +408,7 @@ class Counting(layers.Layer):
         return x
 
 
+@pytest.mark.fast
 def test_fit_in_a_loop_compiles_once(xy):
     model = with_layer(Counting)
     trainer = ImportanceTraining(model, tau_th=0)
@@ -491,6 +499,7 @@ def test_listeners_receive_the_pool_and_the_weighted_batch_of_every_importance_s
         assert weight.max() <= 1 / 0.2 + 1e-4
 
 
+@pytest.mark.fast
 def test_listeners_receive_the_indices_of_the_rows_that_were_trained_on(xy):
     x = np.arange(ROWS, dtype="float32")[:, None] * np.ones((1, 6), "float32")
     seen, told = [], []
@@ -504,6 +513,7 @@ def test_listeners_receive_the_indices_of_the_rows_that_were_trained_on(xy):
     np.testing.assert_allclose(np.concatenate(seen), np.concatenate(told) + 1)
 
 
+@pytest.mark.fast
 def test_listeners_receive_the_rows_of_uniform_steps_with_weights_of_one(xy):
     heard = []
     plain, model = build(), None
@@ -547,6 +557,7 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
     assert heard == dict(sample=12, score=12, training=12)
 
 
+@pytest.mark.fast
 def test_callbacks_after_history_receive_the_figures_of_importance_sampling(xy, caplog):
     ahead, seen = [], []
     callbacks = [
@@ -599,6 +610,7 @@ def test_a_fit_resumed_from_a_backup_ends_with_the_weights_and_counters_of_one_w
     assert counters_of(resumed) | {"first_importance_step": 0} == counters_of(unbroken)
 
 
+@pytest.mark.fast
 def test_a_state_saved_beside_a_checkpoint_or_by_save_state_is_loaded(xy, tmp_path):
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
     fit(trainer, xy, callbacks=keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"))
@@ -611,11 +623,13 @@ def test_a_state_saved_beside_a_checkpoint_or_by_save_state_is_loaded(xy, tmp_pa
             np.testing.assert_array_equal(saved_state(other)[1][name], array)
 
 
+@pytest.mark.fast
 def test_save_state_before_the_first_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="call `fit` first"):
         ImportanceTraining(build()).save_state(tmp_path / "state.npz")
 
 
+@pytest.mark.fast
 def test_load_state_refuses_other_files(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote"):
@@ -736,6 +750,7 @@ def test_a_state_of_another_kind_of_trainer_is_refused(xy, tmp_path):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.fast
 def test_the_summary_mentions_dropout_if_the_model_has_some(dropout):
     inputs = keras.Input((4, 2))
     hidden = layers.GRU(2, dropout=dropout)(layers.LSTM(2, return_sequences=True)(inputs))
@@ -749,16 +764,19 @@ def test_the_summary_mentions_dropout_if_the_model_has_some(dropout):
 FILES = {path: path.read_text(encoding="utf-8") for path in Path(importance_sampling.__file__).parent.rglob("*.py")}
 
 
+@pytest.mark.fast
 def test_no_module_has_more_than_320_lines_or_350_in_the_backend():
     for file, text in FILES.items():
         assert len(text.splitlines()) <= (350 if "backend" in file.parts else 320), file
 
 
+@pytest.mark.fast
 def test_no_module_prints():
     for file, text in FILES.items():
         assert "print(" not in text.replace(">>> print(", "").replace("`print(", ""), file
 
 
+@pytest.mark.fast
 def test_no_module_outside_the_backend_imports_a_framework():
     for file, text in FILES.items():
         if "backend" not in file.parts:

@@ -69,6 +69,7 @@ def test_every_step_is_counted(steps, waits):
     assert "throughout (8 steps)" in trainer.summary() and trainer.forward_equivalents == 3 * 24
 
 
+@pytest.mark.fast
 def test_a_step_that_raises_is_not_counted():
     class Failing(keras.Sequential):
         calls = 0
@@ -150,6 +151,7 @@ def test_uniform_steps_of_the_controller_equal_model_fit_bit_for_bit(steps, tau_
 
 
 @pytest.mark.parametrize("signal", [events.SAMPLE, events.SCORE, events.TRAINING])
+@pytest.mark.fast
 def test_receivers_of_signals_are_listeners_too(signal):
     model, functions = build(), Functions()
     with signal.connected_to(lambda *_, **__: None):

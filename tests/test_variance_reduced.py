@@ -36,6 +36,7 @@ def batches(x=X, y=Y, size=3):
     return ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
 
 
+@pytest.mark.fast
 def test_three_steps_of_svrg_are_those_computed_by_hand():
     model = linear()
     wrapper = SVRGWrapper(model)
@@ -70,6 +71,7 @@ def test_svrg_steps_use_the_optimizer_of_the_model_and_are_full_gradient_steps_a
     np.testing.assert_allclose(weights_of(model), at + velocity, rtol=1e-5)
 
 
+@pytest.mark.fast
 def test_svrg_gradients_are_unbiased_and_vary_less_than_those_of_single_samples():
     model = linear(keras.optimizers.SGD(1.0))
     wrapper = SVRGWrapper(model)
@@ -86,6 +88,7 @@ def test_svrg_gradients_are_unbiased_and_vary_less_than_those_of_single_samples(
 
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.5, 0.5), (0.4, 0.25)])
+@pytest.mark.fast
 def test_three_steps_of_katyusha_with_two_snapshots_are_those_of_the_formulas(t1, t2):
     model = linear()
     wrapper = KatyushaWrapper(model, t1, t2)
@@ -190,6 +193,7 @@ def test_a_restored_wrapper_takes_the_same_steps():
     np.testing.assert_array_equal(weights_of(model), weights_of(other))
 
 
+@pytest.mark.fast
 def test_svrg_refuses_steps_without_a_snapshot_and_snapshots_without_a_batch():
     wrapper = SVRGWrapper(linear())
     with pytest.raises(ValueError, match="Call `update_grad` first"):
@@ -198,6 +202,7 @@ def test_svrg_refuses_steps_without_a_snapshot_and_snapshots_without_a_batch():
         wrapper.update_grad([])
 
 
+@pytest.mark.fast
 def test_svrg_refuses_a_loss_that_is_a_sum_over_the_batch():
     model = linear()
     model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
@@ -207,6 +212,7 @@ def test_svrg_refuses_a_loss_that_is_a_sum_over_the_batch():
     assert wrapper.snapshot_rows == 0
 
 
+@pytest.mark.fast
 def test_katyusha_refuses_shares_above_one_and_warns_of_an_optimizer_with_momentum():
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
@@ -343,6 +349,7 @@ def test_a_summed_loss_trains_uniformly_with_a_warning():
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
 
 
+@pytest.mark.fast
 def test_options_of_svrg_and_katyusha_out_of_range_are_refused():
     for name, value in (("B", -1), ("B_rate", 0.5), ("B_over_b", 0)):
         with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
