@@ -31,6 +31,7 @@ SLOW = {
     "test_field_cases",
     "test_field_rows",
     "test_fuzz",
+    "test_held_out",
     "test_history_keys",
     "test_indexed_strategy",
     "test_integration",

@@ -88,10 +88,10 @@ def test_batches_are_counted_many_at_a_time_without_loss():
     recorder.connect(3, dict)
     batches = []
     for batch in range(100):
-        weights = np.array([0.5, 2.0], "float32")
-        batches.append(weakref.ref(weights))
-        recorder.on_sample(None, np.array([0, batch % 2 + 1]), weights, np.array([batch, 1], "float32"))
-    del weights
+        indices = np.array([0, batch % 2 + 1])
+        batches.append(weakref.ref(indices))
+        recorder.on_sample(None, indices, np.array([0.5, 2.0], "float32"), np.array([batch, 1], "float32"))
+    del indices
     assert sum(batch() is not None for batch in batches) == 36  # 64 were counted at once
     assert recorder.draws.tolist() == [100, 50, 50] and recorder.last_score.tolist() == [99, 1, 1]
     assert recorder.weights.tolist() == [50.0, 100.0, 100.0]
