@@ -66,7 +66,6 @@ def test_a_compiled_step_uses_the_values_that_variables_have_when_it_is_called(w
         np.testing.assert_allclose(host(one), host(two), rtol=1e-5, atol=1e-7, err_msg=one.path)
 
 
-@pytest.mark.fast
 def test_exact_norms_are_those_of_batches_of_one():
     tokens = keras.Input((4,), dtype="int32")
     hidden = layers.GRU(3, return_sequences=True)(layers.Embedding(5, 2)(tokens))

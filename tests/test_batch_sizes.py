@@ -41,6 +41,7 @@ def test_a_model_that_accepts_one_batch_size_is_sampled_by_scoring_in_batches(op
 
 
 @pytest.mark.parametrize("tau_th", [0, 1e9])
+@pytest.mark.slow
 def test_pools_that_are_no_multiple_of_the_batch_are_left_for_uniform_steps_with_a_warning(tau_th):
     with pytest.warns(UserWarning, match="stays off .* accepts 8 rows only, and a pool of 20 candidates"):
         trainer, weights = fitted(build(), tau_th=tau_th, presample=2.5)

@@ -112,6 +112,7 @@ def test_validation_within_fit_is_not_timed(monkeypatch):
     assert ticking.clock.seconds == 10.0
 
 
+@pytest.mark.slow
 def test_training_stops_at_a_budget_of_cost_and_leaves_the_model_as_it_is():
     both = identical_models(build, 2, seed=1)
     np.testing.assert_array_equal(*(host(model.layers[0].kernel) for model in both))

@@ -16,6 +16,7 @@ def test_a_scored_batch_costs_a_third_of_a_uniform_step():
 
 
 @pytest.mark.parametrize("cost", ["arithmetic", "measured"])
+@pytest.mark.slow
 def test_the_argument_cost_warns_that_it_has_no_effect(cost):
     model, x, y = hard_few()
     with pytest.warns(DeprecationWarning, match="`cost` is gone .* It has no effect") as warned:

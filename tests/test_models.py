@@ -89,7 +89,6 @@ def test_with_one_output_the_model_is_a_binary_classifier(name):
         ("lstm_lm", (4,), 3 * 64 + 4 * 128 * (64 + 128 + 1) + 128 * 3 + 3),
     ],
 )
-@pytest.mark.fast
 def test_the_number_of_parameters_equals_the_count_by_hand(name, shape, count):
     assert models.get(name)(shape, 3).count_params() == count
 

@@ -157,6 +157,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("tau_th", [0, 1e9, float("inf")])
 @pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.slow
 def test_an_error_while_reading_rows_of_an_object_is_raised_by_fit(mapped, tau_th, failure):
     fail, error, message = FAILURES[failure]
 

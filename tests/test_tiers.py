@@ -55,6 +55,6 @@ def test_every_part_of_the_library_has_a_fast_test(part):
     assert marks(name, "fast")[0] if name in SLOW else slow < tests
 
 
-def test_modules_that_are_listed_as_slow_mark_only_fast_tests_and_others_only_slow_ones():
+def test_only_modules_that_are_listed_as_slow_mark_tests_as_fast():
     for path in FOLDER.glob("test_*.py"):
-        assert marks(path.stem, "slow" if path.stem in SLOW else "fast")[0] == 0, path.name
+        assert path.stem in SLOW or marks(path.stem, "fast")[0] == 0, path.name
