@@ -1,9 +1,9 @@
-"""Train Keras models by importance sampling: `ImportanceTraining(model).fit(...)` in place of `model.fit(...)`.
+"""Train Keras models with importance sampling: `ImportanceTraining(model).fit(...)` in place of `model.fit(...)`.
 
-`compare(build_model, x, y, ...)` tells whether this is faster on your own model and data.
+`compare(build_model, x, y, ...)` says whether this is faster on your own model and data.
 
-Keras and its backend are imported when a trainer is first used: `samplers`, `reweighting` and `conditions` need NumPy
-only.
+Keras and its backend are imported when a trainer is first used: `samplers`, `reweighting` and `conditions` need only
+NumPy.
 """
 
 from __future__ import annotations

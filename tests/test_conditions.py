@@ -12,6 +12,7 @@ from importance_sampling.conditions import (
     ExpCondition,
     GainCondition,
     GateContext,
+    LossTrend,
     Signals,
     TotalVariationCondition,
     VarianceReductionCondition,
@@ -236,10 +237,10 @@ def test_the_default_gate_closes_when_the_learning_rate_decays():
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=1.0))  # the rate has risen again
 
 
-LEARNING = GateContext(4 / 3, base_cost=1.0, loss_ratio=0.5, required_gain=5.0, relative_learning_rate=0.1)
+LEARNING = GateContext(4 / 3, base_cost=1.0, held_out_change=-0.1, required_gain=5.0, relative_learning_rate=0.1)
 
 
-def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its_cost_and_the_loss_is_high():
+def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its_cost_and_held_out_loss_falls():
     gate = GainCondition()
     assert not gate.observe(signals(gain=1.05), LEARNING)  # worth 2 - 1/1.05 = 1.048, below 1/0.95 = 1.053
     assert gate.observe(signals(gain=1.06), LEARNING)
@@ -249,13 +250,44 @@ def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its
     assert gate.observe(signals(gain=9.0), LEARNING)
 
 
-def test_a_falling_learning_rate_closes_the_default_gate_once_the_loss_is_below_half_of_that_of_new_samples():
+def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_loss_of_held_out_samples_rises():
+    gate = GainCondition()
+    assert gate.observe(signals(gain=9.0), LEARNING)
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(held_out_change=0.0))  # before the second measurement
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(held_out_change=1e-9))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(held_out_change=float("nan")))  # there are none
+
+
+def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_training_loss_is_below_half_of_the_held_out_one():
     gate = GainCondition()
     assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.499))
-    assert gate.observe(signals(gain=9.0), LEARNING)
-    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.476))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.5))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.476))  # an open gate
     assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.474))
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=float("nan")))
+
+
+def test_a_loss_that_falls_and_then_rises_is_recognised_soon_after_its_lowest_value():
+    trend, falls = LossTrend(), []
+    for step in range(1, 41):
+        trend.record(10.0 / step if step <= 20 else 0.5 + 0.02 * (step - 20))
+        falls.append(trend.change < 0)
+    assert falls == [False] + [True] * 27 + [False] * 12
+
+
+def test_the_averages_of_a_loss_trend_are_those_of_a_tenth_and_of_a_fifth_of_the_measurements():
+    trend = LossTrend()
+    assert trend.change == 0.0
+    trend.record(8.0)
+    assert (trend.recent, trend.longer, trend.change) == (8.0, 8.0, 0.0)
+    trend.record(float("nan"))
+    trend.record(4.0)
+    assert trend.count == 2 and trend.longer == pytest.approx(4.8)  # 8 - 4 * 4 / 5
+    assert trend.recent == pytest.approx(4.4)  # 8 - 4 * 9 / 10
+    for exponent, age in ((9, 0.1), (4, 0.2)):  # the mean age, as a share of all measurements
+        trend = LossTrend()
+        for number in range(1, 1001):
+            trend.record(1000.0 - number)
+        assert {9: trend.recent, 4: trend.longer}[exponent] == pytest.approx(1000 * age, rel=0.02)
 
 
 def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keeps_the_loss_up():
@@ -266,14 +298,14 @@ def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keep
     assert gate.observe(signals(gain=1.2), constant_rate) and not gate.rescores
     assert gate.observe(signals(gain=9.0, discount=0.5), constant_rate) and gate.rescores  # measured with older scores
     gate = GainCondition()
-    assert not gate.observe(signals(gain=4.9), constant_rate._replace(loss_ratio=0.1))
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.1)) and not gate.rescores
+    assert not gate.observe(signals(gain=4.9), constant_rate._replace(held_out_change=0.1))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(held_out_change=0.1)) and not gate.rescores
 
 
 def test_a_step_that_scores_a_pool_of_three_batches_is_never_worth_it_at_a_falling_learning_rate():
     gate = GainCondition()
     for gain in (1.0, 2.9, 1000.0):
-        assert not gate.observe(signals(gain=gain), GateContext(2.0, loss_ratio=1.0, relative_learning_rate=0.5))
+        assert not gate.observe(signals(gain=gain), GateContext(2.0, held_out_change=-1.0, relative_learning_rate=0.5))
 
 
 def test_a_step_at_the_best_learning_rate_for_uniform_batches_is_worth_at_most_two():

@@ -25,14 +25,14 @@ def test_the_argument_cost_warns_that_it_has_no_effect(cost):
 
 
 def test_costs_due_at_the_start_of_an_epoch_are_shared_by_the_steps_left():
-    ahead = GateContext(cost=1.5, is_paid_in_advance=True)
+    ahead = GateContext(cost=1.5, is_paid_in_advance=True, held_out_change=-0.1)
     assert ahead.opening_cost == ahead._replace(epochs_left=1.0).opening_cost == 1.5
     assert ahead._replace(epochs_left=0.25).opening_cost == 3.0
     assert ahead._replace(epochs_left=0.0).opening_cost == float("inf")
     assert GateContext(cost=1.5, epochs_left=0.25).opening_cost == 1.5  # the cost of pools is due in every step
     gate, signals = GainCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, ahead._replace(epochs_left=0.25))
-    assert "Train for more epochs" in gate.explain(signals)
+    assert "Train for at least two epochs" in gate.explain(signals)
     assert gate.observe(signals, ahead._replace(epochs_left=0.5))
     assert gate.observe(signals, ahead._replace(epochs_left=0.1))  # an open gate has paid it
 

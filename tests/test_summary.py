@@ -11,7 +11,7 @@ from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import GainCondition, GateContext, Signals
 from importance_sampling.training import SVRG, BiasedImportanceTraining
 
-CONTEXT = GateContext(4 / 3, base_cost=1.0, required_gain=5.0, required_epochs=1.0, loss_ratio=0.4)
+CONTEXT = GateContext(4 / 3, base_cost=1.0, required_gain=5.0, required_epochs=1.0, held_out_change=0.1)
 
 
 def build():
@@ -30,12 +30,17 @@ def trained(trainer, **arguments):
     ("gain", "changes", "reason"),
     [
         (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.02 uniform steps at the"),
-        (2.0, {}, "the training loss is only 40% of the loss of new samples, so a closer fit .* hardly help$"),
-        (2.0, dict(relative_learning_rate=0.26), "hardly help, and the learning rate is decaying .26% of its peak."),
+        (2.0, {}, "^the loss of held-out samples no longer falls, so a closer fit of the training samples won't help$"),
+        (2.0, dict(relative_learning_rate=0.26), "won't help, and the learning rate is decaying .26% of its peak."),
         (9.0, dict(relative_learning_rate=0.26, base_cost=9.0), "^the learning rate is decaying .26% of its peak."),
-        (2.0, dict(loss_ratio=0.9, epochs_left=0.5), "Train for at least two epochs$"),
+        (
+            2.0,
+            dict(held_out_change=-0.1, loss_ratio=0.4),
+            "the training loss is only 40% of the loss of held-out samples",
+        ),
+        (2.0, dict(held_out_change=-0.1, epochs_left=0.5), "Train for at least two epochs$"),
         (9.0, dict(epochs_done=0.5), "too late in the training to be used. Train for more epochs$"),
-        (2.0, dict(loss_ratio=float("nan")), "too short to measure the scores"),
+        (2.0, dict(held_out_change=float("nan")), "Pass validation data to `fit`$"),
         (float("nan"), {}, "too short to measure the scores"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Keras callbacks: record the draws of every sample and how it is learnt, write to TensorBoard, measure the time."""
+"""Keras callbacks that record how samples are drawn and learnt, write to TensorBoard, and measure the training time."""
 
 from importance_sampling.callbacks.base import SamplingCallback
 from importance_sampling.callbacks.dynamics import TrainingDynamics

@@ -1,6 +1,6 @@
 """The base class of Keras callbacks that receive the samples drawn in a trainer's `fit`.
 
-Callbacks are called directly, not by signals: a signal would also deliver the draws of other trainers.
+Callbacks are called directly, not by signals, because a signal would also deliver the draws of other trainers.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import keras
 class SamplingCallback(keras.callbacks.Callback):
     """A Keras callback that receives samples and scores from a trainer's `fit`.
 
-    A subclass implements `on_sample` or `on_scores`, or both, beside any of Keras's hooks.
+    A subclass implements `on_sample` or `on_scores`, or both, in addition to any of Keras's hooks.
 
     Attributes:
         on_sample: `on_sample(sampler, indices, weights, scores)`, called after every importance step, and after every
             uniform step if `needs_rows` is True; None (default): not called. Indices are int `(b,)`; weights and scores
-            float32 `(b,)`. In uniform steps weights are 1 and scores NaN.
+            float32 `(b,)`. In uniform steps, weights are 1 and scores are NaN.
         on_scores: `on_scores(sampler, scores)`, called with the scores of candidates, float32 `(n,)`; None (default):
             not called.
-        needs_rows: bool, default False. True: row indices are required, so `fit` refuses streams and records the order
+        needs_rows: bool, default False. True: row indices are required, so `fit` rejects streams and records the order
             of each epoch.
         is_saved: bool, default False. True: `state()`, a dict of arrays, is saved with the trainer's state, and
             `restore(state)` is called with it when a `fit` continues from it.

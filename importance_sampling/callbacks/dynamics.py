@@ -1,4 +1,4 @@
-"""Record how each sample of the training set is learnt: its margins, and how often it is forgotten.
+"""Record how each sample of the training set is learnt: its margins and how often it is forgotten.
 
 Source: [P20] Pleiss et al., Identifying Mislabeled Data using the Area Under the Margin Ranking, NeurIPS 2020
 (arXiv 2001.10528); [T19] Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning,
@@ -17,11 +17,11 @@ from importance_sampling.utils.classes import as_classes, log_probabilities
 
 
 class TrainingDynamics(keras.callbacks.Callback):
-    """Predict the training set after every epoch, and record for each sample how it is learnt.
+    """Predict the training set after every epoch and record how each sample is learnt.
 
     Works with `model.fit` and with every trainer, for classifiers with one output of shape `(batch, classes)` or
-    `(batch, 1)`. Samples with wrong labels have a low `aum`: the other samples of their true class pull the model to
-    that class. Records continue from one `fit` to the next.
+    `(batch, 1)`. Samples with wrong labels have a low `aum`, because the other samples of their true class pull the
+    model towards that class. Records continue from one `fit` to the next.
 
     Cost: a forward pass over the training set after every epoch, a third of the cost of the epoch. Memory: 26 bytes per
     sample.
@@ -36,7 +36,7 @@ class TrainingDynamics(keras.callbacks.Callback):
         aum: float64 `(rows,)`, the area under the margin: the mean over the epochs of the logit of the label minus the
             largest other logit. NaN before the first epoch.
         mean_margin: float64 `(rows,)`, the same for probabilities, in [-1, 1].
-        forgetting_events: int64 `(rows,)`, how often a sample was classified correctly after one epoch and wrongly
+        forgetting_events: int64 `(rows,)`, how often a sample was classified correctly after one epoch and incorrectly
             after the next.
         learned: bool `(rows,)`, whether the sample was ever classified correctly.
 

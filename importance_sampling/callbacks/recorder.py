@@ -1,6 +1,6 @@
 """Record the draws, scores and weights of every sample of the training set.
 
-Samples that are drawn often are hard, rare or wrongly labelled. `plotting` shows them.
+Samples that are drawn often are hard, rare or wrongly labelled. The functions of `plotting` plot them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ BATCHES_PER_COUNT = 64  # between two steps the CPU caches hold the model's data
 
 
 class SamplingRecorder(SamplingCallback):
-    """Count, per sample of the training set, its draws, its last score and the sum of its weights.
+    """Record the number of draws, the last score and the sum of the weights of every sample of the training set.
 
-    Pass it to the `callbacks` of one or several `fit`s of trainers. Counts continue from one `fit` to the next, and are
-    part of the trainer's saved state, so that they also continue after `BackupAndRestore` or `load_state`. Row
-    indices are positions in the training data, without the rows of `validation_split`. A uniform step counts each of
+    Pass it to the `callbacks` of one or several calls of a trainer's `fit`. Counts continue from one `fit` to the next
+    and are part of the trainer's saved state, so they also continue after `BackupAndRestore` or `load_state`. Row
+    indices are positions in the training data, excluding the rows of `validation_split`. A uniform step counts each of
     its samples once, with a weight of 1 and no score. Scores are the predicted scores that a sample was drawn by;
     scores of candidates that were not drawn are not recorded.
 
-    Cost: 20 bytes per sample, up to 24 more for the order of an epoch during `fit`, and little time, since many batches
-    are counted at once.
+    Cost: 20 bytes per sample, up to 24 more for the order of an epoch during `fit`, and little time, because many
+    batches are counted at once.
 
     Attributes:
         draws: int64 `(rows,)`, the number of draws.
@@ -39,7 +39,7 @@ class SamplingRecorder(SamplingCallback):
         weight_quantiles: float64 `(epochs, 5)`, the same quantiles of the weights of the drawn samples.
 
     Raises:
-        ValueError: in `fit`, the data have no row indices (streams), or another number of rows than before.
+        ValueError: in `fit`, the data have no row indices (streams), or a different number of rows than before.
 
     Example:
         >>> recorder = SamplingRecorder()

@@ -1,6 +1,6 @@
 """Add the seconds of training to the logs, so that History can be plotted over time.
 
-The time includes compilation and excludes validation. `comparison.Clock` compares trainers at equal times.
+The time includes compilation and excludes validation. To compare trainers at equal times, use `comparison.Clock`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import keras
 class TrainingSeconds(keras.callbacks.Callback):
     """Add `seconds` to the logs of every epoch: the seconds of training since the first `fit` began.
 
-    The logs of an epoch are in History. Time between two `fit`s, and time of validation, doesn't count.
+    The logs of an epoch are in History. The time between two calls of `fit` and the time of validation don't count.
 
     Example:
         >>> history = trainer.fit(x_train, y_train, epochs=10, callbacks=[TrainingSeconds()])

@@ -1,4 +1,4 @@
-"""Write quantities of importance sampling for TensorBoard, after each epoch."""
+"""Write the quantities of importance sampling to TensorBoard after each epoch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SamplingTensorBoard(SamplingCallback):
     """Write tau, the share of importance steps, the effective sample size, and histograms of scores and weights.
 
     The tags are `importance/...`, written after each epoch. Quantities that were not measured in an epoch are not
-    written. Histograms are of the epoch's last 512 importance steps. TensorBoard's step is the number of the epoch, as
-    in Keras's TensorBoard callback; if a later `fit` begins at epoch 0 again, it continues after the last step. All
-    kinds of data are supported, streams too.
+    written. Histograms show the epoch's last 512 importance steps. TensorBoard's step is the epoch number, as in
+    Keras's TensorBoard callback; if a later `fit` begins at epoch 0 again, the steps continue after the last one. All
+    kinds of data are supported, including streams.
 
     Args:
         log_dir: the folder for `tensorboard --logdir`, default "logs".

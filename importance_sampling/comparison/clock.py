@@ -1,7 +1,7 @@
 """A Keras callback that counts the seconds and the cost of training, evaluates the model and stops at a budget.
 
 Seconds include everything in `fit` except evaluation, compilation, and the time in which other threads run. Cost is
-counted in forward passes of a batch, where a backward pass counts as two, so it doesn't depend on the machine.
+counted in forward passes of a batch, with a backward pass as two of them, so it doesn't depend on the machine.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ RECENT = 101  # steps in the median
 class Clock(keras.callbacks.Callback):
     """Counts the cost of training, evaluates the model at regular intervals, and stops training at a budget.
 
-    The first eight steps aren't timed. Neither is a later step with compilation: one that takes over ten times as long
-    per unit of cost as the median of recent steps, the first time that this happens at its place in the epoch. Work
-    that recurs, such as planning an epoch, is timed. The seconds of untimed steps are estimated from their cost and the
-    seconds per unit of cost of the timed steps.
+    The first eight steps aren't timed. Neither is a later step that includes compilation: one that takes over ten times
+    as long per unit of cost as the median of recent steps, the first time that this happens at its place in the epoch.
+    Work that recurs, such as planning an epoch, is timed. The seconds of untimed steps are estimated from their cost
+    and the seconds per unit of cost of the timed steps.
 
     Args:
         trainer: the model or its trainer; the attribute `forward_equivalents` gives its cost.
@@ -191,7 +191,7 @@ def forward_equivalents(trainer: Any, steps: int) -> float:
     """Return the cost of a trainer's training so far, in forward passes of a batch.
 
     Args:
-        trainer: trainer with an attribute `forward_equivalents`; or a model or another object, with a cost of 3 per
+        trainer: a trainer with an attribute `forward_equivalents`; or a model or another object, with a cost of 3 per
             step.
         steps: int, the number of steps so far; used for objects without the attribute.
     """

@@ -1,4 +1,4 @@
-"""The work of the command `importance-sampling compare`: make the tasks, check them, train and write the results."""
+"""The implementation of `importance-sampling compare`: create the tasks, check them, train and write the results."""
 
 from __future__ import annotations
 

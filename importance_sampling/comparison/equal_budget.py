@@ -1,7 +1,8 @@
 """Training of several models with equal budgets.
 
 Each model is trained by one call of `fit` in a thread. The threads run one at a time, in short turns; a `Clock`
-callback switches to the next thread at the end of a turn. Hence a machine that slows down affects all models equally.
+callback switches to the next thread at the end of a turn. A machine that slows down therefore affects all models
+equally.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def train(
     Args:
         trainers: models, trainers, or other objects with Keras's `fit`.
         arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks. `epochs` has an
-            effect for a budget of seconds or cost only: it ends the training if the budget doesn't; None means that
-            it doesn't.
+            effect only with a budget in seconds or cost: it ends the training if the budget doesn't end it earlier.
+            None: no limit.
         evaluation: function from a model to a dict of floats.
         budget: float > 0, the budget of each model, in the unit `by`.
         by: "seconds" (default), "cost" or "epochs".
@@ -104,7 +105,7 @@ def train(
 def fit_of(trainer: Any, arguments: Mapping[str, Any]) -> Callable:
     """Return the `fit` method that can train on the data.
 
-    `fit` of a Keras model doesn't support lazily read arrays. In that case the result is the `fit` of a trainer with
+    `fit` of a Keras model doesn't support lazily read arrays. For these, the result is the `fit` of a trainer with
     importance sampling switched off, which takes the same steps on the same batches.
     """
     if isinstance(trainer, keras.Model) and has_lazy_rows({"y": None, "sample_weight": None, **arguments}):

@@ -1,4 +1,4 @@
-"""The plot of a comparison: the loss of each way over time, medians over seeds with bands. Requires matplotlib."""
+"""The plot of a comparison: the loss of each way against time, medians over seeds with bands. Requires matplotlib."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NO_PLOT = "No plot: install matplotlib (pip install 'keras-importance-sampling[p
 
 
 class Comparison:
-    """The runs of a comparison. `print` shows the verdict and the table; a notebook shows the plot as well.
+    """The runs of a comparison. `print` shows the table and the verdict; a notebook shows the plot as well.
 
     Args:
         budget: float, of each run.
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def over(self) -> str:
-        """The unit in which speed is compared: "cost" for a budget of cost, otherwise "seconds"."""
+        """The unit in which speed is compared: "cost" for a budget in cost, otherwise "seconds"."""
         return "cost" if self.by == "cost" else "seconds"
 
     @property
@@ -96,7 +96,7 @@ class Comparison:
         ]
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Plot the loss of all ways over the seconds, or over the cost.
+        """Plot the loss of all ways against the seconds or the cost.
 
         Args:
             path: str, Path or None, default None; the file to write, with a suffix that matplotlib supports.
@@ -120,7 +120,7 @@ class Comparison:
 
         Args:
             folder: str or Path; it is created if it doesn't exist.
-            name: str, default "comparison"; of the files, without a suffix.
+            name: str, default "comparison"; the name of the files, without a suffix.
 
         Returns:
             The paths of the files.

@@ -42,21 +42,22 @@ def compare(
     verbose: bool | None = None,
     **fit_arguments: Any,
 ) -> Comparison:
-    """Train a model in several ways, and say whether importance sampling pays.
+    """Train a model in several ways, and say whether importance sampling pays off.
 
-    For each seed, all ways start from the same weights and have the same budget. They train in turns of half a second,
-    so a machine that slows down affects all of them. Evaluation and compilation don't count. The judge is the loss on
-    the validation data, or on the first 10,000 training samples if there are none, 20 times during training.
+    For each seed, all ways start from the same weights and have the same budget. They take turns of half a second, so a
+    machine that slows down affects all of them. Evaluation and compilation don't count. The ways are compared by the
+    loss on the validation data, or on the first 10,000 training samples if there are no validation data, which is
+    evaluated 20 times during training.
 
     Args:
         build_model: function without arguments that returns a compiled `keras.Model`.
-        x, y: as for `model.fit`. Generators can be read only once and are refused.
-        ways: mapping from the name of a way to a function of a model that returns an object with Keras's `fit`. None
-            (default): `{"uniform": lambda model: model, "importance": ImportanceTraining}`. The first way is the
-            baseline, and the verdict is on the second one.
+        x, y: as for `model.fit`. Generators are rejected, because they can be read only once.
+        ways: mapping from the name of a way to a function that takes a model and returns an object with Keras's `fit`.
+            None (default): `{"uniform": lambda model: model, "importance": ImportanceTraining}`. The first way is the
+            baseline, and the verdict is about the second one.
         seconds: float > 0, seconds of training for each way and seed; default 30.
-        epochs: int >= 1, the number of epochs instead of seconds. Use it if the learning rate follows a schedule.
-        cost: float > 0, the cost in forward passes of a batch instead of seconds; a uniform step costs 3.
+        epochs: int >= 1, a budget in epochs instead of seconds. Use it if the learning rate follows a schedule.
+        cost: float > 0, a budget in forward passes of a batch instead of seconds; a uniform step costs 3.
         seeds: int >= 1, default 3; the number of runs of each way.
         verbose: True: show a progress bar. None (default): on a terminal and in notebooks. False: never.
         **fit_arguments: further arguments of `model.fit`, such as `batch_size`, `validation_data`, `validation_split`,
@@ -67,7 +68,7 @@ def compare(
 
     Raises:
         ValueError: an argument is out of its range, or the data can be read only once.
-        TypeError: `model.fit` has no argument of this name.
+        TypeError: `model.fit` has no argument with this name.
 
     Example:
         >>> comparison = importance_sampling.compare(

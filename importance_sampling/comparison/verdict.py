@@ -1,4 +1,4 @@
-"""The verdict of a comparison: one way to train against a baseline, in one sentence of plain English.
+"""The verdict of a comparison: one sentence about a way to train, compared with a baseline.
 
 All functions are pure: they take loss curves, one per seed, and return numbers or text. A curve is a pair of arrays
 `(spent, losses)` of equal length, with the spent seconds or cost in ascending order.

@@ -35,8 +35,10 @@ class GateContext(NamedTuple):
         required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
         required_epochs: float, default 0; the minimum number of epochs before the gate opens.
         base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
-        loss_ratio: float, default NaN; the mean loss divided by that of samples that were new to the model. NaN if it
-            was not measured.
+        held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time, see
+            `LossTrend`. NaN if there are no held-out samples.
+        loss_ratio: float, default NaN; the training loss divided by the mean loss of held-out samples. NaN if it wasn't
+            measured.
         relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
@@ -47,6 +49,7 @@ class GateContext(NamedTuple):
     required_gain: float = 1.0
     required_epochs: float = 0.0
     base_cost: float | None = None
+    held_out_change: float = float("nan")
     loss_ratio: float = float("nan")
     relative_learning_rate: float = 1.0
     epochs_done: float = float("inf")
@@ -76,14 +79,14 @@ class Condition:
         satisfied: bool, the last decision; False before the first one.
         previously_satisfied: bool, the decision before the last one.
         probes: bool, default True; True if a trainer must score batches for the condition while it is not satisfied.
-        uses_loss_ratio: bool, default False; True if the decision depends on `GateContext.loss_ratio`.
+        needs_held_out: bool, default False; True if the decision depends on the loss of held-out samples.
         rescores: bool, default True; True if the last decision calls for regular scoring passes, where there are any.
         context: `GateContext` of the last decision.
     """
 
     probes = True
     rescores = True
-    uses_loss_ratio = False
+    needs_held_out = False
     _saved: tuple[str, ...] = ("satisfied", "previously_satisfied")
 
     def __init__(self) -> None:

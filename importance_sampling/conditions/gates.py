@@ -17,23 +17,25 @@ HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to 
 # Minimum learning rates, divided by the largest learning rate so far.
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
+MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of held-out samples
 TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
-MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of new samples
 
 
 class GainCondition(Condition):
-    """The default gate: open while a step is worth more uniform steps than it costs, and a lower loss is worth having.
+    """The default gate: open while a step is worth more uniform steps than it costs, and training still generalises.
 
     At an unchanged learning rate a smaller variance of the gradient pays in two ways, and each has its own rule. The
     second is preferred where both hold.
 
-    1. *The training set is still being learnt.* A step of the best size for uniform batches loses half of its progress
-       to gradient noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This
-       holds at any learning rate. It is worth having while the training loss is the larger part of the loss of new
-       samples. Otherwise most of the loss of new samples can't be removed by fitting the training samples better, and
-       a closer fit tends to raise it. New samples are those of the validation data, if there are any, and of the first
-       epoch otherwise. Steps of this kind take no scoring passes: the scores that they measure in an epoch are those
-       that the next one draws by. Hence at least one epoch must be left.
+    1. *Training still generalises.* A step of the best size for uniform batches loses half of its progress to gradient
+       noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This holds at any
+       learning rate. It is worth having while the loss of held-out samples falls (`LossTrend`) and the training loss is
+       at least half of it. Once the first rises, a closer fit of the training samples does harm; once the second is
+       smaller, most of the loss of new samples can't be removed by a closer fit. Held-out samples are the validation
+       data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out
+       (`samplers.held_out`). Once the gate has closed, uniform steps train on these, and the rule doesn't hold again.
+       Steps of this kind take no scoring passes: the scores that they measure in an epoch are those that the next one
+       draws by. Hence at least one epoch must be left.
     2. *Gradient noise keeps the loss up.* At a learning rate that doesn't fall, the weights move around a minimum at a
        distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
@@ -48,7 +50,7 @@ class GainCondition(Condition):
     """
 
     rescores = False
-    uses_loss_ratio = True
+    needs_held_out = True
 
     def _decide(self, signals: Signals) -> bool:
         is_noisy = self._is_noisy(signals)
@@ -63,7 +65,8 @@ class GainCondition(Condition):
             return False
         factor = HYSTERESIS if is_open else 1.0
         is_worthwhile = step_value(gain) > factor * context.lowest_cost / HYSTERESIS
-        return is_worthwhile and context.loss_ratio >= factor * MIN_LOSS_RATIO
+        has_learnt_by_heart = context.loss_ratio < factor * MIN_LOSS_RATIO
+        return is_worthwhile and context.held_out_change <= 0.0 and not has_learnt_by_heart
 
     def _is_noisy(self, signals: Signals) -> bool:
         """Return True if the second rule holds."""
@@ -96,12 +99,18 @@ class GainCondition(Condition):
         )
         if reduces_noise and not is_decaying:
             return "the gain was measured too late in the training to be used. Train for more epochs"
-        if learns_faster and np.isnan(context.loss_ratio):
-            return decay if reduces_noise else TOO_SHORT
+        if learns_faster and np.isnan(context.held_out_change):
+            return (
+                "whether a closer fit would help on new samples isn't known: there are no validation data, and too few "
+                "training samples to hold some out. Pass validation data to `fit`"
+            )
+        if learns_faster and context.held_out_change > 0:
+            reason = "the loss of held-out samples no longer falls, so a closer fit of the training samples won't help"
+            return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster and context.loss_ratio < MIN_LOSS_RATIO:
             reason = (
-                f"the training loss is only {context.loss_ratio:.0%} of the loss of new samples, so a closer fit of "
-                "the training samples would hardly help"
+                f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples, so a closer fit "
+                "of the training samples would hardly help"
             )
             return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster:

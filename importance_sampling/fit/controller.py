@@ -25,9 +25,10 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
+from importance_sampling.fit.held_out_loss import held_out_context, measure_if_due
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probe_schedule import PROBE_EVERY, loss_is_due, probe_is_due
+from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -180,7 +181,8 @@ class FitController:
             probed = self._probe_if_due()
             result = self.uniform.step(n, self.batches)
         else:
-            probed = self._measure_loss_if_due()
+            steps = self.epoch_steps + result.steps
+            probed = measure_if_due(result.logs, steps, self.plan, self.strategy, self.state.counters)
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
@@ -274,8 +276,6 @@ class FitController:
             return 0.0  # a smaller batch needs another trace; the next batch is probed
         self.strategy.check(data)
         scored = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
-        if self.gate.uses_loss_ratio:
-            self.state.counters.record_loss(float(scored.mean_loss))
         self._update_gate()
         if self.listeners.needs_scores:
             self.listeners.notify_scores(self.strategy.get_sampler(), ops.convert_to_numpy(scored.scores))
@@ -292,21 +292,13 @@ class FitController:
         if self.plan.batches_per_epoch:
             done = round(counters.epochs_on_dataset, 6)  # a sum of fractions
             left = self._steps_left() / self.plan.batches_per_epoch
-            context = context._replace(epochs_done=done, epochs_left=left, loss_ratio=counters.loss_ratio)
+            context = context._replace(epochs_done=done, epochs_left=left)
+            context = context._replace(**held_out_context(self.plan, self.strategy, counters))
         self.gate.observe(self.signals, context)
         counters.steps_since_probe = 0
         counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
         counters.record_decision(self.gate)
         counters.tau = float(np.fmax(self.signals.tau, 1.0))
-
-    def _measure_loss_if_due(self) -> float:
-        """Measure the loss of uniformly drawn rows for an open gate if it is due; return the cost."""
-        is_possible = self.gate.uses_loss_ratio and self.strategy.reads_rows
-        if not (is_possible and loss_is_due(self.state.counters, self.plan.batches_per_epoch)):
-            return 0.0
-        loss, cost = self.strategy.measure_loss()
-        self.state.counters.record_loss(loss)
-        return cost
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:

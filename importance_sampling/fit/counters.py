@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-from importance_sampling.conditions import Condition
+from importance_sampling.conditions import Condition, LossTrend
 
 FORMAT = 4
 NEWER = "a file of this version of the library or an earlier one (upgrade keras-importance-sampling)"
@@ -21,6 +20,8 @@ FORMAT_3_NAMES = {
     "passed": "epochs_on_dataset",
     "data": "dataset",
 }
+# Counters of earlier versions that are no longer used.
+GONE = ("presample", "new_loss", "mean_loss", "validation_ratio")
 
 
 @dataclasses.dataclass
@@ -39,11 +40,12 @@ class Counters:
         tau: as at the gate's last decision; 1 if not measured.
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
-        new_loss: moving average of the mean losses that probes found in the second half of the first epoch over the
-            current data set; 0 before.
-        mean_loss: the same, of all probes over the current data set.
-        loss_measured_at: number of steps at the last of these probes.
-        validation_ratio: the training loss of the last epoch divided by the validation loss; 0 if it is unknown.
+        held_out_loss: the losses of samples that importance steps don't train on.
+        loss_ratio: the training loss divided by the loss of held-out samples; 0 if it is unknown.
+        held_out_are: what these samples are: "validation data", or "training samples" that are left out; empty before
+            the first measurement.
+        loss_measured_at: number of steps when the loss of held-out training samples was measured last.
+        averaged_steps, summed_loss: the steps of the epoch by then, and the sum of their training losses.
         dataset: digest of the current data set if rows are drawn by index.
     """
 
@@ -59,24 +61,38 @@ class Counters:
     tau: float = 1.0
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
-    new_loss: float = 0.0
-    mean_loss: float = 0.0
+    held_out_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
+    loss_ratio: float = 0.0
+    held_out_are: str = ""
     loss_measured_at: int = 0
-    validation_ratio: float = 0.0
+    averaged_steps: int = 0
+    summed_loss: float = 0.0
     dataset: str = ""
 
-    @property
-    def loss_ratio(self) -> float:
-        """The training loss divided by that of samples that are new to the model; NaN if it was not measured."""
-        if self.validation_ratio > 0:
-            return self.validation_ratio
-        return self.mean_loss / self.new_loss if self.new_loss > 0 else math.nan
+    def record_held_out_loss(self, loss: float, held_out_are: str, training_loss: float = 0.0) -> None:
+        """Record the mean loss of held-out samples; losses of other samples than before begin a new series.
 
-    def record_validation(self, logs: dict) -> None:
-        """Record the training loss and the validation loss at the end of an epoch."""
-        loss, validation_loss = logs.get("loss", math.nan), logs.get("val_loss", math.nan)
-        if loss > 0 and validation_loss > 0:
-            self.validation_ratio = float(loss / validation_loss)
+        Args:
+            loss: float, of the held-out samples.
+            held_out_are: str, "validation data" or "training samples".
+            training_loss: float, the loss of the samples trained on; 0 (default) if the two can't be compared.
+        """
+        if held_out_are != self.held_out_are:
+            self.held_out_loss, self.held_out_are = LossTrend(), held_out_are
+        self.held_out_loss.record(loss)
+        self.loss_ratio = float(training_loss / loss) if loss > 0 and training_loss > 0 else 0.0
+
+    def recent_training_loss(self, mean_loss: float, epoch_steps: int) -> float:
+        """Return the mean training loss of the steps of this epoch since the last call.
+
+        Args:
+            mean_loss: float, of all steps of the epoch, as in Keras's logs.
+            epoch_steps: int >= 1, their number.
+        """
+        is_same_epoch = epoch_steps > self.averaged_steps
+        steps, total = (self.averaged_steps, self.summed_loss) if is_same_epoch else (0, 0.0)
+        self.averaged_steps, self.summed_loss = epoch_steps, mean_loss * epoch_steps
+        return (self.summed_loss - total) / (epoch_steps - steps)
 
     def record_decision(self, gate: Condition) -> None:
         """Set the gate's last decision."""
@@ -92,22 +108,6 @@ class Counters:
         self.steps_since_probe += steps
         self.forward_passes += cost
 
-    def record_loss(self, loss: float) -> None:
-        """Add the mean loss of uniformly drawn samples; in the first epoch they are new to the model."""
-        self.loss_measured_at = self.steps
-        if not math.isfinite(loss):
-            return
-        if self.epochs_on_dataset >= 1.0:
-            self.mean_loss = _halfway(self.mean_loss, loss)
-            return
-        # The loss falls fast at first.
-        self.new_loss = self.mean_loss = loss if self.epochs_on_dataset < 0.5 else _halfway(self.new_loss, loss)
-
-
-def _halfway(average: float, value: float) -> float:
-    """Return the mean of an average and a new value; the value if there is no average yet."""
-    return (average + value) / 2 if average else value
-
 
 def read_counters(header: dict) -> Counters:
     """Return the counters in the header of a file.
@@ -116,10 +116,12 @@ def read_counters(header: dict) -> Counters:
         ValueError, TypeError, KeyError: the file has another format.
     """
     counters = dict(header["counters"])
-    counters.pop("presample", None)  # of the option presample="auto", which is gone
+    for name in GONE:
+        counters.pop(name, None)
     if header["format"] == 3:
         counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
         counters["gate_is_open"] = bool(counters["gate_is_open"])
     elif header["format"] != FORMAT:
         raise ValueError("another format")
+    counters["held_out_loss"] = LossTrend(**counters.get("held_out_loss", {}))
     return Counters(**counters)

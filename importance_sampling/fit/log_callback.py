@@ -18,6 +18,7 @@ from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.epoch_end import ContinueTraining
+from importance_sampling.fit.held_out_loss import record_validation_loss
 
 FIGURES = ("score", "tau", "importance")
 
@@ -88,8 +89,7 @@ class LogCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the validation loss, read the figures and add them."""
-        if not self.controller.plan.is_weighted:  # weights change the training loss only
-            self.controller.state.counters.record_validation(logs or {})
+        record_validation_loss(logs or {}, self.controller.plan, self.controller.state.counters)
         self.refresh()
         self._add(logs)
 

@@ -159,7 +159,18 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
         ),
         ("cost", _cost(controller), ".2f", "of an importance step in uniform steps, counted in forward passes"),
         ("tau", float(signals.tau), ".2f", "how unequal the scores of the samples are; 1 if all are equal"),
-        ("training loss", context.loss_ratio, ".0%", "of the loss of new samples"),
+        (
+            "held-out samples",
+            len(controller.strategy.held_out) or math.nan,
+            ".0f",
+            "training samples that importance steps leave out, to see whether a closer fit helps on new samples",
+        ),
+        (
+            "held-out loss",
+            context.held_out_change,
+            "+.2g",
+            "its change of late, on the samples above or the validation data; a rise stops importance steps",
+        ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]
     return [(name, format(value, spec), meaning) for name, value, spec, meaning in numbers if not math.isnan(value)]

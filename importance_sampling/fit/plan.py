@@ -72,6 +72,11 @@ class FitPlan:
     is_weighted: bool = False
 
     @property
+    def has_validation_data(self) -> bool:
+        """True if Keras evaluates the model on validation data."""
+        return bool(self.arguments.get("validation_split")) or self.arguments.get("validation_data") is not None
+
+    @property
     def signature(self) -> tuple:
         """The structure, shapes and dtypes that compiled steps depend on."""
         return () if self.source is None else self.source.signature

@@ -14,6 +14,7 @@ from importance_sampling.fit.state import Counters
 PROBE_EVERY = 17
 PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
+HELD_OUT_SHARE = 0.02  # of the cost of training, for the loss of held-out samples
 
 
 def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per_execution: int) -> bool:
@@ -39,16 +40,16 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
     )
 
 
-def loss_is_due(counters: Counters, batches_per_epoch: int) -> bool:
-    """Return True if the loss of uniformly drawn rows is to be measured while the gate is open.
+def held_out_loss_is_due(counters: Counters, cost: float) -> bool:
+    """Return True if the loss of held-out samples is to be measured while the gate is open.
 
-    It is measured four times an epoch, on up to four batches. By arithmetic that costs less than 2 %.
+    It is measured as often as 2 % of the cost of training allows, and at most every 17 steps.
 
     Args:
         counters: of the trainer.
-        batches_per_epoch: int >= 1.
+        cost: float > 0, of a measurement, in uniform steps.
     """
-    return counters.steps - counters.loss_measured_at >= max(4 * PROBE_EVERY, batches_per_epoch // 4)
+    return counters.steps - counters.loss_measured_at >= max(PROBE_EVERY, cost / HELD_OUT_SHARE)
 
 
 def steps_between_probes(closed_probes: int) -> int:

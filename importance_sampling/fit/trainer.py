@@ -106,7 +106,7 @@ class Trainer(Display, LegacyFit):
 
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
-        arguments = make_sampler, batch_size, self._state, self._scoring, scored, alpha
+        arguments = make_sampler, batch_size, self._state, self._scoring, scored, alpha, self.condition.needs_held_out
         return make_strategy(IndexedStrategy, self._compiled, *arguments)
 
     def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
@@ -270,7 +270,7 @@ class Trainer(Display, LegacyFit):
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
         if not self._compiled.update():
-            self._state.counters.peak_learning_rate = 0.0  # of another optimizer
+            self._state.counters.peak_learning_rate, self._state.counters.held_out_are = 0.0, ""  # of another optimizer
         plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
         if plan.source is not None and self._is_indexed(plan):
             is_new = self._state.set_dataset(plan.source.digest)

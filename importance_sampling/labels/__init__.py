@@ -1,7 +1,7 @@
 """Find wrong labels: predictions of models that haven't seen a sample's label, and a ranking of the labels by them.
 
-`out_of_sample` trains two copies of a model on a half of the data each and predicts the other half. Its probabilities
-are what `cleanlab.filter.find_label_issues` needs. `training.ReducibleLossTraining` trains with its losses.
+`out_of_sample` trains two copies of a model, each on one half of the data, and predicts the other half with each. Its
+probabilities are what `cleanlab.filter.find_label_issues` needs. `training.ReducibleLossTraining` uses its losses.
 """
 
 from importance_sampling.labels.out_of_sample import OutOfSample, out_of_sample

@@ -1,8 +1,8 @@
 """Losses and predictions of copies of a model that haven't seen a sample's label.
 
-Source: cross-fitting, as in Northcutt et al., Confident Learning, JAIR 2021 (arXiv 1911.00068); with two halves as in
-[M22] Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt, ICML
-2022 (arXiv 2206.07137), section 4.2.
+Source: cross-fitting, as in Northcutt et al., Confident Learning, JAIR 2021 (arXiv 1911.00068); two halves, as in [M22]
+Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt, ICML 2022
+(arXiv 2206.07137), section 4.2.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from importance_sampling.utils.validation import check_positive, check_seed
 
 @dataclasses.dataclass(frozen=True)
 class OutOfSample:
-    """What models that haven't seen a sample's label say of it.
+    """The losses and outputs for every sample, from models that haven't seen its label.
 
     Attributes:
         losses: float32 `(rows,)`, the compiled loss of each sample.
         outputs: the outputs of the model, a structure of float32 `(rows, ...)` arrays; None if they weren't kept.
-        epochs: tuple of int, how long each copy was trained.
+        epochs: tuple of int, the number of epochs that each copy was trained for.
         cost: float, in forward passes of a sample; a training step counts as 3 for each sample.
-        from_logits: bool or None, whether the outputs are logits; None if the loss doesn't tell.
+        from_logits: bool or None, whether the outputs are logits; None if the loss doesn't say.
     """
 
     losses: np.ndarray
@@ -44,10 +44,10 @@ class OutOfSample:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The probabilities of the classes, float32 `(rows, classes)`, as cleanlab's functions take them.
+        """The probabilities of the classes, float32 `(rows, classes)`, in the form that cleanlab's functions take.
 
-        A single output is that of class 1 of two. If the loss doesn't tell whether the outputs are logits, they are
-        unless all of them are between 0 and 1.
+        A single output is that of class 1 of two classes. If the loss doesn't say whether the outputs are logits, they
+        are taken as logits unless all of them are between 0 and 1.
 
         Raises:
             ValueError: the model has several outputs, or more than one prediction per sample, or the probabilities of a
@@ -73,17 +73,19 @@ def out_of_sample(
     epochs: int = 10,
     seed: int | None = None,
 ) -> OutOfSample:
-    """Predict every sample with a copy of a model that was trained without it.
+    """Predict every sample with a copy of the model that wasn't trained on it.
 
-    The data are split into two halves at random. Two copies of the model are trained, each on one half, and predict the
-    other half. A copy is trained until the mean loss on the other half rises. The model itself isn't trained.
+    The data are split into two halves at random. Two copies of the model are trained, each on one half, and each
+    predicts the other half. A copy is trained until the mean loss on the other half rises. The model itself isn't
+    trained.
 
     Args:
         model: a compiled `keras.Model` that hasn't been trained on these labels. The copies start from its weights.
-        x, y, sample_weight: as for `model.fit`: arrays, memory maps and other data whose rows have an index.
+        x, y, sample_weight: as for `model.fit`; arrays, memory maps and other data whose rows have an index.
         batch_size: int >= 1, default 32.
         epochs: int >= 1, default 10; the largest number of epochs of each copy on its half.
-        seed: int in [0, 2**31) or None, default None; of the split. None follows `keras.utils.set_random_seed`.
+        seed: int in [0, 2**31) or None, default None; the seed of the split. None follows
+            `keras.utils.set_random_seed`.
 
     Returns:
         `OutOfSample`.

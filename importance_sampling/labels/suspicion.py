@@ -10,14 +10,14 @@ from importance_sampling.utils.classes import as_classes
 
 
 def label_suspicion(labels: Any, probabilities: Any) -> np.ndarray:
-    """Compute for every sample how suspicious its label is: the highest values are most likely wrong.
+    """Compute how suspicious the label of each sample is: labels with the highest values are most likely wrong.
 
-    T[j, y] is the share of the samples of predicted class j that are labelled y. If a sample is of class j with the
-    probability p_j, its label y is wrong with the probability
+    T[j, y] is the share of the samples of predicted class j that are labelled y. If a sample is of class j with
+    probability p_j, its label y is wrong with probability
 
         w = 1 - p_y T[y, y] / sum_j(p_j T[j, y]).
 
-    Models are too sure of unusual samples, so w is computed with p^(1/2), rescaled. The suspicion is w times the
+    Models are overconfident on unusual samples, so w is computed with p^(1/2), rescaled. The suspicion is w times the
     largest probability of another class: a label is suspicious if it is often mistaken and another class is likely.
 
     Args:
@@ -26,17 +26,17 @@ def label_suspicion(labels: Any, probabilities: Any) -> np.ndarray:
             `OutOfSample.probabilities`.
 
     Returns:
-        float64 `(rows,)`, in [0, 1], to rank the samples by; not a probability.
+        float64 `(rows,)`, in [0, 1], for ranking the samples; not a probability.
 
     Raises:
-        ValueError: the shapes don't fit, or a label isn't a class.
+        ValueError: the shapes don't match, or a label isn't a class.
 
     Example:
         >>> suspicion = label_suspicion(labels, out_of_sample(model, x_train, labels).probabilities)
         >>> suspects = np.argsort(-suspicion)[:100]
 
-    Source: this library's own. Confident Learning (Northcutt et al., 2021, arXiv 1911.00068) uses the same confusion,
-    counted above a threshold for each class, and ranks by the margin of the probabilities.
+    Source: specific to this library. Confident Learning (Northcutt et al., 2021, arXiv 1911.00068) uses the same
+    confusion, counted above a threshold for each class, and ranks by the margin of the probabilities.
     """
     p = np.asarray(probabilities, "float64")
     if p.ndim != 2 or p.shape[1] < 2 or len(np.atleast_1d(labels)) != len(p):

@@ -10,6 +10,7 @@ Source: this library, from systematic resampling (Kitagawa, 1996) and a calibrat
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class ReshuffleSampler(RescoringSampler):
     and all samples have a score, only the samples left are drawn. The attribute `recompute` can be changed at any time
     for the epochs that follow.
 
+    Samples in `held_out` are never drawn, and the others represent the data.
+
     Unbiased with an unbiased policy, given its probabilities; no unbiased weight exceeds 1 / alpha. Cost: 18 bytes per
     sample, a few NumPy operations on N numbers per epoch, and 1 / `recompute` of a forward pass over the data per
     epoch. Not suited to data that are seen only once, or to wrong labels, which have high scores; with `recompute=0`
@@ -54,6 +57,10 @@ class ReshuffleSampler(RescoringSampler):
 
     Raises:
         ValueError: an argument is out of its range.
+
+    Attributes:
+        held_out: sequence of int, empty by default; the row indices of samples that are left out of the epochs that are
+            drawn from now on.
 
     Example:
         >>> sampler = ReshuffleSampler(dset, UNBIASED, seed=0)
@@ -80,6 +87,7 @@ class ReshuffleSampler(RescoringSampler):
         "_cursor": "_at",
     }
     _parts = ("calibration",)
+    held_out: Sequence[int] = ()
 
     def __init__(
         self, dataset: Any, reweighting: ReweightingPolicy, model: Any = None, recompute: int = 0, **options: Any
@@ -148,15 +156,18 @@ class ReshuffleSampler(RescoringSampler):
 
     def _plan_epoch(self, smooth: Smoothing, samples_left: float) -> None:
         """Draw the next epoch, or the samples left if they are fewer."""
-        n = self.size if np.isnan(self._scores).any() else int(min(samples_left, self.size))
+        has_scores = ~np.isnan(self._scores)
+        has_scores[np.asarray(self.held_out, "int64")] = True
+        n = int(min(samples_left, self.size)) if has_scores.all() else self.size
         if self._must_rescore(n):
             # All samples: when only half of the low scores were recomputed, the training loss jumped in 1 of 4 runs.
             self._score_all(lambda *scored: self._record(*usable_measurements(*scored), self._samples_drawn))
             self._rescored_at = self._samples_drawn
         self._cells = cells(self._scores, self._samples_drawn / self.size - self._scored_at)
         self._expected = self.calibration.expected_scores()
-        p = probabilities(smooth(self._expected[self._cells]), self.alpha)
-        self._draw_probabilities = p.astype("float32")
+        p = self._probabilities_of_rows(smooth(self._expected[self._cells]))
+        # Weights are 1 / (size p): without the held-out samples, fewer represent the data.
+        self._draw_probabilities = (p * (1.0 - len(self.held_out) / self.size)).astype("float32")
         # Systematic resampling takes equal scores at equal distances: put them in random order first.
         order = self._rng.permutation(np.arange(self.size, dtype="int32"))  # half the memory of int64
         self._cursor = self.size - n
@@ -164,6 +175,16 @@ class ReshuffleSampler(RescoringSampler):
         positions = SystematicResampling().positions(p, self._rng.random(1), n)
         self._order[self._cursor :] = order[positions]
         self._rng.shuffle(self._order[self._cursor :])
+
+    def _probabilities_of_rows(self, scores: np.ndarray) -> np.ndarray:
+        """Turn the scores of all rows into probabilities; those of rows that are held out are 0."""
+        if not len(self.held_out):
+            return probabilities(scores, self.alpha)
+        is_drawn = np.ones(self.size, bool)
+        is_drawn[np.asarray(self.held_out, "int64")] = False
+        p = np.zeros(self.size)
+        p[is_drawn] = probabilities(scores[is_drawn], self.alpha)
+        return p
 
     def _must_rescore(self, n: int) -> bool:
         """Return True if the model must score all samples before n more are drawn."""

@@ -1,4 +1,4 @@
-"""The registry of formulas for the gradients of single samples at the weights of a layer."""
+"""The registry of formulas for the gradients of single samples with respect to the weights of a layer."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _formulas: dict[type, Formula] = {}
 def register_sample_gradients(
     layer_class: type, pre_activation: bool = False, *, call_tapped: Callable | None = None, methods: tuple = ()
 ) -> Callable:
-    """Return a decorator that registers a formula for the gradients of single samples at the weights of a layer.
+    """Return a decorator that registers a formula for each sample's gradient with respect to the weights of a layer.
 
-    The formula is used for the class and for those of its subclasses that don't override `call`. It replaces a formula
-    that was registered before. The layer must treat the samples of a batch independently. Weights that the formula
-    doesn't return are differentiated for each sample.
+    The formula is used for the class and for those of its subclasses that don't override `call`. It replaces any
+    formula registered earlier. The layer must treat the samples of a batch independently. For weights that the formula
+    doesn't return, the gradient of each sample is computed.
 
     The decorated function is called as `gradients(layer, inputs, gradient)`:
 
-    - `inputs`: the first argument of `layer.call`, with rows per sample; tensors in half precision as float32.
-    - `gradient`: float `(batch, ...)`, the gradient of the summed loss at the output of the layer.
+    - `inputs`: the first argument of `layer.call`, with one row per sample; half-precision tensors become float32.
+    - `gradient`: float `(batch, ...)`, the gradient of the summed loss with respect to the output of the layer.
 
     It returns a list of pairs `(weight, gradients)`: a variable of the layer (a pair with None is ignored), and the
-    gradients of the samples at that variable. These are a tensor `(batch, ...)` with the entries of the weight in any
-    order, `OuterProducts` or `TokenGradients`. If the layer is called several times, the gradients are added.
+    samples' gradients with respect to that variable. These are a tensor `(batch, ...)` with the entries of the weight
+    in any order, `OuterProducts` or `TokenGradients`. If the layer is called several times, the gradients are added.
 
     Args:
         layer_class: a subclass of `keras.Layer`.
-        pre_activation: bool, default False. The gradient is that at the argument of `layer.activation`, which `call`
-            must apply once. If `layer.activation` is None, it is that at the output.
-        call_tapped: function `(layer, call, inputs, tap) -> (outputs, inputs)`, which calls `call()` such that `tap` is
-            applied to the tensor at which the gradient is needed. Default: chosen by `pre_activation`.
+        pre_activation: bool, default False. If True, the gradient is taken with respect to the argument of
+            `layer.activation`, which `call` must apply once; if `layer.activation` is None, with respect to the output.
+        call_tapped: function `(layer, call, inputs, tap) -> (outputs, inputs)`, which calls `call()` so that `tap` is
+            applied to the tensor with respect to which the gradient is needed. Default: chosen by `pre_activation`.
         methods: names of further methods that a subclass mustn't override.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Forms of the gradients of single samples at a weight, whose norms need less memory than the gradients themselves."""
+"""Forms of single samples' gradients with respect to a weight, whose norms need less memory than the gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class OuterProducts(NamedTuple):
     The gradient of sample i is the sum over positions t of the outer product of inputs[i, t] and gradients[i, t].
 
     Args:
-        inputs: tuple of float tensors `(batch, ..., positions, features)`. The matrices of all of them together are the
-            gradient, one below the other.
+        inputs: tuple of float tensors `(batch, ..., positions, features)`. The gradient consists of the matrices of all
+            of them, stacked one below the other.
         gradients: float `(batch, ..., positions, units)`. The axes between the first and the last two enumerate
             matrices of the same weight.
 
@@ -38,8 +38,8 @@ class OuterProducts(NamedTuple):
     def squared_norms(self) -> Any:
         """Return the squared norm of the gradient of each sample, float `(batch,)`.
 
-        From the products of all pairs of positions, if these are less work than the gradients. The gradients need less
-        memory than the inputs otherwise.
+        The norm is computed from the products of all pairs of positions if these are less work than the gradients.
+        Otherwise, it is computed from the gradients, which then need less memory than the inputs.
         """
         positions, units = self.gradients.shape[-2:]
         if positions == 1:
@@ -55,11 +55,11 @@ class OuterProducts(NamedTuple):
 
 
 class TokenGradients(NamedTuple):
-    """Gradients at a table of which the layer looks up rows.
+    """Gradients with respect to a table in which the layer looks up rows.
 
     Args:
         tokens: int `(batch, positions)`, the rows of the table.
-        gradients: float `(batch, positions, features)`, the gradients at the rows that were looked up.
+        gradients: float `(batch, positions, features)`, the gradients with respect to the rows that were looked up.
 
     Example:
         >>> tokens, gradients = np.array([[7, 7, 2]]), np.array([[[1.0], [2.0], [4.0]]])
@@ -72,7 +72,7 @@ class TokenGradients(NamedTuple):
 
     @staticmethod
     def sum(parts: Sequence[TokenGradients]) -> TokenGradients:
-        """Return the sum of gradients at the same table, from several calls of a layer."""
+        """Return the sum of gradients with respect to the same table, from several calls of a layer."""
         tokens, gradients = zip(*parts, strict=True)
         return TokenGradients(ops.concatenate(tokens, axis=1), ops.concatenate(gradients, axis=1))
 

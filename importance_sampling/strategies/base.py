@@ -59,12 +59,14 @@ class Strategy:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
         needs_probes: bool, True if batches are scored for the gate between uniform steps.
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
+        held_out: sequence of int, the rows of training samples that are left out of the steps; empty by default.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
     """
 
     reads_rows = False
     needs_probes = True
     supports_replicas = False
+    held_out: Sequence[int] = ()
     computes_metrics = True
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):

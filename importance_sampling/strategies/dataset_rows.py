@@ -114,14 +114,16 @@ class DatasetRows:
         self._scored += len(indices)
         return scores
 
-    def mean_loss(self, random: np.random.Generator) -> float:
-        """Return the mean loss of some uniformly drawn rows, in inference mode."""
-        size = self._accepted(ROWS_PER_FORWARD)
-        self._scored += size
-        return float(self._score_rows(random.integers(len(self), size=size))[1])
+    def mean_loss(self, indices: np.ndarray) -> float:
+        """Return the mean loss of rows in inference mode; `indices` is int `(n,)`."""
+        size, total = self._accepted(min(ROWS_PER_FORWARD, len(indices))), 0.0
+        for start in range(0, len(indices), size):
+            rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
+            total += ops.convert_to_numpy(self._score_rows(rows)[1])[: len(indices) - start].sum(dtype="float64")
+        return float(total / len(indices))
 
     def _score_rows(self, rows: np.ndarray) -> tuple:
-        """Return the scores of rows and their mean loss."""
+        """Return the scores of rows and their losses."""
         if self._score is None:
 
             def forward(data: tuple) -> tuple:
@@ -130,9 +132,10 @@ class DatasetRows:
 
             def score(indices: Any, *columns: Any) -> tuple:
                 _, (scores, losses) = backend.on_replicas(self._model, forward, self.gather(indices, columns))
-                return scores, ops.mean(losses)
+                return scores, losses
 
-            self._score = backend.compile_step(score, self._model)
+            # Static shapes: passes over the data and held-out samples are scored in parts of different sizes.
+            self._score = backend.compile_step(score, self._model, reduce_retracing=False)
         return self._score(rows, *self.columns_of_step(self.columns(rows[None]), 0))
 
     def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:

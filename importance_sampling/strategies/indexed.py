@@ -21,6 +21,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
+from importance_sampling.samplers.held_out import held_out_samples
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
@@ -33,6 +34,7 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
+NO_ROWS = np.zeros(0, "int64")
 
 
 class IndexedStrategy(Strategy):
@@ -43,9 +45,12 @@ class IndexedStrategy(Strategy):
         make_sampler: called as `make_sampler(rows)` with a `DatasetRows` for every data set; returns a `BaseSampler`.
         scored: float, default 0; how often the sampler has every row of an epoch scored.
         alpha: float in (0, 1], default 0.1; the sampler's uniform share.
+        holds_out: bool, default False; True if the gate needs the loss of held-out samples. Without validation data the
+            sampler, which has an attribute `held_out`, then leaves some training samples out.
 
     Attributes:
         rows: the rows of the training set, for the sampler.
+        held_out: int64 `(n,)`, the rows of the training samples that are left out.
     """
 
     rows_class = DatasetRows
@@ -62,6 +67,7 @@ class IndexedStrategy(Strategy):
         scoring: Scoring,
         scored: float = 0.0,
         alpha: float = DEFAULT_ALPHA,
+        holds_out: bool = False,
     ):
         super().__init__(model, None, batch_size, state, scoring)
         # Scores that the backward pass doesn't give take a forward pass of each batch.
@@ -70,6 +76,8 @@ class IndexedStrategy(Strategy):
         self._scored_regularly = self.scorer.cost * scored
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
+        self.held_out = NO_ROWS
+        self._holds_out = holds_out
         self._make_sampler = make_sampler
         self._step: Callable | None = None
         self._steps: dict[int, Callable] = {}  # compiled, by the number of rows
@@ -89,6 +97,8 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
+        leaves_out = self._holds_out and not plan.has_validation_data
+        self.held_out = held_out_samples(plan.source.num_rows, self.state.seed) if leaves_out else NO_ROWS
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
         """Take n importance steps."""
@@ -96,6 +106,8 @@ class IndexedStrategy(Strategy):
             self.prepare()
             self._is_prepared = True
         self.get_sampler()
+        if self._holds_out:
+            self.sampler.held_out = self.held_out
         if self._scored_regularly:
             self.sampler.recompute = int(self.state.counters.gate_rescores or not self.measures_scores)
         logs: dict = {}
@@ -120,11 +132,9 @@ class IndexedStrategy(Strategy):
         indices, weights, scores, *_ = zip(*draws, strict=True)
         return StepResult(logs, n, cost, indices, weights, scores, measured)
 
-    def measure_loss(self) -> tuple[float, float]:
-        """Return the mean loss of uniformly drawn rows, and the cost in forward passes of a batch."""
-        random = np.random.default_rng((self.state.seed, self.state.counters.steps))
-        loss = self.rows.mean_loss(random)
-        return loss, self.passes(scored=self.rows.take_scored())
+    def held_out_loss(self) -> float:
+        """Return the mean loss of the held-out rows."""
+        return self.rows.mean_loss(self.held_out)
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""

@@ -1,12 +1,12 @@
 """The trainers: one class per training method, with Keras's `fit`.
 
-`importance.py` has `ImportanceTraining`. The other trainers are grouped by the way they obtain scores: `pools.py` and
-`constant.py` score a pool of candidates for every step, `selective.py` does so and selects hard samples without
+`importance.py` contains `ImportanceTraining`. The other trainers are grouped by how they obtain scores: `biased.py` and
+`constant.py` score a pool of candidates for every step, `selective.py` does so too and selects hard samples without
 weights, `indexed.py` stores or predicts scores by row index, `skipping.py` leaves well-learned samples out of an epoch,
 `quota.py` draws a share of every batch from each class, `robust.py` resamples epochs by the worst case of old scores,
-`reducible_loss.py` leaves out wrong labels, and `custom_sampler.py` uses the user's own sampler. `variance_reduced.py`
-draws uniformly and reduces the gradient variance by snapshots of the weights. The `fit` that all of them share is in
-`importance_sampling.fit.trainer`.
+`reducible_loss.py` leaves out samples with wrong labels, and `custom_sampler.py` uses the user's own sampler.
+`variance_reduced.py` draws uniformly and reduces the gradient variance by snapshots of the weights. The `fit` that all
+of them share is in `importance_sampling.fit.trainer`.
 """
 
 from importance_sampling.training.biased import BiasedImportanceTraining

@@ -1,4 +1,4 @@
-"""Trainers that hold the gradient variance or the time of a step constant, by changing the sizes of pool and batch.
+"""Trainers that keep the gradient variance or the time of a step constant by changing the sizes of pool and batch.
 
 Source: the classes of the same names in earlier versions of the method's library.
 """
@@ -74,10 +74,10 @@ class ResizedPoolTrainer(Trainer):
 class ConstantVarianceImportanceTraining(ResizedPoolTrainer):
     """Train on fewer samples at the same gradient variance: int(b (1/vr + extra_samples)) of a scored pool of b.
 
-    vr is the moving average of tau, b the batch size. The gate opens at
+    vr is the moving average of tau, and b is the batch size. The gate opens at
     vr > 1 / (backward_time/(1 + backward_time) - extra_samples). Unbiased. A step costs a forward pass over b samples
-    and a training step on the drawn samples. Their number is rounded to a multiple of b / 8, so that few sizes are
-    compiled.
+    and a training step on the drawn samples, whose number is rounded to a multiple of b / 8, so that only a few sizes
+    are compiled.
 
     It loses if tau overstates the gain: samples drawn from a pool of one batch never contain more information than the
     whole batch, so an epoch makes less progress than an epoch of uniform steps, in less time.
@@ -128,11 +128,11 @@ class ConstantTimeImportanceTraining(ResizedPoolTrainer):
     The sizes satisfy B + (1 + backward_time) a = t, where t = (1 + backward_time) b is the time of a uniform step with
     the batch size b. With vr the moving average of tau, a0 = max(min_a b, b / vr) and
     Bmax = t - (1 + backward_time) a0: B = int(b + (Bmax - b) ratio) and a = int((t - B) / (1 + backward_time)). a is
-    rounded to a multiple of b / 8, and B to the remaining time, so that few sizes are compiled. The gate opens at
-    vr > tau_th. Unbiased.
+    rounded to a multiple of b / 8, and B uses the remaining time, so that only a few sizes are compiled. The gate opens
+    at vr > tau_th. Unbiased.
 
-    It loses if a backward pass doesn't take `backward_time` forward passes, or if small batches don't use the machine
-    efficiently.
+    It loses if a backward pass doesn't take `backward_time` forward passes, or if small batches use the machine
+    inefficiently.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.

@@ -1,8 +1,8 @@
 """`SamplerTraining`: training with the user's own sampler, or with a sampler of the library that has no trainer.
 
 A sampler subclasses `BaseSampler` and implements `_candidates`, which returns the scores of the candidates, and
-`update`, which receives the scores that a training step measured. The trainer does the rest: data, weights, state and
-figures.
+`update`, which receives the scores that a training step measured. The trainer handles everything else: the data, the
+weights, the state and the reported figures.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from importance_sampling.training.indexed import IndexedTrainer
 class SamplerTraining(IndexedTrainer):
     """Train with your own sampler: it draws every batch, and its `update` receives the measured scores.
 
-    Bias, and the cases in which it loses, depend on the sampler. A step costs one uniform step and the cost of the
-    sampler. There is no gate unless `tau_th` is set.
+    The bias, and the cases in which training loses, depend on the sampler. A step costs as much as a uniform step plus
+    the cost of the sampler. There is no gate unless `tau_th` is set.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
         sampler: function `sampler(dataset, model, seed)` that returns a `BaseSampler` whose policy needs no measured
-            scores. It is called before the first importance step on each data set. `dataset.train_data[idxs]` is
-            `(x, y)` of rows of the data passed to `fit`, and `model.score(x, y, batch_size=128)` their scores by the
-            model; the library's samplers are constructed from these two.
+            scores. It is called before the first importance step on each data set. `dataset.train_data[idxs]` returns
+            `(x, y)` for rows of the data passed to `fit`, and `model.score(x, y, batch_size=128)` returns the model's
+            scores for them; the library's samplers are constructed from these two.
         score, layer, forward_batch_size, seed: as for `ImportanceTraining`; `score` is the score that is measured.
         tau_th: float or None, default None; the gate's threshold on tau. None: no gate.
 
     Raises:
-        ValueError: an argument is out of its range; in `fit`, data without row indices, or `sampler` doesn't return a
-            `BaseSampler` with such a policy.
+        ValueError: an argument is out of its range; in `fit`, the data have no row indices, or `sampler` doesn't return
+            a `BaseSampler` with such a policy.
 
     Example:
         >>> class Alternating(BaseSampler):  # one half of the rows, then the other half

@@ -76,28 +76,29 @@ class IndexedTrainer(Trainer):
 
 
 class ReshuffleTraining(IndexedTrainer):
-    """Resample every epoch by the scores that earlier steps measured: hard samples occur often, easy ones seldom.
+    """Resample every epoch by the scores that earlier steps measured: hard samples occur often, easy ones rarely.
 
-    At the start of an epoch sample i is included about N P_i times, P_i = (1 - alpha) e_i / sum(e) + alpha / N, and all
-    rows are shuffled. The weights are 1 / (N P_i), at most 1 / alpha. e_i is the root mean square of the score that the
-    sample is expected to have next, estimated from the size and the age of its last measured score. Unbiased given its
-    probabilities. At `recompute=0` a step costs as much as a uniform step, because a training step measures the scores
-    of its rows. "full_gnorm" and callables, which it can't measure, need an additional pass.
+    At the start of an epoch, sample i is included about N P_i times, with P_i = (1 - alpha) e_i / sum(e) + alpha / N,
+    and all rows are shuffled. The weights are 1 / (N P_i), at most 1 / alpha. e_i is the root mean square of the score
+    that the sample is expected to have next, estimated from the size and the age of its last measured score. Unbiased
+    given its probabilities. With `recompute=0`, a step costs as much as a uniform step, because a training step
+    measures the scores of its rows. The scores "full_gnorm" and callables, which a training step can't measure, need an
+    additional pass.
 
     `ImportanceTraining` does the same with a gate, which also decides whether all samples are scored before each epoch.
-    Here there is no gate unless `tau_th` is set.
+    This trainer has no gate unless `tau_th` is set.
 
     There is no gain if each sample is seen only once: the first epoch is a uniform shuffled pass. It loses if high
     scores are due to wrong labels. With dropout, the score measured in one step predicts the next one poorly, and the
     gain is smaller than with `recompute=1`. On a perceptron for MNIST, scores of different ages make the training loss
-    jump up by a factor of ten now and then; with `recompute=1` they don't. A convolutional network reached a lower
-    training loss in the same time than with `ImportanceTraining`.
+    jump up by a factor of ten now and then; with `recompute=1` this doesn't happen. A convolutional network reached a
+    lower training loss than with `ImportanceTraining` in the same time.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
         score, layer, alpha, seed: as for `ImportanceTraining`.
-        recompute: int >= 0, default 0; epochs between passes that score all samples, each of which costs a third of an
-            epoch. 0: never.
+        recompute: int >= 0, default 0; the number of epochs between passes that score all samples, each of which costs
+            a third of an epoch. 0: never.
         tau_th: float or None, default None; the gate's threshold on tau. None: no gate.
 
     Raises:
@@ -106,7 +107,7 @@ class ReshuffleTraining(IndexedTrainer):
     Example:
         >>> ReshuffleTraining(model).fit(x_train, y_train, batch_size=128, epochs=10)
 
-    Source: this library's own; see `samplers.ReshuffleSampler`.
+    Source: specific to this library; see `samplers.ReshuffleSampler`.
     """
 
     def __init__(
@@ -132,18 +133,18 @@ class ReshuffleTraining(IndexedTrainer):
 class HistoryImportanceTraining(IndexedTrainer):
     """Draw from the whole training set by the last measured score of every sample.
 
-    P_i = (1 - alpha) s_i / sum(s) + alpha / N, weights 1 / (N P_i). Samples without a score get the mean of the others.
-    Unbiased, also with old scores. A step costs as much as a uniform step; every `recompute` epochs all samples are
-    scored, which costs a third of an epoch. There is no gate unless `tau_th` is set.
+    P_i = (1 - alpha) s_i / sum(s) + alpha / N, and the weights are 1 / (N P_i). Samples without a score get the mean
+    score of the others. Unbiased, even with old scores. A step costs as much as a uniform step; every `recompute`
+    epochs, all samples are scored, which costs a third of an epoch. There is no gate unless `tau_th` is set.
 
-    It loses if scores change faster than that, or if dropout makes the score of one pass a poor estimate of the next:
-    then samples with large gradients get large weights. On a perceptron for MNIST it reached a lower training loss than
-    uniform training in the same time, but the loss jumped up by a factor of ten on the way. On a convolutional network
-    `ReshuffleTraining` reached a lower training loss.
+    It loses if scores change faster than that, or if dropout makes the score of one pass a poor estimate of the next,
+    so that samples with large gradients get large weights. On a perceptron for MNIST, it reached a lower training loss
+    than uniform training in the same time, but the loss jumped up by a factor of ten on the way. On a convolutional
+    network, `ReshuffleTraining` reached a lower training loss.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        recompute: int >= 0, default 2; epochs between passes that score all samples. 0: never.
+        recompute: int >= 0, default 2; the number of epochs between passes that score all samples. 0: never.
         score, layer, forward_batch_size, alpha, seed: as for `ImportanceTraining`.
         tau_th: float or None, default None; the gate's threshold on tau. None: no gate.
 
@@ -190,17 +191,17 @@ class OnlineBatchSelection(IndexedTrainer):
 
     Rank 0 is the highest loss. s changes exponentially from s_e[0] to s_e[1] over `n_epochs` epochs of
     `steps_per_epoch` batches. Samples are ranked once per epoch; every `recompute` epochs all losses are computed.
-    Biased, as published: weights are 1. A step costs as much as a uniform step. There is no gate unless `tau_th` is
+    Biased, as published: all weights are 1. A step costs as much as a uniform step. There is no gate unless `tau_th` is
     set.
 
-    At the default s_e = (1, 1) it is uniform sampling with replacement. In the same time this reached about the
-    training loss of uniform training on a perceptron for MNIST, and a higher one on a convolutional network. With a
-    high s it loses if high losses are due to wrong labels.
+    With the default s_e = (1, 1), it samples uniformly with replacement. In the same time, this reached about the same
+    training loss as uniform training on a perceptron for MNIST, and a higher one on a convolutional network. With a
+    high s, it loses if high losses are due to wrong labels.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        steps_per_epoch: int >= 1, default 300; batches per epoch.
-        recompute: int >= 0, default 2; epochs between passes that compute all losses. 0: never.
+        steps_per_epoch: int >= 1, default 300; the number of batches per epoch.
+        recompute: int >= 0, default 2; the number of epochs between passes that compute all losses. 0: never.
         s_e: two floats >= 1, default (1, 1); the selection pressure s in the first and in the last epoch.
         n_epochs: int >= 1, default 1; the number of epochs over which s changes.
         score: as for `ImportanceTraining`, default "loss"; the value that is ranked.
@@ -245,14 +246,14 @@ class OnlineBatchSelection(IndexedTrainer):
 class ApproximateImportanceTraining(IndexedTrainer):
     """Draw from a uniform pool by the scores that a small LSTM predicts, with weights raised to the power k.
 
-    Two LSTM(32) layers predict the next score of a sample from its last ten scores and an embedding of its class. They
-    are trained on the scores that training steps measure. The model itself scores no samples. Biased for k < 1. There
-    is no gate unless `tau_th` is set.
+    Two LSTM layers of 32 units predict the next score of a sample from its last ten scores and an embedding of its
+    class. They are trained on the scores that training steps measure. The model itself scores no samples. Biased for
+    k < 1. There is no gate unless `tau_th` is set.
 
     It loses if a forward pass of the model over the pool is cheaper than one of the LSTM, as for small models, and in
-    the first epochs, when there are few scores to predict from. On a perceptron for MNIST a step took five times as
-    long as a uniform step and training made no more progress in the same time; with one rare class of two it made more.
-    Targets must be classes.
+    the first epochs, when there are few scores to predict from. On a perceptron for MNIST, a step took five times as
+    long as a uniform step and training made no more progress in the same time; with two classes, one of them rare, it
+    made more. Targets must be class labels.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.

@@ -16,19 +16,19 @@ from importance_sampling.training.indexed import IndexedTrainer
 class QuotaTraining(IndexedTrainer):
     """Draw a fixed share of every batch from each class or group, and within a group the hard samples more often.
 
-    P_i = q_g ((1 - alpha) s_i / S_g + alpha / N_g): q_g is the share of the group g in every batch, s_i the last score
-    of the sample, S_g and N_g the sum of the scores and the number of samples of the group. A batch of b samples has
-    q_g b of group g, rounded up or down. By default the weights 1 / (N P_i) keep the objective, the mean loss of all
-    samples: a rare class is seen in every batch, with small weights. With `balanced=True` the objective is the mean of
-    the groups' mean losses, weighted by their shares. Your own sample weights and class weights multiply the loss as in
-    `model.fit`.
+    P_i = q_g ((1 - alpha) s_i / S_g + alpha / N_g), where q_g is the share of the group g in every batch, s_i the last
+    score of the sample, S_g the sum of the scores of the group, and N_g its number of samples. A batch of b samples
+    contains q_g b samples of group g, rounded up or down. By default, the weights 1 / (N P_i) preserve the objective,
+    the mean loss of all samples: a rare class is in every batch, with small weights. With `balanced=True`, the
+    objective is the mean of the groups' mean losses, weighted by their shares. Your own sample weights and class
+    weights multiply the loss as in `model.fit`.
 
     Unbiased unless `balanced`. A step costs as much as a uniform step. It loses if the shares are far from what the
     objective needs: with weights, most samples of a batch then count little. There is no gate.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        shares: mapping from a group to its share of every batch, in (0, 1); the other groups share the rest in
+        shares: mapping from a group to its share of every batch, in (0, 1); the other groups divide the rest in
             proportion to their sizes. None (default): equal shares.
         groups: int `(rows,)` or None, default None; the group of every sample. None: the class, from integer or one-hot
             targets.
@@ -37,8 +37,8 @@ class QuotaTraining(IndexedTrainer):
         alpha: float in (0, 1], default 0.5; the uniform share within a group. 1: no scores are used.
 
     Raises:
-        ValueError: an argument is out of its range; in `fit`, data without row indices, or targets that aren't classes
-            without `groups`.
+        ValueError: an argument is out of its range; in `fit`, the data have no row indices, or the targets aren't
+            classes and `groups` is None.
 
     Example:
         >>> QuotaTraining(model, {1: 0.25}).fit(x_train, y_train, batch_size=128, epochs=10)

@@ -1,4 +1,4 @@
-"""`ReducibleLossTraining`: train on samples that can still be learnt, and leave out wrong labels. Biased on purpose.
+"""`ReducibleLossTraining`: train on samples that can still be learnt, and leave out those with wrong labels. Biased.
 
 Source: [M22] Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt,
 ICML 2022 (arXiv 2206.07137).
@@ -31,17 +31,17 @@ TRAINED_WARNING = (
 class ReducibleLossTraining(Trainer):
     """Train on the samples whose loss can still fall: wrong labels are left out. Biased: weights are 1, on purpose.
 
-    The irreducible loss of a sample is its loss under a model that hasn't seen its label. By default two copies of the
+    The irreducible loss of a sample is its loss under a model that hasn't seen its label. By default, two copies of the
     model are trained, each on one half of the data, until their loss on the other half rises, and each scores the other
-    half. Then every step scores a pool of `presample` batches, and trains on the batch with the largest loss minus
-    irreducible loss. A wrong label has a high loss under both models, and a sample that is already learnt a low one, so
-    neither is selected. Sample weights and class weights multiply both losses; samples with a weight of 0 are selected
-    last.
+    half. Then every step scores a pool of `presample` batches and trains on the batch of samples with the largest loss
+    minus irreducible loss. A sample with a wrong label has a high loss under both models, and a sample that has been
+    learnt has a low one, so neither is selected. Sample weights and class weights multiply both losses; samples with a
+    weight of 0 are selected last.
 
-    A step costs 1 + presample/3 uniform steps, from the first step on, and each epoch of both copies 4/3 of an epoch of
-    `model.fit`. It pays for training long enough to memorise wrong labels; it loses on clean data and in short
-    training. The training loss in History is that of all labels, and stays high. Stop or compare by validation data
-    with correct labels.
+    A step costs 1 + presample/3 uniform steps, from the first step on, and each epoch of both copies costs 4/3 of an
+    epoch of `model.fit`. It pays off if training is long enough to memorise wrong labels; it loses on clean data and in
+    short training. The training loss in History includes the wrong labels and stays high. Use validation data with
+    correct labels to decide when to stop and to compare.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object. It must not have been trained on these labels.
@@ -49,15 +49,15 @@ class ReducibleLossTraining(Trainer):
             1 - 1/presample.
         irreducible_loss: float `(rows,)` or None, default None; your own irreducible losses, in the unit of the loss.
             No copies are trained then.
-        holdout: `(x, y)` or `(x, y, sample_weight)`, or None (default); a data set for one copy to train on, instead of
-            the halves.
-        copy_epochs: int >= 1 or None, default None; the largest number of epochs of a copy. None: a quarter of the
+        holdout: `(x, y)` or `(x, y, sample_weight)`, or None (default); a data set to train a single copy on, instead
+            of the halves.
+        copy_epochs: int >= 1 or None, default None; the largest number of epochs for a copy. None: a quarter of the
             epochs of the first `fit`, at most 10; set it for `fit(epochs=1)` in a loop.
         forward_batch_size, seed: as for `ImportanceTraining`.
 
     Raises:
-        ValueError: an argument is out of its range; in `fit`, data without row indices, or a model that Keras can't
-            copy.
+        ValueError: an argument is out of its range; in `fit`, the data have no row indices, or Keras can't copy the
+            model.
 
     Example:
         >>> trainer = ReducibleLossTraining(model)
@@ -97,7 +97,7 @@ class ReducibleLossTraining(Trainer):
 
     @property
     def out_of_sample(self) -> OutOfSample | None:
-        """What the copies said of each sample of the last training set.
+        """The losses and outputs of the copies for each sample of the last training set.
 
         None if no copies were trained: with `irreducible_loss`, and in a run that continues from a saved state. The
         outputs are kept for classifiers with up to 1,000 classes.

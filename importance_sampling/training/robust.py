@@ -1,4 +1,4 @@
-"""`RobustImportanceTraining`: resample epochs by the worst case of scores that are out of date."""
+"""`RobustImportanceTraining`: resample epochs by the worst case of outdated scores."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from importance_sampling.utils.validation import check_non_negative
 
 
 class RobustImportanceTraining(IndexedTrainer):
-    """Resample every epoch by scores of earlier steps, as far as they can be trusted: the published RAIS, in epochs.
+    """Resample every epoch by scores of earlier steps, as far as they can be trusted: the published RAIS, for epochs.
 
-    P_i = (1 - alpha) e_i / sum(e) + alpha / N with e_i = sqrt(c_i + width d_i), weights 1 / (N P_i), at most 1 / alpha.
-    c_i is the expected square of the sample's next score, and d_i its deviation. They are linear in the square of the
-    last score and in the mean square of all scores, with coefficients that depend on the age of the last score and are
-    learned from the scores that training measures. These probabilities minimise the largest gradient variance of the
-    squares that c and d admit. Unbiased given its probabilities. A step costs as much as a uniform step.
+    P_i = (1 - alpha) e_i / sum(e) + alpha / N with e_i = sqrt(c_i + width d_i), and the weights are 1 / (N P_i), at
+    most 1 / alpha. c_i is the expected square of the sample's next score, and d_i is the deviation from it. Both are
+    linear in the square of the last score and in the mean square of all scores, with coefficients that depend on the
+    age of the last score and are learned from the scores that training measures. These probabilities minimise the
+    largest gradient variance that is compatible with c and d. Unbiased given its probabilities. A step costs as much as
+    a uniform step.
 
-    `ReshuffleTraining` is the same with the mean square of the next score, estimated without the assumption that it is
-    linear; the pages of both have the comparison. [JG18] also multiplies the learning rate by the estimated gain. This
-    trainer doesn't: the learning rate is yours.
+    `ReshuffleTraining` does the same with the mean square of the next score, estimated without the assumption that it
+    is linear; the documentation compares the two. [JG18] also multiplies the learning rate by the estimated gain. This
+    trainer leaves the learning rate as you set it.
 
     There is no gain if each sample is seen only once: the first epoch is a uniform shuffled pass. It loses if high
     scores are due to wrong labels. There is no gate.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        width: float >= 0, default 1; the size of the uncertainty set. At 1 it contains the deviations that were
-            observed; larger values draw more uniformly where old scores say little; at 0 only c counts.
+        width: float >= 0, default 1; the size of the uncertainty set. At 1, it contains the deviations that were
+            observed; larger values draw more uniformly where old scores say little; at 0, only c counts.
         score, layer, alpha, seed: as for `ImportanceTraining`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Trainers that select hard samples and don't correct for it: selective backprop, and hard example mining.
+"""Trainers that select hard samples without correcting the bias: selective backprop and hard example mining.
 
 Source: [J19] Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019 (arXiv 1910.00762);
 MosaicML's Composer, for the schedule; [S16] Shrivastava et al., Training Region-based Object Detectors with Online Hard
@@ -23,19 +23,20 @@ from importance_sampling.utils.validation import check_presample, is_int, is_rea
 class SelectiveBackprop(Trainer):
     """Train on a share of each batch, mostly samples with a high loss. Biased: weights are 1, on purpose.
 
-    A step scores a pool of one batch, and trains on `share` of its samples, drawn without replacement with
+    A step scores a pool of one batch and trains on a share (`share`) of its samples, drawn without replacement with
     probabilities proportional to ((r + 1/2) / B)^(1/share - 1), where r is the rank of the loss among the B losses.
-    Samples are selected while the fraction of the `fit` that has passed is in [start, end), and every `interrupt`-th
-    step of an epoch is a uniform step on a whole batch. Before `start` and from `end` on all steps are uniform steps.
+    Samples are selected while the elapsed fraction of the `fit` is in [start, end). Every `interrupt`-th step of an
+    epoch is a uniform step on a whole batch. Before `start` and from `end` on, all steps are uniform.
 
-    A selecting step costs 1/3 + `share` uniform steps: 0.83 by default. The gain is time per epoch; there are as many
-    steps. It loses if high losses are due to wrong labels, and if the metric depends on calibrated probabilities,
-    because training emphasises hard samples. `SkippingTraining` needs no forward pass to select, and is unbiased.
+    A step that selects samples costs 1/3 + `share` uniform steps: 0.83 by default. The gain is time per epoch; the
+    number of steps is the same. It loses if high losses are due to wrong labels, and if the metric depends on
+    calibrated probabilities, because training emphasises hard samples. `SkippingTraining` needs no forward pass to
+    select samples, and is unbiased.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.
-        share: float in (0, 1], default 0.5; the share of a batch that is trained on. Composer's `keep`.
-        start, end: float, 0 <= start <= end <= 1, default 0.5 and 0.9; the part of the training in which samples are
+        share: float in (0, 1], default 0.5; the share of a batch that is trained on; Composer calls it `keep`.
+        start, end: float, 0 <= start <= end <= 1, default 0.5 and 0.9; the part of training in which samples are
             selected.
         interrupt: int >= 0, default 2; every `interrupt`-th step of an epoch is a uniform step; 0: none. With
             `steps_per_execution`, executions are counted instead of steps.
@@ -85,12 +86,12 @@ class SelectiveBackprop(Trainer):
 class HardExampleMining(Trainer):
     """Train on the samples with the highest losses of a pool. Biased: weights are 1, on purpose.
 
-    Every step scores a pool of `presample` batches, and trains on the batch of those with the highest scores. A step
+    Every step scores a pool of `presample` batches and trains on a batch of the samples with the highest scores. A step
     costs 1 + presample/3 uniform steps, from the first step on.
 
-    It loses if a few labels are wrong: these samples have the highest losses and are in every batch. The mean loss can
-    rise while the highest losses fall. Of the trainers that draw from pools it has the largest bias; in early training
-    the highest losses say little.
+    It loses if a few labels are wrong, because the mislabelled samples have the highest losses and are in every batch.
+    The mean loss can rise while the highest losses fall. Of the trainers that draw from pools, it has the largest bias;
+    early in training, the highest losses say little.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.

@@ -32,17 +32,17 @@ SCHEDULE_WARNING = (
 class SkippingTraining(IndexedTrainer):
     """Train on fewer samples per epoch: well-learned samples are left out at random, the others are weighted for them.
 
-    Before an epoch, each sample whose last loss is below the mean of the last losses is left out with the probability
+    Before an epoch, each sample whose last loss is below the mean of the last losses is left out with probability
     q = `skip_probability`, and otherwise weighted by 1 / (1 - q). All other samples are included with a weight of 1, so
-    that the weighted gradients of an epoch sum, on average, to those of all samples. `smooth=True`: a sample is
-    included with the probability p = loss / mean loss, limited to [1 - q, 1], and weighted by 1 / p. No sample occurs
-    twice, no samples are scored separately, and an epoch has fewer steps. The first epoch has all samples, because no
-    losses are known yet; so have the last epochs of a `fit`, the fraction `full_epochs`.
+    that the weighted gradients of an epoch sum, on average, to those of all samples. With `smooth=True`, a sample is
+    included with probability p = loss / mean loss, limited to [1 - q, 1], and weighted by 1 / p. No sample occurs
+    twice, no samples are scored separately, and an epoch has fewer steps. The first epoch contains all samples, because
+    no losses are known yet; so do the last epochs of a `fit`, the fraction `full_epochs`.
 
     Unbiased. The gain is time: a step costs as much as a uniform step, and there are fewer of them. On six small tasks
-    with Adam it saved a third of the steps, but `model.fit` with as few steps and a higher learning rate reached the
+    with Adam, it saved a third of the steps, but `model.fit` with as few steps and a higher learning rate reached the
     same training loss or a lower one. There is no gain in the first epoch, nor in a `fit` of one epoch. A
-    `LearningRateSchedule` in the optimizer counts steps and doesn't reach its end: use schedules by epochs, such as
+    `LearningRateSchedule` in the optimizer counts steps and doesn't reach its end: use epoch-based schedules, such as
     `keras.callbacks.LearningRateScheduler`.
 
     Args:
@@ -51,21 +51,21 @@ class SkippingTraining(IndexedTrainer):
             1 / (1 - `skip_probability`): 2, and 3 with `smooth=True`.
         smooth: bool, default False; inclusion probabilities that depend on the loss without a threshold.
         full_epochs: float in [0, 1), default 0.125; the fraction of a `fit`'s epochs, at its end and rounded up, that
-            have all samples with weights of 1. Set it to 0 for `fit(epochs=1)` in a loop.
-        score: "loss" (default) or "gnorm", what is compared with its mean.
+            contain all samples with weights of 1. Set it to 0 for `fit(epochs=1)` in a loop.
+        score: "loss" (default) or "gnorm"; the score that is compared with its mean.
         seed: int or None, default None; seed of the trainer's own random stream. None follows
             `keras.utils.set_random_seed`.
 
     Raises:
-        ValueError: an argument is out of its range; in `fit`, data without row indices, or `score="loss"` with a loss
-            that is negative.
+        ValueError: an argument is out of its range; in `fit`, the data have no row indices, or `score="loss"` is used
+            with a loss that is negative.
 
     Example:
         >>> trainer = SkippingTraining(model)
         >>> history = trainer.fit(x_train, y_train, batch_size=128, epochs=16)
         >>> history.history["kept"]  # the share of the samples in each epoch
 
-    Source: [Q24]. The smooth inclusion probabilities and the epochs of whole batches are this library's own.
+    Source: [Q24]. The smooth inclusion probabilities and the epochs of whole batches are specific to this library.
     """
 
     def __init__(

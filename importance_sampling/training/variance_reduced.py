@@ -23,22 +23,24 @@ class SVRG(Trainer):
     """Train with the gradient grad_i(w) - grad_i(w') + m: w' is a snapshot of the weights, m the mean gradient at w'.
 
     A snapshot is taken every `B_over_b` steps. The model's own optimizer applies the gradient, on uniform batches, from
-    the first step on. With B=0, m is the gradient of the whole set: this is SVRG, and unbiased. Otherwise m is the
-    gradient of a random part of the samples: this is SCSG, and unbiased over the choice of that part.
+    the first step on. With B=0, m is the gradient of the whole training set: this is SVRG, which is unbiased.
+    Otherwise, m is the gradient of a random part of the samples: this is SCSG, which is unbiased over the choice of
+    that part.
 
-    A step costs two uniform steps, and a snapshot costs one uniform step per batch that it contains: with the defaults
-    2 + 10/128 uniform steps in total. Memory: two more copies of the weights. There is a gain if SGD at a constant
-    learning rate is limited by its own noise near the optimum, as on convex losses. It loses otherwise: early in
-    training; with deep networks, dropout or batch normalisation, where the gradient at the snapshot soon differs from
-    the current gradient; and with a small B and a large B_over_b, because all steps between two snapshots then fit the
-    samples of the first one. On a perceptron for MNIST uniform training with Adam ended at a tenth of the training loss
-    of SVRG in the same time, and at less than a tenth of that of Katyusha.
+    A step costs two uniform steps, and a snapshot costs one uniform step per batch that it contains: with the defaults,
+    a step costs 2 + 10/128 uniform steps in total. Memory: two more copies of the weights. There is a gain if SGD at a
+    constant learning rate is limited by its own noise near the optimum, as on convex losses. It loses otherwise: early
+    in training; with deep networks, dropout or batch normalisation, where the gradient at the snapshot soon differs
+    from the current gradient; and with a small B and a large B_over_b, because all steps between two snapshots then fit
+    the samples of the first one. On a perceptron for MNIST, uniform training with Adam reached a tenth of the training
+    loss of SVRG in the same time, and less than a tenth of that of Katyusha.
 
     Args:
         model: a compiled `keras.Model` whose loss is a mean over the batch; `fit` trains this object.
-        B: float >= 0, default 10; the number of samples of the first snapshot, in batches. 0: the whole set.
-        B_rate: float >= 1, default 1; the factor by which B grows from one snapshot to the next, up to the whole set.
-        B_over_b: int >= 1, default 128; steps between snapshots.
+        B: float >= 0, default 10; the number of samples of the first snapshot, in batches. 0: the whole training set.
+        B_rate: float >= 1, default 1; the factor by which B grows from one snapshot to the next, up to the whole
+            training set.
+        B_over_b: int >= 1, default 128; the number of steps between snapshots.
         seed: int or None, default None; seed of the trainer's own random stream. None follows
             `keras.utils.set_random_seed`.
 
@@ -79,11 +81,11 @@ class Katyusha(SVRG):
     """Train as `SVRG`, with Katyusha momentum, part of which pulls the weights towards the snapshot.
 
     x = t1 z + t2 w' + (1 - t1 - t2) y; v = grad_i(x) - grad_i(w') + m; z <- z - lr v / t1; y <- x - lr v. y are the
-    model's weights. lr is the learning rate of the model's optimizer; nothing else of the optimizer is used, and a
-    warning says so.
+    model's weights. lr is the learning rate of the model's optimizer; nothing else of the optimizer is used. A warning
+    says so if the optimizer isn't SGD without momentum.
 
-    Cost, bias and the cases in which it loses are those of `SVRG`; memory: a third copy of the weights. The method is
-    designed for badly conditioned convex losses.
+    The cost, the bias and the cases in which it loses are those of `SVRG`. Memory: a third copy of the weights. The
+    method is designed for ill-conditioned convex losses.
 
     Args:
         model, B, B_rate, B_over_b, seed: as for `SVRG`.

@@ -1,0 +1,51 @@
+"""Decide from the losses measured so far whether a loss still falls.
+
+Source: polynomial-decay averages are those of Shamir & Zhang, Stochastic Gradient Descent for Non-smooth Optimization,
+2013 (arXiv 1212.1824), section 4; comparing two of them is this library's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+# An average with exponent p weights measurement i of n about in proportion to i^(p - 1). The mean age of the
+# measurements in it is n / (p + 1): a tenth and a fifth of the time measured so far.
+RECENT, LONGER = 9, 4
+
+
+@dataclasses.dataclass
+class LossTrend:
+    """Two averages of a series of losses: of about its last tenth, and of about its last fifth.
+
+    The averages reach back in proportion to the number of measurements, so no time scale has to be chosen, and they
+    take no more memory for longer series.
+
+    Attributes:
+        count: int >= 0, default 0; the number of measurements.
+        recent, longer: float, default 0; the averages.
+
+    Example:
+        >>> trend = LossTrend()
+        >>> for loss in (1.0, 0.5, 0.3, 0.25):
+        ...     trend.record(loss)
+        >>> trend.change < 0
+        True
+    """
+
+    count: int = 0
+    recent: float = 0.0
+    longer: float = 0.0
+
+    def record(self, loss: float) -> None:
+        """Add a measurement; NaN and infinity are ignored."""
+        if not math.isfinite(loss):
+            return
+        self.count += 1
+        self.recent += (loss - self.recent) * RECENT / (self.count + RECENT - 1)
+        self.longer += (loss - self.longer) * LONGER / (self.count + LONGER - 1)
+
+    @property
+    def change(self) -> float:
+        """The recent average minus the longer one: negative while the loss falls, 0 before the second measurement."""
+        return self.recent - self.longer if self.count > 1 else 0.0

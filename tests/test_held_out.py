@@ -1,0 +1,137 @@
+"""Held-out samples: importance steps leave them out, and the default gate closes once their loss rises."""
+
+import keras
+import numpy as np
+import pytest
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.datasets import InMemoryDataset
+from importance_sampling.reweighting import UNBIASED
+from importance_sampling.samplers import ReshuffleSampler
+from importance_sampling.samplers.held_out import held_out_samples
+
+ROWS, BATCH_SIZE = 3200, 32
+EPOCHS = 8
+
+
+def build(learning_rate=0.01, units=64):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(2, "softmax")])
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, EPOCHS * ROWS // BATCH_SIZE)
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    return model
+
+
+def data(rows=ROWS, seed=0, can_generalise=True):
+    """Return inputs, and labels that follow from them; or random ones, which can only be learnt by heart."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 8)).astype("float32")
+    y = x[:, 0] * x[:, 1] + x[:, 2] > 0 if can_generalise else random.random(rows) < 0.1
+    return x, y.astype("int64")
+
+
+def trained(x, y, epochs=EPOCHS, model=None, **arguments):
+    """Return a trainer, its History, and the rows of its uniform and of its importance steps."""
+    trainer, uniform, importance = ImportanceTraining(model or build(), seed=5), [], []
+
+    def on_sample(sampler, indices, weights, scores):
+        (uniform if np.isnan(scores).all() else importance).append(indices)
+
+    arguments = dict(batch_size=BATCH_SIZE, epochs=epochs, verbose=0, on_sample=on_sample) | arguments
+    history = trainer.fit(x, y, **arguments)
+    return trainer, history.history, np.concatenate(uniform), np.concatenate(importance or [np.zeros(0, "int64")])
+
+
+def test_two_per_cent_of_the_samples_are_held_out_at_least_64_and_at_most_512():
+    assert [len(held_out_samples(size, 0)) for size in (1, 3199, 3200, 10000, 10**6)] == [0, 0, 64, 200, 512]
+
+
+def test_the_held_out_samples_are_a_uniform_choice_that_depends_on_the_seed_alone():
+    chosen = np.concatenate([held_out_samples(5000, seed) for seed in range(400)])
+    counts = np.bincount(chosen, minlength=5000)
+    assert np.array_equal(held_out_samples(5000, 7), held_out_samples(5000, 7))
+    assert all(len(set(held_out_samples(5000, seed))) == 100 for seed in range(5))
+    # 400 draws of 100 out of 5000: 8 times each, with a variance of 8 * 0.98.
+    assert abs(counts[:2500].sum() - 20000) < 5 * np.sqrt(40000 * 0.25)
+    assert counts.max() < 8 + 6 * np.sqrt(7.84)
+
+
+def test_a_reshuffled_epoch_leaves_held_out_samples_out_and_its_weights_represent_the_others():
+    scores, size = np.array([1.0, 8.0, 2.0, 5.0, 4.0, 0.5]), 6
+    x, y = np.zeros((size, 1)), np.zeros(size)
+    sampler = ReshuffleSampler(InMemoryDataset(x, y, x, y, categorical=False), UNBIASED, alpha=0.2, seed=0)
+    sampler.held_out = [1, 4]
+    sampler.draw(size)
+    sampler.update(np.arange(size), scores)
+    totals, epochs = np.zeros(size), 4000
+    for _ in range(epochs):
+        drawn = sampler.draw(size)
+        np.add.at(totals, drawn.indices, drawn.weights)
+    assert not totals[[1, 4]].any()
+    # Each of the four others has a total weight of size / 4 an epoch; no weight exceeds 1 / alpha.
+    expected = np.array([1.5, 0, 1.5, 1.5, 0, 1.5])
+    np.testing.assert_allclose(totals / epochs, expected, atol=5 * 5.0 * np.sqrt(0.25 / epochs))
+
+
+def test_without_validation_data_importance_steps_never_train_on_the_held_out_samples():
+    trainer, history, uniform, importance = trained(*data(), epochs=4)
+    held_out = held_out_samples(ROWS, 5)
+    assert history["importance"][-1] == 1.0 and len(importance) > ROWS
+    assert not np.isin(importance, held_out).any()
+    assert np.isin(uniform, held_out).any()  # before the gate opened
+    assert len(np.unique(importance)) > 0.9 * ROWS
+    assert "  held-out samples           64  " in trainer.summary()
+
+
+def test_with_validation_data_no_training_sample_is_held_out():
+    x, y = data()
+    trainer, history, _, importance = trained(x, y, epochs=4, validation_data=data(500, seed=1))
+    assert history["importance"][-1] == 1.0
+    assert np.isin(held_out_samples(ROWS, 5), importance).mean() > 0.9
+    assert "held-out samples" not in trainer.summary()
+
+
+@pytest.mark.parametrize("has_validation_data", [False, True])
+def test_the_gate_stays_open_while_training_generalises_and_closes_when_labels_are_learnt_by_heart(has_validation_data):
+    shares, losses = {}, {}
+    for can_generalise in (True, False):
+        arguments = {}
+        if has_validation_data:
+            arguments = dict(validation_data=data(1000, seed=1, can_generalise=can_generalise))
+        model = build() if can_generalise else build(0.03, units=256)
+        _, history, *_ = trained(*data(can_generalise=can_generalise), model=model, **arguments)
+        shares[can_generalise], losses[can_generalise] = history["importance"], history["loss"]
+    assert shares[True][1:] == [1.0] * (EPOCHS - 1) and losses[True][-1] < 0.5 * losses[True][1]
+    assert losses[False][-1] < 0.97 * losses[False][1]  # the training loss alone doesn't show it
+    assert max(shares[False]) > 0 and shares[False][-2:] == [0.0] * 2
+
+
+def test_data_too_small_to_hold_samples_out_are_trained_uniformly_at_a_falling_rate_unless_there_are_validation_data():
+    x, y = data(rows=1600)
+    trainer, history, *_ = trained(x, y, epochs=4)
+    assert history["importance"] == [0.0] * 4
+    assert "Pass validation data to `fit`" in trainer.summary()
+    _, history, *_ = trained(x, y, epochs=4, validation_split=0.25)
+    assert history["importance"][-1] == 1.0
+
+
+def test_a_saved_state_has_the_losses_of_the_held_out_samples(tmp_path):
+    x, y = data(can_generalise=False)
+    trainer, *_ = trained(x, y, epochs=5)
+    trainer.save_state(tmp_path / "state.npz")
+    resumed = ImportanceTraining(build(), seed=8)
+    resumed.load_state(tmp_path / "state.npz")
+    history = resumed.fit(x, y, batch_size=BATCH_SIZE, epochs=4, verbose=0)
+    assert history.history["importance"] == [0.0] * 4
+    fresh = ImportanceTraining(build(), seed=8).fit(x, y, batch_size=BATCH_SIZE, epochs=4, verbose=0)
+    assert max(fresh.history["importance"]) > 0
+
+
+def test_scoring_passes_and_held_out_samples_are_scored_in_the_same_fit():
+    x, y = data()
+    model = build()
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")  # scoring passes need a constant rate
+    trainer = ImportanceTraining(model, seed=5)
+    trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=8, verbose=0)
+    assert trainer.condition.satisfied and trainer.condition.rescores
+    assert trainer.condition.context.loss_ratio > 0
