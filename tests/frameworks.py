@@ -57,8 +57,9 @@ LACKING = {
     "classes of pixels": ({"torch"}, "PyTorch's cross-entropy of class numbers refuses outputs of convolutions"),
     "batch sizes that are no int": ({"torch"}, "PyTorch's loaders, which Keras reads on torch, refuse them"),
     "shapes that depend on values": ({"jax"}, "compiled functions of JAX have static shapes"),
+    "jit_compile": ({"torch"}, "PyTorch's compiler, which Keras calls on torch, warns and may have no C++ compiler"),
     "stateful networks": ({"torch"}, "PyTorch can't derive a step of Keras's that assigns the state of a network"),
-    "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
+    "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch, without `jit_compile`"),
 }
 
 
