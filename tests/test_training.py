@@ -87,7 +87,8 @@ def test_data_in_memory_are_reshuffled_unless_pools_are_asked_for(options, compi
         if np.isfinite(scores).all():
             drawn.extend(indices % 640)
 
-    history = fit(ImportanceTraining(model, **options), (x, y), epochs=3, on_sample=listen)
+    trainer = ImportanceTraining(model, **options)
+    history = fit(trainer, (x, y), epochs=3, validation_data=(x[:640], y[:640]), on_sample=listen)
     assert seen == {sampler}
     assert 0 < history["importance"][0] < 1 == history["importance"][-1]
     assert np.mean(np.array(drawn) < 30) > 2 * 30 / 640

@@ -37,8 +37,7 @@ DEFAULT_BATCH_SIZE = 32  # Keras's
 ROWS_PER_SLICE = 65536  # labels converted to class weights at once
 READ_WHOLE_WARNING = (
     "Memory maps and other lazily read arrays are read into memory as a whole, as by `keras.Model.fit`, because a "
-    "`tf.distribute` strategy distributes the data. To read them in batches, create the model outside the strategy's "
-    "scope"
+    "`tf.distribute` strategy distributes the data. To read them in batches, create the model outside its scope"
 )
 
 
