@@ -6,7 +6,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from frameworks import is_traced, lacks
+from frameworks import is_traced, lacks, needs
 from keras import layers
 
 from importance_sampling import training
@@ -215,6 +215,7 @@ def test_a_generator_is_refused_where_rows_are_asked_for(name):
         TRAINERS[name](build()).fit_generator(batches(), steps_per_epoch=2, batch_size=BATCH, verbose=0)
 
 
+@needs("batches drawn in a step")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # as `model.fit` warns
 def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
     def batches():
@@ -229,6 +230,7 @@ def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
     assert [len(scores) for scores in heard.scores] == [32] * 3
 
 
+@needs("batches drawn in a step")
 def test_a_dataset_without_a_length_is_a_stream():
     def batches():
         while True:

@@ -74,7 +74,7 @@ def few_are_hard(**compiled):
         (dict(tau_th=1.5), {}, "PoolSampler"),
         (dict(sampler="pool"), {}, "PoolSampler"),
         (dict(sampler="reshuffle", tau_th=1.5), {}, "ReshuffleSampler"),
-        ({}, dict(steps_per_execution=2), "ReshuffleSampler"),
+        pytest.param({}, dict(steps_per_execution=2), "ReshuffleSampler", marks=needs("several steps per execution")),
     ],
 )
 def test_data_in_memory_are_reshuffled_unless_pools_are_asked_for(options, compiled, sampler):
@@ -303,6 +303,7 @@ def test_a_compute_loss_that_passes_the_weights_on_is_weighed(xy):
     assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
 
 
+@needs("stateful networks")
 def test_a_stateful_network_trains_plainly():
     x = np.random.default_rng(0).normal(size=(32, 4, 2)).astype("float32")
 
@@ -391,6 +392,7 @@ class Counting(layers.Layer):
         return x
 
 
+@needs("compiled steps")
 def test_a_fit_in_a_loop_compiles_once(xy):
     model = with_layer(Counting)
     trainer = ImportanceTraining(model, tau_th=0)
@@ -460,7 +462,7 @@ def test_two_processes_agree_on_the_weights_without_a_seed_of_our_own(capsys):
 # What it tells
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=needs("several steps per execution"))])
 def test_listeners_hear_of_every_importance_step(xy, steps):
     heard, pools = [], []
     model = build(steps_per_execution=steps)

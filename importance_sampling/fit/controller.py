@@ -227,9 +227,8 @@ class FitController:
     def _importance_step(self, n: int) -> StepResult | None:
         """Take up to n importance steps; None if the rest of the epoch isn't enough for one, or they're impossible."""
         with self._closed_if_unsupported():
-            if self.batch_size is None:
-                examined = self.batches.peek(EXAMINED)
-                if not examined:
+            if self.batch_size is None or (backend.DRAWS_BEFORE_STEP and not self.plan.source.has_rows):
+                if not (examined := self.batches.peek(EXAMINED)):
                     return None
                 self._examine(examined)
             return self.strategy.step(n, self.batches, self._steps_left(), self.listeners.needs_draws)
@@ -252,6 +251,7 @@ class FitController:
             return
         size = max(map(self.plan.source.examine, batches))
         if size > (self.batch_size or 0):
+            self.strategy.close()
             self.batch_size = size
             self.strategy = self.strategy_for(size)
             self.strategy.check_before_training()

@@ -253,7 +253,7 @@ def _batch_size(arguments: dict, num_rows: int) -> int:
     """Return the batch size that Keras uses; raise Keras's error for an invalid one."""
     steps = arguments["steps_per_epoch"]
     batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else DEFAULT_BATCH_SIZE)
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if type(batch_size) is not int or batch_size < 1:  # also True, and integers of NumPy, which not every Keras takes
         keras_data.check_batch_size(num_rows, batch_size)
     try:
         return operator.index(batch_size)
