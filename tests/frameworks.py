@@ -4,7 +4,9 @@ All tests that are skipped on a backend are skipped by way of this file.
 """
 
 import contextlib
+import importlib.util
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -16,13 +18,20 @@ from importance_sampling.backend.scopes import NestedScope
 BACKEND = keras.config.backend()
 # None in a batch, which Keras 3.8 refuses.
 TAKES_NONE = BACKEND == "tensorflow" and not keras.__version__.startswith("3.8.")
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
 # What Keras lacks: feature -> (the backends without it, the reason).
 LACKING = {
     "jax state": ({"tensorflow", "torch"}, "only on JAX does `fit` keep the values of variables apart from them"),
     "several steps per execution": ({"torch"}, "Keras refuses `steps_per_execution` > 1 on torch"),
+    "TensorFlow": (
+        set() if HAS_TENSORFLOW else {"jax", "torch"},
+        "TensorFlow isn't installed, whose data or files are tested",
+    ),
+    "batches drawn in a step": ({"torch"}, "Keras draws the batch of a step before it calls the step on torch"),
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
+    "sparse inputs": ({"torch"}, "Keras has no sparse inputs on torch"),
     "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
     "discretization": ({"jax", "torch"}, "Keras's `Discretization` and text layers compute with TensorFlow"),
     "logits of probabilities": (
@@ -45,7 +54,14 @@ LACKING = {
     "keras.distribution": ({"tensorflow", "torch"}, "`keras.distribution` is implemented on JAX alone"),
     "weights of 1.0.0": ({"jax", "torch"}, "version 1.0.0 ran on TensorFlow alone; others shuffle otherwise"),
     "training inside a fit": ({"jax"}, "Keras on JAX can't train a model in a callback of its own `fit`"),
-    "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch"),
+    "several optimizers": ({"jax"}, "Keras on JAX hands `train_step` the state of the model's own optimizer alone"),
+    "losses that are not reduced": ({"jax", "torch"}, "Keras derives a single number alone on JAX and torch"),
+    "classes of pixels": ({"torch"}, "PyTorch's cross-entropy of class numbers refuses outputs of convolutions"),
+    "batch sizes that are no int": ({"torch"}, "PyTorch's loaders, which Keras reads on torch, refuse them"),
+    "shapes that depend on values": ({"jax"}, "compiled functions of JAX have static shapes"),
+    "jit_compile": ({"torch"}, "PyTorch's compiler, which Keras calls on torch, warns and may have no C++ compiler"),
+    "stateful networks": ({"torch"}, "PyTorch can't derive a step of Keras's that assigns the state of a network"),
+    "compiled steps": ({"torch"}, "Keras runs steps eagerly on torch, without `jit_compile`"),
 }
 
 
@@ -82,11 +98,13 @@ def host(variable):
 
 
 def build_ahead(model, x=None, y=None, sample_weight=None, batch_size=16, **arguments):
-    """Build the optimizer, loss and metrics of a built model for arrays that `fit` is to be called with.
+    """Build the optimizer, loss and metrics of a built model for arrays or frames that `fit` is to be called with.
 
     Where variables are made in the first step, TensorFlow traces Keras's step twice: most of the time of a short `fit`.
     """
-    batch = x, y, sample_weight
+    batch = keras.tree.map_structure(
+        lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, (x, y, sample_weight)
+    )
     if model.built and all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(batch) if leaf is not None):
         with contextlib.suppress(Exception):  # `fit` raises it in its own way
             first = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:batch_size], batch)
@@ -103,7 +121,7 @@ class Missing:
 
     def __call__(self, *args, **kwargs):
         if "PYTEST_CURRENT_TEST" in os.environ:
-            pytest.skip("TensorFlow isn't installed")
+            pytest.skip(LACKING["TensorFlow"][1])
         return self  # while tests are collected
 
 
@@ -124,6 +142,22 @@ def compile_function(function, jit_compile=False):
     return function
 
 
+@contextlib.contextmanager
+def run_eagerly():
+    """Compile nothing, on any backend."""
+    if BACKEND == "jax":
+        import jax
+
+        with jax.disable_jit():
+            yield
+    elif BACKEND == "tensorflow":
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+    else:
+        yield
+
+
 def gradient_function(function, variables=(), constants=0, jit_compile=False):
     """Return a function that computes gradients by the framework's own means, independently of the library.
 
@@ -142,6 +176,32 @@ def gradient_function(function, variables=(), constants=0, jit_compile=False):
         np.array(keras.ops.convert_to_numpy(gradient))
         for gradient in compute(*map(keras.ops.convert_to_tensor, tensors))
     ]
+
+
+@contextlib.contextmanager
+def all_warnings():
+    """Record every warning but Keras's own, when it converts a tensor of torch under NumPy 2.4."""
+    with warnings.catch_warnings(record=True) as captured:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+        yield captured
+
+
+def masked(tensor, mask):
+    """Return the entries of a tensor at which a mask is True, in one row."""
+    return tf.boolean_mask(tensor, mask) if BACKEND == "tensorflow" else tensor[mask]
+
+
+def value_and_gradients(function, weights):
+    """Return the value of a function and its gradients, as a user's `train_step` of TensorFlow or torch has them."""
+    if BACKEND == "tensorflow":
+        with tf.GradientTape() as tape:
+            value = function()
+        return value, tape.gradient(value, weights)
+    import torch
+
+    value = function()
+    return value.detach(), torch.autograd.grad(value, [weight.value for weight in weights])
 
 
 def _by_tensorflow(function, variables, constants, jit_compile):

@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from frameworks import tf
+from frameworks import HAS_TENSORFLOW, lacks, several, tf
 from keras import layers, ops
 from ways import STAYS_OFF, WAYS, Run, Setup, added, assert_left_alone, assert_off, assert_trained_alike, train
 
@@ -153,7 +153,12 @@ LOSSES: dict[str, tuple[str | None, int, Callable, Callable]] = {
     "function": (None, 3, _one_hot, lambda: _by_sample),
     "own class": (None, 3, _one_hot, Annealed),
     "sum": (None, 1, _size, lambda: keras.losses.MeanAbsoluteError(reduction="sum")),
-    "not reduced": (None, 1, _size, lambda: keras.losses.LogCosh(reduction=None)),
+    "not reduced": (
+        None,
+        1,
+        _size,
+        lambda: keras.losses.LogCosh(reduction="sum" if lacks("losses that are not reduced") else None),
+    ),
     "divided by weights": (
         None,
         1,
@@ -184,8 +189,12 @@ class Wrapped(keras.Model):
 
 
 class OwnStep(keras.Model):
-    def train_step(self, data):
-        return dict(super().train_step(data), extra=1.0)
+    def train_step(self, *arguments):
+        result = super().train_step(*arguments)
+        if isinstance(result, tuple):  # on JAX
+            logs, state = result
+            return dict(logs, extra=1.0), state
+        return dict(result, extra=1.0)
 
 
 class OwnLoss(keras.Model):
@@ -249,7 +258,10 @@ def _endless(parts: tuple) -> Iterator[tuple]:
         yield from list(_batches(parts))[:-1]
 
 
-def _dataset(parts: tuple) -> tf.data.Dataset:
+def _dataset(parts: tuple) -> Any:
+    """A dataset of TensorFlow where it is installed."""
+    if not HAS_TENSORFLOW:
+        return Batches(parts)
     return tf.data.Dataset.from_tensor_slices(_tuples(parts)).batch(SIZE)
 
 
@@ -260,8 +272,16 @@ def _tuples(parts: Any) -> Any:
     return tuple(map(_tuples, parts)) if isinstance(parts, (list, tuple)) else parts
 
 
-def _of_unknown_length(parts: tuple) -> tf.data.Dataset:
-    return _dataset(parts).filter(lambda *_: True)
+def _shuffled(parts: tuple) -> Any:
+    return _dataset(parts).shuffle(4, seed=1) if HAS_TENSORFLOW else Batches(parts)
+
+
+def _of_unknown_length(parts: tuple) -> Any:
+    return _dataset(parts).filter(lambda *_: True) if HAS_TENSORFLOW else _batches(parts)
+
+
+def _endless_dataset(parts: tuple) -> Any:
+    return _dataset(parts).repeat() if HAS_TENSORFLOW else _endless(parts)
 
 
 def _frame(x: Any) -> Any:
@@ -278,16 +298,16 @@ def _each(change: Callable) -> Callable:
 
 STREAMS = {
     "dataset": _dataset,
-    "shuffled dataset": lambda parts: _dataset(parts).shuffle(4, seed=1),
+    "shuffled dataset": _shuffled,
     "dataset of unknown length": _of_unknown_length,
     "PyDataset": Batches,
     "generator": _batches,
     "endless generator": _endless,
-    "endless dataset": lambda parts: _dataset(parts).repeat(),
+    "endless dataset": _endless_dataset,
 }
 ARRAYS = {
     "arrays": lambda x: x,
-    "tensors": _each(tf.constant),
+    "tensors": _each(ops.convert_to_tensor),
     "float64": _each(lambda part: part.astype("float64")),
     "float16": _each(lambda part: part.astype("float16")),
     "frames": _frame,
@@ -391,7 +411,7 @@ class Case(dict):
             callbacks=one(["none"] * 3 + list(CALLBACKS)),
             handed_over=one(("list", "list", "list", "CallbackList")),
             metrics=one(("none", "metrics", "weighted_metrics")),
-            steps_per_execution=one((1, 1, 1, 3)),
+            steps_per_execution=several(one((1, 1, 1, 3))),
             graph=one((False,), (True,), 0.04),
             **{name: one(usual, odd) for name, (usual, odd) in ARGUMENTS.items()},
         )
@@ -403,6 +423,12 @@ class Case(dict):
             self["weights"] = {"classes": "none", "both": "rows"}.get(self["weights"], self["weights"])
         self.ways = [name for name in WAYS if name != "rows" or self["x"] in ARRAYS]
         self.way = draw.choice(self.ways)
+
+    @property
+    def is_read_once(self) -> bool:
+        """True for a generator, and for what stands in for a dataset of unknown length without TensorFlow."""
+        of_generators = () if HAS_TENSORFLOW else ("dataset of unknown length", "endless dataset")
+        return self["x"].endswith("generator") or self["x"] in of_generators
 
     def __str__(self) -> str:
         drawn = ", ".join(f"{name}={value}" for name, value in self.items() if value not in USUAL)
@@ -527,7 +553,7 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
                 return f"no importance step and no warning: {run.trainer.summary()}"
             assert all(message.startswith(STAYS_OFF) for message in messages), messages
             assert_trained_alike(plain, run)
-        if not case["x"].endswith("generator"):  # read once, it has fewer steps
+        if not case.is_read_once:  # it has fewer steps
             assert _batches_of(run) == _batches_of(plain), (_batches_of(run), _batches_of(plain))
         assert_left_alone(plain, run)
     except AssertionError as error:
@@ -551,11 +577,11 @@ def _could_open(case: Case, plain: Run) -> bool:
     """Return True if there were rows enough for a pool, and steps to take."""
     few = case["batch_size"] in ("large", "none") or case["validation_split"] not in ("none", "no")
     few = few and case["x"] in ARRAYS
-    return not few and len(_batches_of(plain)) > 0 and not case["x"].endswith("generator")
+    return not few and len(_batches_of(plain)) > 0 and not case.is_read_once
 
 
 def _batches_of(run: Run) -> list[int]:
-    return run.model.counting.batches
+    return sorted(run.model.counting.batches)  # Keras calls the hooks of a callback outside a list in threads
 
 
 def _error(run: Run) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-from frameworks import tf
+from frameworks import HAS_TENSORFLOW, lacks, several, tf, value_and_gradients
 from keras import layers, ops
 from ways import Setup
 
@@ -26,21 +26,23 @@ class Situation:
     build: Callable[[], Setup]
     sampled: bool
     rows: bool
+    feature: str | None
 
 
 SITUATIONS: dict[str, Situation] = {}
 
 
-def situation(sampled: bool = True, rows: bool = True) -> Callable:
+def situation(sampled: bool = True, rows: bool = True, feature: str | None = None) -> Callable:
     """Enter a function into the table.
 
     Args:
         sampled: True (default) if the open ways take importance steps; False if one warning says why they can't.
         rows: True (default) if the data's rows can be asked for by index.
+        feature: what Keras must have for it, see `frameworks.LACKING`; None (default): nothing that a backend lacks.
     """
 
     def enter(build: Callable[[], Setup]) -> Callable[[], Setup]:
-        SITUATIONS[build.__name__] = Situation(build, sampled, rows)
+        SITUATIONS[build.__name__] = Situation(build, sampled, rows, feature)
         return build
 
     return enter
@@ -112,9 +114,13 @@ def unet_with_weights_per_pixel():
     up = layers.Concatenate()([layers.Conv2DTranspose(8, 2, strides=2, padding="same")(three), two])
     up = layers.Concatenate()([layers.UpSampling2D()(layers.Conv2D(4, 3, padding="same", activation="relu")(up)), one])
     model = keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax")(up))
-    model.compile(adam(), "sparse_categorical_crossentropy", metrics=["accuracy"])
     weights = np.where(y == 1, 2.0, 0.5).astype("float32")
-    return Setup(model, dict(x=x, y=y[..., None], sample_weight=weights, batch_size=16, epochs=2))
+    if lacks("classes of pixels"):
+        loss, y = "categorical_crossentropy", keras.utils.to_categorical(y)
+    else:
+        loss, y = "sparse_categorical_crossentropy", y[..., None]
+    model.compile(adam(), loss, metrics=["accuracy"])
+    return Setup(model, dict(x=x, y=y, sample_weight=weights, batch_size=16, epochs=2))
 
 
 @situation()
@@ -137,7 +143,7 @@ def causal_language_model():
     x, _ = words()
     inputs = keras.Input((7,), dtype="int32")
     h = layers.Embedding(12, 8, mask_zero=True)(inputs)
-    h = h + layers.Embedding(7, 8)(ops.arange(7))
+    h = h + ops.stop_gradient(layers.Embedding(7, 8)(ops.arange(7)))  # a constant of the graph of layers
     h = layers.LayerNormalization()(h + layers.MultiHeadAttention(2, 4)(h, h, use_causal_mask=True))
     model = keras.Model(inputs, layers.Dense(12)(h))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
@@ -238,7 +244,7 @@ class Focal(keras.losses.Loss):
         return -((1 - right) ** 2) * ops.log(right + 1e-7)
 
 
-@situation()
+@situation(feature="losses that are not reduced")
 def loss_object_with_state_and_no_reduction():
     x, y = table()
     model = perceptron()
@@ -279,7 +285,7 @@ def loss_object_that_forbids_new_attributes():
 def quantile_losses_in_a_lambda():
     x, _ = table()
     model = perceptron(outputs=3, activation=None)
-    quantiles = np.array([0.1, 0.5, 0.9], "float32")
+    quantiles = ops.convert_to_tensor(np.array([0.1, 0.5, 0.9], "float32"))
     model.compile(sgd(), lambda y, p: ops.mean(ops.maximum(quantiles * (y - p), (quantiles - 1) * (y - p)), axis=-1))
     return Setup(model, dict(x=x, y=x[:, :1] + x[:, 1:2] ** 2, batch_size=16, epochs=2))
 
@@ -355,23 +361,26 @@ class Generative(keras.Model):
         return self.critic(x)
 
     def train_step(self, real):
-        noise = keras.random.normal((tf.shape(real)[0], 2), seed=self.seeds)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(
-                tf.nn.softplus(self.critic(self.generator(noise))) + tf.nn.softplus(-self.critic(real))
-            )
-        weights = self.critic.trainable_weights
-        self.for_critic.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-        with tf.GradientTape() as tape:
-            fooled = tf.reduce_mean(tf.nn.softplus(-self.critic(self.generator(noise))))
-        weights = self.generator.trainable_weights
-        self.for_generator.apply_gradients(zip(tape.gradient(fooled, weights), weights, strict=True))
-        self.of_critic.update_state(loss)
-        self.of_generator.update_state(fooled)
+        noise = keras.random.normal((ops.shape(real)[0], 2), seed=self.seeds)
+
+        def loss():
+            of_noise, of_real = ops.softplus(self.critic(self.generator(noise))), ops.softplus(-self.critic(real))
+            return ops.mean(of_noise + of_real)
+
+        def fooled():
+            return ops.mean(ops.softplus(-self.critic(self.generator(noise))))
+
+        for function, network, optimizer, metric in (
+            (loss, self.critic, self.for_critic, self.of_critic),
+            (fooled, self.generator, self.for_generator, self.of_generator),
+        ):
+            value, gradients = value_and_gradients(function, network.trainable_weights)
+            optimizer.apply(gradients, network.trainable_weights)
+            metric.update_state(value)
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-@situation(sampled=False)
+@situation(sampled=False, feature="several optimizers")
 def generative_adversarial_networks():
     model = Generative()
     model.compile(adam(), sgd())
@@ -473,14 +482,33 @@ def threads_load_batches_with_weights_the_last_of_one_row():
     return Setup(model, dict(x=data, epochs=2, shuffle=False), dict(x=Folder()))
 
 
+class Padded(keras.utils.PyDataset):
+    """Batches of sentences of several lengths."""
+
+    def __init__(self, x, lengths):
+        super().__init__()
+        self.sentences = [row[:length] for row, length in zip(x, lengths, strict=True)]
+        self.lengths = lengths
+
+    def __len__(self):
+        return -(-len(self.sentences) // 16)
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        padded = [np.pad(sentence, (0, 7 - len(sentence))) for sentence in self.sentences[rows]]
+        return np.stack(padded).astype("int32"), self.lengths[rows] % 3
+
+
 @situation(rows=False)
 def padded_batches_of_several_lengths():
     x, lengths = words(rows=N)
-    data = tf.data.Dataset.from_generator(
-        lambda: ((row[:length], length % 3) for row, length in zip(x, lengths, strict=True)),
-        output_signature=(tf.TensorSpec((None,), "int32"), tf.TensorSpec((), "int32")),
-    )
-    fixed = data.padded_batch(16, padded_shapes=((7,), ()))
+    fixed: object = Padded(x, lengths)
+    if HAS_TENSORFLOW:
+        data = tf.data.Dataset.from_generator(
+            lambda: ((row[:length], length % 3) for row, length in zip(x, lengths, strict=True)),
+            output_signature=(tf.TensorSpec((None,), "int32"), tf.TensorSpec((), "int32")),
+        )
+        fixed = data.padded_batch(16, padded_shapes=((7,), ()))
     model = keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
@@ -493,17 +521,34 @@ def padded_batches_of_several_lengths():
     return Setup(model, dict(x=fixed, epochs=2), dict(x=fixed))
 
 
-@situation(rows=False)
+class Endless(keras.utils.PyDataset):
+    """Batches that are drawn without end."""
+
+    num_batches = None
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __getitem__(self, index):
+        rows = np.random.default_rng(index).permutation(N)[:16]
+        return self.x[rows], self.y[rows]
+
+
+@situation(rows=False, feature="batches drawn in a step")
 def endless_stream_with_steps_per_epoch():
     x, y = table()
     y = keras.utils.to_categorical(y, 3)
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(N, seed=1).repeat().batch(16)
+    if HAS_TENSORFLOW:
+        data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(N, seed=1).repeat().batch(16).prefetch(2)
+    else:
+        data = Endless(x, y)
     model = perceptron(layers.LayerNormalization())
     model.compile(adam(), keras.losses.CategoricalCrossentropy(label_smoothing=0.1), metrics=["accuracy", "mse"])
-    return Setup(model, dict(x=data.prefetch(2), epochs=3, steps_per_epoch=7), dict(x=x, y=y))
+    return Setup(model, dict(x=data, epochs=3, steps_per_epoch=7), dict(x=x, y=y))
 
 
-@situation(rows=False)
+@situation(rows=False, feature="text inputs")
 def feature_columns_by_name():
     rng = np.random.default_rng(0)
     columns = {
@@ -597,7 +642,8 @@ class Examiner(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.model.predict(self.x, verbose=0)
         self.losses.append(self.model.evaluate(self.x, self.y, verbose=0))
-        self.model.train_on_batch(self.x, self.y)
+        if not lacks("training inside a fit"):
+            self.model.train_on_batch(self.x, self.y)
 
 
 @situation()
@@ -664,11 +710,11 @@ def tied_weights_and_a_regulariser():
     return Setup(model, dict(x=x, y=x, batch_size=16, epochs=2))
 
 
-@situation()
+@situation(feature="several steps per execution")
 def several_steps_an_execution_by_xla():
     x, y = table()
     inner = keras.Sequential([layers.Dense(16, activation="selu"), layers.AlphaDropout(0.1)], name="inner")
     inputs = keras.Input((8,))
     model = keras.Model(inputs, layers.Dense(3, activation="softmax")(inner(inputs)))
-    model.compile(sgd(), "sparse_categorical_crossentropy", steps_per_execution=4, jit_compile=True)
+    model.compile(sgd(), "sparse_categorical_crossentropy", steps_per_execution=several(4), jit_compile=True)
     return Setup(model, dict(x=x, y=y, batch_size=16, epochs=2))

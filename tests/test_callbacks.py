@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+import toys
+from frameworks import needs, tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingTensorBoard, TrainingSeconds, seconds
@@ -14,7 +15,7 @@ SCALARS = {"tau", "importance share", "mean score", "effective sample size"}
 @pytest.fixture(scope="module")
 def stream():
     x = np.random.default_rng(5).normal(size=(48, 4)).astype("float32")
-    return tf.data.Dataset.from_tensor_slices((x, x[:, :3].argmax(1))).batch(8)
+    return toys.stream(x, x[:, :3].argmax(1), 8)
 
 
 def build():
@@ -33,6 +34,7 @@ def read(folder):
     }
 
 
+@needs("TensorFlow")
 def test_tensorboard_files_contain_the_values_of_history_and_of_the_draws(stream, tmp_path):
     pytest.importorskip("tensorboard")
     callback, received, figures = SamplingTensorBoard(tmp_path), [], []
@@ -61,6 +63,7 @@ def test_tensorboard_files_contain_the_values_of_history_and_of_the_draws(stream
         assert written["weights"][step][0, 0] == pytest.approx(weights.min())
 
 
+@needs("TensorFlow")
 def test_quantities_that_were_not_measured_are_not_written(stream, tmp_path):
     pytest.importorskip("tensorboard")
     trainer = ImportanceTraining(build(), tau_th=float("inf"))
@@ -68,6 +71,7 @@ def test_quantities_that_were_not_measured_are_not_written(stream, tmp_path):
     assert {name: values[0].item() for name, values in read(tmp_path).items()} == {"importance share": 0.0}
 
 
+@needs("TensorFlow")
 def test_the_error_without_tensorboard_names_the_package_to_install(stream, monkeypatch, tmp_path):
     monkeypatch.delattr(tf.summary, "histogram")
     with pytest.raises(ImportError, match="Writing for TensorBoard needs TensorBoard: pip install tensorboard"):

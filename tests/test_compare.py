@@ -6,7 +6,7 @@ import types
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from toys import stream
 
 import importance_sampling
 from importance_sampling import ImportanceTraining, compare
@@ -147,8 +147,7 @@ def test_without_validation_data_the_judge_is_the_training_loss(monkeypatch):
     model, judge = build(), Evaluation(dict(x=X, y=Y))
     assert judge.loss_name == "training loss"
     assert judge(model) == model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)
-    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
-    assert Evaluation(dict(x=stream, steps_per_epoch=2))(model) == judge(model)
+    assert Evaluation(dict(x=stream(X, Y, 32), steps_per_epoch=2))(model) == judge(model)
 
 
 def test_the_judge_leaves_the_metrics_of_a_running_fit_unchanged():
@@ -199,7 +198,7 @@ def uncompiled():
         (dict(x=iter([1])), ValueError, "`x` must be data that can be read several times"),
         (dict(validation_data=iter([1])), ValueError, "`validation_data` must be data that can be read several"),
         (dict(validation_split=1.5), ValueError, "`validation_split` must be a number in .0, 1."),
-        (dict(x=tf.data.Dataset.range(3), y=None, validation_split=0.5), ValueError, "and the data arrays"),
+        (dict(x=stream(X, Y, 32), y=None, validation_split=0.5), ValueError, "and the data arrays"),
         (dict(callbacks=[(i for i in ())]), ValueError, "that `copy.deepcopy` can copy"),
     ],
 )

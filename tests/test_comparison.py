@@ -6,10 +6,9 @@ import types
 import keras
 import numpy as np
 import pytest
-from frameworks import host, tf
+from frameworks import host, needs, tf
 
 from importance_sampling import ImportanceTraining, backend, comparison
-from importance_sampling.backend import tensorflow_pipelines
 from importance_sampling.comparison import Clock, Data, clock, fit_of, identical_models, train
 from importance_sampling.comparison import data as data_module
 from importance_sampling.comparison.round_robin import RoundRobin, run_round_robin
@@ -172,7 +171,10 @@ def test_every_run_has_its_own_copies_of_the_callbacks():
     assert counting.model is None
 
 
+@needs("tf.data")
 def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
+    from importance_sampling.backend import tensorflow_pipelines
+
     monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines.ITERATE)  # as it is outside of tests
     enabled, with_options = [], tf.data.Dataset.with_options
 

@@ -13,7 +13,7 @@ import keras
 import measured
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import run_eagerly
 
 import importance_sampling
 from importance_sampling import training
@@ -68,9 +68,8 @@ def short_comparisons(monkeypatch):
 @pytest.fixture
 def eagerly():
     """Nothing is compiled: a snippet takes a few steps, and each would wait seconds for its compiler."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with run_eagerly():
+        yield
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")

@@ -100,7 +100,12 @@ def test_a_loss_that_depends_on_other_rows_is_named_though_outputs_do_not():
 
 def test_random_numbers_that_cannot_be_repeated_are_not_taken_for_other_rows():
     rng = np.random.default_rng(0)
-    eligibility.check_rows(lambda batch: {"outputs": [batch[0] + rng.normal(size=(4, 1))]}, BATCH)
+
+    def score(batch):
+        noise = keras.ops.convert_to_tensor(rng.normal(size=(4, 1)).astype("float32"))
+        return {"outputs": [batch[0] + noise]}
+
+    eligibility.check_rows(score, BATCH)
 
 
 def test_not_a_number_in_a_row_is_not_taken_for_other_rows():

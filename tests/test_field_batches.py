@@ -3,8 +3,9 @@
 import keras
 import pytest
 from field import OPEN, classifier, table
-from frameworks import tf
+from frameworks import HAS_TENSORFLOW, lacks, tf
 from keras import layers
+from toys import Stream
 from ways import DEFAULT, OFF, POOLS, Setup, added, assert_sampled, assert_trained_alike, plainly, train
 
 from importance_sampling import ImportanceTraining
@@ -22,12 +23,18 @@ class Noise(layers.Layer):
     def call(self, z):
         return z + 0.01 * keras.random.normal((32, 16), seed=self.seeds)
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
 
 def batch_size_in_a_layer(epochs=2, stream=False, rows=1600):
     x, y = table(rows, 2.0)
     model = classifier(layers.Dense(16, activation="relu"), Noise(), classes=2)
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32, drop_remainder=True)
+    if HAS_TENSORFLOW:
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32, drop_remainder=True)
+    else:
+        data = Stream(x, y, 32)
     arguments = dict(x=data) if stream else dict(x=x, y=y, batch_size=32)
     return Setup(model, dict(arguments, epochs=epochs))
 
@@ -103,7 +110,10 @@ def test_a_short_first_batch_does_not_change_the_size_of_steps_and_probes(make, 
         on_scores=lambda sampler, scores: scored.append(len(scores)),
     )
     assert len(steps) == 33
+    # Drawn one at a time, the first batch is all that is known of the size of others.
+    known_later = threshold == 0 and lacks("batches drawn in a step")
     if threshold == 0:
         for epoch in range(3):
-            assert set(steps[11 * epoch : 11 * epoch + 10]) == {16}, steps
-    assert scored and min(scored) >= 16, scored
+            first = 11 * epoch + (known_later and epoch == 0)
+            assert set(steps[first : 11 * epoch + 10]) == {16}, steps
+    assert scored and min(scored[known_later:]) >= 16, scored

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from field import ON, classifier, table
-from frameworks import tf
+from frameworks import needs, tf
 from keras import layers
 from situations import policy
 from ways import (
@@ -96,6 +96,7 @@ def texts(kind):
     return Setup(model, dict(data, epochs=2))
 
 
+@needs("text inputs")
 @pytest.mark.parametrize(
     ("kind", "way"),
     [(kind, way) for kind in TEXTS for way in (POOLS, ROWS) if (kind, way) != ("stream", ROWS)],
@@ -107,6 +108,7 @@ def test_texts_inside_a_model_are_importance_sampled(kind, way):
     assert min(run.history["importance"]) > 0
 
 
+@needs("text inputs")
 @pytest.mark.parametrize("kind", TEXTS)
 def test_texts_inside_a_model_are_probed_by_the_default_gate(kind):
     plain, run = plainly(texts, kind), train(lambda: texts(kind), DEFAULT)
@@ -184,6 +186,7 @@ def time_series():
     return Setup(model, dict(x=data, epochs=2))
 
 
+@needs("TensorFlow")  # with which Keras makes the batches
 @pytest.mark.parametrize("way", [DEFAULT, POOLS], ids=["default", "pools"])
 def test_a_time_axis_that_only_the_batches_know_is_sampled_or_the_remedy_is_named(way):
     plain, run = plainly(time_series), train(time_series, way)

@@ -107,9 +107,10 @@ def graph(loss, **options):
 FEATURES = np.random.default_rng(7).normal(size=(3, 4)).astype("float32")
 
 
-@pytest.mark.parametrize(
-    "options_of_compile", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str
-)
+BY_XLA = pytest.param({"jit_compile": True}, marks=needs("jit_compile"))
+
+
+@pytest.mark.parametrize("options_of_compile", [{"run_eagerly": True}, {"jit_compile": False}, BY_XLA], ids=str)
 def test_the_layer_runs_in_a_model_in_eager_graph_and_xla_mode(options_of_compile):
     model = graph("categorical_crossentropy")
     model.compile(**options_of_compile)

@@ -3,6 +3,7 @@
 import blinker
 import numpy as np
 import pytest
+from frameworks import lacks
 from toys import CLASSES, SCORES, SIZE, Reader, Rows, Toy
 
 from importance_sampling import samplers
@@ -121,12 +122,13 @@ def test_the_network_learns_the_scores_of_two_classes_and_is_traced_once(monkeyp
     for name in ("train_step", "predict_step"):
         step = getattr(sampler.predictor.model, name)
         monkeypatch.setattr(
-            sampler.predictor.model, name, lambda data, step=step, name=name: traces.append(name) or step(data)
+            sampler.predictor.model, name, lambda *given, step=step, name=name: traces.append(name) or step(*given)
         )
     for _ in range(250):
         drawn = sampler.draw(16)
         sampler.update(drawn.indices, toy.scores(drawn.indices))
-    assert sorted(traces) == ["predict_step", "train_step"] and model.scored == 0
+    assert lacks("compiled steps") or sorted(traces) == ["predict_step", "train_step"]
+    assert model.scored == 0
     ((sender, pairs),) = pairs_of(sampler)
     assert sender is sampler and pairs.shape == (32, 2) and pairs.dtype == np.float32 and model.scored == 32
     np.testing.assert_allclose(pairs[:, 0], scores[sampler.subset], rtol=1e-6)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import host
+from frameworks import CALLS_PER_TRACE, host, lacks
 from keras import layers, ops
 
 from importance_sampling import events
@@ -153,9 +153,9 @@ def test_scoring_changes_no_variable_and_a_short_last_batch_needs_no_further_tra
     np.testing.assert_allclose(wrapper.score(x, y, batch_size=4), whole, rtol=1e-5)
     for _ in range(2):
         wrapper.score(x[:9], y[:9], batch_size=4)
-    assert len(traces) == 2  # of 11 rows, and of 4
+    assert len(traces) == 2 * CALLS_PER_TRACE or lacks("compiled steps")  # of 11 rows, and of 4
     for v, value in zip([*model.variables, *model.metrics_variables], before, strict=True):
-        np.testing.assert_array_equal(v, value)
+        np.testing.assert_array_equal(host(v), value)
 
 
 def test_the_wrapper_sets_the_learning_rate_and_uses_the_loss_compiled_last():

@@ -6,7 +6,8 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import several
+from toys import stream
 
 from importance_sampling.callbacks import SamplingCallback, SamplingRecorder
 from importance_sampling.callbacks.epoch_draws import EpochDraws, weighted_quantiles
@@ -101,7 +102,7 @@ def test_batches_are_counted_many_at_a_time_without_loss():
 # Trainers
 
 TRAINERS = {
-    "pool, executions of three steps": (lambda m: BiasedImportanceTraining(m, presample=16, seed=1), 3),
+    "pool, executions of three steps": (lambda m: BiasedImportanceTraining(m, presample=16, seed=1), several(3)),
     "uniform": (lambda m: ImportanceTraining(m, tau_th=float("inf"), seed=1), 1),
     "reshuffle": (lambda m: ReshuffleTraining(m, seed=1), 1),
     "variance-reduced": (lambda m: SVRG(m, B=0, B_over_b=4, seed=1), 1),
@@ -223,11 +224,10 @@ def test_the_recorder_warns_in_the_fit_of_a_model_also_after_a_failed_fit_of_a_t
 
 
 def test_the_recorder_refuses_streams():
-    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
     model = build()
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"SamplingRecorder needs row indices: .* a stream"):
-        ImportanceTraining(model).fit(stream, verbose=0, callbacks=[SamplingRecorder()])
+        ImportanceTraining(model).fit(stream(X, Y, BATCH), verbose=0, callbacks=[SamplingRecorder()])
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 

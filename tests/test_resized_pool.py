@@ -5,7 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import HAS_TENSORFLOW, lacks
+from toys import stream
 
 from importance_sampling.callbacks import SamplingCallback
 from importance_sampling.training import ImportanceTraining
@@ -58,7 +59,7 @@ def test_every_pool_size_is_traced_once_and_a_callback_that_reads_figures_change
         assert set(pools) == {2 * BATCH, 3 * BATCH}
         before = len(traces)
         fit(trainer, *xy, callbacks=[callback], on_scores=lambda *_: None)
-        assert len(traces) == before
+        assert len(traces) == before or lacks("compiled steps")
         weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
     np.testing.assert_array_equal(*weights)
 
@@ -66,7 +67,7 @@ def test_every_pool_size_is_traced_once_and_a_callback_that_reads_figures_change
 def test_a_stream_is_read_further_from_where_pools_of_another_size_had_stopped():
     model, x, y = build(run_eagerly=True)
     x[:, 3] = np.arange(len(x))
-    data, seen = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH), []
+    data, seen = stream(x, y, BATCH), []
 
     def score(model, x, y):
         seen.append(x[:, 3])
@@ -75,9 +76,12 @@ def test_a_stream_is_read_further_from_where_pools_of_another_size_had_stopped()
     fit(TakingTurns(model, score), data, batch_size=None, shuffle=False, epochs=3)
     assert set(map(len, seen)) == {BATCH, 2 * BATCH, 3 * BATCH}  # of the check, and of pools
     candidates = np.concatenate([np.asarray(rows)[BATCH:] for rows in seen if len(rows) > BATCH]).astype(int)
-    # After Keras's own 16 come those of the second reading: in order, round and round, none twice in a round.
+    # After Keras's own 16 come those of the second reading: round and round, none twice in a round.
     assert len(candidates) > 2 * 480
-    np.testing.assert_array_equal(candidates, np.arange(len(candidates)) % 480)
+    rounds = candidates[: len(candidates) // 480 * 480].reshape(-1, 480)
+    np.testing.assert_array_equal(np.sort(rounds), [np.arange(480)] * len(rounds))
+    if HAS_TENSORFLOW:  # in order: only batches of a `PyDataset` are shuffled
+        np.testing.assert_array_equal(candidates, np.arange(len(candidates)) % 480)
 
 
 def test_presample_auto_warns_and_is_the_default():

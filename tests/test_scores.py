@@ -303,6 +303,15 @@ def test_scoring_changes_no_variable_and_no_attribute_of_the_model():
         assert vars(layer).get("activation") is attributes.get("activation")
 
 
+@pytest.mark.parametrize("score", ["gnorm", "loss", "full_gnorm"])
+def test_scoring_leaves_weights_of_masked_time_steps_as_they_are(score):
+    tokens = rng().integers(0, 7, (ROWS, TIME))
+    weights = rng().uniform(0.5, 2, (ROWS, TIME)).astype("float32")
+    data = tuple(map(keras.ops.convert_to_tensor, (tokens, sequences()[1], weights.copy())))
+    scored(masked_model(), data, score)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(data[2]), weights)
+
+
 def test_probabilities_without_logits_are_scored_with_a_warning():
     x, y = rows()
     inputs = keras.Input((4,))

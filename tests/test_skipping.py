@@ -93,15 +93,15 @@ def test_the_steps_of_an_epoch_are_whole_batches_or_a_share_of_the_steps_that_fi
     assert steps_of_epoch(included=56, rows=90, epoch_steps=5, batch_size=8) == 4  # 5 * 56 / 90
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras on torch
+@pytest.mark.filterwarnings("error", "ignore:__array__ implementation:DeprecationWarning")  # of Keras on torch
 def test_epochs_between_the_first_and_the_last_have_fewer_steps():
-    model, batches = build(steps_per_execution=several(5)), Batches()
+    per_execution = several(5)
+    model, batches = build(steps_per_execution=per_execution), Batches()
     trainer = SkippingTraining(model, seed=1)
     history = fit(trainer, callbacks=[batches], validation_data=(X, Y))
     steps = [FULL, SHORT, SHORT, FULL]
     assert int(model.optimizer.iterations.value) == sum(steps)
-    assert batches.begun == [-(-n // 5) for n in steps]
+    assert batches.begun == [-(-n // per_execution) for n in steps]
     assert batches.hooks == ["epoch", "validation", "epoch end"] * 4
     assert history["kept"] == pytest.approx([1, 56 / 90, 56 / 90, 1])
     np.testing.assert_allclose(history["loss"], 38 / 90, rtol=1e-5)  # the mean of all rows, in every epoch

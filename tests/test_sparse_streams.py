@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import tf
+from frameworks import needs, tf
 
 from importance_sampling import ImportanceTraining, backend
+
+pytestmark = needs("sparse and ragged inputs")
 
 
 def sparse(rows):

@@ -184,18 +184,12 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
     assert (trainer.importance_steps, trainer.forward_equivalents) == (24, 96.0)
 
 
-def test_the_recent_training_loss_is_that_of_the_steps_since_the_last_measurement_in_the_epoch():
-    counters = Counters()
-    losses = np.array([5.0, 4.0, 3.0, 2.0, 2.0, 1.0])
-    measured = [counters.recent_training_loss(losses[:steps].mean(), steps) for steps in (2, 3, 6)]
-    np.testing.assert_allclose(measured, [4.5, 3.0, 5 / 3])
-    assert counters.recent_training_loss(0.5, 4) == 0.5  # a new epoch
-
-
 def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
     counters = Counters()
+    assert np.isnan(counters.loss_ratio)
     for loss in (4.0, 2.0):
-        counters.record_held_out_loss(loss, "training samples", 1.5)
-    assert (counters.held_out_loss.count, counters.loss_ratio) == (2, 0.75) and counters.held_out_loss.change < 0
+        counters.record_held_out_loss(loss, "training samples", 0.75 * loss)
+    assert counters.held_out_loss.count == 2 and counters.held_out_loss.change < 0
+    assert counters.loss_ratio == pytest.approx(0.75)
     counters.record_held_out_loss(3.0, "validation data")
-    assert (counters.held_out_loss.count, counters.held_out_loss.recent, counters.loss_ratio) == (1, 3.0, 0.0)
+    assert (counters.held_out_loss.count, counters.held_out_loss.recent) == (1, 3.0) and np.isnan(counters.loss_ratio)

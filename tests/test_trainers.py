@@ -213,6 +213,7 @@ def test_trainers_that_need_rows_by_index_refuse_generators(name):
         TRAINERS[name](build()).fit_generator(batches(), steps_per_epoch=2, batch_size=BATCH, verbose=0)
 
 
+@needs("batches drawn in a step")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # as `model.fit` warns
 def test_batches_of_a_generator_are_joined_to_pools_of_the_requested_size():
     def batches():
@@ -227,6 +228,7 @@ def test_batches_of_a_generator_are_joined_to_pools_of_the_requested_size():
     assert [len(scores) for scores in heard.scores] == [32] * 3
 
 
+@needs("batches drawn in a step")
 def test_fit_dataset_on_a_generator_dataset_is_importance_sampled():
     def batches():
         while True:

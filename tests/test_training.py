@@ -82,7 +82,7 @@ def few_are_hard(**compiled):
         (dict(tau_th=1.5), {}, "PoolSampler"),
         (dict(sampler="pool"), {}, "PoolSampler"),
         (dict(sampler="reshuffle", tau_th=1.5), {}, "ReshuffleSampler"),
-        ({}, dict(steps_per_execution=2), "ReshuffleSampler"),
+        pytest.param({}, dict(steps_per_execution=2), "ReshuffleSampler", marks=needs("several steps per execution")),
     ],
 )
 def test_data_in_memory_are_reshuffled_unless_pools_are_asked_for(options, compiled, sampler):
@@ -95,7 +95,8 @@ def test_data_in_memory_are_reshuffled_unless_pools_are_asked_for(options, compi
         if np.isfinite(scores).all():
             drawn.extend(indices % 640)
 
-    history = fit(ImportanceTraining(model, **options), (x, y), epochs=3, on_sample=listen)
+    trainer = ImportanceTraining(model, **options)
+    history = fit(trainer, (x, y), epochs=3, validation_data=(x[:640], y[:640]), on_sample=listen)
     assert seen == {sampler}
     assert 0 < history["importance"][0] < 1 == history["importance"][-1]
     assert np.mean(np.array(drawn) < 30) > 2 * 30 / 640
@@ -320,6 +321,7 @@ def test_a_compute_loss_that_passes_the_sample_weights_on_is_importance_sampled(
     assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
 
 
+@needs("stateful networks")
 def test_a_stateful_network_trains_uniformly_with_a_warning():
     x = np.random.default_rng(0).normal(size=(32, 4, 2)).astype("float32")
 
@@ -408,6 +410,7 @@ class Counting(layers.Layer):
         return x
 
 
+@needs("compiled steps")
 @pytest.mark.fast
 def test_fit_in_a_loop_compiles_once(xy):
     model = with_layer(Counting)
@@ -478,7 +481,7 @@ def test_two_processes_with_the_same_seed_of_keras_end_with_the_same_weights(cap
 # What it tells
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=needs("several steps per execution"))])
 def test_listeners_receive_the_pool_and_the_weighted_batch_of_every_importance_step(xy, steps):
     heard, pools = [], []
     model = build(steps_per_execution=steps)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from frameworks import HAS_TENSORFLOW, tf
 
 SIZE = 60
 _rng = np.random.default_rng(11)
@@ -70,3 +71,8 @@ class Stream(keras.utils.PyDataset):
     def __getitem__(self, index):
         rows = slice(index * self.size, (index + 1) * self.size)
         return self.x[rows], self.y[rows]
+
+
+def stream(x, y, batch_size):
+    """Return the batches of arrays in their order: a dataset of TensorFlow where it is installed."""
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size) if HAS_TENSORFLOW else Stream(x, y, batch_size)

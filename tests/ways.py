@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from frameworks import build_ahead, host
+from frameworks import all_warnings, build_ahead, host
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.backend import keras_internals
@@ -90,8 +90,7 @@ def train(
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    with warnings.catch_warnings(record=True) as captured:
-        warnings.simplefilter("always")
+    with all_warnings() as captured:
         setup = build()
         if ahead:
             build_ahead(setup.model, **setup.arguments)

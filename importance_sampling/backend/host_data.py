@@ -150,8 +150,16 @@ def pool_iterator(source: Any, pool_size: int, seed: int, start: int) -> Iterato
 
 
 def read_batch(source: Any, rows: np.ndarray) -> Any:
-    """Return rows of a source as a batch in Keras's format."""
-    return source.batch([column.read(rows) for column in source.columns])
+    """Return rows of a source as a batch in Keras's format.
+
+    Raises:
+        RuntimeError: an array raised StopIteration, which Keras on torch would take for the end of the data.
+    """
+    try:
+        return source.batch([column.read(rows) for column in source.columns])
+    except StopIteration:
+        source.raise_read_error()
+        raise
 
 
 def is_pipeline_error(error: Exception) -> bool:

@@ -46,7 +46,9 @@ def concatenate(parts: Any) -> Any:
 
 def as_bytes(tensor: torch.Tensor) -> bytes:
     """Serialise the values of a tensor."""
-    return keras.ops.convert_to_numpy(tensor).tobytes()
+    if tensor.dtype == torch.bfloat16:  # NumPy has none
+        tensor = tensor.float()
+    return tensor.numpy(force=True).tobytes()
 
 
 def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_order: Callable | None) -> Any:

@@ -37,8 +37,8 @@ class GateContext(NamedTuple):
         base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
         held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time, see
             `LossTrend`. NaN if there are no held-out samples.
-        loss_ratio: float, default NaN; the training loss divided by the mean loss of held-out samples. NaN if it wasn't
-            measured.
+        loss_ratio: float, default NaN; the training loss divided by the mean loss of held-out samples, plus a standard
+            error. NaN if it wasn't measured.
         relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.

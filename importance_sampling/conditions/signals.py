@@ -100,7 +100,7 @@ def measured_variance_gain(weights: Any, norms: Any, presample: float, resamplin
     """
     from keras import ops  # here, so that signals of NumPy arrays need no framework
 
-    norms = ops.cast(norms, "float32")
+    weights, norms = ops.cast(weights, "float32"), ops.cast(norms, "float32")
     square = weights * ops.square(norms / ops.max(norms))
     q = 1.0 / (weights * presample)
     return presample * ops.sum(square) / ops.sum(resampling.second_moment(q) * square)

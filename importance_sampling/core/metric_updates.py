@@ -145,7 +145,9 @@ def update_from_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
         The logs of Keras's own step.
     """
     x, y, sample_weight = data
-    loss = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training=True)
+    # On torch Keras multiplies weights by a mask in place: of a copy, and not of the user's array.
+    copied = keras.tree.map_structure(lambda w: None if w is None else ops.copy(w), sample_weight)
+    loss = keras_internals.compute_loss(model, x, y, y_pred, copied, training=True)
     keras_internals.loss_tracker(model).update_state(loss, sample_weight=ops.shape(flatten(x)[0][0])[0])
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 

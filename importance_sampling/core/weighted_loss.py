@@ -190,6 +190,8 @@ def _wrap(
         vars(intercepted).update(vars(loss), call=call)
         if not training:  # in training mode the loss is computed in its own dtype, as in Keras's step
             keras_internals.set_loss_dtype(intercepted, at_least_float32_dtype(loss.dtype))
+        if sample_weight is not None:  # on torch Keras multiplies it by the mask in place
+            sample_weight = ops.copy(sample_weight)
         value = intercepted(y_true, y_pred, sample_weight)
         if not called:
             raise Unsupported(f"the loss `{loss.name}` overrides `__call__`. Override `call` in it instead")

@@ -25,6 +25,10 @@ DRAWN_BY_KERAS = (
     "Keras draws one batch for each step, and these data can't be read a second time, for candidates. Pass a "
     "`PyDataset` or a data loader"
 )
+PREPARED_BY_FIT = (
+    "Keras draws one batch for each step, and the model defines a `fit` of its own, whose data can't be read a second "
+    "time, for candidates. Prepare the data before `fit`"
+)
 DIFFERENT_ROWS = (
     "batches of these data differ in more than the number of rows, and can't be joined to a pool. Pad them to one shape"
 )
@@ -100,7 +104,9 @@ class StreamSource:
             seed: int, determines the order of the second reading together with `start`, if this library shuffles it.
             start: int >= 0, the number of pools read before.
         """
-        return StreamPools(pool_size, None if self._reread is None else functools.partial(self._reread, seed + start))
+        unread = PREPARED_BY_FIT if self._rereads_iterator else DRAWN_BY_KERAS
+        reread = None if self._reread is None else functools.partial(self._reread, seed + start)
+        return StreamPools(pool_size, reread, unread)
 
     def release(self) -> None:
         """Drop all references to the data."""
@@ -116,10 +122,12 @@ class StreamPools:
     Args:
         pool_size: int, rows per pool.
         reread: called without arguments, returns a second reading of the data; None if there is none.
+        unread: the reason against pools if there is no second reading and Keras draws the batch of each step.
     """
 
-    def __init__(self, pool_size: int, reread: Callable | None):
+    def __init__(self, pool_size: int, reread: Callable | None, unread: str = DRAWN_BY_KERAS):
         self._reread = reread
+        self._unread = unread
         self._second_reading: Any = None
         self._leftover: list | None = None  # leaves of rows that were read for a pool and not used
         self._queue: deque = deque()
@@ -140,7 +148,7 @@ class StreamPools:
             Unsupported: the stream can't be read a second time, or its batches can't be joined.
         """
         if self._reread is None and backend.DRAWS_BEFORE_STEP:
-            raise Unsupported(DRAWN_BY_KERAS)
+            raise Unsupported(self._unread)
         self._used = 0
         while len(self._queue) < n:
             leaves = self._pool(batches)

@@ -25,7 +25,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
-from importance_sampling.fit.held_out_loss import held_out_context, measure_if_due
+from importance_sampling.fit.held_out_loss import TRAINING_SAMPLES, end_if_due, held_out_context, measure_if_due
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
@@ -181,8 +181,8 @@ class FitController:
             probed = self._probe_if_due()
             result = self.uniform.step(n, self.batches)
         else:
-            steps = self.epoch_steps + result.steps
-            probed = measure_if_due(result.logs, steps, self.plan, self.strategy, self.state.counters)
+            probed = measure_if_due(self.strategy, self.state.counters)
+            end_if_due(self.strategy, self.state.counters, self._share_done())
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
@@ -214,6 +214,8 @@ class FitController:
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
+        elif counters.held_out_are == TRAINING_SAMPLES:
+            counters.held_out_is_over = True
         counters.record_steps(result.steps, result.cost + probed)
         if self.plan.batches_per_epoch:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
@@ -225,9 +227,8 @@ class FitController:
     def _importance_step(self, n: int) -> StepResult | None:
         """Take up to n importance steps; None if the rest of the epoch isn't enough for one, or they're impossible."""
         with self._closed_if_unsupported():
-            if self.batch_size is None:
-                examined = self.batches.peek(EXAMINED)
-                if not examined:
+            if self.batch_size is None or (backend.DRAWS_BEFORE_STEP and not self.plan.source.has_rows):
+                if not (examined := self.batches.peek(EXAMINED)):
                     return None
                 self._examine(examined)
             return self.strategy.step(n, self.batches, self._steps_left(), self.listeners.needs_draws)
@@ -235,9 +236,14 @@ class FitController:
 
     def _steps_left(self) -> float:
         """Return the number of steps left in this `fit`."""
-        arguments = self.plan.arguments
-        per_epoch = arguments["steps_per_epoch"] or self.plan.batches_per_epoch or math.inf
-        return (arguments["epochs"] - self.epoch) * per_epoch - self.epoch_steps
+        return (self.plan.arguments["epochs"] - self.epoch) * self._steps_per_epoch() - self.epoch_steps
+
+    def _steps_per_epoch(self) -> float:
+        return self.plan.arguments["steps_per_epoch"] or self.plan.batches_per_epoch or math.inf
+
+    def _share_done(self) -> float:
+        """Return the share of the epochs of this `fit` that is done, in [0, 1]."""
+        return (self.epoch + self.epoch_steps / self._steps_per_epoch()) / self.plan.arguments["epochs"]
 
     def _examine(self, batches: list) -> None:
         """Derive from batches of a stream the size of all its batches, which may grow later."""
@@ -245,6 +251,7 @@ class FitController:
             return
         size = max(map(self.plan.source.examine, batches))
         if size > (self.batch_size or 0):
+            self.strategy.close()
             self.batch_size = size
             self.strategy = self.strategy_for(size)
             self.strategy.check_before_training()

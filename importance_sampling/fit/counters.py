@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from importance_sampling.conditions import Condition, LossTrend
 
@@ -41,11 +42,12 @@ class Counters:
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
         held_out_loss: the losses of samples that importance steps don't train on.
-        loss_ratio: the training loss divided by the loss of held-out samples; 0 if it is unknown.
+        held_out_is_over: True once the model has been trained on the held-out training samples.
+        compared_loss: the training losses at the same times; 0 where they can't be compared.
+        ratio_error: standard error of the logarithm of the last ratio of these losses, because they are of few samples.
         held_out_are: what these samples are: "validation data", or "training samples" that are left out; empty before
             the first measurement.
         loss_measured_at: number of steps when the loss of held-out training samples was measured last.
-        averaged_steps, summed_loss: the steps of the epoch by then, and the sum of their training losses.
         dataset: digest of the current data set if rows are drawn by index.
     """
 
@@ -62,37 +64,38 @@ class Counters:
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
     held_out_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
-    loss_ratio: float = 0.0
+    compared_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
+    ratio_error: float = 0.0
     held_out_are: str = ""
+    held_out_is_over: bool = False
     loss_measured_at: int = 0
-    averaged_steps: int = 0
-    summed_loss: float = 0.0
     dataset: str = ""
 
-    def record_held_out_loss(self, loss: float, held_out_are: str, training_loss: float = 0.0) -> None:
+    def record_held_out_loss(
+        self, loss: float, held_out_are: str, training_loss: float = 0.0, ratio_error: float = 0.0
+    ) -> None:
         """Record the mean loss of held-out samples; losses of other samples than before begin a new series.
 
         Args:
             loss: float, of the held-out samples.
             held_out_are: str, "validation data" or "training samples".
             training_loss: float, the loss of the samples trained on; 0 (default) if the two can't be compared.
+            ratio_error: float >= 0, default 0; the standard error of the logarithm of the ratio of the two.
         """
         if held_out_are != self.held_out_are:
-            self.held_out_loss, self.held_out_are = LossTrend(), held_out_are
+            self.held_out_loss, self.compared_loss, self.held_out_are = LossTrend(), LossTrend(), held_out_are
         self.held_out_loss.record(loss)
-        self.loss_ratio = float(training_loss / loss) if loss > 0 and training_loss > 0 else 0.0
+        self.compared_loss.record(training_loss)
+        self.ratio_error = ratio_error
 
-    def recent_training_loss(self, mean_loss: float, epoch_steps: int) -> float:
-        """Return the mean training loss of the steps of this epoch since the last call.
+    @property
+    def loss_ratio(self) -> float:
+        """The training loss of late divided by that of held-out samples, which may be one standard error larger.
 
-        Args:
-            mean_loss: float, of all steps of the epoch, as in Keras's logs.
-            epoch_steps: int >= 1, their number.
+        NaN if they can't be compared.
         """
-        is_same_epoch = epoch_steps > self.averaged_steps
-        steps, total = (self.averaged_steps, self.summed_loss) if is_same_epoch else (0, 0.0)
-        self.averaged_steps, self.summed_loss = epoch_steps, mean_loss * epoch_steps
-        return (self.summed_loss - total) / (epoch_steps - steps)
+        training, held_out = self.compared_loss.recent, self.held_out_loss.recent
+        return training / held_out * math.exp(self.ratio_error) if training > 0 and held_out > 0 else math.nan
 
     def record_decision(self, gate: Condition) -> None:
         """Set the gate's last decision."""
@@ -123,5 +126,6 @@ def read_counters(header: dict) -> Counters:
         counters["gate_is_open"] = bool(counters["gate_is_open"])
     elif header["format"] != FORMAT:
         raise ValueError("another format")
-    counters["held_out_loss"] = LossTrend(**counters.get("held_out_loss", {}))
+    for name in ("held_out_loss", "compared_loss"):
+        counters[name] = LossTrend(**counters.get(name, {}))
     return Counters(**counters)

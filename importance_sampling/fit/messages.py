@@ -161,9 +161,9 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
         ("tau", float(signals.tau), ".2f", "how unequal the scores of the samples are; 1 if all are equal"),
         (
             "held-out samples",
-            len(controller.strategy.held_out) or math.nan,
+            controller.strategy.num_held_out or math.nan,
             ".0f",
-            "training samples that importance steps leave out, to see whether a closer fit helps on new samples",
+            "training samples left out of importance steps for a while, to see whether a closer fit helps",
         ),
         (
             "held-out loss",

@@ -37,8 +37,7 @@ DEFAULT_BATCH_SIZE = 32  # Keras's
 ROWS_PER_SLICE = 65536  # labels converted to class weights at once
 READ_WHOLE_WARNING = (
     "Memory maps and other lazily read arrays are read into memory as a whole, as by `keras.Model.fit`, because a "
-    "`tf.distribute` strategy distributes the data. To read them in batches, create the model outside the strategy's "
-    "scope"
+    "`tf.distribute` strategy distributes the data. To read them in batches, create the model outside its scope"
 )
 
 
@@ -254,7 +253,7 @@ def _batch_size(arguments: dict, num_rows: int) -> int:
     """Return the batch size that Keras uses; raise Keras's error for an invalid one."""
     steps = arguments["steps_per_epoch"]
     batch_size = arguments["batch_size"] or (math.ceil(num_rows / steps) if steps else DEFAULT_BATCH_SIZE)
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if type(batch_size) is not int or batch_size < 1:  # also True, and integers of NumPy, which not every Keras takes
         keras_data.check_batch_size(num_rows, batch_size)
     try:
         return operator.index(batch_size)

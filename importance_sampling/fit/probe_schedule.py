@@ -14,7 +14,7 @@ from importance_sampling.fit.state import Counters
 PROBE_EVERY = 17
 PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
-HELD_OUT_SHARE = 0.02  # of the cost of training, for the loss of held-out samples
+HELD_OUT_SHARE = 0.03  # of the cost of training, for the loss of held-out samples
 
 
 def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per_execution: int) -> bool:
@@ -43,7 +43,7 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
 def held_out_loss_is_due(counters: Counters, cost: float) -> bool:
     """Return True if the loss of held-out samples is to be measured while the gate is open.
 
-    It is measured as often as 2 % of the cost of training allows, and at most every 17 steps.
+    It is measured as often as 3 % of the cost of training allows, and at most every 17 steps.
 
     Args:
         counters: of the trainer.

@@ -73,7 +73,7 @@ class TrainerState:
             return False
         self.counters.dataset = digest
         self.counters.epochs_on_dataset = 0.0
-        self.counters.held_out_are = ""
+        self.counters.held_out_are, self.counters.held_out_is_over = "", False
         self.counters.gate_is_open = False
         self._parts, self._restored = {}, {}
         return True

@@ -63,7 +63,9 @@ class SystematicResampling:
 
     def second_moment(self, q: Any) -> Any:
         """Compute E[count^2] / q^2 for an expected count q: (f^2 + (2 f + 1) r) / q^2, f = floor(q), r = q - f."""
-        floor = array_namespace(q).floor(q)
+        xp = array_namespace(q)
+        q = as_floats(q, xp)
+        floor = xp.floor(q)
         rest = q - floor
         return (floor * floor + (2.0 * floor + 1.0) * rest) / (q * q)
 

@@ -23,6 +23,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.samplers.held_out import NONE_HELD_OUT
 
 
 class StepResult(NamedTuple):
@@ -59,14 +60,16 @@ class Strategy:
         reads_rows: bool, True if rows are read by index, and the state belongs to one data set.
         needs_probes: bool, True if batches are scored for the gate between uniform steps.
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
-        held_out: sequence of int, the rows of training samples that are left out of the steps; empty by default.
+        held_out: `HeldOut`, the training samples that are left out of the steps; none by default.
+        num_held_out: int, the number of training samples that are left out of steps of this `fit`, default 0.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
     """
 
     reads_rows = False
     needs_probes = True
     supports_replicas = False
-    held_out: Sequence[int] = ()
+    held_out = NONE_HELD_OUT
+    num_held_out = 0
     computes_metrics = True
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):

@@ -105,22 +105,22 @@ class DatasetRows:
             batch_size: int, how many are scored at once; at most four training batches, or 128 if that is more. A
                 model that accepts one batch size only is called with that size.
         """
-        size = self._accepted(batch_size)
-        scores = np.empty(len(indices), "float32")
-        for start in range(0, len(indices), size):
-            rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
-            part = ops.convert_to_numpy(self._score_rows(rows)[0])
-            scores[start : start + size] = part[: len(scores) - start]
         self._scored += len(indices)
-        return scores
+        return self._evaluate(indices, batch_size, 0).astype("float32")
 
-    def mean_loss(self, indices: np.ndarray) -> float:
-        """Return the mean loss of rows in inference mode; `indices` is int `(n,)`."""
-        size, total = self._accepted(min(ROWS_PER_FORWARD, len(indices))), 0.0
+    def losses(self, indices: np.ndarray) -> np.ndarray:
+        """Return the loss of each row in inference mode, float64 `(n,)`; `indices` is int `(n,)`."""
+        return self._evaluate(indices, min(ROWS_PER_FORWARD, len(indices)), 1)
+
+    def _evaluate(self, indices: np.ndarray, batch_size: int, which: int) -> np.ndarray:
+        """Return a result of `_score_rows` for all rows, float64 `(n,)`: the scores (0) or the losses (1)."""
+        size = self._accepted(batch_size)
+        results = np.empty(len(indices))
         for start in range(0, len(indices), size):
             rows = np.resize(indices[start : start + size], size)  # of one size, for one trace
-            total += ops.convert_to_numpy(self._score_rows(rows)[1])[: len(indices) - start].sum(dtype="float64")
-        return float(total / len(indices))
+            part = ops.convert_to_numpy(self._score_rows(rows)[which])
+            results[start : start + size] = part[: len(results) - start]
+        return results
 
     def _score_rows(self, rows: np.ndarray) -> tuple:
         """Return the scores of rows and their losses."""

@@ -21,7 +21,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
-from importance_sampling.samplers.held_out import held_out_samples
+from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
@@ -34,7 +34,6 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
-NO_ROWS = np.zeros(0, "int64")
 
 
 class IndexedStrategy(Strategy):
@@ -50,7 +49,6 @@ class IndexedStrategy(Strategy):
 
     Attributes:
         rows: the rows of the training set, for the sampler.
-        held_out: int64 `(n,)`, the rows of the training samples that are left out.
     """
 
     rows_class = DatasetRows
@@ -76,8 +74,8 @@ class IndexedStrategy(Strategy):
         self._scored_regularly = self.scorer.cost * scored
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
-        self.held_out = NO_ROWS
         self._holds_out = holds_out
+        self._held_out = NONE_HELD_OUT
         self._make_sampler = make_sampler
         self._step: Callable | None = None
         self._steps: dict[int, Callable] = {}  # compiled, by the number of rows
@@ -97,8 +95,8 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
-        leaves_out = self._holds_out and not plan.has_validation_data
-        self.held_out = held_out_samples(plan.source.num_rows, self.state.seed) if leaves_out else NO_ROWS
+        leaves_out = self._holds_out and not plan.has_validation_data and not self.state.counters.held_out_is_over
+        self._held_out = hold_out(plan.source.num_rows, self.state.seed) if leaves_out else NONE_HELD_OUT
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
         """Take n importance steps."""
@@ -107,7 +105,7 @@ class IndexedStrategy(Strategy):
             self._is_prepared = True
         self.get_sampler()
         if self._holds_out:
-            self.sampler.held_out = self.held_out
+            self.sampler.held_out = self.held_out.samples
         if self._scored_regularly:
             self.sampler.recompute = int(self.state.counters.gate_rescores or not self.measures_scores)
         logs: dict = {}
@@ -132,9 +130,19 @@ class IndexedStrategy(Strategy):
         indices, weights, scores, *_ = zip(*draws, strict=True)
         return StepResult(logs, n, cost, indices, weights, scores, measured)
 
-    def held_out_loss(self) -> float:
-        """Return the mean loss of the held-out rows."""
-        return self.rows.mean_loss(self.held_out)
+    @property
+    def held_out(self) -> HeldOut:
+        """The training samples that are left out of the steps; none once the model has been trained on them."""
+        return NONE_HELD_OUT if self.state.counters.held_out_is_over else self._held_out
+
+    @property
+    def num_held_out(self) -> int:
+        """The number of training samples that are left out of steps of this `fit`."""
+        return len(self._held_out.samples)
+
+    def losses(self, indices: np.ndarray) -> np.ndarray:
+        """Return the loss of each row in inference mode, float64 `(n,)`; `indices` is int `(n,)`."""
+        return self.rows.losses(indices)
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""
