@@ -10,7 +10,7 @@ from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers.held_out import hold_out
 
-ROWS, BATCH_SIZE = 5000, 32
+ROWS, BATCH_SIZE = 10000, 64
 EPOCHS = 8
 
 
@@ -85,7 +85,7 @@ def test_without_validation_data_importance_steps_leave_the_held_out_samples_out
     assert not np.isin(first_half, held_out).any() and len(np.unique(first_half)) > 0.9 * ROWS
     assert np.isin(held_out, importance).mean() > 0.5  # in the second half
     assert np.isin(uniform, held_out).any()  # before the gate opened
-    assert "  held-out samples          100  " in trainer.summary()
+    assert "  held-out samples          200  " in trainer.summary()
 
 
 def test_held_out_samples_are_not_held_out_again_once_the_model_has_been_trained_on_them():
@@ -118,8 +118,9 @@ def test_the_gate_stays_open_while_training_generalises_and_closes_when_labels_a
         _, history, *_ = trained(*data(can_generalise=can_generalise), model=model, **arguments)
         shares[can_generalise], losses[can_generalise] = history["importance"], history["loss"]
     assert shares[True][1:] == [1.0] * (EPOCHS - 1) and losses[True][-1] < 0.5 * losses[True][1]
-    assert losses[False][-1] < 0.97 * losses[False][1]  # the training loss alone doesn't show it
-    assert max(shares[False]) > 0 and shares[False][-1] == 0.0
+    assert losses[False][-1] < losses[False][1]  # the training loss alone doesn't show it
+    assert 0 < sum(shares[False]) < 0.75 * sum(shares[True])
+    assert has_validation_data or shares[False][-1] == 0.0  # once closed, it can open again only with validation data
 
 
 def test_data_too_small_to_hold_samples_out_are_trained_uniformly_at_a_falling_rate_unless_there_are_validation_data():
@@ -132,15 +133,14 @@ def test_data_too_small_to_hold_samples_out_are_trained_uniformly_at_a_falling_r
 
 
 def test_a_saved_state_has_the_losses_of_the_held_out_samples(tmp_path):
-    x, y = data(can_generalise=False)
-    trainer, *_ = trained(x, y, epochs=5)
+    x, y = data()
+    trainer, *_ = trained(x, y)  # after the first half, they aren't measured any more
     trainer.save_state(tmp_path / "state.npz")
     resumed = ImportanceTraining(build(), seed=8)
     resumed.load_state(tmp_path / "state.npz")
-    history = resumed.fit(x, y, batch_size=BATCH_SIZE, epochs=4, verbose=0)
-    assert history.history["importance"] == [0.0] * 4
-    fresh = ImportanceTraining(build(), seed=8).fit(x, y, batch_size=BATCH_SIZE, epochs=4, verbose=0)
-    assert max(fresh.history["importance"]) > 0
+    resumed.fit(x, y, batch_size=BATCH_SIZE, epochs=2, verbose=0)
+    for name in ("held_out_change", "loss_ratio"):
+        assert getattr(resumed.condition.context, name) == getattr(trainer.condition.context, name) != 0
 
 
 def test_scoring_passes_and_held_out_samples_are_scored_in_the_same_fit():
