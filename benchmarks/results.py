@@ -45,6 +45,10 @@ class Results:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(run) + "\n")
 
+    def all(self) -> list[dict]:
+        """Return all runs in the file, with their results."""
+        return list(self._runs.values())
+
     def missing(self, wanted: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the wanted runs that aren't in the file."""
         return [run for run in wanted if key(run) not in self._runs]

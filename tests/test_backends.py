@@ -113,6 +113,7 @@ def test_switched_off_training_with_validation_equals_fit_bit_for_bit(steps):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.fast
 def test_hooks_that_keras_may_call_in_another_thread_do_not_ask_for_the_model():
     counter = UniformFit(build(), GainCondition(), TrainerState(1))
     assert counter.async_safe
@@ -141,6 +142,7 @@ def test_an_importance_step_by_a_train_step_of_the_model_equals_the_step_of_the_
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
 
 
+@pytest.mark.fast
 def test_no_module_outside_the_backend_compares_the_name_of_the_backend():
     package = Path(importance_sampling.__file__).parent
     found = []

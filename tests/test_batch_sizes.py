@@ -33,13 +33,15 @@ def fitted(model, **options):
 
 
 @pytest.mark.parametrize("options", [dict(sampler="reshuffle"), dict(forward_batch_size=BATCH), dict(presample=3.0)])
-def test_what_is_scored_in_batches_is_sampled(options):
+@pytest.mark.slow
+def test_a_model_that_accepts_one_batch_size_is_sampled_by_scoring_in_batches(options):
     trainer, weights = fitted(build(), tau_th=0, **options)
     assert trainer.importance_steps == 3 * ROWS // BATCH
     np.testing.assert_allclose(weights, fitted(build(None), tau_th=0, **options)[1], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau_th", [0, 1e9])
+@pytest.mark.slow
 def test_pools_that_are_no_multiple_of_the_batch_are_left_for_uniform_steps_with_a_warning(tau_th):
     with pytest.warns(UserWarning, match="stays off .* accepts 8 rows only, and a pool of 20 candidates"):
         trainer, weights = fitted(build(), tau_th=tau_th, presample=2.5)
@@ -47,7 +49,7 @@ def test_pools_that_are_no_multiple_of_the_batch_are_left_for_uniform_steps_with
     np.testing.assert_array_equal(weights, fitted(build(), tau_th=float("inf"))[1])
 
 
-def test_a_model_that_was_built_on_a_batch_takes_pools_all_the_same():
+def test_a_model_that_was_built_for_one_batch_size_but_accepts_others_is_trained_on_pools():
     model = keras.Sequential([layers.Dense(3, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
     model.build((BATCH, 6))

@@ -106,11 +106,24 @@ def test_history_contains_the_seconds_of_training(stream):
     assert 0 < history["seconds"][0] < history["seconds"][1]
 
 
-def test_seconds_of_training_exclude_evaluations_outside_fit():
-    model, callback = build(), TrainingSeconds()
-    x, y = np.zeros((4, *model.input_shape[1:]), "float32"), np.zeros(4, "int32")
-    model.evaluate(x, y, verbose=0, callbacks=[callback])
-    assert callback._seconds == 0.0
-    trained = model.fit(x, y, verbose=0, callbacks=[callback]).history["seconds"][-1]
-    model.evaluate(x, y, verbose=0, callbacks=[callback])
-    assert callback._seconds == trained
+def test_seconds_of_training_exclude_evaluations_outside_fit(monkeypatch):
+    now = [100.0]
+
+    def tick():
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(seconds.time, "perf_counter", tick)
+    x, y = np.zeros((4, 4), "float32"), np.zeros(4, "int32")
+
+    def history(evaluates):
+        model, callback, logged = build(), TrainingSeconds(), []
+        for _ in range(3):
+            if evaluates:
+                now[0] += 50.0
+                model.evaluate(x, y, verbose=0, callbacks=[callback])
+                now[0] += 50.0
+            logged += model.fit(x, y, verbose=0, callbacks=[callback]).history["seconds"]
+        return logged
+
+    assert history(True) == history(False)

@@ -110,7 +110,7 @@ def test_the_plot_and_the_files_are_written(tmp_path, comparison):
     assert paths[2].stat().st_size > 10000
 
 
-def test_the_plot_marks_the_times_sooner_and_survives_nan():
+def test_the_plot_marks_the_speed_up_and_none_if_losses_are_nan():
     pytest.importorskip("matplotlib")
     won = made({"uniform": [[1.0, 0.6, 0.4]] * 2, "importance": [[1.0, 0.4, 0.3]] * 2}).plot()
     assert [text.get_text() for text in won.axes[0].texts if text.get_text()] == ["2.0 times sooner"]
@@ -133,12 +133,12 @@ def test_a_notebook_shows_the_plot(comparison):
 
 
 def test_the_validation_data_are_those_of_the_split_and_the_judge_evaluates_them():
-    split = user_task._with_split(dict(x=X, y=Y, validation_split=0.2))
+    split = user_task.with_split(dict(x=X, y=Y, validation_split=0.2))
     assert len(split["x"]) == 128 and [len(part) for part in split["validation_data"]] == [32, 32]
     model, judge = build(), Evaluation(split)
     assert judge(model) == model.evaluate(X[128:], Y[128:], verbose=0, return_dict=True)
     assert judge.loss_name == "validation loss"
-    nested = user_task._with_split(dict(x={"a": X}, y=Y, sample_weight=X[:, 0], validation_split=0.5))
+    nested = user_task.with_split(dict(x={"a": X}, y=Y, sample_weight=X[:, 0], validation_split=0.5))
     assert len(nested["validation_data"]) == 3 and len(nested["validation_data"][0]["a"]) == 80
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_is_not_built_yet_starts_from_equal_weights():
         model.compile("sgd", "sparse_categorical_crossentropy")
         return model
 
-    models = user_task._models(unbuilt, 2, 1, Evaluation(dict(x=X, y=Y)))
+    models = user_task.models_of(unbuilt, 2, 1, Evaluation(dict(x=X, y=Y)))
     np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
 
 
@@ -202,7 +202,7 @@ def uncompiled():
         (dict(callbacks=[(i for i in ())]), ValueError, "that `copy.deepcopy` can copy"),
     ],
 )
-def test_a_wrong_argument_raises_before_training(changes, error, message, monkeypatch):
+def test_compare_refuses_wrong_arguments_before_training(changes, error, message, monkeypatch):
     monkeypatch.setattr(user_task, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(error, match=message):
         compare(**dict(build_model=build, x=X, y=Y) | changes)

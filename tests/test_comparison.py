@@ -111,6 +111,7 @@ def test_validation_within_fit_is_not_timed(monkeypatch):
     assert ticking.clock.seconds == 10.0
 
 
+@pytest.mark.slow
 def test_training_stops_at_a_budget_of_cost_and_leaves_the_model_as_it_is():
     both = identical_models(build, 2, seed=1)
     np.testing.assert_array_equal(*(host(model.layers[0].kernel) for model in both))
@@ -174,7 +175,7 @@ def test_every_run_has_its_own_copies_of_the_callbacks():
 def test_training_disables_the_autotuning_of_input_pipelines(monkeypatch):
     from importance_sampling.backend import tensorflow_pipelines
 
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines._iterate)  # as it is outside of tests
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", tensorflow_pipelines.ITERATE)  # as it is outside of tests
     enabled, with_options = [], tf.data.Dataset.with_options
 
     def spy(dataset, options):

@@ -176,6 +176,7 @@ def test_draws_have_the_documented_shapes_and_dtypes_and_finite_weights(name, po
 
 
 @every_sampler
+@pytest.mark.slow
 def test_the_weighted_mean_over_draws_is_the_mean_of_the_data(name):
     case, sampler = SAMPLERS[name], build(name)
     assert sampler.unbiased
@@ -192,6 +193,7 @@ def test_the_weighted_mean_over_draws_is_the_mean_of_the_data(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "history", "reshuffle", "skipping", "online batch selection", "quota"])
+@pytest.mark.slow
 def test_the_tolerance_of_five_standard_errors_finds_a_planted_bias_of_two_per_cent(name):
     sampler = build(name, Toy(SCORES**0.25))
     means = np.array([(one.weights * VALUES[one.indices]).mean() for one in steps(sampler, 6000, 48)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from frameworks import needs
 from keras import layers
+from saved_states import counters_of
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Condition
@@ -65,7 +66,7 @@ def counted_plain(steps):
         pytest.param(5, False, marks=needs("several steps per execution")),
     ],
 )
-def test_a_gate_that_turns_in_the_middle_of_a_pass_changes_no_count(steps, listening):
+def test_a_gate_that_opens_and_closes_within_epochs_changes_neither_steps_nor_batches(steps, listening):
     told = []
     model = build(steps_per_execution=steps)
     trainer = ImportanceTraining(model)
@@ -80,7 +81,8 @@ def test_a_gate_that_turns_in_the_middle_of_a_pass_changes_no_count(steps, liste
         assert 0 < sum(plain) < len(plain)
 
 
-def test_rows_of_a_plain_step_are_told_after_it_was_taken():
+@pytest.mark.fast
+def test_listeners_receive_the_rows_of_a_uniform_step_after_the_step():
     model = build()
     seen = []
     ImportanceTraining(model, tau_th=1e9).fit(
@@ -89,7 +91,7 @@ def test_rows_of_a_plain_step_are_told_after_it_was_taken():
     assert seen == list(range(1, 14))
 
 
-def test_closed_again_it_ends_the_pass_with_the_rows_that_keras_drew():
+def test_after_the_gate_has_closed_again_the_epoch_ends_with_rows_that_keras_drew_each_at_most_once():
     class Once(Turning):
         looks = 0
 
@@ -131,20 +133,22 @@ on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read
 
 @needs("compiled steps")
 @on_linux
-def test_memory_is_flat_over_epochs_and_over_fits():
+def test_memory_does_not_grow_over_epochs_and_fits():
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     over_epochs, over_fits = map(float, run.stdout.split()[-2:])
     # 300 pools would be 115 MB, 18 copies of the data 69; a plain `fit` leaves a megabyte or two behind by itself.
     assert over_epochs < 10 and over_fits < 45, run.stdout
 
 
+@pytest.mark.fast
 def test_the_steps_between_probes_double_while_the_gate_stays_closed():
     assert [steps_between_probes(closed) for closed in (0, 1, 2, 3, 4, 6, 7, 8, 10, 99)] == [
         *(17, 17, 34, 34, 68, 136, 136, 272, 544, 544)
     ]
 
 
-def test_a_closed_gate_is_probed_at_those_intervals_and_at_the_end_of_the_epoch_that_it_waits_for():
+@pytest.mark.fast
+def test_a_closed_gate_is_probed_at_doubling_intervals_and_at_the_end_of_the_first_epoch():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(1600, 3)).astype("float32"), rng.normal(size=1600).astype("float32")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -153,7 +157,7 @@ def test_a_closed_gate_is_probed_at_those_intervals_and_at_the_end_of_the_epoch_
     observe = trainer.condition.observe
 
     def watch(signals, context):
-        at.append(trainer._state.counters.steps)
+        at.append(counters_of(trainer)["steps"])
         return observe(signals, context)
 
     trainer.condition.observe = watch

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from saved_states import counters_of
 
 from importance_sampling.conditions import GainCondition, GateContext, Signals, step_cost
 from importance_sampling.training import ImportanceTraining
@@ -15,6 +16,7 @@ def test_a_scored_batch_costs_a_third_of_a_uniform_step():
 
 
 @pytest.mark.parametrize("cost", ["arithmetic", "measured"])
+@pytest.mark.slow
 def test_the_argument_cost_warns_that_it_has_no_effect(cost):
     model, x, y = hard_few()
     with pytest.warns(DeprecationWarning, match="`cost` is gone .* It has no effect") as warned:
@@ -55,7 +57,7 @@ def test_the_gate_receives_the_number_of_epochs_left(steps_per_epoch):
     observe = trainer.condition.observe
 
     def watch(signals, context=None):
-        seen.append((trainer._state.counters.steps, context.epochs_left))
+        seen.append((counters_of(trainer)["steps"], context.epochs_left))
         return observe(signals, context)
 
     trainer.condition.observe = watch

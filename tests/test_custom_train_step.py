@@ -128,7 +128,7 @@ def test_while_the_gate_is_closed_a_train_step_trains_as_fit_does_bit_for_bit(op
     assert_equal_weights(plain, model, tolerance=0)
 
 
-def test_the_trial_changes_neither_the_model_nor_its_optimizer():
+def test_trying_a_train_step_changes_neither_the_model_nor_its_optimizer():
     model = classifier(OwnStep, dropout=True, metrics=["accuracy"])
     fit(model)
     before = [ops.convert_to_numpy(v) + 0 for v in (*model.variables, *model.optimizer.variables)]
@@ -181,6 +181,7 @@ def test_rows_that_a_train_step_mixes_are_found_beside_batch_normalisation():
         fit(ImportanceTraining(classifier(kind, dropout=True), tau_th=0))
 
 
+@pytest.mark.fast
 def test_a_train_step_that_changes_weights_beside_the_optimizer_trains_uniformly():
     class Decaying(OwnStep):
         def train_step(self, *arguments):
@@ -210,6 +211,7 @@ def test_a_function_that_a_train_step_compiles_trains_the_model_after_the_trial(
     assert_equal_weights(own, standard)
 
 
+@pytest.mark.fast
 def test_a_train_step_is_not_tried_while_the_gate_is_closed():
     calls = []
     kind = changed(lambda *data: calls.append(1) or data)

@@ -61,7 +61,7 @@ def small_mnist(monkeypatch):
 @pytest.fixture
 def short_comparisons(monkeypatch):
     """Two steps for each way, whatever the budget is."""
-    monkeypatch.setattr(user_task, "_budget", lambda amounts: ("cost", 6.0))
+    monkeypatch.setattr(user_task, "budget_of", lambda amounts: ("cost", 6.0))
     monkeypatch.setattr(user_task, "MEASUREMENTS", 1)
 
 
@@ -79,7 +79,10 @@ def eagerly():
     [page for page in [ROOT / "README.md", *sorted(PAGES.rglob("*.md"))] if snippets(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_snippets_run(page, names, eagerly, small_mnist, short_comparisons, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_all_python_snippets_of_the_documentation_run(
+    page, names, eagerly, small_mnist, short_comparisons, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for snippet in snippets(page):
         if lacks("TensorFlow") and re.search("tensorflow|TextVectorization", snippet):

@@ -14,21 +14,21 @@ def plain(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("plain", cases(SWITCHED_OFF), indirect=True, scope="module")
-def test_switched_off_it_equals_fit_bit_for_bit(plain):
+def test_switched_off_training_equals_model_fit_bit_for_bit(plain):
     trained, history, called = train(plain.name, plain.arrays, float("inf"))
     assert state_of_the_world() == plain.world
     plain.assert_equals(trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
 
 
-def test_closed_but_watching_it_trains_as_fit_does(plain):
+def test_with_a_closed_gate_that_is_probed_training_equals_model_fit(plain):
     trained, history, called = train(plain.name, plain.arrays, 1e9)
     plain.assert_equals(trained)
     assert {key: history[key] for key in plain.history} == plain.history and called == plain.called
     assert np.isfinite(history["tau"]).all() and history["importance"] == [0.0] * len(history["tau"])
 
 
-def test_open_it_takes_as_many_steps_and_learns(plain):
+def test_with_an_open_gate_training_takes_the_steps_of_model_fit_and_the_loss_falls(plain):
     trained, history, called = train(plain.name, plain.arrays, 0)
     if plain.name != "half precision":  # there an overflow skips a step, and not the same ones
         assert int(trained.optimizer.iterations) == plain.steps
@@ -58,7 +58,7 @@ TOLD = [
 
 
 @pytest.mark.parametrize("plain", cases(TOLD), indirect=True, scope="module")
-def test_with_a_listener_to_its_rows_it_trains_as_fit_does(plain):
+def test_with_a_listener_to_rows_and_a_closed_gate_training_equals_model_fit(plain):
     told = []
     trained, history, called = train(
         plain.name,

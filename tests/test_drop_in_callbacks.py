@@ -16,6 +16,8 @@ from drop_in_models import dense
 from frameworks import HAS_TENSORFLOW, host
 from keras import callbacks, layers
 
+from importance_sampling.backend import keras_internals
+
 X, Y = data()
 
 
@@ -81,7 +83,7 @@ def runs(tmp_path_factory):
         return {way: Run(way, tmp_path_factory.mktemp(way), wire) for way in WAYS}
 
 
-def test_closed_every_callback_sees_and_does_what_it_does_in_fit(runs):
+def test_with_a_closed_gate_every_callback_sees_and_does_what_it_does_in_model_fit(runs):
     plain, closed = runs["plain"], runs["closed"]
     assert_equal(plain.model, closed.model)
     assert {key: closed.history[key] for key in plain.history} == plain.history
@@ -95,14 +97,22 @@ def test_closed_every_callback_sees_and_does_what_it_does_in_fit(runs):
     assert names[0] == [name for name in names[1] if not name.endswith(".npz")] and len(names[0]) == 5
 
 
-@pytest.mark.parametrize("way", ["closed", "open"])
-def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
-    run, plain = runs[way], runs["plain"]
-    assert run.history["importance"] == [float(way == "open")] * 4 and run.ended == [0, 1, 2, 3]
-    assert set(run.history) == set(plain.history) | FIGURES
-    # The rate falls by the schedule, then on the plateau.
+@pytest.fixture(params=["closed", "open"])
+def run(request, runs):
+    return runs[request.param]
+
+
+def test_callbacks_are_called_in_every_epoch_whether_the_gate_is_open_or_closed(run, runs):
+    assert run.history["importance"] == [float(run is runs["open"])] * 4 and run.ended == [0, 1, 2, 3]
+    assert set(run.history) == set(runs["plain"].history) | FIGURES
+    assert run.hooks.called == runs["plain"].hooks.called
+
+
+def test_callbacks_lower_the_learning_rate_by_a_schedule_and_then_on_a_plateau(run):
     assert run.history["learning_rate"] == pytest.approx([0.01, 0.005, 0.005, 0.0025])
-    # The best weights are back, and are those in the checkpoint of the best epoch.
+
+
+def test_early_stopping_restores_the_weights_that_the_checkpoint_of_the_best_epoch_has(run):
     assert (run.stopping.stopped_epoch, run.stopping.best_epoch) == (3, 1)
     second = keras.models.load_model(run.folder / "2.keras")
     assert type(second) is type(run.model) and int(second.optimizer.iterations) == 14
@@ -110,12 +120,14 @@ def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
         second.load_weights(run.folder / file)
         for mine, saved in zip(run.model.trainable_weights, second.trainable_weights, strict=True):
             np.testing.assert_array_equal(host(mine), host(saved))
-    # Whoever writes down or sends away what it finds, finds the metrics of the model; NaN would be no JSON.
-    assert run.hooks.called == plain.hooks.called
+
+
+def test_callbacks_that_write_or_send_logs_receive_the_metrics_of_the_model_alone(run, runs):
+    plain = runs["plain"]
     assert [row.keys() for row in run.rows] == [row.keys() for row in plain.rows]
     assert len(run.posted) == 8
     for posted in run.posted[-2:]:
-        told = json.loads(posted, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        told = json.loads(posted, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))  # such as NaN
         assert told == {"epoch": 3, **{key: run.history[key][-1] for key in plain.history}}
     if importlib.util.find_spec("tensorboard") and HAS_TENSORFLOW:  # Keras writes its files with TensorFlow
         board = b"".join(path.read_bytes() for path in (run.folder / "board").rglob("events*"))
@@ -124,7 +136,7 @@ def test_callbacks_keep_their_promises_on_the_users_own_model(runs, way):
 
 
 @pytest.mark.parametrize("way", ["closed", "open"])
-def test_compiled_anew_between_two_fits_it_goes_on(runs, way):
+def test_a_model_that_is_compiled_again_between_two_fits_continues_to_train(runs, way):
     model, trainer = runs[way].model, runs[way].trainer
     steps = trainer.importance_steps
     metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2)
@@ -153,7 +165,7 @@ def calling(hook, function, **options):
     return train
 
 
-def test_a_callback_trains_the_model_by_itself_on_its_own_data():
+def test_a_callback_can_train_the_model_on_other_data_between_two_epochs():
     x, y = data(1, 40)
     met = []
 
@@ -171,7 +183,7 @@ def test_a_callback_trains_the_model_by_itself_on_its_own_data():
 
 
 @pytest.mark.parametrize("memory_mapped", [False, True])
-def test_a_callback_trains_the_model_in_the_midst_of_an_epoch(tmp_path, memory_mapped, monkeypatch):
+def test_a_callback_can_train_the_model_on_other_data_within_an_epoch(tmp_path, memory_mapped, monkeypatch):
     if memory_mapped:  # the rows come by number, the callback's come as they are
         mapped = np.memmap(tmp_path / "x", X.dtype, "w+", shape=FEW["x"].shape)
         mapped[:] = FEW["x"]
@@ -185,7 +197,7 @@ def test_a_callback_trains_the_model_in_the_midst_of_an_epoch(tmp_path, memory_m
     assert trainer.importance_steps == 2 * STEPS
 
 
-def test_a_callback_stops_the_training_in_the_midst_of_an_epoch():
+def test_a_callback_can_stop_the_training_within_an_epoch():
     def stop(model):
         model.stop_training = int(model.optimizer.iterations) == STEPS + 2
 
@@ -193,7 +205,7 @@ def test_a_callback_stops_the_training_in_the_midst_of_an_epoch():
     assert int(plain.optimizer.iterations) == STEPS + 2
 
 
-def test_a_learning_rate_that_a_callback_sets_holds_from_the_next_step():
+def test_a_learning_rate_that_a_callback_sets_is_used_from_the_next_step_on():
     seen = []
 
     def freeze(model):
@@ -206,7 +218,7 @@ def test_a_learning_rate_that_a_callback_sets_holds_from_the_next_step():
 
 
 @pytest.mark.parametrize("way", ["closed", "open"])
-def test_the_model_is_copied_saved_and_pickled_during_and_after(tmp_path, way):
+def test_a_model_can_be_copied_saved_and_pickled_during_fit_and_after_it(tmp_path, way):
     during = []
 
     def copies(model):
@@ -230,7 +242,7 @@ def test_the_model_is_copied_saved_and_pickled_during_and_after(tmp_path, way):
 
 
 @pytest.mark.parametrize("way", ["plain", "open"])
-def test_a_run_that_turns_nan_is_ended(way):
+def test_terminate_on_nan_ends_the_fit_when_the_loss_is_nan(way):
     begin_anew()
     model = dense(run_eagerly=True)
     x = np.where(np.arange(len(X))[:, None] % 20 == 0, np.nan, X)
@@ -239,7 +251,7 @@ def test_a_run_that_turns_nan_is_ended(way):
 
 
 @pytest.mark.parametrize("verbose", [1, 2, "auto"])
-def test_the_progress_bar_is_as_verbose_as_in_fit(capsys, verbose):
+def test_the_progress_bar_is_as_verbose_as_that_of_model_fit(capsys, verbose):
     said = []
     for way in ("plain", "closed"):
         begin_anew()
@@ -267,7 +279,7 @@ class Stumbling(keras.losses.Loss):
 
 @pytest.mark.parametrize("way", ["closed", "open"])
 @pytest.mark.parametrize("error", [RuntimeError("bad loss"), KeyboardInterrupt()])
-def test_an_error_in_the_loss_leaves_the_model_as_it_was(way, error):
+def test_an_error_in_the_loss_leaves_the_model_and_its_layers_unchanged(way, error):
     begin_anew()
     loss = Stumbling()
     loss.error = error
@@ -279,7 +291,7 @@ def test_an_error_in_the_loss_leaves_the_model_as_it_was(way, error):
     with pytest.raises(type(error)):
         trainer.fit(X, Y, batch_size=16, verbose=0)
     assert loss.calls >= 3 and model.train_function is None and "call" not in vars(loss)
-    assert model._compile_loss._flat_losses[0].loss is loss
+    assert keras_internals.output_losses(model) == [loss]
     assert [vars(layer).keys() for layer in model.layers] == [before.keys() for before in inner]
     assert np.isfinite(model.evaluate(X, Y, verbose=0))
     trainer.fit(X, Y, batch_size=16, verbose=0)

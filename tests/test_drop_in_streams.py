@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from drop_in_cases import ROWS, Hooks, assert_equal, begin_anew, data, state_of_the_world
 from drop_in_models import dense
-from frameworks import build_ahead, needs, several, tf
+from frameworks import TAKES_NONE, build_ahead, needs, several, tf
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.data.py_dataset import ShuffledBatches
@@ -21,7 +21,7 @@ pytestmark = [
 
 X, Y = data()
 BATCHES = 13  # of 16 rows, the last of 11
-NO_WEIGHTS = (None,) if hasattr(keras.Model, "_autoconvert_optionals") else ()  # Keras 3.8 takes no None
+NO_WEIGHTS = (None,) if TAKES_NONE else ()
 reads: list = []
 SPECS = tf.TensorSpec((None, 8), "float32"), tf.TensorSpec((None,), "int64")
 
@@ -134,7 +134,7 @@ def plain(request):
 
 @pytest.mark.filterwarnings("ignore:Your `PyDataset` class should call:UserWarning")
 @pytest.mark.parametrize("tau_th", [float("inf"), 1e9])
-def test_closed_it_is_read_as_fit_reads_it(plain, tau_th):
+def test_with_a_closed_gate_a_stream_is_read_and_trained_on_as_by_model_fit(plain, tau_th):
     run = Run(plain.name, lambda model: ImportanceTraining(model, tau_th=tau_th))
     assert_equal(plain.model, run.model)
     assert {key: run.history[key] for key in plain.history} == plain.history
@@ -146,7 +146,7 @@ def test_closed_it_is_read_as_fit_reads_it(plain, tau_th):
 
 
 @pytest.mark.parametrize("plain", SAMPLED, indirect=True, scope="module")
-def test_open_it_takes_as_many_steps_and_learns(plain):
+def test_with_an_open_gate_a_stream_gives_as_many_steps_as_with_model_fit_and_the_loss_falls(plain):
     told = []
     run = Run(
         plain.name,
@@ -165,7 +165,7 @@ def test_open_it_takes_as_many_steps_and_learns(plain):
         assert run.reads == 0 or 3 * plain.steps - 2 <= run.reads <= 3 * plain.reads + 16
 
 
-def test_closed_a_generator_is_read_as_fit_reads_it():
+def test_with_a_closed_gate_a_generator_is_read_and_trained_on_as_by_model_fit():
     plain = Run("generator", steps_per_epoch=BATCHES)
     told = []
     for more in ({}, dict(on_sample=lambda sampler, indices, weights, scores: told.append((indices, weights)))):
@@ -179,7 +179,7 @@ def test_closed_a_generator_is_read_as_fit_reads_it():
 
 @needs("batches drawn in a step")
 @pytest.mark.parametrize("presample", [3.0, 2.5])
-def test_open_a_generator_is_read_once_and_to_its_end(presample):
+def test_with_an_open_gate_a_generator_is_read_once_and_to_its_end(presample):
     run = Run("generator", lambda model: ImportanceTraining(model, presample=presample, tau_th=0), epochs=1)
     assert run.reads == 26
     # 8 pools of 3 batches and the last two plainly; 10 of 2.5 batches and the last one.
@@ -225,7 +225,7 @@ def test_rows_of_a_generator_become_the_candidates_of_pools_in_their_order():
     assert seen[-2:] == [[i % 3 for i in range(8)], [i % 3 for i in range(8, 16)]]
 
 
-def test_the_second_reading_of_a_py_dataset_is_a_permutation_a_pass_and_another_one_each():
+def test_every_pass_of_the_candidates_over_a_py_dataset_is_another_permutation_of_its_batches():
     class Numbers(keras.utils.PyDataset):
         num_batches = 5
 
@@ -260,7 +260,7 @@ def test_a_py_dataset_without_workers_is_read_by_one_thread_at_a_time():
     ImportanceTraining(dense(**SGD), tau_th=0).fit(Touchy(), verbose=0)
 
 
-def test_what_cannot_be_read_twice_trains_plainly_from_there_on():
+def test_a_dataset_that_cannot_be_read_a_second_time_trains_uniformly_with_a_warning():
     used = []
 
     def once():
@@ -286,7 +286,7 @@ def test_what_cannot_be_read_twice_trains_plainly_from_there_on():
 
 
 @needs("batches drawn in a step")
-def test_batches_that_cannot_be_joined_train_plainly():
+def test_batches_that_cannot_be_joined_to_a_pool_train_uniformly_with_a_warning():
     def varying():
         for index in range(6):
             yield np.ones((4, 2 + index % 2, 8), "float32"), np.zeros(4)
@@ -304,7 +304,7 @@ def test_batches_that_cannot_be_joined_train_plainly():
     assert_equal(plain, trained)
 
 
-def test_an_error_in_the_data_ends_the_fit_and_leaves_the_model_as_it_was():
+def test_an_error_in_the_data_ends_the_fit_and_leaves_the_model_as_model_fit_leaves_it():
     class Failing(Batches):
         def __getitem__(self, index):
             if index == 7:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from drop_in_cases import WAYS, assert_equal, begin_anew, data, each_way
 from drop_in_models import dense
+from frameworks import TAKES_NONE
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -23,7 +24,7 @@ def fitted(make, data, batch_size=16):
     return train
 
 
-def test_a_loss_of_two_outputs_at_once_is_weighed():
+def test_a_loss_of_several_outputs_is_importance_sampled():
     def together(y_true, y_pred):
         return sum(keras.losses.mean_absolute_error(y_true[name], y_pred[name]) for name in ("a", "b"))
 
@@ -37,10 +38,10 @@ def test_a_loss_of_two_outputs_at_once_is_weighed():
     assert trainer.importance_steps == 4
 
 
-@pytest.mark.skipif(not hasattr(keras.Model, "_autoconvert_optionals"), reason="Keras 3.8 takes no None in a batch")
+@pytest.mark.skipif(not TAKES_NONE, reason="Keras 3.8 takes no None in a batch")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")
-def test_an_input_may_be_missing():
+def test_a_model_with_an_input_that_is_none_is_importance_sampled():
     def batches():
         for first in range(0, 64, 16):
             yield {"a_missing": None, "x": X[first : first + 16]}, Y[first : first + 16]
@@ -66,7 +67,7 @@ def test_an_input_may_be_missing():
 
 
 @pytest.mark.parametrize("kind", [keras.Model, next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))])
-def test_every_fit_may_lead_to_a_trainer(monkeypatch, kind):
+def test_model_fit_can_be_replaced_by_a_trainer_in_a_whole_program(monkeypatch, kind):
     """One line for a whole program: whatever calls `model.fit` then trains by importance."""
     trainers = []
 

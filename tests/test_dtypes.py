@@ -93,7 +93,7 @@ EXACT = np.round(X * 4) / 4
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_scores_are_those_of_the_closed_form(name):
+def test_scores_in_every_dtype_are_those_of_the_closed_form(name):
     p = softmax(X @ W)
     norms = np.linalg.norm(p - np.eye(3)[Y], axis=1)
     expected = {
@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_closed_form(name):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_a_step_follows_the_weighted_gradient(name):
+def test_a_step_in_every_dtype_applies_the_weighted_gradient(name):
     weights = np.linspace(0.1, 4, ROWS)
     gradient = X.T @ (weights[:, None] * (softmax(X @ W) - np.eye(3)[Y])) / ROWS
     use(name)
@@ -280,7 +280,7 @@ def test_switched_off_training_equals_fit_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", ["float64", "bfloat16", "mixed_float16"])
-def test_a_probe_measures_the_same_and_leaves_training_as_it_is(name):
+def test_a_probe_in_every_dtype_measures_the_same_signals_and_leaves_training_unchanged(name):
     def tau(model):
         keras.utils.set_random_seed(6)  # the order of the rows
         history = ImportanceTraining(model, tau_th=1e9, seed=1).fit(X, Y, batch_size=12, epochs=2, verbose=0).history
@@ -299,7 +299,7 @@ def test_a_probe_measures_the_same_and_leaves_training_as_it_is(name):
 
 
 @pytest.mark.parametrize(("name", "way"), [("float64", "pool"), ("float64", "reshuffle"), ("bfloat16", "pool")])
-def test_weights_of_every_dtype_are_the_same_weights(name, way):
+def test_sample_weights_of_every_dtype_have_the_same_effect(name, way):
     use(name)
     integers = 1 + Y  # exact in every dtype
     expected, _ = trained(way, epochs=1, sample_weight=integers.astype("float32"))
@@ -310,7 +310,7 @@ def test_weights_of_every_dtype_are_the_same_weights(name, way):
 
 
 @pytest.mark.parametrize(("name", "way"), [("float64", "pool"), ("float16", "reshuffle")])
-def test_inputs_and_targets_of_other_dtypes_are_the_same_data(name, way):
+def test_inputs_and_targets_of_every_dtype_give_the_same_training(name, way):
     use(name)
     bytes_ = np.abs(np.round(X)).astype("uint8")
     expected, _ = trained(way, epochs=1, x=bytes_.astype("float32"), y=Y.astype("int32"))
@@ -321,7 +321,7 @@ def test_inputs_and_targets_of_other_dtypes_are_the_same_data(name, way):
 
 
 @pytest.mark.parametrize("name", ["float64", "bfloat16"])
-def test_a_memory_map_is_read_as_the_array_is(name, tmp_path):
+def test_a_memory_map_of_every_dtype_gives_the_training_of_the_array(name, tmp_path):
     mapped = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype="float64", shape=X.shape)
     mapped[:] = X
     use(name)
@@ -329,7 +329,7 @@ def test_a_memory_map_is_read_as_the_array_is(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["float64", "bfloat16"])
-def test_a_recorder_counts_every_draw(name):
+def test_a_recorder_counts_every_draw_in_every_dtype(name):
     use(name)
     recorder = SamplingRecorder()
     trained("pool", epochs=1, callbacks=[recorder])
@@ -370,7 +370,7 @@ def test_a_state_with_snapshots_in_bfloat16_can_be_saved_and_restored(tmp_path):
 # A program
 
 
-def test_in_float64_the_default_gate_opens_and_training_goes_on():
+def test_in_float64_the_default_gate_opens_and_training_continues():
     use("float64")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1600, 8))

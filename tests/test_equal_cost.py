@@ -74,12 +74,12 @@ def test_a_schedule_by_epochs_is_that_of_the_budget(task, tmp_path):
     # Of 6 epochs half select, at a cost of 1/3 + 1/2: 6 * (1/2 + 5/12) = 5.5 epochs of model.fit.
     trainer = SelectiveBackprop(build(), start=0.0, end=0.5, interrupt=0, seed=1)
     train_runs([settings("satellite", "selective", 1, 5.5)], [trainer], data(), results, epochs=6)
-    (run,) = results._runs.values()
+    (run,) = results.all()
     assert (run["steps"], run["importance_steps"], run["cost"]) == (36, 18, 99)
     assert float(trainer.model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_budget_and_its_table(task, monkeypatch, tmp_path, capsys):
+def test_the_benchmark_at_equal_cost_writes_its_tables_and_does_not_repeat_runs(task, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(equal_cost, "QUICK_EPOCHS", 1)
     arguments = ["x", "--quick", "--out", str(tmp_path), "--ways", "uniform", "class weights"]
     monkeypatch.setattr("sys.argv", arguments)
@@ -88,13 +88,13 @@ def test_a_budget_and_its_table(task, monkeypatch, tmp_path, capsys):
     rare = (tmp_path / "rare_classes.md").read_text()
     assert all(f"`satellite`, {way} " in rare for way in arguments[-2:]) and "balanced error, %" in rare
     assert capsys.readouterr().out.count("seed 1, ") == 2
-    runs = Results(tmp_path / "results.jsonl")._runs.values()
+    runs = Results(tmp_path / "results.jsonl").all()
     assert [run["cost"] for run in runs] == [18, 18]
     equal_cost.main()
     assert "seed 1, " not in capsys.readouterr().out
 
 
-def test_the_estimates_from_old_scores_and_their_table(task, monkeypatch, tmp_path, capsys):
+def test_the_benchmark_of_old_scores_writes_its_table(task, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "QUICK", [7, 13])
     monkeypatch.setattr("sys.argv", ["x", "--quick", "--seeds", "1", "--out", str(tmp_path)])
     old_scores.main()

@@ -72,6 +72,7 @@ def by_sample(monkeypatch):
     return paths
 
 
+@pytest.mark.fast
 def test_outer_products_are_added_over_positions_by_both_formulas():
     x = np.array([[[1.0, 2.0], [0.0, 1.0]]], "float32")
     d = np.array([[[3.0], [-1.0]]], "float32")
@@ -86,6 +87,7 @@ def test_outer_products_are_added_over_positions_by_both_formulas():
     assert float(OuterProducts.sum([first, second]).squared_norms()[0]) == pytest.approx(34)
 
 
+@pytest.mark.fast
 def test_token_gradients_are_added_for_equal_tokens_of_a_sample():
     tokens = np.array([[7, 2, 7], [7, 7, 7]])
     d = np.array([[[1.0], [4.0], [2.0]], [[1.0], [-3.0], [5.0]]], "float32")
@@ -137,21 +139,23 @@ def test_every_kind_of_layer_has_the_norms_of_batches_of_one(kind, by_sample):
     assert by_sample == []
 
 
+@pytest.mark.fast
 def test_every_formula_is_tested():
-    of_keras = {kind for kind in formulas._formulas if kind.__module__.startswith("keras.")}  # others are of examples
+    of_keras = {kind for kind in formulas.FORMULAS if kind.__module__.startswith("keras.")}  # others are of examples
     assert of_keras <= set(KINDS)
 
 
+@pytest.mark.fast
 def test_a_wrong_formula_is_noticed_by_these_tests(monkeypatch):
     model, data = with_data(layers.Dense(2)(inputs := keras.Input((4,))), inputs)
     expected = one_by_one(model, data)
-    formula = formulas._formulas[layers.Dense]
+    formula = formulas.FORMULAS[layers.Dense]
     for wrong in (
         lambda layer, x, d: formula.gradients(layer, ops.flip(x, axis=0), d),
         lambda layer, x, d: formula.gradients(layer, x, 1.001 * d),
         lambda layer, x, d: [(layer.kernel, 0.0 * d), *formula.gradients(layer, x, d)[1:]],
     ):
-        monkeypatch.setitem(formulas._formulas, layers.Dense, formula._replace(gradients=wrong))
+        monkeypatch.setitem(formulas.FORMULAS, layers.Dense, formula._replace(gradients=wrong))
         assert not np.allclose(scored(model, data), expected, rtol=1e-4, atol=0)
 
 
@@ -315,7 +319,7 @@ class Scale(layers.Layer):
 
 
 def test_a_user_registers_a_formula_for_a_layer(by_sample, monkeypatch):
-    monkeypatch.setattr(formulas, "_formulas", dict(formulas._formulas))
+    monkeypatch.setattr(formulas, "FORMULAS", dict(formulas.FORMULAS))
 
     @register_sample_gradients(Scale)
     def scale_gradients(layer, inputs, gradient):

@@ -98,7 +98,7 @@ def test_trainers_in_several_threads_end_with_the_weights_that_each_has_alone():
             np.testing.assert_array_equal(weight, expected)
 
 
-def test_a_full_disk_ends_no_run_and_leaves_no_half_state(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_fit_and_leaves_no_incomplete_state(tmp_path, monkeypatch):
     full_disk(monkeypatch)
     trainer = WAYS["rows"](compiled())
     checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.weights.h5"), save_weights_only=True)
@@ -130,7 +130,7 @@ def test_a_state_is_written_again_once_the_disk_has_space(tmp_path, monkeypatch)
     assert continued.importance_steps == 12
 
 
-def test_a_damaged_state_beside_a_backup_does_not_keep_the_training_from_going_on(tmp_path):
+def test_training_continues_from_a_backup_with_a_damaged_state_beside_it(tmp_path):
     class Killed(Exception):
         pass
 
@@ -205,6 +205,7 @@ def test_a_state_of_another_backup_than_the_model_is_not_restored(tmp_path):
     assert trainer.importance_steps == 6
 
 
+@pytest.mark.fast
 def test_a_state_of_another_step_than_the_model_is_loaded_with_a_warning(tmp_path):
     trainer = WAYS["rows"](compiled())
     fit(trainer, callbacks=[keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"))])
@@ -216,6 +217,7 @@ def test_a_state_of_another_step_than_the_model_is_loaded_with_a_warning(tmp_pat
     WAYS["rows"](compiled()).load_state(state)  # the model is loaded afterwards
 
 
+@pytest.mark.fast
 def test_save_state_reports_a_full_disk_and_keeps_the_former_file(tmp_path, monkeypatch):
     trainer = WAYS["rows"](compiled())
     fit(trainer)
@@ -240,6 +242,7 @@ def test_memory_maps_are_closed_after_fit(tmp_path, way):
     assert reference() is None, "the file stays open"
 
 
+@pytest.mark.fast
 def test_compiled_steps_of_the_sizes_used_last_are_kept_and_others_dropped():
     class Steps:
         pass

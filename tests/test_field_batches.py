@@ -96,7 +96,7 @@ def short_first_dataset():
 
 @pytest.mark.parametrize("make", [ShortFirst, short_first_dataset])
 @pytest.mark.parametrize("threshold", [0.0, 1e9], ids=["open", "closed"])
-def test_a_short_batch_that_comes_first_leaves_steps_and_probes_their_usual_size(make, threshold):
+def test_a_short_first_batch_does_not_change_the_size_of_steps_and_probes(make, threshold):
     keras.utils.set_random_seed(1)
     model = classifier()
     model.compile("sgd", "sparse_categorical_crossentropy")

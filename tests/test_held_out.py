@@ -42,10 +42,12 @@ def trained(x, y, epochs=EPOCHS, model=None, **arguments):
     return trainer, history.history, np.concatenate(uniform), np.concatenate(importance or [np.zeros(0, "int64")])
 
 
+@pytest.mark.fast
 def test_two_per_cent_of_the_samples_are_held_out_at_least_100_and_at_most_512():
     assert [len(hold_out(size, 0).samples) for size in (1, 4999, 5000, 10000, 10**6)] == [0, 0, 100, 200, 512]
 
 
+@pytest.mark.fast
 def test_the_held_out_samples_are_a_uniform_choice_that_depends_on_the_seed_alone():
     chosen = np.concatenate([hold_out(5000, seed).samples for seed in range(400)])
     counts = np.bincount(chosen, minlength=5000)
@@ -56,6 +58,7 @@ def test_the_held_out_samples_are_a_uniform_choice_that_depends_on_the_seed_alon
     assert counts.max() < 8 + 6 * np.sqrt(7.84)
 
 
+@pytest.mark.fast
 def test_a_reshuffled_epoch_leaves_held_out_samples_out_and_its_weights_represent_the_others():
     scores, size = np.array([1.0, 8.0, 2.0, 5.0, 4.0, 0.5]), 6
     x, y = np.zeros((size, 1)), np.zeros(size)

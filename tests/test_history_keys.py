@@ -61,6 +61,7 @@ def test_history_has_three_more_keys_unless_switched_off(way):
     assert {len(values) for values in history.values()} == {2}
 
 
+@pytest.mark.fast
 def test_figures_that_were_not_measured_are_nan_in_history():
     history = unmeasured(verbose=0).history
     assert [math.isnan(value) for value in history["score"] + history["tau"]] == [True] * 4
@@ -88,7 +89,7 @@ def test_the_progress_bar_leaves_out_figures_that_were_not_measured(capsys, bar,
     assert set(FIGURES) <= set(history)
 
 
-def test_the_progress_bar_of_a_callback_list_leaves_them_out(capsys):
+def test_the_progress_bar_of_a_callback_list_leaves_out_figures_that_were_not_measured(capsys):
     model = build(is_supported=False)
     callbacks = keras.callbacks.CallbackList(
         None, add_history=True, add_progbar=True, model=model, verbose=2, epochs=2, steps=6
@@ -141,6 +142,7 @@ class Silent(keras.Model):
         return super().fit(*args, verbose=0, **arguments)
 
 
+@pytest.mark.fast
 def test_a_fit_of_the_models_own_that_prints_nothing_prints_nothing(capsys):
     inputs = keras.Input((8,))
     model = Silent(inputs, keras.layers.Dense(3, "softmax")(inputs))

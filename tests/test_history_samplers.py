@@ -10,21 +10,21 @@ from importance_sampling.samplers.online_batch_selection import pressure, rank_p
 from importance_sampling.samplers.table import ScoreTable, score_all
 
 
-def by_index(sampler, batch_size=4):
-    """Return the scores of the next draw's candidates in the order of the data."""
-    indices, scores = sampler._candidates(batch_size)
-    found = np.empty(len(indices))
-    found[indices] = scores
+def by_row(sampler, size=100):
+    """Return the score of every row in a draw of `size` samples for each row, so many that all rows are drawn."""
+    drawn = sampler.draw(size * sampler.size)
+    found = np.full(sampler.size, np.nan)
+    found[drawn.indices] = drawn.scores
     return found
 
 
 def test_samples_without_a_score_get_the_mean_of_the_known_scores():
     sampler = samplers.HistorySampler(Toy(SCORES[:6]), UNBIASED, recompute=0)
-    np.testing.assert_array_equal(by_index(sampler), np.zeros(6))
+    np.testing.assert_array_equal(by_row(sampler), np.zeros(6))
     sampler.update([4, 1, 4], [9.0, 2.0, 4.0])  # the last score of sample 4 is recorded
-    np.testing.assert_array_equal(by_index(sampler), [3, 2, 3, 3, 4, 3])
+    np.testing.assert_array_equal(by_row(sampler), [3, 2, 3, 3, 4, 3])
     sampler.update([0, 1, 2], [0.0, np.nan, -1.0])
-    np.testing.assert_array_equal(by_index(sampler), [0, 2, 2, 2, 4, 2])
+    np.testing.assert_array_equal(by_row(sampler), [0, 2, 2, 2, 4, 2])
 
 
 def test_a_history_sampler_draws_by_the_last_scores_with_a_uniform_share():
@@ -46,7 +46,7 @@ def test_a_history_sampler_rescores_all_samples_every_recompute_epochs():
         sampler.draw(15)
         scored.append(model.scored)
     assert scored == [0] * 8 + [SIZE] * 8 + [2 * SIZE] * 2
-    np.testing.assert_allclose(by_index(sampler), SCORES, rtol=1e-6)
+    np.testing.assert_allclose(by_row(sampler), SCORES, rtol=1e-6)
     assert sampler.needs_model and not samplers.HistorySampler(Toy(), UNBIASED, recompute=0).needs_model
 
 
@@ -80,9 +80,9 @@ def test_the_selection_pressure_goes_exponentially_from_the_first_to_the_last_va
 
 def ranks(sampler):
     """Return row indices from the highest to the lowest probability."""
-    indices, p = sampler._candidates(4)
-    assert (np.diff(p) < 0).all()
-    return indices.tolist()
+    counts = np.bincount(sampler.draw(150).indices)
+    assert len(set(counts)) == sampler.size
+    return np.argsort(-counts).tolist()
 
 
 def test_the_highest_loss_has_rank_zero_after_samples_without_a_loss():
@@ -106,12 +106,13 @@ def test_ranks_are_computed_every_epoch_and_losses_every_recompute_epochs():
     )
     scored, orders, pressures = [], [], []
     for _ in range(15):
-        drawn = sampler.draw(10)
-        indices, p = sampler._order, sampler._draw_probabilities
-        sampler.update(drawn.indices, SCORES[drawn.indices])
+        drawn = sampler.draw(6000)  # all rows
+        p = np.empty(SIZE)
+        p[drawn.indices] = 1 / (SIZE * drawn.unbiased_weights.astype("float64"))
+        sampler.update(drawn.indices[:10], SCORES[drawn.indices[:10]])
         scored.append(model.scored)
-        orders.append(indices.tolist())
-        pressures.append(p[0] / p[-1])
+        orders.append(np.argsort(-p, kind="stable").tolist())
+        pressures.append(p.max() / p.min())
     assert scored == [0] * 6 + [SIZE] * 6 + [2 * SIZE] * 3
     assert orders[0] == orders[2] != orders[3] == orders[5]
     np.testing.assert_array_equal(orders[6], np.argsort(-SCORES))
@@ -122,22 +123,23 @@ def test_ranks_are_computed_every_epoch_and_losses_every_recompute_epochs():
 
 def test_unbiased_weights_of_ranks_are_the_inverse_of_their_probabilities():
     sampler = samplers.OnlineBatchSelectionSampler(Toy(SCORES[:4]), UNBIASED, recompute=0, s_e=(16, 1), seed=1)
-    drawn = sampler.draw(40)
-    p = dict(zip(sampler._order.tolist(), np.array([8, 4, 2, 1]) / 15, strict=True))
-    np.testing.assert_allclose(drawn.weights, [1 / (4 * p[i]) for i in drawn.indices], rtol=1e-6)
+    drawn = sampler.draw(1500)
+    p = np.empty(4)
+    p[np.argsort(-np.bincount(drawn.indices))] = np.array([8, 4, 2, 1]) / 15
+    np.testing.assert_allclose(drawn.weights, 1 / (4 * p[drawn.indices]), rtol=1e-6)
 
 
 def test_trained_samples_are_in_the_cache_for_staleness_batches():
     # a = 1, s = .2 + [.3 .1] = [.5 .3], N = 4: 1 + 4 * .5 / .8 = 3.5 and 1 + 4 * .3 / .8 = 2.5.
     sampler = samplers.CacheSampler(Toy(SCORES[:4]), UNBIASED, staleness=2)
-    np.testing.assert_array_equal(by_index(sampler), np.ones(4))
+    np.testing.assert_array_equal(by_row(sampler), np.ones(4))
     sampler.update([1, 3], [0.3, 0.1])
-    np.testing.assert_allclose(by_index(sampler), [1, 3.5, 1, 2.5])
+    np.testing.assert_allclose(by_row(sampler), [1, 3.5, 1, 2.5])
     sampler.update([0, 0, 2], [np.nan, 0.6, -1.0])
     # s = [.8 .5 . .3]: 1 + 4 s / 1.6.
-    np.testing.assert_allclose(by_index(sampler), [3, 2.25, 1, 1.75])
-    np.testing.assert_allclose(by_index(sampler), [5, 1, 1, 1])  # the first two left the cache after two batches
-    np.testing.assert_array_equal(by_index(sampler), np.ones(4))
+    np.testing.assert_allclose(by_row(sampler), [3, 2.25, 1, 1.75])
+    np.testing.assert_allclose(by_row(sampler), [5, 1, 1, 1])  # the first two left the cache after two batches
+    np.testing.assert_array_equal(by_row(sampler), np.ones(4))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.75])

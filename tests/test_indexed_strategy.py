@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from frameworks import needs, several
 from keras import layers
+from saved_states import saved_state
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.samplers import ReshuffleSampler
@@ -34,12 +35,6 @@ def fit(trainer, **options):
     return trainer.fit(X, Y, **{"batch_size": BATCH, "epochs": 3, "verbose": 0, **options}).history
 
 
-def saved(trainer, path):
-    trainer.save_state(path)
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
-
-
 @needs("several steps per execution")
 @pytest.mark.parametrize("steps", [3, 8, 20, 64])
 @pytest.mark.parametrize("way", WAYS)
@@ -62,25 +57,25 @@ def test_data_in_memory_are_reshuffled_whatever_the_number_of_steps_in_an_execut
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_scores_that_wait_on_the_device_reach_the_sampler_as_those_read_at_once(way, tmp_path):
+def test_scores_that_wait_on_the_device_reach_the_sampler_as_those_read_at_once(way):
     silent, heard = WAYS[way](build()), WAYS[way](build())
     keras.utils.set_random_seed(4)  # dropout on torch draws from the generator that all layers share
     fit(silent)
     keras.utils.set_random_seed(4)
     fit(heard, on_scores=lambda sampler, scores: None)  # a listener has every step's scores read
-    waiting, read = saved(silent, tmp_path / "a.npz"), saved(heard, tmp_path / "b.npz")
-    assert waiting.keys() == read.keys()
+    (waiting_header, waiting), (read_header, read) = saved_state(silent), saved_state(heard)
+    assert waiting_header == read_header and waiting.keys() == read.keys()
     for name in waiting:
         np.testing.assert_array_equal(waiting[name], read[name], err_msg=name)
 
 
-def test_a_state_saved_within_an_epoch_has_the_scores_of_all_steps_before(tmp_path):
+def test_a_state_saved_within_an_epoch_has_the_scores_of_all_steps_before():
     states = []
 
     class Save(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch == 6:
-                states.append(saved(trainer, tmp_path / f"{len(states)}.npz"))
+                states.append(saved_state(trainer)[1])
 
     for options in ({}, {"on_scores": lambda sampler, scores: None}):
         keras.utils.set_random_seed(4)
@@ -92,16 +87,17 @@ def test_a_state_saved_within_an_epoch_has_the_scores_of_all_steps_before(tmp_pa
 
 
 def test_the_sampler_is_updated_at_most_once_in_an_epoch_without_listeners(monkeypatch):
-    when = []
+    when, steps = [], []
     update = ReshuffleSampler.update
+    counts = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
 
     def record(self, indices, scores):
-        when.append(trainer._state.counters.steps)
+        when.append(len(steps))
         update(self, indices, scores)
 
     monkeypatch.setattr(ReshuffleSampler, "update", record)
     trainer = WAYS["reshuffle"](build())
-    fit(trainer, epochs=2)
+    fit(trainer, epochs=2, callbacks=[counts])
     assert len(when) == 2 * ROWS // BATCH
     # As the second epoch is planned, after its first step, and at the end.
     assert set(when) == {0, 20, 40}

@@ -1,11 +1,11 @@
 """The end of a `fit`, whatever ends it: what the summary says, and that the user's callbacks are as they were."""
 
-import json
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from saved_states import read_state
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingCallback
@@ -42,7 +42,7 @@ class Raising(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("power cut")])
-def test_the_summary_of_an_interrupted_fit_says_what_happened_up_to_there(error):
+def test_the_summary_of_an_interrupted_fit_counts_the_steps_up_to_the_interruption(error):
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
     with pytest.raises(type(error)):
         fit(trainer, [Raising(error)])
@@ -51,7 +51,8 @@ def test_the_summary_of_an_interrupted_fit_says_what_happened_up_to_there(error)
     assert "ran for 100% of the 8 steps" in first
 
 
-def test_the_summary_of_an_interrupted_fit_with_a_closed_gate_says_so():
+@pytest.mark.fast
+def test_the_summary_of_an_interrupted_fit_says_that_the_gate_was_closed():
     trainer = ImportanceTraining(build(), tau_th=1e9)
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, [Raising(KeyboardInterrupt(), batch=1 - STEPS)])
@@ -59,7 +60,8 @@ def test_the_summary_of_an_interrupted_fit_with_a_closed_gate_says_so():
     assert trainer.summary().startswith(expected)
 
 
-def test_the_summary_names_the_error_ahead_of_the_first_step():
+@pytest.mark.fast
+def test_the_summary_names_an_error_before_the_first_step():
     trainer = ImportanceTraining(build())
     stop = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: int("no number"))
     with pytest.raises(ValueError, match="no number"):
@@ -133,8 +135,7 @@ SHAPES = {
 
 
 def steps_saved(path):
-    with np.load(path) as saved:
-        return json.loads(str(saved["header"]))["counters"]["steps"]
+    return read_state(path)[0]["counters"]["steps"]
 
 
 def saved_by(train, kind, folder, shape):

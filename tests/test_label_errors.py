@@ -16,7 +16,7 @@ def example(monkeypatch):
     return label_errors
 
 
-def test_with_errors_changes_two_per_cent_of_the_labels(example):
+def test_the_function_with_errors_changes_two_per_cent_of_the_labels(example):
     labels = np.arange(500) % 10
     changed = example.with_errors(labels, seed=3)
     assert np.count_nonzero(changed != labels) == 10
@@ -35,6 +35,7 @@ def test_the_ranking_is_by_draws_and_then_by_last_score(example):
 
 
 @pytest.mark.parametrize("uniform", [[], ["--uniform"]], ids=["importance", "uniform"])
+@pytest.mark.slow
 def test_the_script_prints_a_table_and_writes_a_plot(uniform, example, monkeypatch, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)

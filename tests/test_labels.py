@@ -146,6 +146,7 @@ class OwnLayer(layers.Layer):
         (dict(x=X[:1], y=Y[:1]), "two rows or more.*Received: 1 rows"),
     ],
 )
+@pytest.mark.fast
 def test_arguments_out_of_range_are_refused(change, message):
     arguments = dict(model=build(), x=X, y=Y) | change
     with pytest.raises(ValueError, match=message):
@@ -257,7 +258,7 @@ class WithBase(keras.Model):
         return self.head(self.base(x))
 
 
-def test_layers_that_are_frozen_stay_frozen_in_a_copy():
+def test_layers_that_are_frozen_are_frozen_in_a_copy():
     model = WithBase()
     model.base.trainable = False
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
@@ -289,6 +290,7 @@ def test_large_outputs_are_kept_only_if_they_are_asked_for():
 # Probabilities
 
 
+@pytest.mark.fast
 def test_probabilities_and_logits_of_two_and_more_classes_give_the_same_probabilities():
     p = np.array([[0.2, 0.5, 0.3], [0.0, 0.9, 0.1]], "float32")
     np.testing.assert_allclose(np.exp(log_probabilities(p)), p, atol=1e-7)
@@ -302,7 +304,7 @@ def test_probabilities_and_logits_of_two_and_more_classes_give_the_same_probabil
     assert np.isfinite(log_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]))).all()
 
 
-def test_what_the_loss_says_of_the_outputs_is_believed():
+def test_outputs_are_logits_or_probabilities_as_the_loss_says():
     low = np.array([[0.415], [0.2]])  # logits that could be probabilities
     np.testing.assert_allclose(np.exp(log_probabilities(low, from_logits=True))[:, 1], 1 / (1 + np.exp(-low[:, 0])))
     model = build(keras.losses.SparseCategoricalCrossentropy(from_logits=True), activation=None, rate=0.0)
@@ -337,6 +339,7 @@ def test_outputs_that_are_not_a_classifiers_have_no_probabilities():
 # Ranking
 
 
+@pytest.mark.fast
 def test_the_suspicion_is_bayes_rule_with_softened_probabilities_times_the_most_likely_other_class():
     # Predicted classes 0, 0, 0, 1, 1 with the labels 0, 0, 1, 1, 1.
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.1, 0.9]])
@@ -355,6 +358,7 @@ def test_a_class_that_is_never_predicted_is_suspicious_as_far_as_another_one_is_
     np.testing.assert_allclose(labels.label_suspicion([2, 1], p), [0.9, 0.0])
 
 
+@pytest.mark.fast
 def test_labels_are_ranked_by_confusion_where_the_loss_ranks_unusual_samples_first():
     # 200 samples of class 0, of which 40 are labelled 1; 99 of class 1; 50 of class 2, and one more that looks like 0.
     groups = [(160, 0, [0.7, 0.28, 0.02]), (40, 1, [0.7, 0.28, 0.02]), (99, 1, [0.01, 0.98, 0.01])]
@@ -386,6 +390,7 @@ class Scripted(keras.Model):
         return self.script.pop(0)
 
 
+@pytest.mark.fast
 def test_margins_are_averaged_over_the_epochs_and_forgetting_is_counted():
     first = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.3, 0.3, 0.4]])
     second = np.array([[0.2, 0.6, 0.2], [0.1, 0.8, 0.1], [0.5, 0.4, 0.1]])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from frameworks import gradient_function, lacks, needs, tf
 
+from importance_sampling.backend.keras_internals import get_mask
 from importance_sampling.layers import BatchRenormalization
 
 RNG = np.random.default_rng(4)
@@ -203,7 +204,7 @@ def test_masked_entries_are_excluded_from_the_batch_statistics():
 
 def test_the_layer_propagates_the_mask():
     masked = keras.layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
-    np.testing.assert_array_equal(n(BatchRenormalization()(masked)._keras_mask), [[True, False]])
+    np.testing.assert_array_equal(n(get_mask(BatchRenormalization()(masked))), [[True, False]])
 
 
 def test_a_loaded_model_predicts_and_trains_as_the_saved_model(tmp_path):

@@ -136,6 +136,7 @@ def test_batches_of_different_sizes_share_one_trace(jit_compile):
 
 
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", keras.losses.categorical_crossentropy, either, quartic])
+@pytest.mark.slow
 def test_a_loaded_model_returns_the_results_of_the_saved_model(loss, tmp_path):
     model = graph(loss)
     model.save(tmp_path / "model.keras")

@@ -56,6 +56,7 @@ def test_the_layer_returns_the_metric_of_every_sample(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_a_loaded_model_returns_the_results_of_the_saved_model(case, tmp_path):
     metric, y_true, expected = CASES[case]
     inputs = [keras.Input(y_true.shape[1:]), keras.Input((3,))]

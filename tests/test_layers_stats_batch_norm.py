@@ -116,6 +116,7 @@ def test_masked_entries_are_excluded_from_the_update():
 
 
 @pytest.mark.parametrize("options", [{}, {"center": False, "update_stats": True}, {"scale": False, "axis": 1}], ids=str)
+@pytest.mark.slow
 def test_a_loaded_model_returns_the_results_of_the_saved_model(options, tmp_path):
     inputs = keras.Input((2,))
     model = keras.Model(inputs, StatsBatchNorm(name="norm", momentum=0.5, epsilon=0.1, **options)(inputs))
@@ -136,6 +137,7 @@ def test_with_mixed_float16_the_computation_is_in_float32():
     np.testing.assert_allclose(n(layer(x)), [[1], [-1]], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_fit_without_update_stats_trains_gamma_and_beta_and_keeps_the_statistics():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((2,))

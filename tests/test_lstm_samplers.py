@@ -112,6 +112,7 @@ def pairs_of(sampler):
     return received
 
 
+@pytest.mark.slow
 def test_the_network_learns_the_scores_of_two_classes_and_is_traced_once(monkeypatch):
     # Two classes of scores, each constant: .2 and 2.
     scores = np.where(np.arange(64) % 2, 0.2, 2.0)
@@ -141,7 +142,8 @@ def test_histories_shift_with_every_usable_score(monkeypatch):
     monkeypatch.setattr(sampler.predictor, "train", lambda *arguments: seen.append([a.copy() for a in arguments]))
     for indices, scores in (([0, 1], [1.0, 2.0]), ([0, 0, 2], [3.0, 3.0, np.nan]), ([0, 1], [4.0, -1.0]), ([0], [5.0])):
         sampler.update(indices, scores)
-    np.testing.assert_array_equal(sampler._histories, [[3, 4, 5], [0, 0, 2], [0, 0, 0]])
+    sampler.update([0, 1, 2], np.ones(3))
+    np.testing.assert_array_equal(seen[-1][0], [[3, 4, 5], [0, 0, 2], [0, 0, 0]])
     # The network is trained on the histories before the update.
     histories, classes, scores = seen[1]
     np.testing.assert_array_equal(histories, [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
@@ -149,6 +151,7 @@ def test_histories_shift_with_every_usable_score(monkeypatch):
     np.testing.assert_array_equal(scores, [3, 3, np.nan])
 
 
+@pytest.mark.slow
 def test_predictions_are_bounded_and_unusable_scores_change_no_weight():
     predictor = ScorePredictor(2, 2, True, 1)
     histories, classes = np.array([[0, 1], [1e30, 0]], "float32"), np.array([0, 1], "int32")
@@ -168,6 +171,7 @@ def test_predictions_are_bounded_and_unusable_scores_change_no_weight():
 
 
 @pytest.mark.parametrize(("log", "expected"), [(False, 2.08), (True, 0.4)])
+@pytest.mark.slow
 def test_the_network_learns_the_mean_or_the_geometric_mean_of_very_different_scores(log, expected):
     # .04 and 4.12 alternate, with a mean of 2.08; .04 and 4, with a geometric mean of .4.
     scores = np.array([0.04, 4.0 if log else 4.12] * 8)
@@ -179,6 +183,7 @@ def test_the_network_learns_the_mean_or_the_geometric_mean_of_very_different_sco
     np.testing.assert_allclose(predictor.predict(histories, classes), expected, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_network_separates_small_scores_in_the_presence_of_a_large_one():
     # The squared error would depend on the large score only.
     scores = np.array([1e-4, 1e-3, 1e-2, 8.0] * 4)

@@ -40,7 +40,7 @@ def perceptron(units=512):
     return model
 
 
-def test_after_six_epochs_the_training_loss_is_at_most_half_of_plain_training(digits):
+def test_after_six_epochs_the_training_loss_is_at_most_half_of_that_of_uniform_training(digits):
     x, y = digits
     losses = {}
     for way in ("plain", "importance"):

@@ -7,6 +7,7 @@ from frameworks import gradient_function, host
 from keras import layers, ops
 
 from importance_sampling import ImportanceTraining, backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer, Scoring
 from importance_sampling.fit.state import TrainerState
@@ -60,7 +61,7 @@ def build(case, score="gnorm", scheme="systematic", alpha=0.1, listening=False, 
     stack, x, y = case()
     model = keras.Sequential(stack)
     model.compile(**{"optimizer": keras.optimizers.SGD(1.0), "loss": "sparse_categorical_crossentropy", **options})
-    model._symbolic_build(data_batch=batch(x, y, POOL))
+    keras_internals.build_on_batch(model, batch(x, y, POOL))
     points = Logits(model)
     sampler = PoolSampler(POOL, BATCH, alpha, resampling.get(scheme), BiasedReweightingPolicy())
     step = PoolStep(model, Scorer(model, score, points), points, sampler, TrainerState(5), listening)
@@ -95,7 +96,7 @@ def batch(x, y, rows):
 
 @pytest.mark.parametrize("scheme", ["systematic", "multinomial"])
 @pytest.mark.parametrize("score", ["gnorm", "loss", "full_gnorm", input_sum], ids=["gnorm", "loss", "full", "callable"])
-def test_the_mean_step_over_fresh_pools_is_the_full_gradient(score, scheme):
+def test_the_mean_importance_step_over_new_pools_is_the_full_gradient(score, scheme):
     followed, _, full = steps_and_gradients(*build(dense_case, score, scheme))
     error = followed.std(axis=0) / np.sqrt(DRAWS)
     assert (np.abs(followed.mean(axis=0) - full) < 5 * error).all()
@@ -111,7 +112,7 @@ def test_the_mean_step_over_fresh_pools_is_the_full_gradient(score, scheme):
         (recurrent_case, "loss", "systematic"),
     ],
 )
-def test_the_mean_step_on_masked_sequences_is_the_gradient_of_the_pools(case, score, scheme):
+def test_the_mean_importance_step_on_masked_sequences_is_the_gradient_of_the_pools(case, score, scheme):
     """Keras divides a pool's loss by its valid entries: given the pool, the draw adds nothing on average."""
     followed, whole, _ = steps_and_gradients(*build(case, score, scheme))
     added = followed - whole
@@ -121,7 +122,7 @@ def test_the_mean_step_on_masked_sequences_is_the_gradient_of_the_pools(case, sc
     assert np.linalg.norm(error) < 0.06 * np.linalg.norm(whole.mean(axis=0))
 
 
-def test_a_step_hands_out_what_it_drew_when_somebody_listens():
+def test_an_importance_step_returns_indices_weights_and_scores_if_there_are_listeners():
     _, step, x, y = build(dense_case, input_sum, alpha=0.2, listening=True)
     rows = np.arange(POOL) + 100
     data = batch(x, y, POOL)
@@ -135,7 +136,7 @@ def test_a_step_hands_out_what_it_drew_when_somebody_listens():
     assert step(ops.convert_to_tensor(rows), data)[1] == ()
 
 
-def test_a_step_tells_the_state_what_it_saw():
+def test_an_importance_step_records_its_signals_and_its_weights_in_the_state():
     _, step, x, y = build(dense_case)
     step(ops.arange(POOL), batch(x, y, POOL))
     signals = step.state.signals
@@ -144,7 +145,7 @@ def test_a_step_tells_the_state_what_it_saw():
     assert (steps, useless) == (1, 0) and 1 < effective <= BATCH and 1 < largest <= 10
 
 
-def test_without_dropout_the_step_sees_the_scores_that_were_predicted():
+def test_equal_scores_without_dropout_have_a_variance_gain_and_a_discount_of_one():
     # All scores equal: what is seen is what was said, and nothing is discounted.
     _, step, x, y = build(dense_case)
     same = batch(np.tile(x[1:2], (POOL, 1)), np.tile(y[1:2], POOL), POOL)
@@ -153,7 +154,7 @@ def test_without_dropout_the_step_sees_the_scores_that_were_predicted():
     assert step.state.signals.gain == pytest.approx(1, rel=1e-5)
 
 
-def test_scores_of_no_use_make_a_plain_step_that_is_counted():
+def test_unusable_scores_give_a_uniform_step_that_is_counted():
     model, step, x, y = build(dense_case, lambda model, x, y: keras.ops.zeros((POOL,)), listening=True)
     _, (_, weights, _, _) = step(ops.arange(POOL), batch(x, y, POOL))
     np.testing.assert_allclose(weights, np.ones(BATCH), rtol=1e-6)
@@ -161,7 +162,7 @@ def test_scores_of_no_use_make_a_plain_step_that_is_counted():
     assert np.isfinite(model.get_weights()[0]).all()
 
 
-def test_a_probe_scores_for_the_gate_and_moves_nothing_of_the_model():
+def test_a_probe_scores_for_the_gate_and_changes_no_variable_of_the_model():
     model, step, x, y = build(dense_case, metrics=["accuracy"])
     strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
@@ -208,7 +209,7 @@ def figures(model, x, y, sample_weight=None, batch_size=BATCH):
     return {name: values[-1] for name, values in history.items()}, model.evaluate(x, y, return_dict=True, **arguments)
 
 
-def test_figures_are_what_evaluate_says_and_not_those_of_the_batch_trained_on():
+def test_loss_and_metrics_of_importance_steps_are_those_of_evaluate_and_not_of_the_drawn_batch():
     metrics = ["accuracy", keras.metrics.AUC(name="auc"), Largest()]
     model, x, y = binary(metrics=metrics, weighted_metrics=[keras.metrics.Recall(name="recall")], regularizer="l2")
     said, true = figures(model, x, y, np.linspace(0.1, 3, ROWS))
@@ -220,7 +221,7 @@ def test_figures_are_what_evaluate_says_and_not_those_of_the_batch_trained_on():
 
 
 @pytest.mark.parametrize("reduction", ["sum", None])
-def test_a_loss_that_is_not_a_mean_is_reported_as_of_a_batch(reduction):
+def test_a_loss_that_is_not_a_mean_is_reported_for_a_batch(reduction):
     model, x, y = binary(keras.losses.BinaryCrossentropy(reduction=reduction))
     said, true = figures(model, x, y)
     assert said["loss"] == pytest.approx(true["loss"], rel=1e-4)

@@ -155,6 +155,7 @@ def test_a_model_trains_by_importance_sampling(name):
     assert int(model.optimizer.iterations.value) == 12
 
 
+@pytest.mark.fast
 def test_an_unknown_name_raises_value_error_with_the_known_names():
     with pytest.raises(ValueError, match=r"`name` must be one of small_nn, .*_resnet50\. Received: name='vgg'"):
         models.get("vgg")

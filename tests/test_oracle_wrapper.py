@@ -61,7 +61,7 @@ def input_sum(model, x, y):
     [("loss", LOSSES), ("gnorm", NORMS), ("full_gnorm", NORMS * np.sqrt([1, 1, 5])), (input_sum, [1, 1, 3])],
     ids=["loss", "gnorm", "full_gnorm", "callable"],
 )
-def test_scores_are_those_of_every_sample_and_what_a_step_measures_is_the_same(score, expected):
+def test_the_wrapper_returns_the_score_of_every_sample_and_its_step_measures_the_same_scores(score, expected):
     wrapper = OracleWrapper(linear(), Even(), score)
     np.testing.assert_allclose(wrapper.score(X, Y, batch_size=2), expected, rtol=1e-6)
     np.testing.assert_allclose(wrapper.score_batch(X[1:], Y[1:]), expected[1:], rtol=1e-6)
@@ -80,7 +80,7 @@ def test_scores_are_those_of_every_sample_and_what_a_step_measures_is_the_same(s
         (Corrected(), "gnorm", [[2.0, 1.0], [0.5, 8.0], [1.0, 3.0]], [1, 1, 1 / 2]),
     ],
 )
-def test_the_step_follows_the_weights_of_the_policy(policy, score, w, weights):
+def test_the_step_of_the_wrapper_applies_the_weights_of_the_policy(policy, score, w, weights):
     model = linear()
     losses, _, _ = OracleWrapper(model, policy, score).train_batch(X, Y, np.array(w))
     gradient = (np.array(weights) * 2 * RESIDUALS) @ X / 3
@@ -91,7 +91,8 @@ def test_the_step_follows_the_weights_of_the_policy(policy, score, w, weights):
 @pytest.mark.parametrize(
     "loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy(reduction="sum")]
 )
-def test_with_weights_of_one_it_is_the_step_of_keras(loss):
+@pytest.mark.slow
+def test_with_weights_of_one_the_step_of_the_wrapper_is_that_of_keras(loss):
     model, x, y = deep(loss=loss)
     wrapper = OracleWrapper(model, Even(), "gnorm")
     figures = [wrapper.train_batch(x, y, np.ones(11)) for _ in range(2)]
@@ -104,7 +105,8 @@ def test_with_weights_of_one_it_is_the_step_of_keras(loss):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
-def test_a_scaled_loss_is_stepped_by_and_measured_as_it_was_before_scaling():
+@pytest.mark.slow
+def test_under_loss_scaling_losses_and_scores_are_those_before_scaling():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model, x, y = deep("float32")
@@ -120,7 +122,7 @@ def test_a_scaled_loss_is_stepped_by_and_measured_as_it_was_before_scaling():
     np.testing.assert_array_equal(model.layers[-1].kernel, kernel)
 
 
-def test_evaluation_is_that_of_keras_and_is_told_to_whoever_listens():
+def test_the_wrapper_evaluates_as_keras_does_and_sends_the_results_as_signals():
     model, x, y = deep()
     wrapper = OracleWrapper(model, Even())
     told = []
@@ -140,7 +142,7 @@ def test_evaluation_is_that_of_keras_and_is_told_to_whoever_listens():
     assert OracleWrapper(alone, Even()).evaluate(X, Y).shape == (1,)
 
 
-def test_scoring_moves_nothing_and_a_short_last_batch_is_no_other_trace(monkeypatch):
+def test_scoring_changes_no_variable_and_a_short_last_batch_needs_no_further_trace(monkeypatch):
     model, x, y = deep()
     wrapper = OracleWrapper(model, Even(), "gnorm")
     traces = []
@@ -156,7 +158,7 @@ def test_scoring_moves_nothing_and_a_short_last_batch_is_no_other_trace(monkeypa
         np.testing.assert_array_equal(host(v), value)
 
 
-def test_the_rate_is_set_and_another_compile_is_another_step():
+def test_the_wrapper_sets_the_learning_rate_and_uses_the_loss_compiled_last():
     model = linear()
     wrapper = OracleWrapper(model, Even())
     wrapper.set_lr(0.0)
@@ -166,13 +168,19 @@ def test_the_rate_is_set_and_another_compile_is_another_step():
     np.testing.assert_allclose(wrapper.train_batch(X, Y, np.ones(3))[0], np.abs(RESIDUALS))
 
 
-def test_what_cannot_be_weighed_is_refused():
+def test_the_wrapper_refuses_models_that_are_not_compiled_or_have_no_compiled_loss():
     with pytest.raises(ValueError, match="must be a compiled"):
         OracleWrapper(keras.Sequential([layers.Dense(1)]), Even())
     with pytest.raises(ValueError, match="Pass one; `add_loss` alone"):
         OracleWrapper(linear(loss=None), Even())
+
+
+def test_the_wrapper_refuses_unknown_scores():
     with pytest.raises(ValueError, match="`score` must be one of"):
         OracleWrapper(linear(), Even(), "accuracy")
+
+
+def test_the_wrapper_refuses_losses_and_weights_that_are_not_one_per_sample():
     with pytest.raises(ValueError, match="one per sample"):
         OracleWrapper(linear(loss=lambda t, p: ops.mean(t - p)), Even()).train_batch(X, Y, np.ones(3))
     with pytest.raises(ValueError, match="2 weights for each of the 3 samples"):

@@ -20,7 +20,7 @@ def test_batches_are_taken_in_their_order_whether_they_were_peeked_at_or_not():
     assert (batches.taken, batches.has_peeked) == (4, False)
 
 
-def test_the_end_of_the_epoch_gives_fewer_batches():
+def test_at_the_end_of_the_epoch_fewer_batches_are_returned():
     batches = PeekableBatches(iter("ab"))
     assert batches.peek(3) == ["a", "b"]
     assert batches.take(3) == ["a", "b"]

@@ -71,7 +71,7 @@ def test_the_groups_are_the_classes_by_default():
         assert counts(one.draw(BATCH))[1] == 10
 
 
-def test_shares_that_are_not_named_are_in_proportion_to_the_sizes():
+def test_groups_without_a_given_share_have_shares_in_proportion_to_their_sizes():
     names, sizes = np.array([0, 1, 2]), np.array([60, 10, 30])
     np.testing.assert_allclose(group_shares({1: 0.4}, names, sizes), [0.4, 0.4, 0.2])
     np.testing.assert_allclose(group_shares({0: 0.2, 1: 0.3, 2: 0.5}, names, sizes), [0.2, 0.3, 0.5])
@@ -129,6 +129,7 @@ def biased():
     return model
 
 
+@pytest.mark.slow
 def test_the_loss_in_history_is_that_of_all_samples_also_for_the_balanced_objective():
     for balanced in (False, True):
         model = biased()
@@ -141,6 +142,7 @@ def test_the_loss_in_history_is_that_of_all_samples_also_for_the_balanced_object
         assert abs(uncorrected - losses.mean()) > 5 * found.std() / np.sqrt(30)
 
 
+@pytest.mark.slow
 def test_sample_weights_of_the_user_multiply_the_loss():
     weights = np.where(GROUPS == 1, 3.0, 0.5).astype("float32")
     model = biased()
@@ -152,6 +154,7 @@ def test_sample_weights_of_the_user_multiply_the_loss():
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.slow
 def test_classes_are_read_without_the_inputs(one_hot):
     class Inputs:
         shape, dtype, largest = X.shape, X.dtype, 0
@@ -172,7 +175,7 @@ def test_classes_are_read_without_the_inputs(one_hot):
     assert inputs.largest < ROWS
 
 
-def test_invalid_arguments_are_refused_when_the_trainer_is_made():
+def test_invalid_arguments_of_quota_training_are_refused_by_the_constructor():
     for options in (dict(shares={0: 2.0}), dict(groups=np.zeros((4, 2), int)), dict(alpha=0.0)):
         with pytest.raises(ValueError, match="Received"):
             QuotaTraining(build(), **options)

@@ -26,6 +26,17 @@ def epoch(sampler, batch_size, steps=None):
     return drawn
 
 
+def probabilities_of(sampler):
+    """Return the probability of every row in the current epoch, as the sampler saves it."""
+    return sampler.state()["_p"].astype("float64")
+
+
+def expected_scores_of(sampler):
+    """Return the expected score of every row in the current epoch, as the sampler saves them."""
+    state = sampler.state()
+    return state["_expected"][state["_cells"]]
+
+
 def joined(drawn):
     return (np.concatenate(parts) for parts in zip(*drawn, strict=True))
 
@@ -81,18 +92,19 @@ def test_the_samples_left_are_drawn_as_a_short_epoch_and_rescored_if_more_than_a
     sampler = build(model=model, recompute=1)
     drawn = in_fits(sampler, SIZE + left)
     assert model.scored == times * SIZE
-    assert sampler._cursor == SIZE  # all planned samples were drawn
+    assert sampler.samples_planned == 0  # all planned samples were drawn
     # Every sample occurs left * P_i times, rounded up or down.
     indices, weights, *_ = joined(drawn[10:])
-    count, exact = np.bincount(indices, minlength=SIZE), left * sampler._draw_probabilities.astype("float64")
+    p = probabilities_of(sampler)
+    count, exact = np.bincount(indices, minlength=SIZE), left * p
     assert (count >= np.floor(exact - 1e-4)).all() and (count <= np.ceil(exact + 1e-4)).all()
-    np.testing.assert_allclose(weights, 1 / (SIZE * sampler._draw_probabilities[indices]), rtol=1e-5)
+    np.testing.assert_allclose(weights, 1 / (SIZE * p[indices]), rtol=1e-5)
 
 
 def test_a_batch_across_two_epochs_plans_only_the_samples_left():
     sampler = build(model=Reader(), recompute=1)
     in_fits(sampler, SIZE + 4, batch_size=8)  # the last but one batch starts four samples before the end of the epoch
-    assert sampler._cursor == SIZE and sampler.model.scored == SIZE
+    assert sampler.samples_planned == 0 and sampler.model.scored == SIZE
 
 
 def test_a_whole_epoch_is_rescored_after_a_short_fit():
@@ -135,10 +147,11 @@ def test_a_sample_occurs_in_an_epoch_as_often_as_expected_rounded_up_or_down():
     for _ in range(30):
         indices, weights, expected, _ = joined(epoch(sampler, 12))
         count = np.bincount(indices, minlength=SIZE)
-        p = 0.9 * sampler._expected[sampler._cells] / sampler._expected[sampler._cells].sum() + 0.1 / SIZE
+        by_row = expected_scores_of(sampler)
+        p = 0.9 * by_row / by_row.sum() + 0.1 / SIZE
         assert (count >= np.floor(SIZE * p - 1e-6)).all() and (count <= np.ceil(SIZE * p + 1e-6)).all()
         np.testing.assert_allclose(weights, 1 / (SIZE * p[indices]), rtol=1e-5)
-        np.testing.assert_allclose(expected, sampler._expected[sampler._cells][indices], rtol=1e-6)
+        np.testing.assert_allclose(expected, by_row[indices], rtol=1e-6)
         assert weights.max() <= 10 * (1 + 1e-5)
     assert count.max() >= 4 and (count == 0).any()  # scores are far from equal
 
@@ -147,26 +160,30 @@ def test_a_sample_occurs_in_an_epoch_as_often_as_expected_rounded_up_or_down():
 def test_a_planned_epoch_is_unbiased_given_its_probabilities(alpha, left):
     sampler = build(alpha=alpha)
     epoch(sampler, 12, 100)
-    sums = []
+    sums, unweighted = [], []
     for _ in range(1500):
-        sampler._plan_epoch(lambda scores: scores, left)
-        order = sampler._order[sampler._cursor :]
-        assert len(order) == min(left, SIZE)
-        sums.append((VALUES[order] / sampler._draw_probabilities[order]).mean() / SIZE)
+        sampler.samples_left = left
+        drawn = sampler.draw(min(left, SIZE))
+        assert sampler.samples_planned == 0  # neither more nor less than an epoch
+        sums.append((drawn.unbiased_weights * VALUES[drawn.indices]).mean())
+        unweighted.append(VALUES[drawn.indices].mean())
     error = np.std(sums) / np.sqrt(len(sums))
     assert abs(np.mean(sums) - VALUES.mean()) < 5 * error
     assert 0 < error < 0.02 * VALUES.mean()  # single sums deviate by up to a few tenths of the error
-    assert abs(VALUES @ sampler._draw_probabilities - VALUES.mean()) > 20 * error  # the unweighted mean
+    assert abs(np.mean(unweighted) - VALUES.mean()) > 20 * error
 
 
 def test_a_batch_across_two_epochs_is_weighed_by_the_probabilities_of_each_epoch():
     sampler = build()
     epoch(sampler, 12, 99)  # an epoch is five batches
-    left, p = sampler._order[48:].copy(), sampler._draw_probabilities
-    drawn = sampler.draw(16)  # 12 are left
-    assert (sampler._draw_probabilities != p).any()
-    np.testing.assert_array_equal(drawn.indices, np.concatenate([left, sampler._order[:4]]))
-    weights = 1 / (SIZE * np.concatenate([p[left], sampler._draw_probabilities[sampler._order[:4]]]))
+    other = build(seed=8)
+    other.restore(sampler.state())
+    first, p = other.draw(12).indices, probabilities_of(other)  # the 12 that are left
+    following, q = other.draw(4).indices, probabilities_of(other)
+    assert (p != q).any()
+    drawn = sampler.draw(16)
+    np.testing.assert_array_equal(drawn.indices, np.concatenate([first, following]))
+    weights = 1 / (SIZE * np.concatenate([p[first], q[following]]))
     np.testing.assert_allclose(drawn.weights, weights, rtol=1e-5)
     np.testing.assert_allclose(drawn.unbiased_weights, weights, rtol=1e-5)
 
@@ -175,16 +192,17 @@ def test_the_calibration_uses_the_cells_of_the_time_of_the_draw(monkeypatch):
     sampler, seen = build(), []
     epoch(sampler, 12, 4)
     monkeypatch.setattr(sampler.calibration, "update", lambda *observed: seen.append(observed))
-    sampler._cells[:] = 7
+    sampler.restore(sampler.state() | {"_cells": np.full(SIZE, 7, "int16")})
     drawn = sampler.draw(16)  # 12 are left
+    current = sampler.state()["_cells"]
     scores = np.append(np.full(15, 2.0), np.nan)
     sampler.update(drawn.indices, scores)
     sampler.update(drawn.indices[:2], scores[:2])  # not the last batch
     (cells, observed), (others, _) = seen
     np.testing.assert_array_equal(cells[:12], 7)
-    np.testing.assert_array_equal(cells[12:], sampler._cells[drawn.indices[12:15]])
-    np.testing.assert_array_equal(others, sampler._cells[drawn.indices[:2]])
-    assert (sampler._cells != 7).all() and (observed == 2.0).all()
+    np.testing.assert_array_equal(cells[12:], current[drawn.indices[12:15]])
+    np.testing.assert_array_equal(others, current[drawn.indices[:2]])
+    assert (current != 7).all() and (observed == 2.0).all()
 
 
 @pytest.mark.parametrize("policy", [BiasedReweightingPolicy(0.3), AdjustedBiasedReweightingPolicy(0.5)])
@@ -220,7 +238,8 @@ def test_unusable_measured_scores_are_ignored():
     sampler = build(scores)
     for drawn in epoch(sampler, 12, 30):
         assert np.isfinite(drawn.weights).all() and np.isfinite(drawn.scores).all()
-    assert np.isnan(sampler._scores[:3]).all() and np.isfinite(sampler._scores[3:]).sum() > 50
+    last = sampler.state()["_scores"]
+    assert np.isnan(last[:3]).all() and np.isfinite(last[3:]).sum() > 50
 
 
 # Calibration of old scores
@@ -266,7 +285,7 @@ def test_a_cell_with_many_observations_is_estimated_from_them():
     assert expected[5 * NUM_MAGNITUDES + 40] == pytest.approx(2.0, rel=0.05)  # an age without observations
 
 
-def test_observations_decay():
+def test_observations_of_the_calibration_decay():
     calibration = Calibration()
     calibration.update(np.full(1000, UNSEEN), np.full(1000, 4.0))
     for _ in range(8 * MEMORY):
@@ -319,9 +338,9 @@ def test_a_draw_from_a_million_samples_takes_less_than_a_fifth_of_a_millisecond(
         sampler.update(drawn.indices, scores[drawn.indices])
         seconds.append(time.process_time() - start)
     assert np.median(seconds) < 0.0002  # 0.02 ms on one core at 3 GHz: 0.5 % of a step of 4 ms
-    sampler._scores[:] = scores
+    sampler.restore(sampler.state() | {"_scores": scores.astype("float32"), "_at": np.array(size)})
     start = time.process_time()
-    sampler._plan_epoch(lambda scores: scores, np.inf)
+    sampler.draw(batch)  # the first of an epoch, which is planned
     # 0.1 s per epoch of 7812 batches: 0.02 ms per step.
     assert (time.process_time() - start) / (size / batch) < 0.0002
 

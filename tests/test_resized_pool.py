@@ -47,7 +47,7 @@ class ReadingFigures(SamplingCallback):
         self._figures()
 
 
-def test_a_size_is_traced_once_and_reading_figures_changes_nothing():
+def test_every_pool_size_is_traced_once_and_a_callback_that_reads_figures_changes_no_weight():
     weights = []
     for callback in (keras.callbacks.Callback(), ReadingFigures()):
         keras.utils.set_random_seed(3)
@@ -64,7 +64,7 @@ def test_a_size_is_traced_once_and_reading_figures_changes_nothing():
     np.testing.assert_array_equal(*weights)
 
 
-def test_a_stream_is_read_on_where_pools_of_another_size_had_read_to():
+def test_a_stream_is_read_further_from_where_pools_of_another_size_had_stopped():
     model, x, y = build(run_eagerly=True)
     x[:, 3] = np.arange(len(x))
     data, seen = stream(x, y, BATCH), []

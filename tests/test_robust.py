@@ -31,7 +31,7 @@ def test_the_expected_square_of_a_single_magnitude_is_the_mean_and_its_deviation
     assert expected[1, 1] == pytest.approx(3.5) and deviation[1, 1] == pytest.approx(0.5)
 
 
-def test_relative_errors_count():
+def test_the_expected_squares_are_fitted_by_relative_errors():
     # sum(u / (a s) + log(a s)) over u = 1, s = 1 and u = 300, s = 100: a is the mean of u / s. Least squares give 3.
     features = np.array([[1.0, 100.0]])
     fitted = fit_expected(features, np.ones((1, 2)), np.array([[1.0, 300.0]]))
@@ -44,7 +44,7 @@ def test_an_age_without_observations_trusts_the_last_score_and_the_mean_equally(
     np.testing.assert_array_equal(fit_deviation(FEATURES, COUNTS, COUNTS, COUNTS, c @ FEATURES)[2], [0.0, 0.0])
 
 
-def test_the_observed_deviations_just_lie_in_the_set():
+def test_the_observed_deviations_lie_on_the_border_of_the_uncertainty_set():
     mean, deviation = np.array([1.0, 1.5, 8.0]), np.array([0.3, 1.4, 2.0])
     squares, fourths = sums(mean, deviation)
     c = fit_expected(FEATURES, COUNTS, squares) @ FEATURES
@@ -113,7 +113,7 @@ def test_ages_with_few_observations_take_those_of_all_ages():
     np.testing.assert_allclose(by_age[[0, 5]], by_age[[3, 3]])  # observed: the fourth range, from one epoch on
 
 
-def test_observations_decay():
+def test_observations_of_the_uncertainty_set_decay():
     one = UncertaintySet()
     one.update(np.array([7]), np.array([3.0]))
     one.update(np.array([8]), np.array([1.0]))
@@ -122,12 +122,13 @@ def test_observations_decay():
 
 def test_the_sampler_draws_by_the_worst_case():
     sampler = RobustSampler(Toy(SCORES), UNBIASED, 0.5, seed=3)
-    for _ in range(5 * SIZE // 12):
+    last, at = np.empty(SIZE, "float32"), np.empty(SIZE, "float32")
+    for number in range(5 * SIZE // 12):
         drawn = sampler.draw(12)
+        last[drawn.indices], at[drawn.indices] = sampler.dataset.scores(drawn.indices), 12 * (number + 1) / SIZE
         sampler.update(drawn.indices, sampler.dataset.scores(drawn.indices))
-    before = sampler.calibration.expected_scores()
+    e = sampler.calibration.expected_scores()[cells(last, 5 - at)]
     drawn = sampler.draw(12)  # the first batch of an epoch
-    e = before[sampler._cells]
     p = 0.9 * e / e.sum() + 0.1 / SIZE
     np.testing.assert_allclose(drawn.weights, 1 / (SIZE * p[drawn.indices]), rtol=1e-4)
     assert sampler.calibration.width == 0.5 and drawn.weights.max() > 1.5 * drawn.weights.min()

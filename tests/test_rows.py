@@ -9,6 +9,7 @@ from frameworks import host, lacks, needs
 from keras import layers, ops
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import row_signals, uniform_signals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
@@ -18,9 +19,9 @@ from importance_sampling.strategies.indexed_step import IndexedStep
 B = 12
 
 
-def row_step(model, score="gnorm", layer=None):
+def row_step(model, score="gnorm", layer=None, state=None):
     points = Logits(model, layer)
-    return IndexedStep(model, Scorer(model, score, points), points, TrainerState(1))
+    return IndexedStep(model, Scorer(model, score, points), points, state or TrainerState(1))
 
 
 def batch_of(name):
@@ -37,7 +38,7 @@ def batch_of(name):
         sample_weight = [sample_weight] * len(arrays["y"])
     data = (arrays["x"], arrays["y"], sample_weight)
     data = keras.tree.map_structure(lambda t: None if t is None else tensor(np.asarray(t)[5 : 5 + B]), data)
-    model._symbolic_build(data_batch=data)
+    keras_internals.build_on_batch(model, data)
     return model, data
 
 
@@ -83,7 +84,7 @@ SAME = [
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_with_weights_of_one_it_is_the_step_of_keras(name):
+def test_with_weights_of_one_a_step_on_rows_by_index_is_the_step_of_keras(name):
     plain, data = batch_of(name)
     for _ in range(2):
         logs = step_of_keras(plain, data)
@@ -113,7 +114,7 @@ def test_with_weights_of_one_it_is_the_step_of_keras(name):
         pytest.param("half precision", marks=needs("losses that use logits")),
     ],
 )
-def test_it_measures_what_the_scorer_predicts_whatever_the_weights(name, score):
+def test_a_step_on_rows_measures_the_scores_that_the_scorer_predicts_for_all_weights(name, score):
     model, data = batch_of(name)
     step = row_step(model, score)
     predicted = step.scorer(data).scores
@@ -125,7 +126,8 @@ def test_it_measures_what_the_scorer_predicts_whatever_the_weights(name, score):
     np.testing.assert_allclose(measured, n(predicted), rtol=2e-2 if name == "half precision" else 1e-4)
 
 
-def test_it_measures_the_plain_gradient_of_every_single_sample():
+@pytest.mark.fast
+def test_a_step_on_rows_measures_the_unweighted_loss_and_gradient_norm_of_every_sample():
     model, (x, y, w) = batch_of("sample weights")
     expected = {"gnorm": [], "loss": []}
     for i in range(B):
@@ -141,7 +143,8 @@ def test_it_measures_the_plain_gradient_of_every_single_sample():
         np.testing.assert_allclose(n(measured), values, rtol=1e-4)
 
 
-def test_a_score_that_a_training_pass_does_not_see_is_that_ahead_of_the_step():
+@pytest.mark.fast
+def test_a_callable_score_is_computed_before_the_step_on_rows():
     model, data = batch_of("dense")
     step = row_step(model, lambda model, x, y: x[:, 0] ** 2)
     _, measured = step(data, ops.ones((B,)), ops.ones((B,)))
@@ -149,7 +152,7 @@ def test_a_score_that_a_training_pass_does_not_see_is_that_ahead_of_the_step():
 
 
 @pytest.mark.parametrize("name", ["summed", "masked sequences", "several metrics"])
-def test_figures_of_batches_drawn_by_known_probabilities_are_those_of_the_data(name):
+def test_metrics_of_batches_drawn_by_known_probabilities_are_unbiased_for_the_data(name):
     model, _ = batch_of(name)
     model.optimizer.learning_rate = 0.0
     _, arrays, _ = CASES[name]
@@ -184,7 +187,8 @@ def test_figures_of_batches_drawn_by_known_probabilities_are_those_of_the_data(n
         assert abs(seen.mean() - value) < 5 * error + 1e-3 * abs(value), (key, seen.mean(), value, error)
 
 
-def test_signals_of_rows_by_hand():
+@pytest.mark.fast
+def test_signals_of_weighted_rows_are_those_computed_by_hand():
     # w = (1/2, 1, 4), s = (4, 2, 1): sum w s = 2 + 2 + 4, sum w s^2 = 8 + 4 + 4 = 16, sum w^2 s^2 = 4 + 4 + 16 = 24.
     signals = row_signals(ops.array([4.0, 2.0, 1.0]), ops.array([0.5, 1.0, 4.0]))
     assert float(signals.tau) == 1.0  # sqrt(16/3) / (8/3) = 0.87, which no set of scores has, is held at 1
@@ -193,13 +197,18 @@ def test_signals_of_rows_by_hand():
     assert float(signals.gain) == pytest.approx(predicted, rel=1e-5)
     assert float(signals.discount) == pytest.approx(16 / 24 / predicted, rel=1e-5)
     assert float(signals.score) == pytest.approx(8 / 3)
+
+
+@pytest.mark.fast
+def test_signals_of_rows_with_weights_of_one_have_no_discount():
     # s = (8, 2, 1) and weights of one: sum s^2 = 69, sum s = 11, tau = sqrt(23) / (11/3).
     signals = row_signals(ops.array([8.0, 2.0, 1.0]), ops.ones((3,)))
     assert float(signals.tau) == pytest.approx(np.sqrt(23) * 3 / 11, rel=1e-5)
     assert np.isnan(float(signals.discount))  # a uniform draw is no trial of another
 
 
-def test_signals_of_a_fair_sample_by_hand():
+@pytest.mark.fast
+def test_signals_of_a_uniform_sample_are_those_computed_by_hand():
     # s = (8, 2, 2): mean 4, mean of squares 24, tau = sqrt(24)/4. q = .9 s/4 + .1 = (1.9, .55, .55):
     # variance gain = 72 / (64/1.9 + 8/.55).
     signals = uniform_signals(ops.array([8.0, 2.0, 2.0]))
@@ -209,11 +218,13 @@ def test_signals_of_a_fair_sample_by_hand():
 
 
 @pytest.mark.parametrize("scores", [[np.nan, 1.0], [0.0, 0.0]])
-def test_scores_of_no_use_say_nothing(scores):
+@pytest.mark.fast
+def test_unusable_scores_give_signals_of_nan_and_finite_weights_of_the_model(scores):
     signals = row_signals(ops.array(scores), ops.array([0.5, 2.0]))
     assert np.isnan(float(signals.tau)) and np.isnan(float(signals.gain))
     model, (x, y, _) = batch_of("dense")
-    step = row_step(model, lambda model, x, y: ops.full((B,), scores[0]))
+    state = TrainerState(1)
+    step = row_step(model, lambda model, x, y: ops.full((B,), scores[0]), state=state)
     step((x, y, None), ops.ones((B,)), ops.ones((B,)))
-    assert np.isnan(step._state.signals.tau)
+    assert np.isnan(state.signals.tau)
     assert all(np.isfinite(host(v)).all() for v in model.trainable_variables)

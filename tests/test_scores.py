@@ -8,6 +8,7 @@ from frameworks import gradient_function, host, needs
 from keras import layers
 
 from importance_sampling import backend
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 
@@ -57,7 +58,7 @@ def scored(model, data, score="gnorm", layer=None, slice_size=None):
     x, y, *weights = data
     tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
     data = (*tensors, keras.tree.map_structure(keras.ops.convert_to_tensor, weights[0]) if weights else None)
-    model._symbolic_build(data_batch=data)
+    keras_internals.build_on_batch(model, data)
     scorer = Scorer(model, score, Logits(model, layer), slice_size)
     return keras.ops.convert_to_numpy(backend.compile_step(lambda *batch: scorer(batch).scores, model)(*data))
 
@@ -112,13 +113,13 @@ def test_gnorm_of_sigmoid_and_binary_cross_entropy_is_the_distance_per_unit():
     np.testing.assert_allclose(scored(model, (x, y)), softmax_minus_labels(model, x, y) / 3, rtol=1e-4)
 
 
-def test_gnorm_of_a_linear_head_with_squared_error():
+def test_gnorm_of_a_linear_output_with_squared_error_is_twice_the_distance_per_unit():
     x, y = rows()
     model = compiled(sequential(layers.Dense(3)), "mse")
     np.testing.assert_allclose(scored(model, (x, y)), softmax_minus_labels(model, x, y) * 2 / 3, rtol=1e-4)
 
 
-def test_gnorm_goes_through_an_activation_to_its_pre_activations():
+def test_gnorm_is_taken_at_the_arguments_of_the_last_activation():
     x, y = rows()
     model = compiled(sequential(layers.Dense(3, activation="tanh")), "mse")
     p = model.predict(x, verbose=0)
@@ -137,18 +138,21 @@ def test_gnorm_of_sequences_takes_all_time_steps_together(last):
     np.testing.assert_allclose(scored(model, (x, y)), expected, rtol=1e-4)
 
 
-def test_user_weights_scale_the_score_in_whatever_shape_keras_takes_them():
+def test_sample_weights_of_every_shape_that_keras_accepts_scale_the_score():
     x, y = rows(one_hot=False)
     weights = np.array([0.5, 0.0, 2.0, 1.0, 3.0, 0.1], "float32")
     model = compiled(sequential(layers.Dense(3, activation="softmax")), "sparse_categorical_crossentropy")
     plain = scored(model, (x, y))
     np.testing.assert_allclose(scored(model, (x, y, weights)), plain * weights, rtol=1e-4)
     np.testing.assert_allclose(scored(model, (x, y, weights[:, None])), plain * weights, rtol=1e-4)
+
+
+def test_sample_weights_of_time_steps_scale_the_score_of_a_sequence():
     x, y = sequences()
     model = compiled(
         sequential(layers.Dense(3, activation="softmax"), shape=(TIME, 4)), "sparse_categorical_crossentropy"
     )
-    by_step = np.outer(weights, [1, 2, 0, 1, 1, 3]).astype("float32")
+    by_step = np.outer([0.5, 0.0, 2.0, 1.0, 3.0, 0.1], [1, 2, 0, 1, 1, 3]).astype("float32")
     p = model.predict(x, verbose=0)
     expected = np.sqrt(np.square((p - np.eye(3)[y]) * by_step[..., None] / TIME).sum(axis=(1, 2)))
     np.testing.assert_allclose(scored(model, (x, y, by_step)), expected, rtol=1e-4, atol=1e-7)
@@ -163,7 +167,7 @@ def two_outputs():
     )
 
 
-def test_two_outputs_count_together_with_their_loss_weights():
+def test_scores_of_two_outputs_are_combined_with_their_loss_weights():
     x, y = rows()
     target = rng().normal(size=(ROWS, 2)).astype("float32")
     model = two_outputs()
@@ -199,16 +203,21 @@ def test_full_gnorm_is_the_norm_over_all_weights(regulariser):
     np.testing.assert_allclose(scored(model, (x, y), "full_gnorm", slice_size=4), expected, rtol=1e-3)
 
 
-def test_a_callable_scores_and_is_told_when_it_returns_another_shape():
+def test_a_callable_is_used_as_score():
     x, y = rows()
     model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
     scores = scored(model, (x, y), lambda model, x, y: keras.ops.sum(keras.ops.abs(x), axis=1), slice_size=4)
     np.testing.assert_allclose(scores, np.abs(x).sum(1), rtol=1e-5)
+
+
+def test_a_callable_score_of_another_shape_is_refused():
+    x, y = rows()
+    model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
     with pytest.raises(ValueError, match=r"one number per sample.*shape \(\) for 6 samples"):
         scored(model, (x, y), lambda model, x, y: keras.ops.sum(x))
 
 
-def test_another_layer_is_found_by_itself_its_name_and_its_index():
+def test_gnorm_at_another_layer_is_found_by_the_layer_its_name_and_its_index():
     x, y = rows()
     model = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
     hidden = model.layers[0]
@@ -236,7 +245,8 @@ def masked_model():
 
 
 @pytest.mark.parametrize("score", ["gnorm", "loss", "full_gnorm"])
-def test_slices_score_as_the_whole_pool_does_masks_or_not(score):
+@pytest.mark.slow
+def test_scores_computed_in_slices_are_those_of_the_whole_pool_with_and_without_masks(score):
     lengths = np.array([1, 6, 2, 5, 3, 4])
     tokens = np.where(np.arange(TIME) < lengths[:, None], rng().integers(1, 7, (ROWS, TIME)), 0)
     dense = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
@@ -247,7 +257,7 @@ def test_slices_score_as_the_whole_pool_does_masks_or_not(score):
             np.testing.assert_allclose(scored(model, data, score, slice_size=slice_size), whole, rtol=tolerance)
 
 
-def test_half_precision_scores_as_single_does_and_never_vanish():
+def test_scores_in_half_precision_are_close_to_those_in_single_precision_and_positive():
     x, y = rows()
     single = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
     normal = np.random.default_rng(7).normal
@@ -269,7 +279,7 @@ def test_half_precision_scores_as_single_does_and_never_vanish():
     np.testing.assert_allclose(scores, expected, rtol=0.3)
 
 
-def test_scoring_moves_nothing_of_the_model():
+def test_scoring_changes_no_variable_and_no_attribute_of_the_model():
     inputs = keras.Input((4,))
     hidden = layers.Dropout(0.5)(layers.BatchNormalization()(inputs))
     model = compiled(
@@ -283,12 +293,12 @@ def test_scoring_moves_nothing_of_the_model():
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     assert any("loss" in v.path for v in variables)
     before = [host(v) for v in variables]
-    kept = [dict(vars(layer)) for layer in model._flatten_layers()]
+    kept = [dict(vars(layer)) for layer in keras_internals.layers_of(model)]
     for score in ("gnorm", "loss", "full_gnorm"):
         scored(model, data, score)
     for v, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(host(v), value, err_msg=v.path)
-    for layer, attributes in zip(model._flatten_layers(), kept, strict=True):
+    for layer, attributes in zip(keras_internals.layers_of(model), kept, strict=True):
         assert vars(layer).keys() == attributes.keys()
         assert vars(layer).get("activation") is attributes.get("activation")
 
@@ -312,7 +322,7 @@ def test_probabilities_without_logits_are_scored_with_a_warning():
 
 
 @needs("logits of probabilities")
-def test_an_output_whose_head_is_not_known_counts_beside_one_that_is():
+def test_an_output_without_known_logits_counts_in_the_score_beside_one_with_logits():
     inputs = keras.Input((4,))
     known = layers.Dense(3, "softmax")(inputs)
     unknown = layers.Rescaling(2.0)(layers.Dense(1)(inputs))

@@ -90,6 +90,7 @@ def test_the_schedule_is_active_between_start_and_end_except_in_interrupted_step
 # The trainers
 
 
+@pytest.mark.slow
 def test_selective_backprop_trains_on_a_share_of_every_other_batch_in_its_part_of_the_training():
     trainer = SelectiveBackprop(build(), 0.5, 0.25, 0.625, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer)]
@@ -99,6 +100,7 @@ def test_selective_backprop_trains_on_a_share_of_every_other_batch_in_its_part_o
     assert trainer.forward_equivalents == pytest.approx(8 * (1 + 1.5) + 32 * 3)
 
 
+@pytest.mark.slow
 def test_selective_backprop_starts_in_the_epoch_that_fit_starts_in():
     trainer = SelectiveBackprop(build(), 0.25, 0.5, 1.0, interrupt=0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, initial_epoch=1)]
@@ -106,12 +108,14 @@ def test_selective_backprop_starts_in_the_epoch_that_fit_starts_in():
 
 
 @needs("several steps per execution")
+@pytest.mark.slow
 def test_selective_backprop_counts_executions_of_several_steps():
     trainer = SelectiveBackprop(build(5), 0.5, 0.0, 1.0, seed=1)
     sizes = [len(indices) for indices, *_ in steps_of(trainer, epochs=1)]
     assert sizes == [4] * 5 + [8] * 5
 
 
+@pytest.mark.slow
 def test_selective_backprop_prefers_high_losses_and_does_not_weigh_them():
     pools, steps = [], []
     trainer = SelectiveBackprop(build(), 0.25, 0.0, 1.0, interrupt=0, seed=1)
@@ -131,6 +135,7 @@ def test_selective_backprop_prefers_high_losses_and_does_not_weigh_them():
     assert ranks.mean() > 3.5 + 5 * ranks.std() / np.sqrt(len(ranks))
 
 
+@pytest.mark.slow
 def test_selective_backprop_takes_a_stream():
     stream = Stream(X, Y, BATCH)
     trainer = SelectiveBackprop(build(), 0.5, 0.5, 1.0, seed=1)
@@ -138,6 +143,7 @@ def test_selective_backprop_takes_a_stream():
     assert sizes == [8] * 10 + [4, 8] * 5
 
 
+@pytest.mark.slow
 def test_hard_example_mining_trains_on_the_highest_losses_of_every_pool():
     pools, steps = [], []
     trainer = HardExampleMining(build(), presample=2.5, seed=1)
@@ -156,7 +162,7 @@ def test_hard_example_mining_trains_on_the_highest_losses_of_every_pool():
 
 
 @pytest.mark.parametrize("trainer", [SelectiveBackprop, HardExampleMining])
-def test_the_first_line_says_that_the_method_is_biased(trainer):
+def test_the_first_line_of_the_summary_says_that_the_method_is_biased(trainer):
     assert "Biased" in trainer.__doc__.splitlines()[0]
 
 

@@ -19,12 +19,12 @@ def case(request):
 
 
 @pytest.mark.parametrize("case", PARAMETERS[::4], indirect=True)  # the drop-in cases are many more
-def test_switched_off_it_equals_fit_bit_for_bit_without_a_warning(case):
+def test_switched_off_training_equals_model_fit_bit_for_bit_without_a_warning(case):
     situation, plain = case
     assert_off(plain, train(situation.build, OFF))
 
 
-def test_by_default_it_trains_as_fit_does_if_its_gate_stays_closed_and_else_its_loss_is_that_of_the_trained_model(case):
+def test_by_default_training_equals_model_fit_or_the_loss_is_that_of_the_trained_model(case):
     situation, plain = case
     run = train(situation.build, DEFAULT)
     if not situation.sampled:
@@ -34,13 +34,13 @@ def test_by_default_it_trains_as_fit_does_if_its_gate_stays_closed_and_else_its_
 
 
 @pytest.mark.parametrize("case", PARAMETERS[::2], indirect=True)
-def test_with_pools_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
+def test_with_pools_the_loss_is_that_of_the_trained_model_or_one_warning_gives_the_reason(case):
     situation, plain = case
     (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, POOLS))
 
 
 @pytest.mark.parametrize("case", PARAMETERS[1::2], indirect=True)
-def test_with_rows_by_index_its_loss_is_that_of_the_trained_model_or_one_warning_says_why_not(case):
+def test_with_rows_by_index_the_loss_is_that_of_the_trained_model_or_one_warning_gives_the_reason(case):
     situation, plain = case
     if situation.rows:
         (assert_sampled if situation.sampled else assert_plainly)(plain, train(situation.build, ROWS))

@@ -113,8 +113,8 @@ def test_rows_are_weighted_by_their_inclusion_probability_and_none_are_scored_se
     def fail(*_):
         raise AssertionError("rows were scored")
 
-    monkeypatch.setattr(DatasetRows, "_score_rows", fail)
-    monkeypatch.setattr(DatasetRows, "score", fail)
+    for method in ("score", "score_rows", "mean_loss"):
+        monkeypatch.setattr(DatasetRows, method, fail)
     drawn = []
     trainer = SkippingTraining(build(), seed=1)
     fit(trainer, epochs=3, on_sample=lambda _, *sample: drawn.append(sample[:2]))
@@ -221,6 +221,7 @@ def test_a_callback_that_stops_training_at_the_end_of_a_shorter_epoch_stops_it(u
     assert len(history["loss"]) == 2
 
 
+@pytest.mark.fast
 def test_a_callback_list_of_the_user_sees_shorter_epochs(used):
     batches = Batches()
     callbacks = keras.callbacks.CallbackList(
@@ -357,6 +358,7 @@ def test_a_fit_that_was_killed_resumes_from_its_backup_with_the_same_weights(who
         (dict(score="full_gnorm"), r"`score` must be one of \('gnorm', 'loss'\).*Received: score='full_gnorm'"),
     ],
 )
+@pytest.mark.fast
 def test_arguments_out_of_range_are_refused(options, error):
     with pytest.raises(ValueError, match=error):
         SkippingTraining(build(), **options)

@@ -57,8 +57,7 @@ def test_the_benchmark_writes_a_table_of_all_ways_and_does_not_repeat_them(monke
     table = (tmp_path / "table.md").read_text()
     assert all(f"`satellite`, {way} " in table for way in skipping.WAYS)
     assert capsys.readouterr().out.count(" steps, ") == len(skipping.WAYS)
-    results = [run for run in skipping.Results(tmp_path / "results.jsonl")._runs.values()]
-    steps = {run["way"]: run["steps"] for run in results}
+    steps = {run["way"]: run["steps"] for run in skipping.Results(tmp_path / "results.jsonl").all()}
     assert steps["uniform"] == 24 > steps["skipping"] == steps["random"] == steps["compressed"]
     assert steps["compressed fast"] == steps["compressed"]
     skipping.main()

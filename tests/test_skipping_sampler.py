@@ -129,15 +129,16 @@ def test_the_sum_over_an_epoch_is_unbiased_on_asymmetric_data_and_weights_are_bo
 def test_an_epoch_is_in_random_order():
     sampler = sampler_of(SCORES)
     first = [VALUES[epoch(sampler, 5).indices[0]] for _ in range(2000)]
-    included = sampler._inclusion / sampler._inclusion.sum()
-    expected = (included * VALUES).sum()
+    included = with_whole_batches(threshold_inclusion(SCORES, 0.5), 5)
+    expected = (included * VALUES).sum() / included.sum()
     assert abs(np.mean(first) - expected) < 5 * np.std(first) / np.sqrt(len(first))
 
 
 def test_unusable_losses_leave_the_last_ones():
     sampler = sampler_of(LOSSES)
     sampler.update(np.arange(5), np.array([np.nan, -1.0, np.inf, 2.0, 7.0]))
-    np.testing.assert_array_equal(sampler._losses, np.array([0.5, 1.0, 3.0, 2.0, 7.0], "float32"))
+    drawn = epoch(sampler, 5, is_full=True)
+    np.testing.assert_array_equal(drawn.scores, np.array([0.5, 1.0, 3.0, 2.0, 7.0], "float32")[drawn.indices])
 
 
 def test_measurements_change_the_next_epoch_only():
@@ -151,12 +152,20 @@ def test_measurements_change_the_next_epoch_only():
 
 
 def test_smoothed_losses_skip_fewer_samples():
-    sampler = PowerSmoothingSampler(SkippingSampler(Toy(), UNBIASED, smooth=True, seed=1), 0.01)
-    for _ in range(2):  # the first epoch measures the losses
+    def second_epoch(sampler):
+        """Return the first batch of the second epoch, and the number of samples in that epoch."""
         indices = sampler.draw(SIZE).indices
         sampler.update(indices, SCORES[indices])
-    # e^-0.06 to e^0.06 over their mean is at least 0.94.
-    assert sampler.sampler._inclusion.min() > 0.9
+        drawn = sampler.draw(1)
+        return drawn, 1 + getattr(sampler, "sampler", sampler).samples_planned
+
+    def make():
+        return SkippingSampler(Toy(), UNBIASED, smooth=True, seed=1)
+
+    drawn, samples = second_epoch(PowerSmoothingSampler(make(), 0.03))
+    # e^-0.18 to e^0.18 over their mean is at least 0.82, and one less half of the mean distance from it is 0.955.
+    assert 0.94 * SIZE < samples < SIZE and drawn.weights[0] < 1 / 0.82
+    assert second_epoch(make())[1] < 0.7 * SIZE
 
 
 @pytest.mark.parametrize("skip_probability", [1.0, -0.1, True, "half"])

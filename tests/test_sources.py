@@ -44,14 +44,14 @@ def build():
     return model
 
 
-def test_rows_come_in_the_order_asked_for_and_in_keras_dtype(mapped):
+def test_rows_of_a_memory_map_are_read_in_the_requested_order_and_in_the_float_type_of_keras(mapped):
     x, _ = mapped
     rows = LazyArray(x).read([7, 3, 399, 3])
     assert rows.dtype == "float32"
     np.testing.assert_array_equal(rows, np.asarray(x)[[7, 3, 399, 3]].astype("float32"))
 
 
-def test_a_view_of_a_memory_map_is_one_and_a_copy_is_not(mapped):
+def test_a_view_of_a_memory_map_counts_as_mapped_and_a_copy_does_not(mapped):
     x, _ = mapped
     assert is_mapped(x) and is_mapped(x[10:20]) and is_mapped(np.asarray(x)[3:])
     assert not is_mapped(np.array(x)) and not is_mapped([1])
@@ -59,7 +59,8 @@ def test_a_view_of_a_memory_map_is_one_and_a_copy_is_not(mapped):
 
 @pytest.mark.parametrize("tau_th", [0, None, float("inf")])
 @pytest.mark.parametrize("split", [0.0, 0.25])
-def test_a_memory_map_is_read_in_batches_and_pools_never_whole(mapped, tau_th, split):
+@pytest.mark.slow
+def test_a_memory_map_is_read_in_batches_and_pools_and_never_as_a_whole(mapped, tau_th, split):
     x, y = mapped
     ImportanceTraining(build(), tau_th=tau_th).fit(
         x, y, batch_size=16, epochs=2, verbose=0, validation_split=split, validation_data=None if split else (x, y)
@@ -67,7 +68,7 @@ def test_a_memory_map_is_read_in_batches_and_pools_never_whole(mapped, tau_th, s
     assert Counting.read and max(Counting.read) <= 48
 
 
-def test_memory_mapped_validation_data_alone_say_what_resident_ones_say(mapped):
+def test_memory_mapped_validation_data_give_the_validation_loss_of_data_in_memory(mapped):
     x, y = mapped
     resident = np.array(x), np.array(y)
     histories = [
@@ -93,7 +94,7 @@ class IgnoringWeights(keras.Model):
 
 
 @pytest.mark.parametrize("kind", ["add_loss", "train_step"])
-def test_what_cannot_be_weighed_does_not_read_a_memory_map_whole_either(mapped, kind):
+def test_models_whose_samples_cannot_be_weighted_read_a_memory_map_in_batches_too(mapped, kind):
     x, y = mapped
     inputs = keras.Input((5,))
     keras.utils.set_random_seed(1)
@@ -121,7 +122,8 @@ class Rows:
 
 
 @pytest.mark.parametrize("tau_th", [0, 1e9])
-def test_objects_that_give_rows_are_read_in_batches_and_pools_and_train_as_arrays_do(mapped, tau_th):
+@pytest.mark.slow
+def test_objects_with_rows_by_index_are_read_in_batches_and_pools_and_train_as_arrays_do(mapped, tau_th):
     arrays = tuple(np.array(part) for part in mapped)
     models, stores = [], tuple(map(Rows, arrays))
     for data in (arrays, stores):
@@ -156,7 +158,8 @@ FAILURES = {
 
 @pytest.mark.parametrize("tau_th", [0, 1e9, float("inf")])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_goes_wrong_in_a_store_is_told(mapped, tau_th, failure):
+@pytest.mark.slow
+def test_an_error_while_reading_rows_of_an_object_is_raised_by_fit(mapped, tau_th, failure):
     fail, error, message = FAILURES[failure]
 
     class Failing(Rows):
@@ -170,7 +173,8 @@ def test_what_goes_wrong_in_a_store_is_told(mapped, tau_th, failure):
 
 
 @needs("tf.distribute")
-def test_in_the_scope_of_a_strategy_stores_are_read_whole_as_keras_reads_them(mapped):
+@pytest.mark.slow
+def test_in_the_scope_of_a_strategy_memory_maps_are_read_as_a_whole_with_a_warning(mapped):
     weights = []
     for wrap in (lambda model: model, lambda model: ImportanceTraining(model, tau_th=1e9)):
         with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
@@ -184,7 +188,7 @@ def test_in_the_scope_of_a_strategy_stores_are_read_whole_as_keras_reads_them(ma
         np.testing.assert_array_equal(ours, keras_own)
 
 
-def test_what_keras_would_turn_into_an_array_and_has_no_rows_by_index_array_is_left_to_it():
+def test_objects_without_rows_by_index_are_left_to_keras():
     class OneByOne(Rows):
         def __array__(self, dtype=None, copy=None):
             return self.array
@@ -229,7 +233,8 @@ for tau_th in (0, 50, np.inf):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-def test_twenty_gigabytes_on_disk_stay_there(tmp_path):
+@pytest.mark.slow
+def test_training_on_twenty_gigabytes_on_disk_needs_less_than_one_in_memory(tmp_path):
     with open(tmp_path / "x", "wb") as file:
         file.truncate(4 * 500_000 * 10_000)
     run = subprocess.run(
@@ -265,13 +270,14 @@ trainer.fit(Slow(), np.zeros(1600, int), batch_size=16, verbose=0, callbacks=cal
 
 
 @pytest.mark.parametrize("tau_th", ["0", "1e9"])
-def test_a_process_that_ends_while_a_slow_store_is_read_ends(tau_th):
+@pytest.mark.slow
+def test_an_error_during_fit_ends_the_process_while_slow_data_are_being_read(tau_th):
     run = subprocess.run([sys.executable, "-c", BROKEN_OFF, tau_th], capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "RuntimeError: on purpose" in run.stderr
 
 
 @needs("tf.data")
-def test_keras_and_the_candidates_share_one_tensor():
+def test_keras_and_the_candidates_share_one_tensor_of_each_array():
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     y = np.arange(64)
     names = ("x", "y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
@@ -281,7 +287,7 @@ def test_keras_and_the_candidates_share_one_tensor():
         assert column is prepared.arguments[name]
 
 
-def test_rows_of_nested_arrays_come_back_in_their_places():
+def test_rows_of_nested_arrays_are_returned_in_the_same_structure():
     n = keras.ops.convert_to_numpy
     source = ArraySource(({"a": np.arange(6.0), "b": [np.arange(6) * 2]}, np.arange(6) * 3, None))
     x, y, sample_weight = source.read([4, 1])

@@ -14,7 +14,7 @@ def sparse(rows):
     return tf.sparse.from_dense(np.asarray(rows, "float32"))
 
 
-def test_sparse_batches_join_row_under_row():
+def test_sparse_batches_are_joined_row_after_row():
     (joined,) = backend.concatenate([[sparse([[0, 1], [2, 0]])], [sparse([[0, 0], [3, 4], [5, 0]])]])
     expected = [[0, 1], [2, 0], [0, 0], [3, 4], [5, 0]]
     np.testing.assert_array_equal(tf.sparse.to_dense(joined), expected)
@@ -22,7 +22,7 @@ def test_sparse_batches_join_row_under_row():
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")
-def test_a_generator_of_sparse_batches_trains_open():
+def test_a_generator_of_sparse_batches_is_importance_sampled():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(48, 5)) * (rng.random((48, 5)) < 0.4)
     model = keras.Sequential([keras.Input((5,), sparse=True), keras.layers.Dense(1)])

@@ -31,7 +31,7 @@ def test_averages_start_at_the_first_value_and_decay_by_the_steps_elapsed():
     np.testing.assert_allclose(state.signals, [0.729 * 2 + 0.271 * 4, 3, 0.5, 0.271], rtol=1e-5)
 
 
-def test_totals_count_steps_effective_sizes_the_largest_weight_and_useless_scores():
+def test_totals_count_steps_effective_sizes_the_largest_weight_and_unusable_scores():
     state = TrainerState(1)
     # (sum w)^2 / sum(w^2): 16 / 16 = 1 for a single one, 4 for four equal ones.
     state.record_weights(keras.ops.array([0.0, 4.0, 0.0, 0.0]), True)
@@ -43,7 +43,7 @@ def test_totals_count_steps_effective_sizes_the_largest_weight_and_useless_score
     assert state.counters.first_importance_step == -1 and state.counters.steps == 9
 
 
-def test_a_saved_state_comes_back_and_goes_on_with_its_random_stream(tmp_path):
+def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
     state = TrainerState(5, momentum=0.8)
     draw(state)
     state.update_averages(signals(2, 3, np.nan, 0), 1)
@@ -60,7 +60,7 @@ def test_a_saved_state_comes_back_and_goes_on_with_its_random_stream(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["state", "state.npz", "ünïcode '\"#%&{epoch}*?[a]\n .npz", "-", "x" * 200])
-def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path, name):
+def test_a_state_is_written_to_exactly_the_path_that_was_given(tmp_path, name):
     TrainerState(5).save(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     state = TrainerState(6)
@@ -68,7 +68,7 @@ def test_a_state_is_written_to_the_very_path_that_was_given(tmp_path, name):
     assert state.seed == 5
 
 
-def test_a_write_that_the_system_ends_half_way_leaves_the_former_file(tmp_path):
+def test_an_incomplete_write_of_a_state_leaves_the_former_file(tmp_path):
     resource = pytest.importorskip("resource")
     TrainerState(5).save(tmp_path / "state.npz")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -97,7 +97,7 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_files_of_another_kind_are_refused_and_change_nothing(tmp_path, kind):
+def test_files_that_are_no_states_are_refused_and_change_nothing(tmp_path, kind):
     path = tmp_path / "wrong.npz"
     WRONG[kind](path)
     state = TrainerState(5)
@@ -111,7 +111,7 @@ def test_files_of_another_kind_are_refused_and_change_nothing(tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_a_file_of_a_later_version_is_said_to_be_one(tmp_path):
+def test_the_error_for_a_file_of_a_later_version_asks_to_upgrade(tmp_path):
     np.savez((tmp_path / "later.npz").open("wb"), header=np.array('{"format": 99}'))
     with pytest.raises(ValueError, match=r"of this version.*or an earlier one.*later\.npz', of format 99"):
         TrainerState(5).load(tmp_path / "later.npz")
@@ -125,12 +125,12 @@ def test_a_state_of_another_step_of_the_optimizer_is_refused_and_one_without_the
     assert TrainerState(6).load(STATE_OF_1_0_0, 9) is None
 
 
-def test_a_file_that_is_not_there_is_not_called_a_wrong_one(tmp_path):
+def test_a_missing_file_raises_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         TrainerState(5).load(tmp_path / "nowhere.npz")
 
 
-def test_without_a_seed_pythons_random_is_read_and_not_moved():
+def test_without_a_seed_the_state_follows_pythons_random_and_does_not_advance_it():
     random.seed(11)
     before = random.getstate()
     first, second = TrainerState(None), TrainerState(None)
@@ -141,7 +141,7 @@ def test_without_a_seed_pythons_random_is_read_and_not_moved():
     assert TrainerState(None).seed != first.seed
 
 
-def test_a_seed_is_used_as_it_is_even_zero():
+def test_a_given_seed_is_used_also_if_it_is_zero():
     assert TrainerState(0).seed == 0
     assert (draw(TrainerState(0)) == draw(TrainerState(0))).all()
     assert (draw(TrainerState(0)) != draw(TrainerState(1))).any()

@@ -1,16 +1,16 @@
 """The family of trainers: what each is constructed with, what all keep, and what each does to its batches."""
 
 import inspect
-import weakref
 
 import keras
 import numpy as np
 import pytest
-from frameworks import is_traced, lacks, needs
+from frameworks import CALLS_PER_TRACE, is_traced, needs
 from keras import layers
+from leaks import columns_left
+from saved_states import counters_of
 
 from importance_sampling import training
-from importance_sampling.data import ArraySource
 from importance_sampling.datasets import GeneratorDataset, InMemoryDataset
 from importance_sampling.reweighting import UNBIASED, AdjustedBiasedReweightingPolicy
 from importance_sampling.samplers import BaseSampler, CacheSampler, ConstantTimeSampler, LSTMSampler, ModelSampler
@@ -106,9 +106,10 @@ class Heard:
     """What listeners were told."""
 
     def __init__(self):
-        self.samples, self.scores = [], []
+        self.samples, self.scores, self.samplers = [], [], set()
 
     def sampled(self, sampler, indices, weights, scores):
+        self.samplers.add(sampler)
         self.samples.append((indices, weights, scores))
 
     def scored(self, sampler, scores):
@@ -124,6 +125,7 @@ def fit(trainer, **options):
 
 
 @pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.fast
 def test_old_arguments_keep_their_order_and_defaults_and_new_ones_are_by_keyword(name):
     parameters = list(inspect.signature(getattr(training, name)).parameters.values())[1:]
     known = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
@@ -134,14 +136,14 @@ def test_old_arguments_keep_their_order_and_defaults_and_new_ones_are_by_keyword
 class Fits:
     """A trainer that is listened to, and the same one that isn't, which is kept and trains on."""
 
-    def __init__(self, name, watch):
+    def __init__(self, name):
         self.name, self.heard, self.models = name, Heard(), [build(), build()]
         self.history = fit(
             TRAINERS[name](self.models[0], seed=1), validation_data=(X[:20], Y[:20]), **self.heard.arguments
         )
         self.steps = int(self.models[0].optimizer.iterations.value)
         self.kept, self.traces, trainer = [], [], TRAINERS[name](self.models[1], seed=1)
-        self.kept.append(watch(lambda: fit(trainer)))
+        self.kept.append(columns_left(lambda: fit(trainer)))
         self.weights = self.models[1].get_weights()
         call = self.models[1].call
 
@@ -150,53 +152,48 @@ class Fits:
             return call(x, **options)
 
         self.models[1].call = watched
-        self.kept.append(watch(lambda: fit(trainer, epochs=1)))
+        self.kept.append(columns_left(lambda: fit(trainer, epochs=1)))
         self.models[1].call = call
-        self.kept.append(watch(lambda: fit(trainer, epochs=1, on_sample=lambda *_: None)))
+        self.kept.append(columns_left(lambda: fit(trainer, epochs=1, on_sample=lambda *_: None)))
 
 
 @pytest.fixture(scope="module", params=TRAINERS)
 def fits(request):
-    columns, make = [], ArraySource.__init__
-
-    def noted(source, data):
-        make(source, data)
-        columns.extend(map(weakref.ref, source.columns))
-
-    def watch(train):
-        """Return what is left of the columns of the data, at once, not when Python's collector comes by."""
-        columns.clear()
-        train()
-        return [column() for column in columns]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ArraySource, "__init__", noted)
-        return Fits(request.param, watch)
+    return Fits(request.param)
 
 
-def test_every_trainer_takes_the_steps_of_fit_tells_of_each_and_repeats_itself(fits):
-    history, heard = fits.history, fits.heard
-    assert history["importance"] == [1.0, 1.0] and history["loss"][1] < history["loss"][0]
-    assert {"accuracy", "val_loss", "tau", "score"} <= history.keys()
-    assert fits.steps == len(heard.samples) == 2 * ROWS // BATCH
+def test_every_trainer_takes_the_steps_of_fit_and_lowers_the_loss(fits):
+    assert fits.steps == 2 * ROWS // BATCH
+    assert fits.history["importance"] == [1.0, 1.0] and fits.history["loss"][1] < fits.history["loss"][0]
+    assert {"accuracy", "val_loss", "tau", "score"} <= fits.history.keys()
+
+
+def test_every_trainer_notifies_listeners_of_every_step_with_weights_of_at_most_ten(fits):
+    heard = fits.heard
+    assert len(heard.samples) == fits.steps
     for indices, weights, scores in heard.samples:
         assert len(indices) == len(weights) == len(scores) <= BATCH
         assert (indices >= 0).all() and (indices < ROWS).all()
         assert (weights > 0).all() and (weights <= 10 * (1 + 1e-5)).all()
     assert len(heard.scores) >= len(heard.samples) and all(np.isfinite(scores).all() for scores in heard.scores)
-    # Whether anybody listens makes no difference.
+
+
+def test_no_trainer_trains_otherwise_without_listeners(fits):
     for mine, theirs in zip(fits.models[0].get_weights(), fits.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    if not fits.name.startswith("constant") and not lacks("compiled steps"):  # whose sizes change
-        assert not fits.traces
 
 
-def test_a_trainer_that_is_kept_keeps_no_data(fits):
+@needs("compiled steps")
+def test_a_second_fit_of_a_trainer_compiles_nothing(fits):
+    assert fits.name.startswith("constant") or not fits.traces  # whose sizes change
+
+
+def test_a_trainer_keeps_no_data_after_fit(fits):
     assert fits.kept == [[None, None]] * 3
 
 
 @pytest.mark.parametrize("fits", ["importance", "history"], indirect=True, scope="module")
-def test_a_dataset_is_trained_on_as_its_arrays_are(fits):
+def test_fit_dataset_on_data_in_memory_trains_as_fit_on_their_arrays(fits):
     model = build()
     dataset = InMemoryDataset(X, Y, X[:20], Y[:20], categorical=False)
     trainer = TRAINERS[fits.name](model, seed=1)
@@ -206,7 +203,8 @@ def test_a_dataset_is_trained_on_as_its_arrays_are(fits):
 
 
 @pytest.mark.parametrize("name", NO_STREAMS)
-def test_a_generator_is_refused_where_rows_are_asked_for(name):
+@pytest.mark.fast
+def test_trainers_that_need_rows_by_index_refuse_generators(name):
     def batches():
         while True:
             yield X[:BATCH], Y[:BATCH]
@@ -217,7 +215,7 @@ def test_a_generator_is_refused_where_rows_are_asked_for(name):
 
 @needs("batches drawn in a step")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # as `model.fit` warns
-def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
+def test_batches_of_a_generator_are_joined_to_pools_of_the_requested_size():
     def batches():
         for start in range(0, 96, 24):
             yield X[start : start + 24], Y[start : start + 24]
@@ -231,7 +229,7 @@ def test_batches_of_a_generator_are_cut_anew_and_sampled_from():
 
 
 @needs("batches drawn in a step")
-def test_a_dataset_without_a_length_is_a_stream():
+def test_fit_dataset_on_a_generator_dataset_is_importance_sampled():
     def batches():
         while True:
             yield X[:50], Y[:50]
@@ -258,24 +256,36 @@ def test_biased_weights_are_powers_of_those_by_smoothed_scores(k):
         np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
-def test_sizes_follow_the_variance_reduction_and_few_are_compiled():
-    heard, trainer = Heard(), training.ConstantVarianceImportanceTraining(build(), extra_samples=0.1, tau_th=0, seed=1)
-    fit(trainer, epochs=4, **heard.arguments)
-    (steps,) = trainer._compiled.strategies.values()
-    vr = steps.state.counters.tau
+def test_the_sizes_of_constant_variance_batches_follow_the_variance_reduction_and_few_are_compiled():
+    model, heard, traces = build(), Heard(), []
+    call = model.call
+
+    def counted(x, **options):
+        traces.extend([1] * is_traced(x))
+        return call(x, **options)
+
+    model.call = counted
+    trainer = training.ConstantVarianceImportanceTraining(
+        model, extra_samples=0.1, tau_th=0, seed=1, score=lambda model, x, y: keras.ops.exp(1.5 * x[:, 0])
+    )
+    fit(trainer, epochs=6, **heard.arguments)
+    vr = counters_of(trainer)["tau"]
     assert len(heard.samples[-1][0]) == pytest.approx(BATCH * (1 / vr + 0.1), abs=2)
     assert {len(scores) for scores in heard.scores} == {BATCH}
-    assert {len(indices) % 2 for indices, _, _ in heard.samples} == {0} and len(steps._made) <= 4
+    assert {len(indices) % 2 for indices, _, _ in heard.samples} == {0}
+    assert 1 < len({len(indices) for indices, _, _ in heard.samples}) <= 4
+    assert len(traces) <= 10 * CALLS_PER_TRACE < len(heard.samples)
 
+
+def test_constant_time_steps_cost_as_much_as_uniform_steps():
     heard, trainer = Heard(), training.ConstantTimeImportanceTraining(build(), tau_th=0, seed=1)
     fit(trainer, epochs=2, **heard.arguments)
     for (indices, _, _), pool in zip(heard.samples, heard.scores[-len(heard.samples) :], strict=True):
         assert len(pool) + 3 * len(indices) == 3 * BATCH
-    # So a step costs what a plain one does.
     assert trainer.forward_equivalents == pytest.approx(3 * len(heard.samples), rel=0.15)
 
 
-def test_a_threshold_of_their_own_keeps_them_closed():
+def test_a_high_threshold_keeps_the_gates_of_other_trainers_closed():
     for trainer in (
         training.ConstantTimeImportanceTraining(build(), tau_th=100.0),
         training.HistoryImportanceTraining(build(), tau_th=100.0),
@@ -284,26 +294,24 @@ def test_a_threshold_of_their_own_keeps_them_closed():
         assert trainer.summary().startswith("Uniform training throughout")
 
 
-def test_ranks_are_drawn_from_without_weights():
+def test_online_batch_selection_prefers_high_losses_with_weights_of_one():
     heard, model = Heard(), build()
     model.optimizer.learning_rate = 0.0  # so that losses stay
     trainer = training.OnlineBatchSelection(model, steps_per_epoch=7, recompute=1, s_e=(1e6, 1e6), seed=1)
     fit(trainer, epochs=3, **heard.arguments)
     assert all((weights == 1).all() for _, weights, _ in heard.samples)
-    (steps,) = trainer._compiled.strategies.values()
-    losses = np.empty(ROWS)
-    losses[steps.sampler.table.order] = steps.sampler.table.scores
+    losses = -np.log(model.predict(X, verbose=0)[np.arange(ROWS), Y])
     late = np.concatenate([indices for indices, _, _ in heard.samples[-7:]])
     assert losses[late].mean() > 1.5 * losses.mean()
 
 
-def test_the_lstm_is_smoothed_and_its_weights_are_powers():
+def test_approximate_training_smooths_the_predicted_scores_and_weighs_by_powers():
     heard = Heard()
     trainer = training.ApproximateImportanceTraining(build(), k=0.0, smooth=0.5, presample=48, seed=1)
     fit(trainer, epochs=1, **heard.arguments)
-    (steps,) = trainer._compiled.strategies.values()
-    assert steps.sampler.c == 0.5 and isinstance(steps.sampler.sampler, LSTMSampler)
-    assert (steps.sampler.sampler._histories[:, -1] > 0).sum() > BATCH
+    (smoothed,) = heard.samplers
+    assert smoothed.c == 0.5 and isinstance(smoothed.sampler, LSTMSampler)
+    assert (smoothed.sampler.state()["_histories"][:, -1] > 0).sum() > BATCH
     for _, weights, _ in heard.samples:
         assert np.ptp(weights) < 1e-5  # k = 0 weighs the batch evenly
 
@@ -330,7 +338,8 @@ class Halves(BaseSampler):
         self.told.append((indices, scores))
 
 
-def test_a_sampler_of_ones_own_draws_the_batches_is_told_what_they_scored_and_goes_on(tmp_path):
+@pytest.mark.fast
+def test_a_users_sampler_draws_the_batches_receives_measured_scores_and_is_restored(tmp_path):
     made, models = [], [build(), build()]
 
     def make(dataset, model, seed):
@@ -364,7 +373,8 @@ def test_a_sampler_of_ones_own_draws_the_batches_is_told_what_they_scored_and_go
     np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
 
 
-def test_the_librarys_samplers_can_be_plugged_in_and_may_draw_fewer_than_a_batch():
+@pytest.mark.fast
+def test_sampler_training_accepts_samplers_of_the_library_that_draw_fewer_samples_than_a_batch():
     heard = Heard()
     trainer = training.SamplerTraining(
         build(),
@@ -377,7 +387,8 @@ def test_the_librarys_samplers_can_be_plugged_in_and_may_draw_fewer_than_a_batch
     assert trainer.forward_equivalents == pytest.approx(3 * len(sizes), rel=0.1)
 
 
-def test_what_is_no_sampler_for_a_trainer_is_refused():
+@pytest.mark.fast
+def test_sampler_training_refuses_what_is_no_sampler():
     with pytest.raises(ValueError, match=r"`sampler` must be a function .*Received: sampler=None"):
         training.SamplerTraining(build(), None)
     with pytest.raises(ValueError, match=r"must return a `samplers.BaseSampler`. Received: 3"):
@@ -387,17 +398,17 @@ def test_what_is_no_sampler_for_a_trainer_is_refused():
         fit(training.SamplerTraining(build(), lambda dataset, model, seed: ModelSampler(dataset, policy, model)))
 
 
-def test_a_reshuffle_knows_what_is_left_of_a_fit_and_scores_nothing_for_a_rest():
+def test_the_reshuffle_sampler_does_not_rescore_for_a_short_rest_of_a_fit():
     trainer = training.ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
-    passes = []
+    passes, samplers = [], set()
     fits = dict(epochs=1), dict(epochs=3), dict(epochs=3, initial_epoch=2), dict(epochs=15, steps_per_epoch=1)
     for options in fits:
         before = trainer.forward_equivalents
         steps = options.get("steps_per_epoch", 8) * (options["epochs"] - options.get("initial_epoch", 0))
-        fit(trainer, batch_size=15, **options)
+        fit(trainer, batch_size=15, on_sample=lambda sampler, *_: samplers.add(sampler), **options)
         passes.append((trainer.forward_equivalents - before - 3 * steps) * 15 / ROWS)
-        (kind,) = trainer._compiled.strategies.values()
-        assert kind.sampler.samples_left == float("inf")
+        (sampler,) = samplers
+        assert sampler.samples_left == float("inf")
     # Eight steps draw 120 of 112 rows: a rest of 8. 24 steps are three epochs and a rest of 24, more than a tenth of
     # one; 15 steps one and a rest of 113, of which all but one are another.
     assert passes == pytest.approx([1, 4, 1, 2])

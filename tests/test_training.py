@@ -1,7 +1,6 @@
 """The facade: what it refuses, what it trains plainly, how it gives the model back, what it tells and remembers."""
 
 import contextlib
-import dataclasses
 import inspect
 import logging
 import subprocess
@@ -13,11 +12,15 @@ import numpy as np
 import pytest
 from frameworks import build_ahead, host, needs
 from keras import layers
+from leaks import columns_left
+from saved_states import counters_of, read_state, saved_state
 
 import importance_sampling
 from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import Signals
 from importance_sampling.events import SAMPLE, SCORE, TRAINING
 from importance_sampling.fit.messages import layer_notes
+from importance_sampling.strategies.pool import PoolStep
 from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining
 
 ROWS = 192
@@ -52,6 +55,11 @@ def weights(model):
 
 
 # What it composes
+
+
+def drawn_by(trainer):
+    """How many samples its sampler has drawn by index."""
+    return saved_state(trainer)[1]["sampler/_drawn"]
 
 
 def few_are_hard(**compiled):
@@ -136,29 +144,28 @@ def test_the_gate_of_a_reshuffle_knows_the_uniform_share(tau_th):
     model, *xy = few_are_hard()
     trainer = ImportanceTraining(model, sampler="reshuffle", alpha=1.0, tau_th=tau_th)
     fit(trainer, xy, epochs=3)
-    assert trainer._state.signals.gain == pytest.approx(1.0, rel=1e-4)
+    averages = Signals(*saved_state(trainer)[1]["averages"])
+    assert averages.gain == pytest.approx(1.0, rel=1e-4)
     assert trainer.importance_steps == (0 if tau_th is None else 120)
 
 
-def test_the_state_is_that_of_the_sampler_used_last(tmp_path):
+def test_the_state_is_that_of_the_sampler_used_last():
     model, *xy = few_are_hard()
     trainer = ImportanceTraining(model, sampler="reshuffle", tau_th=0)
     for batch_size in (16, 32, 16):
         fit(trainer, xy, epochs=1, batch_size=batch_size)
-    trainer.save_state(tmp_path / "state.npz")
-    with np.load(tmp_path / "state.npz") as saved:
-        assert saved["sampler/_drawn"] == 1280  # the other drew 640
+    assert drawn_by(trainer) == 1280  # the other drew 640
 
 
-def test_data_of_a_fit_are_not_held_on_to(xy):
+def test_a_trainer_keeps_no_data_of_fits_of_several_sizes(xy):
     trainer = ImportanceTraining(build(), sampler="reshuffle", tau_th=0)
     for rows in (96, 160, 192, 96):
-        fit(trainer, [part[:rows] for part in xy], epochs=1)
-    strategies = trainer._compiled.strategies.values()
-    assert strategies and all(strategy.plan is None for strategy in strategies)
+        left = columns_left(lambda rows=rows: fit(trainer, [part[:rows] for part in xy], epochs=1))
+        assert left == [None, None]
 
 
-def test_a_reshuffle_asks_for_rows_by_index():
+@pytest.mark.fast
+def test_the_sampler_reshuffle_refuses_streams():
     with pytest.raises(ValueError, match=r'by index .* with sampler="reshuffle"; streams are for the pools'):
         ImportanceTraining(build(), sampler="reshuffle").fit((batch for batch in [()]), verbose=0)
 
@@ -166,7 +173,8 @@ def test_a_reshuffle_asks_for_rows_by_index():
 # What it refuses
 
 
-def test_fit_takes_what_keras_takes_in_the_same_order():
+@pytest.mark.fast
+def test_fit_has_the_arguments_of_model_fit_in_the_same_order():
     ours = list(inspect.signature(ImportanceTraining.fit).parameters.values())
     kept = [(p.name, p.default, p.kind) for p in ours if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert kept == [(p.name, p.default, p.kind) for p in inspect.signature(keras.Model.fit).parameters.values()]
@@ -190,11 +198,13 @@ def test_fit_takes_what_keras_takes_in_the_same_order():
         (dict(forward_batch_size=0), r"`forward_batch_size` must be .*Received: forward_batch_size=0"),
     ],
 )
-def test_arguments_out_of_range_are_refused_at_once(options, message):
+@pytest.mark.fast
+def test_arguments_out_of_range_are_refused_by_the_constructor(options, message):
     with pytest.raises(ValueError, match=message):
         ImportanceTraining(build(), **options)
 
 
+@pytest.mark.fast
 def test_a_model_that_is_not_compiled_is_refused(xy):
     model = keras.Sequential([layers.Dense(3)])
     with pytest.raises(ValueError, match=r"`model` must be compiled.*Received: model="):
@@ -202,11 +212,17 @@ def test_a_model_that_is_not_compiled_is_refused(xy):
 
 
 @pytest.mark.parametrize("tau_th", [None, 0])
-def test_lengths_that_differ_and_negative_losses_are_refused_before_the_first_step(xy, tau_th):
+@pytest.mark.fast
+def test_arrays_of_different_lengths_are_refused_before_the_first_step(xy, tau_th):
     model = build()
     before = weights(model)
     with pytest.raises(ValueError, match=r"(?s)same number of samples.*'x' sizes: 192.*'y' sizes: 190"):
         fit(ImportanceTraining(model, tau_th=tau_th), (xy[0], xy[1][:-2]))
+    np.testing.assert_array_equal(weights(model), before)
+
+
+@pytest.mark.parametrize("tau_th", [None, 0])
+def test_negative_losses_are_refused_as_scores_before_the_first_step(xy, tau_th):
     model = build(loss=keras.losses.CosineSimilarity())
     before = weights(model)
     targets = keras.utils.to_categorical(xy[1])
@@ -215,7 +231,8 @@ def test_lengths_that_differ_and_negative_losses_are_refused_before_the_first_st
     np.testing.assert_array_equal(weights(model), before)
 
 
-def test_a_presample_that_can_never_pay_warns():
+@pytest.mark.fast
+def test_a_presample_at_which_the_default_gate_never_opens_warns():
     with pytest.warns(UserWarning, match="presample=1.5 the default gate never opens.*`tau_th`"):
         ImportanceTraining(build(), presample=1.5)
     ImportanceTraining(build(), presample=1.5, tau_th=1.2)
@@ -277,7 +294,7 @@ FOUND_BY_TRACING = ("scalar loss", "divided by weights", "own loss")
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_cannot_be_weighed_trains_as_fit_trains_it_with_one_warning(xy, name):
+def test_a_loss_that_cannot_be_weighted_trains_as_model_fit_does_with_one_warning(xy, name):
     make, reason = PLAIN[name]
 
     def made():
@@ -299,12 +316,13 @@ def test_what_cannot_be_weighed_trains_as_fit_trains_it_with_one_warning(xy, nam
         assert reason in trainer.summary()
 
 
-def test_a_compute_loss_that_passes_the_weights_on_is_weighed(xy):
+@pytest.mark.fast
+def test_a_compute_loss_that_passes_the_sample_weights_on_is_importance_sampled(xy):
     assert fit(ImportanceTraining(build(kind=Passing), tau_th=0), xy)["importance"] == [1.0, 1.0]
 
 
 @needs("stateful networks")
-def test_a_stateful_network_trains_plainly():
+def test_a_stateful_network_trains_uniformly_with_a_warning():
     x = np.random.default_rng(0).normal(size=(32, 4, 2)).astype("float32")
 
     def make():
@@ -323,7 +341,7 @@ def test_a_stateful_network_trains_plainly():
     np.testing.assert_array_equal(weights(off), weights(plain))
 
 
-def test_fewer_rows_than_a_pool_train_as_fit_trains_them(xy):
+def test_fewer_rows_than_a_pool_train_as_model_fit_does(xy):
     small = (xy[0][:40], xy[1][:40])
     plain, model = build(), None
     fit(plain, small)
@@ -348,7 +366,7 @@ class Interrupting(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("tau_th", [None, 0])
-def test_the_model_comes_back_as_it_was(xy, tau_th, tmp_path):
+def test_the_model_its_layers_and_the_callbacks_are_restored_after_fit_and_after_an_error(xy, tau_th, tmp_path):
     model = build()
     fit(model, xy)
     trainer = ImportanceTraining(model, tau_th=tau_th)
@@ -371,7 +389,7 @@ def test_the_model_comes_back_as_it_was(xy, tau_th, tmp_path):
     fit(trainer, xy)
 
 
-def test_a_model_compiled_again_is_trained_as_compiled_now(xy):
+def test_a_model_that_was_compiled_again_is_trained_as_compiled_last(xy):
     model = build()
     trainer = ImportanceTraining(model, tau_th=0)
     fit(trainer, xy)
@@ -393,7 +411,8 @@ class Counting(layers.Layer):
 
 
 @needs("compiled steps")
-def test_a_fit_in_a_loop_compiles_once(xy):
+@pytest.mark.fast
+def test_fit_in_a_loop_compiles_once(xy):
     model = with_layer(Counting)
     trainer = ImportanceTraining(model, tau_th=0)
     fit(trainer, xy)
@@ -418,13 +437,13 @@ def test_data_of_every_size_use_the_same_compiled_steps(xy, steps):
     assert Counting.traces == 0
 
 
-def test_train_on_batch_in_a_callback_is_keras_own(xy):
+def test_train_on_batch_in_a_callback_is_a_step_of_keras_that_the_trainer_does_not_count(xy):
     model = build()
     extra = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.train_on_batch(xy[0][:16], xy[1][:16]))
     trainer = ImportanceTraining(model, tau_th=0)
     fit(trainer, xy, callbacks=extra)
     assert int(model.optimizer.iterations) == 2 * 12 + 2
-    assert trainer._state.counters.steps == 24
+    assert counters_of(trainer)["steps"] == 24
 
 
 # The same seed, the same weights
@@ -452,7 +471,7 @@ print("weights", [w.tolist() for w in model.get_weights()])
 """
 
 
-def test_two_processes_agree_on_the_weights_without_a_seed_of_our_own(capsys):
+def test_two_processes_with_the_same_seed_of_keras_end_with_the_same_weights(capsys):
     exec(SCRIPT, {})
     here = capsys.readouterr().out
     there = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
@@ -463,7 +482,7 @@ def test_two_processes_agree_on_the_weights_without_a_seed_of_our_own(capsys):
 
 
 @pytest.mark.parametrize("steps", [1, pytest.param(5, marks=needs("several steps per execution"))])
-def test_listeners_hear_of_every_importance_step(xy, steps):
+def test_listeners_receive_the_pool_and_the_weighted_batch_of_every_importance_step(xy, steps):
     heard, pools = [], []
     model = build(steps_per_execution=steps)
     fit(
@@ -483,7 +502,8 @@ def test_listeners_hear_of_every_importance_step(xy, steps):
         assert weight.max() <= 1 / 0.2 + 1e-4
 
 
-def test_indices_say_which_rows_were_trained_on(xy):
+@pytest.mark.fast
+def test_listeners_receive_the_indices_of_the_rows_that_were_trained_on(xy):
     x = np.arange(ROWS, dtype="float32")[:, None] * np.ones((1, 6), "float32")
     seen, told = [], []
 
@@ -496,7 +516,8 @@ def test_indices_say_which_rows_were_trained_on(xy):
     np.testing.assert_allclose(np.concatenate(seen), np.concatenate(told) + 1)
 
 
-def test_plain_steps_tell_their_rows_with_weights_of_one(xy):
+@pytest.mark.fast
+def test_listeners_receive_the_rows_of_uniform_steps_with_weights_of_one(xy):
     heard = []
     plain, model = build(), None
     fit(plain, xy)
@@ -508,7 +529,7 @@ def test_plain_steps_tell_their_rows_with_weights_of_one(xy):
     assert all((w == 1).all() and np.isnan(s).all() for _, w, s in heard)
 
 
-def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwise(xy):
+def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwise(xy, monkeypatch):
     heard = dict(sample=0, score=0, training=0)
 
     def count(name):
@@ -517,9 +538,17 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
 
         return hear
 
+    handed_out, record = set(), PoolStep.record
+
+    def watch(step, *arguments):
+        draws = record(step, *arguments)
+        handed_out.add(len(draws))
+        return draws
+
+    monkeypatch.setattr(PoolStep, "record", watch)
     trainer = ImportanceTraining(build(), tau_th=0)
     fit(trainer, xy, epochs=1)
-    assert list(next(iter(trainer._compiled.strategies.values()))._compiled) == [False]
+    assert handed_out == {0}
     hears = [count(name) for name in heard]
     for signal, hear in zip((SAMPLE, SCORE, TRAINING), hears, strict=True):
         signal.connect(hear)
@@ -531,7 +560,8 @@ def test_signals_are_sent_to_whoever_connects_and_nothing_is_handed_out_otherwis
     assert heard == dict(sample=12, score=12, training=12)
 
 
-def test_callbacks_after_history_see_the_figures_and_the_summary_says_what_happened(xy, caplog):
+@pytest.mark.fast
+def test_callbacks_after_history_receive_the_figures_of_importance_sampling(xy, caplog):
     ahead, seen = [], []
     callbacks = [
         keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ahead.append(set(logs))),
@@ -561,7 +591,7 @@ def test_callbacks_after_history_see_the_figures_and_the_summary_says_what_happe
 
 
 @pytest.mark.parametrize("sampler", ["pool", "reshuffle"])
-def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path, sampler):
+def test_a_fit_resumed_from_a_backup_ends_with_the_weights_and_counters_of_one_without_a_break(xy, tmp_path, sampler):
     xy = [part[:-10] for part in xy]  # not full batches: the reshuffle is in the middle of its plan as epochs end
 
     def run(trainer, folder, error=None):
@@ -580,27 +610,37 @@ def test_an_interrupted_run_goes_on_with_its_state(xy, tmp_path, sampler):
     resumed = ImportanceTraining(model(seed=9), tau_th=0, seed=2, sampler=sampler)
     run(resumed, tmp_path / "broken")
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
-    assert dataclasses.replace(resumed._state.counters, first_importance_step=0) == unbroken._state.counters
+    assert counters_of(resumed) | {"first_importance_step": 0} == counters_of(unbroken)
 
 
-def test_a_checkpoint_has_the_state_beside_it_and_it_loads(xy, tmp_path):
+@pytest.mark.fast
+def test_a_state_saved_beside_a_checkpoint_or_by_save_state_is_loaded(xy, tmp_path):
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
-    with pytest.raises(ValueError, match="call `fit` first"):
-        trainer.save_state(tmp_path / "state.npz")
     fit(trainer, xy, callbacks=keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"))
     trainer.save_state(tmp_path / "state.npz")
     for name in ("model.keras.importance_sampling.npz", "state.npz"):
         other = ImportanceTraining(build(), tau_th=0)
         other.load_state(tmp_path / name)
-        assert other._state.signals == trainer._state.signals
-        assert other._state.counters == trainer._state.counters
+        assert counters_of(other) == counters_of(trainer)
+        for name, array in saved_state(trainer)[1].items():
+            np.testing.assert_array_equal(saved_state(other)[1][name], array)
+
+
+@pytest.mark.fast
+def test_save_state_before_the_first_fit_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="call `fit` first"):
+        ImportanceTraining(build()).save_state(tmp_path / "state.npz")
+
+
+@pytest.mark.fast
+def test_load_state_refuses_other_files(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote"):
-        trainer.load_state(tmp_path / "other.npz")
+        ImportanceTraining(build()).load_state(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize("tau_th", [0, 1.005])
-def test_a_model_made_anew_goes_on_open_and_the_summary_is_of_its_own_steps(xy, tmp_path, tau_th):
+def test_a_resumed_fit_continues_with_an_open_gate_and_its_summary_counts_its_own_steps(xy, tmp_path, tau_th):
     def run(error=None):
         callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)]
         callbacks += [Interrupting(error, 1)] if error else []
@@ -620,7 +660,7 @@ class Rebuilding(keras.Model):
         return super().make_train_function(force=True)
 
 
-def test_a_model_that_makes_its_own_training_function_is_fed_its_own_data(xy):
+def test_a_model_that_overrides_make_train_function_trains_as_model_fit_does_with_a_warning(xy):
     plain = build(kind=Rebuilding)
     fit(plain, xy)
     model = build(kind=Rebuilding)
@@ -629,19 +669,18 @@ def test_a_model_that_makes_its_own_training_function_is_fed_its_own_data(xy):
     np.testing.assert_array_equal(weights(model), weights(plain))
 
 
-def test_the_state_of_the_best_epoch_stays_beside_the_best_model(xy, tmp_path):
+def test_the_state_beside_the_best_model_is_that_of_the_best_epoch(xy, tmp_path):
     class Falling(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs):
             logs["figure"] = [1.0, 0.5, 2.0, 3.0][epoch]  # the second is the best
 
     best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="figure", mode="min", save_best_only=True)
     fit(ImportanceTraining(build(), tau_th=0, seed=1), xy, epochs=4, callbacks=[Falling(), best])
-    other = ImportanceTraining(build(), tau_th=0)
-    other.load_state(tmp_path / "best.keras.importance_sampling.npz")
-    assert other._state.counters.steps == 2 * 12
+    header, _ = read_state(tmp_path / "best.keras.importance_sampling.npz")
+    assert header["counters"]["steps"] == 2 * 12
 
 
-def test_a_state_saved_ahead_of_the_first_look_is_open_if_the_gate_is(xy, tmp_path):
+def test_a_state_saved_before_the_first_probe_has_the_decision_of_the_gate(xy, tmp_path):
     trainer = ImportanceTraining(build(), tau_th=0)
     fit(trainer, (xy[0][:128], xy[1][:128]), epochs=1)  # 8 steps; the first look comes after 17
     trainer.save_state(tmp_path / "state.npz")
@@ -659,38 +698,33 @@ def test_a_state_saved_closed_does_not_close_a_gate_that_is_always_open(xy, tmp_
     assert fit(trainer, xy)["importance"] == [1.0, 1.0]
 
 
-def reshuffled(trainer):
-    """How many samples its sampler has drawn."""
-    (steps,) = trainer._compiled.strategies.values()
-    return steps.sampler._samples_drawn
-
-
-def test_a_second_fit_goes_on_on_equal_rows_and_begins_anew_on_others(xy, tmp_path):
+def test_a_second_fit_continues_the_reshuffle_on_equal_rows_and_starts_afresh_on_others(xy, tmp_path):
     x, y = (part[:96] for part in xy)
     trainer = ReshuffleTraining(build())
     fit(trainer, (x, y))
     fit(trainer, (x.copy(), y.copy()), epochs=1)
-    assert reshuffled(trainer) == 3 * 96
+    assert drawn_by(trainer) == 3 * 96
     trainer.save_state(tmp_path / "state.npz")
     for other in ((x[::-1], y), (x, y[::-1])):
         fit(trainer, other, epochs=1)
-        assert reshuffled(trainer) == 96
-    assert len(trainer._state._parts) == 2  # of the data at hand alone
+        assert drawn_by(trainer) == 96
+    parts = {name.partition("/")[0] for name in saved_state(trainer)[1] if "/" in name}
+    assert parts == {"entries", "sampler"}  # of the data at hand alone
     # A state that is of other rows than the last ones waits for its own, and makes room for others.
     trainer.load_state(tmp_path / "state.npz")
     fit(trainer, (x, y), epochs=1)
-    assert reshuffled(trainer) == 4 * 96
+    assert drawn_by(trainer) == 4 * 96
     trainer.load_state(tmp_path / "state.npz")
     fit(trainer, other, epochs=1)
-    assert reshuffled(trainer) == 96
+    assert drawn_by(trainer) == 96
 
 
-def test_a_backup_of_other_rows_is_not_their_table(xy, tmp_path):
+def test_a_backup_made_on_other_rows_does_not_restore_the_reshuffle(xy, tmp_path):
     def run(rows, epochs):
         backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
         trainer = ReshuffleTraining(with_layer(lambda: layers.Dense(8, "relu")))
         fit(trainer, rows, epochs=epochs, callbacks=[backup])
-        return reshuffled(trainer)
+        return drawn_by(trainer)
 
     x, y = (part[:96] for part in xy)
     assert run((x, y), epochs=1) == 96
@@ -719,7 +753,8 @@ def test_a_state_of_another_kind_of_trainer_is_refused(xy, tmp_path):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_summary_speaks_of_dropout_where_there_is_some(dropout):
+@pytest.mark.fast
+def test_the_summary_mentions_dropout_if_the_model_has_some(dropout):
     inputs = keras.Input((4, 2))
     hidden = layers.GRU(2, dropout=dropout)(layers.LSTM(2, return_sequences=True)(inputs))
     model = keras.Model(inputs, layers.Dropout(0.0)(hidden))
@@ -729,12 +764,24 @@ def test_a_summary_speaks_of_dropout_where_there_is_some(dropout):
 # The house
 
 
-def test_only_the_backend_imports_a_framework_and_nothing_prints():
-    package = Path(importance_sampling.__file__).parent
-    for file in package.rglob("*.py"):
-        text = file.read_text()
+FILES = {path: path.read_text(encoding="utf-8") for path in Path(importance_sampling.__file__).parent.rglob("*.py")}
+
+
+@pytest.mark.fast
+def test_no_module_has_more_than_320_lines_or_350_in_the_backend():
+    for file, text in FILES.items():
         assert len(text.splitlines()) <= (350 if "backend" in file.parts else 320), file
+
+
+@pytest.mark.fast
+def test_no_module_prints():
+    for file, text in FILES.items():
         assert "print(" not in text.replace(">>> print(", "").replace("`print(", ""), file
+
+
+@pytest.mark.fast
+def test_no_module_outside_the_backend_imports_a_framework():
+    for file, text in FILES.items():
         if "backend" not in file.parts:
             assert "import tensorflow" not in text and "import jax" not in text and "import torch" not in text, file
 

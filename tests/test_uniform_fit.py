@@ -1,12 +1,12 @@
 """A trainer that is switched off: Keras's own `fit` on the user's arguments, with the steps counted."""
 
 import functools
-import json
 
 import keras
 import numpy as np
 import pytest
 from frameworks import build_ahead, host, needs
+from saved_states import read_state
 
 from importance_sampling import ImportanceTraining, events
 
@@ -36,8 +36,7 @@ def off(model):
 
 
 def steps_saved(path):
-    with np.load(path) as saved:
-        return json.loads(str(saved["header"]))["counters"]["steps"]
+    return read_state(path)[0]["counters"]["steps"]
 
 
 class Functions(keras.callbacks.Callback):
@@ -71,6 +70,7 @@ def test_every_step_is_counted(steps, waits):
     assert "throughout (8 steps)" in trainer.summary() and trainer.forward_equivalents == 3 * 24
 
 
+@pytest.mark.fast
 def test_a_step_that_raises_is_not_counted():
     class Failing(keras.Sequential):
         calls = 0
@@ -153,6 +153,7 @@ def test_uniform_steps_of_the_controller_equal_model_fit_bit_for_bit(steps, tau_
 
 
 @pytest.mark.parametrize("signal", [events.SAMPLE, events.SCORE, events.TRAINING])
+@pytest.mark.fast
 def test_receivers_of_signals_are_listeners_too(signal):
     model, functions = build(), Functions()
     with signal.connected_to(lambda *_, **__: None):

@@ -51,7 +51,7 @@ def fit(model, told, **options):
 
 @pytest.mark.parametrize("steps", [1, SEVERAL])
 @pytest.mark.parametrize("by_own", [False, True])
-def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_own):
+def test_listeners_receive_the_rows_of_uniform_steps_in_the_order_of_training(steps, by_own):
     model, told = build(steps), []
     calls = []
     if by_own:  # a training function of the user's own is what is called
@@ -65,7 +65,7 @@ def test_the_rows_that_are_told_are_those_trained_on_in_their_order(steps, by_ow
 
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])
 @pytest.mark.parametrize("batch", [BATCH, ROWS, 2 * ROWS])
-def test_they_are_for_every_order_that_keras_has(shuffle, batch):
+def test_listeners_receive_the_rows_for_every_order_that_keras_can_shuffle_in(shuffle, batch):
     model, told = build(), []
     fit(model, told, epochs=2, shuffle=shuffle, batch_size=batch)
     assert told == model.trained_on
@@ -76,7 +76,7 @@ def test_they_are_for_every_order_that_keras_has(shuffle, batch):
         assert ([sorted(rows_of_one) for rows_of_one in rows] == in_order) == (shuffle is not True or per_pass == 1)
 
 
-def test_they_are_where_every_pass_has_another_order():
+def test_listeners_receive_the_rows_if_every_pass_has_another_order():
     if BACKEND == "tensorflow":
         tf.random.set_seed(None)  # with a seed Keras's passes are all alike
     model, told = build(), []
@@ -86,7 +86,7 @@ def test_they_are_where_every_pass_has_another_order():
         assert told[:8] != told[8:16] != told[16:]
 
 
-def test_they_are_where_an_epoch_is_a_part_of_a_pass():
+def test_listeners_receive_the_rows_if_an_epoch_is_a_part_of_a_pass():
     model, told = build(), []
     with pytest.warns(UserWarning, match="Your input ran out of data"):
         fit(model, told, epochs=4, steps_per_epoch=5)
@@ -98,7 +98,7 @@ def test_they_are_where_an_epoch_is_a_part_of_a_pass():
     ("strategy", "device"),
     [(tf.distribute.OneDeviceStrategy, "/cpu:0"), (tf.distribute.MirroredStrategy, ["/cpu:0"])],
 )
-def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy, device):
+def test_listeners_receive_the_rows_of_a_model_made_in_the_scope_of_a_strategy(strategy, device):
     class Noting(Watched):
         def train_step(self, data):
             x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -114,7 +114,7 @@ def test_so_are_those_of_a_strategy_whose_scope_the_model_was_made_in(strategy, 
 
 
 @pytest.mark.parametrize("listening", [False, True])
-def test_a_step_of_the_models_own_is_handed_x_alone_as_keras_hands_it(listening):
+def test_a_train_step_of_the_model_receives_x_alone_as_from_keras(listening):
     kinds = []
 
     class Bare(keras.Sequential):
@@ -131,7 +131,7 @@ def test_a_step_of_the_models_own_is_handed_x_alone_as_keras_hands_it(listening)
 
 
 @needs("draws without a seed")
-def test_what_draws_without_a_seed_of_its_own_draws_as_where_nobody_listens():
+def test_layers_that_draw_without_a_seed_draw_the_same_with_and_without_listeners():
     class Noise(keras.layers.Layer):
         def call(self, x, training=False):
             return x + keras.random.normal(keras.ops.shape(x)) if training else x
@@ -150,7 +150,7 @@ def test_what_draws_without_a_seed_of_its_own_draws_as_where_nobody_listens():
 
 
 @pytest.mark.parametrize("steps", [1, SEVERAL])
-def test_after_a_step_that_failed_the_next_fit_tells_its_own_rows(steps):
+def test_after_a_step_that_failed_listeners_receive_the_rows_of_the_next_fit(steps):
     model, told = build(steps), []
     model.failing_at = 5  # with executions of three, one step of the second was taken and isn't told
     with pytest.raises(ZeroDivisionError, match="on purpose"):
@@ -164,7 +164,7 @@ def test_after_a_step_that_failed_the_next_fit_tells_its_own_rows(steps):
 
 
 @pytest.mark.parametrize("steps", [1, SEVERAL])
-def test_a_fit_that_nobody_listens_to_takes_up_keras_function_again(steps):
+def test_a_fit_without_listeners_between_two_with_listeners_trains_as_well(steps):
     model, told = build(steps), []
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     for listening in (True, False, True):
@@ -173,7 +173,7 @@ def test_a_fit_that_nobody_listens_to_takes_up_keras_function_again(steps):
     assert told == model.trained_on[:8] + model.trained_on[16:] and len(model.trained_on) == 24
 
 
-def test_a_callback_that_trains_the_model_by_itself_hands_over_batches_without_numbers():
+def test_listeners_do_not_receive_the_rows_that_a_callback_trains_the_model_on():
     model, told = build(), []
     more = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.train_on_batch(X[:2], Y[:2]))
     fit(model, told, callbacks=[more])
@@ -181,7 +181,7 @@ def test_a_callback_that_trains_the_model_by_itself_hands_over_batches_without_n
 
 
 @needs("several steps per execution")
-def test_a_longer_execution_is_told_whole():
+def test_listeners_receive_all_steps_if_the_steps_per_execution_are_raised():
     model, told = build(), []
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     for steps in (1, 3):
@@ -191,7 +191,7 @@ def test_a_longer_execution_is_told_whole():
     assert told == model.trained_on and len(told) == 16
 
 
-def test_a_step_of_the_model_that_was_put_in_place_later_is_taken():
+def test_a_train_step_that_was_replaced_after_a_fit_is_used():
     model, told = build(), []
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     listen = {"on_sample": lambda sampler, rows, *_: told.append(rows.tolist())}
@@ -203,7 +203,7 @@ def test_a_step_of_the_model_that_was_put_in_place_later_is_taken():
     assert len(calls) == 8 and told == model.trained_on
 
 
-def test_with_a_gate_that_turns_plain_steps_are_told_as_keras_draws_them():
+def test_with_a_gate_that_opens_and_closes_listeners_receive_the_rows_that_keras_draws_for_uniform_steps():
     class Turning(Condition):
         def _decide(self, signals):
             return not self.satisfied
@@ -248,13 +248,13 @@ def frozen_between(first, second):
 
 @needs("freezing without compiling")
 @pytest.mark.parametrize("fits", [("unheard", "listened to"), ("listened to", "unheard"), ("plain", "listened to")])
-def test_what_was_frozen_since_the_step_was_traced_is_trained_as_by_keras(fits):
+def test_a_layer_frozen_after_the_step_was_traced_is_trained_as_by_keras(fits):
     for ours, theirs in zip(frozen_between(*fits), frozen_between("plain", "plain"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @needs("functions of other steps")
-def test_a_function_that_keras_made_of_another_step_is_called():
+def test_a_train_function_that_was_made_of_another_step_is_used():
     model, told, calls = build(), [], []
     model.train_function = model._make_function(lambda *data: calls.append(1) or model.train_step(*data))
     fit(model, told)

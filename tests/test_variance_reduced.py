@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import host, needs
+from frameworks import host, is_traced, needs
 from keras import layers
 
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
@@ -36,7 +36,8 @@ def batches(x=X, y=Y, size=3):
     return ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
 
 
-def test_svrg_over_three_steps_by_hand():
+@pytest.mark.fast
+def test_three_steps_of_svrg_are_those_computed_by_hand():
     model = linear()
     wrapper = SVRGWrapper(model)
     wrapper.update_grad(batches())
@@ -58,7 +59,7 @@ def test_svrg_over_three_steps_by_hand():
     np.testing.assert_allclose(losses, [1.44], rtol=1e-6)
 
 
-def test_the_optimizer_of_the_model_follows_and_a_new_snapshot_is_the_full_gradient():
+def test_svrg_steps_use_the_optimizer_of_the_model_and_are_full_gradient_steps_at_a_new_snapshot():
     model = linear(keras.optimizers.SGD(RATE, momentum=0.5))
     wrapper = SVRGWrapper(model)
     wrapper.update_grad(batches())
@@ -70,7 +71,8 @@ def test_the_optimizer_of_the_model_follows_and_a_new_snapshot_is_the_full_gradi
     np.testing.assert_allclose(weights_of(model), at + velocity, rtol=1e-5)
 
 
-def test_the_mean_over_samples_is_the_full_gradient_and_its_variance_is_less():
+@pytest.mark.fast
+def test_svrg_gradients_are_unbiased_and_vary_less_than_those_of_single_samples():
     model = linear(keras.optimizers.SGD(1.0))
     wrapper = SVRGWrapper(model)
     wrapper.update_grad(batches())
@@ -86,7 +88,8 @@ def test_the_mean_over_samples_is_the_full_gradient_and_its_variance_is_less():
 
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.5, 0.5), (0.4, 0.25)])
-def test_katyusha_over_three_steps_and_two_snapshots(t1, t2):
+@pytest.mark.fast
+def test_three_steps_of_katyusha_with_two_snapshots_are_those_of_the_formulas(t1, t2):
     model = linear()
     wrapper = KatyushaWrapper(model, t1, t2)
     y, z = W.copy(), W.copy()
@@ -105,7 +108,7 @@ def test_katyusha_over_three_steps_and_two_snapshots(t1, t2):
     # By hand, the first step at the snapshot for (0.5, 0.5): y = w - 0.1 m = (1.1, 0.8, 0.1), z = w - 0.2 m.
 
 
-def test_katyusha_keeps_to_constraints():
+def test_katyusha_applies_the_constraints_of_weights():
     model = linear(kernel_constraint=keras.constraints.NonNeg())
     wrapper = KatyushaWrapper(model)
     model.set_weights([np.array([[1.0], [0.01], [0.0]])])
@@ -124,7 +127,7 @@ def deep(policy=None):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_both_gradients_see_the_same_dropout_and_batch_statistics_move_once(policy):
+def test_both_gradients_of_a_step_have_the_same_dropout_masks_and_batch_statistics_are_updated_once(policy):
     keras.config.set_dtype_policy(policy)
     try:
         model, x, y = deep("float32")
@@ -150,7 +153,7 @@ def test_both_gradients_see_the_same_dropout_and_batch_statistics_move_once(poli
         np.testing.assert_array_equal(host(a), host(b), err_msg=a.path)  # once, as Keras moves them
 
 
-def test_batches_of_the_mean_gradient_have_dropout_masks_of_their_own():
+def test_two_batches_of_the_mean_gradient_have_different_dropout_masks():
     model, x, y = deep()
     wrapper = SVRGWrapper(model)
     means = []
@@ -160,7 +163,7 @@ def test_batches_of_the_mean_gradient_have_dropout_masks_of_their_own():
     assert (means[0] != means[1]).any()
 
 
-def test_embeddings_and_weights_that_the_loss_does_not_see():
+def test_svrg_trains_the_used_rows_of_embeddings_and_leaves_weights_without_a_gradient_unchanged():
     inputs = keras.Input((2,), dtype="int32")
     embedded = layers.Flatten()(layers.Embedding(5, 2)(inputs))
     model = keras.Model(inputs, [layers.Dense(1, use_bias=False)(embedded), layers.Dense(1, name="idle")(embedded)])
@@ -176,7 +179,7 @@ def test_embeddings_and_weights_that_the_loss_does_not_see():
     np.testing.assert_array_equal(before[2], after[2])
 
 
-def test_a_state_that_was_saved_goes_on_alike():
+def test_a_restored_wrapper_takes_the_same_steps():
     model = linear()
     wrapper = KatyushaWrapper(model)
     wrapper.update_grad(batches())
@@ -190,18 +193,27 @@ def test_a_state_that_was_saved_goes_on_alike():
     np.testing.assert_array_equal(weights_of(model), weights_of(other))
 
 
-def test_what_means_nothing_is_refused():
+@pytest.mark.fast
+def test_svrg_refuses_steps_without_a_snapshot_and_snapshots_without_a_batch():
     wrapper = SVRGWrapper(linear())
     with pytest.raises(ValueError, match="Call `update_grad` first"):
         wrapper.train_batch(X, Y)
     with pytest.raises(ValueError, match="at least one batch"):
         wrapper.update_grad([])
+
+
+@pytest.mark.fast
+def test_svrg_refuses_a_loss_that_is_a_sum_over_the_batch():
     model = linear()
     model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
     wrapper = SVRGWrapper(model)
     with pytest.raises(ValueError, match="sum over the batch"):
         wrapper.update_grad(batches())
     assert wrapper.snapshot_rows == 0
+
+
+@pytest.mark.fast
+def test_katyusha_refuses_shares_above_one_and_warns_of_an_optimizer_with_momentum():
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
     with pytest.warns(UserWarning, match="computes its own momentum"):
@@ -230,7 +242,7 @@ def losses_of(model):
     return model.evaluate(x, y, verbose=0)[0]
 
 
-def test_with_a_snapshot_of_all_rows_at_every_step_it_is_gradient_descent():
+def test_svrg_with_a_snapshot_of_all_rows_at_every_step_is_gradient_descent():
     x, y = data(25)
     weights = np.linspace(0.2, 2, 25)
     model = logistic()
@@ -250,7 +262,7 @@ def test_with_a_snapshot_of_all_rows_at_every_step_it_is_gradient_descent():
 
 
 @pytest.mark.parametrize("trainer", [SVRG, Katyusha])
-def test_on_a_logistic_regression_the_loss_is_below_that_of_sgd_at_the_same_step(trainer):
+def test_the_loss_of_a_logistic_regression_is_below_that_of_sgd_after_the_same_steps(trainer):
     x, y = data()
     plain, reduced = logistic(), logistic()
     plain.fit(x, y, batch_size=3, epochs=8, verbose=0)
@@ -267,22 +279,27 @@ def test_on_a_logistic_regression_the_loss_is_below_that_of_sgd_at_the_same_step
 
 
 @needs("compiled steps")
-def test_growing_snapshots_and_the_rest_of_a_set_are_few_traces(monkeypatch):
-    traces = []
-    run = SVRGWrapper._accumulate
-    monkeypatch.setattr(SVRGWrapper, "_accumulate", lambda *args: traces.append(1) or run(*args))
-    SVRGWrapper._accumulate.__name__ = "_accumulate"
-    trainer = SVRG(logistic(), B=1, B_rate=1.4, B_over_b=1)
+def test_growing_snapshots_are_not_traced_again():
+    model, traces, after_steps = logistic(), [], []
+    call = model.call
+
+    def counted(inputs, **options):
+        traces.extend([1] * is_traced(inputs))
+        return call(inputs, **options)
+
+    model.call = counted
+    trainer = SVRG(model, B=1, B_rate=1.4, B_over_b=1)
     x, y = data()
-    trainer.fit(x, y, batch_size=10, epochs=2, verbose=0)
-    # 10, 14, 19.6, ... rows: batches of 10 and rests of any size are one trace, and one for all.
-    assert len(traces) == 2
+    counts = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: after_steps.append(len(traces)))
+    trainer.fit(x, y, batch_size=10, epochs=2, verbose=0, callbacks=[counts])
+    # Snapshots of 10, 14, 19.6, ... rows: batches of 10 are one trace, and rests of any size share another.
+    assert len(after_steps) == 12 and len(set(after_steps[1:])) == 1
     assert "over 60 of 60" in trainer.summary()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["new", "after other rows"])
 @pytest.mark.parametrize("trainer", [SVRG, Katyusha])
-def test_a_trainer_goes_on_from_a_saved_state(trainer, elsewhere, tmp_path):
+def test_a_variance_reduced_trainer_continues_from_a_saved_state(trainer, elsewhere, tmp_path):
     x, y = data()
     arguments = dict(batch_size=10, verbose=0)
     whole = logistic()
@@ -302,7 +319,7 @@ def test_a_trainer_goes_on_from_a_saved_state(trainer, elsewhere, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_other_rows_in_a_further_fit_are_a_beginning_anew():
+def test_a_further_fit_on_other_rows_starts_with_a_new_snapshot():
     x, y = data()
     model, twin = logistic(), logistic()
     trainer = SVRG(model, B=0, B_over_b=4, seed=1)
@@ -314,7 +331,7 @@ def test_other_rows_in_a_further_fit_are_a_beginning_anew():
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
 
 
-def test_a_memory_map_is_read_as_arrays_are(tmp_path):
+def test_svrg_on_a_memory_map_trains_as_on_the_array(tmp_path):
     x, y = data()
     mapped = np.memmap(tmp_path / "x", "float32", "w+", shape=x.shape)
     mapped[:] = x
@@ -324,7 +341,7 @@ def test_a_memory_map_is_read_as_arrays_are(tmp_path):
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
 
 
-def test_a_summed_loss_trains_plainly_and_says_so():
+def test_a_summed_loss_trains_uniformly_with_a_warning():
     x, y = data()
     model, twin = (logistic(0.01, keras.losses.BinaryCrossentropy(reduction="sum")) for _ in range(2))
     with pytest.warns(UserWarning, match="its mean gradient depends on the batch size"):
@@ -333,7 +350,8 @@ def test_a_summed_loss_trains_plainly_and_says_so():
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
 
 
-def test_options_out_of_their_range_are_refused():
+@pytest.mark.fast
+def test_options_of_svrg_and_katyusha_out_of_range_are_refused():
     for name, value in (("B", -1), ("B_rate", 0.5), ("B_over_b", 0)):
         with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
             SVRG(logistic(), **{name: value})

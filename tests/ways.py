@@ -16,6 +16,7 @@ import numpy as np
 from frameworks import all_warnings, build_ahead, host
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.backend import keras_internals
 
 OFF = dict(tau_th=float("inf"))
 DEFAULT: dict = {}
@@ -124,9 +125,9 @@ def attributes(setup: Setup) -> dict[tuple, Any]:
     Of callbacks, which note what goes on, the names alone.
     """
     model = setup.model
-    metrics = getattr(model._compile_metrics, "_user_metrics", None)
+    metrics = getattr(keras_internals.compiled_metrics(model), "_user_metrics", None)
     owners = [
-        *(("layer", layer) for layer in model._flatten_layers()),
+        *(("layer", layer) for layer in keras_internals.layers_of(model)),
         *(("loss", loss) for loss in keras.tree.flatten(getattr(model, "loss", None))),
         *(("metric", metric) for metric in keras.tree.flatten(metrics)),
         *(("callback", callback) for callback in keras.tree.flatten(setup.arguments.get("callbacks"))),

@@ -19,7 +19,7 @@ from importance_sampling.backend import keras_data
 from importance_sampling.backend.tensorflow_data import gather
 
 PREFETCHED_POOLS = 2
-_iterate = tf.data.Dataset.__iter__
+ITERATE = tf.data.Dataset.__iter__  # as TensorFlow defines it
 
 
 def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_order: Callable | None) -> Any:
@@ -128,7 +128,7 @@ def without_autotune() -> Iterator[None]:
     options set `autotune.enabled` are not changed.
     """
     iterate = tf.data.Dataset.__iter__
-    is_outermost = iterate is _iterate  # nested contexts have no effect
+    is_outermost = iterate is ITERATE  # nested contexts have no effect
 
     def iterate_untuned(dataset: tf.data.Dataset) -> Any:
         if dataset.options().autotune.enabled is None:

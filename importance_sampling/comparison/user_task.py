@@ -77,16 +77,16 @@ def compare(
         >>> print(comparison)
         >>> comparison.plot("comparison.png")
     """
-    by, budget = _budget(dict(seconds=seconds, cost=cost, epochs=epochs))
+    by, budget = budget_of(dict(seconds=seconds, cost=cost, epochs=epochs))
     ways = _ways(WAYS if ways is None else ways)
     if not is_int(seeds) or seeds < 1:
         raise ValueError(f"`seeds` must be an int of at least 1, the number of runs. Received: seeds={seeds!r}")
-    arguments = _with_split(_checked(dict(fit_arguments, x=x, y=y)))
+    arguments = with_split(_checked(dict(fit_arguments, x=x, y=y)))
     evaluation = Evaluation(arguments)
     result = Comparison(budget, by, evaluation.loss_name, tuple(ways))
     progress = Progress(list(ways), seeds, budget, is_shown() if verbose is None else bool(verbose))
     for seed in range(1, seeds + 1):
-        models = _models(build_model, len(ways), seed, evaluation)
+        models = models_of(build_model, len(ways), seed, evaluation)
         trainers = [way(model) for way, model in zip(ways.values(), models, strict=True)]
         _check_trainers(ways, trainers)
 
@@ -164,7 +164,7 @@ def is_shown() -> bool:
     return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
-def _budget(amounts: Mapping[str, Any]) -> tuple[str, float]:
+def budget_of(amounts: Mapping[str, Any]) -> tuple[str, float]:
     """Return the unit and the amount of the budget."""
     used = {by: amount for by, amount in amounts.items() if amount is not None}
     received = ", ".join(f"{by}={amount!r}" for by, amount in used.items())
@@ -215,7 +215,7 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _with_split(arguments: dict[str, Any]) -> dict[str, Any]:
+def with_split(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments with validation data in place of `validation_split`."""
     split = arguments.pop("validation_split", 0.0)
     if not split or arguments.get("validation_data") is not None:
@@ -242,7 +242,7 @@ def _is_stream(x: Any) -> bool:
     return not all(hasattr(part, "shape") for part in keras.tree.flatten(x))
 
 
-def _models(build_model: Callable[[], keras.Model], count: int, seed: int, evaluation: Evaluation) -> list[keras.Model]:
+def models_of(build_model: Callable[[], keras.Model], count: int, seed: int, judge: Evaluation) -> list[keras.Model]:
     """Return compiled models with equal weights."""
     if not callable(build_model):
         raise ValueError(
@@ -254,7 +254,7 @@ def _models(build_model: Callable[[], keras.Model], count: int, seed: int, evalu
         if not isinstance(model, keras.Model) or not model.compiled:
             raise ValueError(f"`build_model` must return a compiled `keras.Model`. Received: {model!r}")
         if not model.built:
-            evaluation(model)  # builds it
+            judge(model)  # builds it
             model.set_weights(models[0].get_weights())
     return models
 

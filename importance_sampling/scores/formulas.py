@@ -22,7 +22,7 @@ class Formula(NamedTuple):
     methods: tuple[str, ...]  # a subclass that overrides one of these needs a formula of its own
 
 
-_formulas: dict[type, Formula] = {}
+FORMULAS: dict[type, Formula] = {}
 
 
 def register_sample_gradients(
@@ -74,7 +74,7 @@ def register_sample_gradients(
     call_tapped = call_tapped or (tap_pre_activation if pre_activation else tap_output)
 
     def register(gradients: SampleGradients) -> SampleGradients:
-        _formulas[layer_class] = Formula(gradients, call_tapped, ("call", *methods))
+        FORMULAS[layer_class] = Formula(gradients, call_tapped, ("call", *methods))
         return gradients
 
     return register
@@ -83,8 +83,8 @@ def register_sample_gradients(
 def find_formula(layer: keras.Layer) -> Formula | None:
     """Return the formula of the closest class of a layer that has one; None if the layer computes something else."""
     for cls in type(layer).__mro__:
-        if cls in _formulas:
-            formula = _formulas[cls]
+        if cls in FORMULAS:
+            formula = FORMULAS[cls]
             is_same = all(getattr(type(layer), name) is getattr(cls, name) for name in formula.methods)
             return formula if is_same else None
     return None
