@@ -539,6 +539,8 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
     if type(run.error) is not type(plain.error):
         return f"{_error(run)}, where `model.fit` {_error(plain)}"
     messages = added(plain, run)
+    if lacks("logits of probabilities") and case["kind"] == "subclassed":
+        messages = [message for message in messages if "because no logits were found" not in message]
     if len(messages) > (name != "off"):
         return f"too many warnings: {messages}"
     if plain.error is not None:

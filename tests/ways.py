@@ -26,7 +26,7 @@ WAYS = {"off": OFF, "default": DEFAULT, "pools": POOLS, "rows": ROWS}
 
 STAYS_OFF = "Importance sampling stays off"
 # Attributes of a model that `fit` sets, and a trainer needn't.
-OF_FIT = {"train_function", "test_function", "predict_function", "stop_training"}
+OF_FIT = {"train_function", "test_function", "predict_function", "stop_training", "_jax_state_synced"}
 
 
 @dataclasses.dataclass

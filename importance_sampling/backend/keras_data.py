@@ -218,7 +218,7 @@ def check_arrays(x: Any, y: Any, sample_weight: Any, class_weight: dict | None =
 
 def check_batch_size(rows: int, batch_size: Any) -> None:
     """Raise the errors that `fit` raises for a batch size that it refuses."""
-    next(iter(adapter_batches(_adapters.get_data_adapter(x=np.arange(rows), batch_size=batch_size))))
+    next(iter(adapter_batches(_adapters.get_data_adapter(x=np.arange(rows), batch_size=batch_size))), None)
 
 
 def _first_row(array: Any) -> Any:
