@@ -113,7 +113,7 @@ def test_rows_are_weighted_by_their_inclusion_probability_and_none_are_scored_se
     def fail(*_):
         raise AssertionError("rows were scored")
 
-    for method in ("score", "score_rows", "mean_loss"):
+    for method in ("score", "score_rows", "losses"):
         monkeypatch.setattr(DatasetRows, method, fail)
     drawn = []
     trainer = SkippingTraining(build(), seed=1)
