@@ -134,7 +134,7 @@ NEEDS = {
     "xla, several steps": "several steps per execution",
     "memory map, several steps": "several steps per execution",
     "memory map, xla": "compiled steps",
-    "scipy sparse, split": "sparse inputs",
+    "scipy sparse, split": "draws from sparse inputs",
     "sparse tensors": "sparse and ragged inputs",
     "ragged": "sparse and ragged inputs",
     "texts": "text inputs",

@@ -31,7 +31,10 @@ LACKING = {
     "batches drawn in a step": ({"torch"}, "Keras draws the batch of a step before it calls the step on torch"),
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
-    "sparse inputs": ({"torch"}, "Keras has no sparse inputs on torch"),
+    "draws from sparse inputs": (
+        {"jax", "torch"},
+        "Keras has none on torch; on JAX the library draws from dense arrays alone, and says so in a warning",
+    ),
     "text inputs": ({"jax", "torch"}, "only TensorFlow has tensors of text"),
     "discretization": ({"jax", "torch"}, "Keras's `Discretization` and text layers compute with TensorFlow"),
     "logits of probabilities": (
