@@ -48,6 +48,7 @@ LACKING = {
     "draws without a seed": ({"jax"}, "Keras refuses to draw without a `SeedGenerator` in a compiled step on JAX"),
     "freezing without compiling": ({"jax"}, "`fit` of Keras on JAX refuses a layer frozen without `compile`"),
     "float64": ({"jax"}, "JAX computes in float64 only with `JAX_ENABLE_X64`"),
+    "traces of any shape": ({"jax"}, "JAX traces a function again for every shape"),
     "missing gradients": ({"jax"}, "JAX returns zeros where a result doesn't depend on a tensor"),
     "masked training metrics": ({"jax"}, "the training step of Keras on JAX loses the masks of the outputs"),
     "host adapters": ({"tensorflow", "torch"}, "the library's own way to hand batches on the host to `fit` on JAX"),

@@ -271,14 +271,14 @@ def test_a_loss_that_falls_and_then_rises_is_recognised_soon_after_its_lowest_va
     for step in range(1, 41):
         trend.record(10.0 / step if step <= 20 else 0.5 + 0.02 * (step - 20))
         falls.append(trend.change < 0)
-    assert falls == [False] + [True] * 27 + [False] * 12
+    assert falls == [False] * 3 + [True] * 25 + [False] * 12
 
 
 def test_the_averages_of_a_loss_trend_are_those_of_a_tenth_and_of_a_fifth_of_the_measurements():
     trend = LossTrend()
     assert trend.change == 0.0
     trend.record(8.0)
-    assert (trend.recent, trend.longer, trend.change) == (8.0, 8.0, 0.0)
+    assert (trend.recent, trend.longer, trend.change) == (8.0, 8.0, 0.0) and not trend.shows_change
     trend.record(float("nan"))
     trend.record(4.0)
     assert trend.count == 2 and trend.longer == pytest.approx(4.8)  # 8 - 4 * 4 / 5

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from saved_states import counters_of
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.datasets import InMemoryDataset
@@ -14,9 +15,11 @@ ROWS, BATCH_SIZE = 10000, 64
 EPOCHS = 8
 
 
-def build(learning_rate=0.01, units=64):
+def build(learning_rate=0.01, features=8):
     keras.utils.set_random_seed(3)
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(2, "softmax")])
+    model = keras.Sequential(
+        [keras.Input((features,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(2, "softmax")]
+    )
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, EPOCHS * ROWS // BATCH_SIZE)
     model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
     return model
@@ -25,7 +28,7 @@ def build(learning_rate=0.01, units=64):
 def data(rows=ROWS, seed=0, can_generalise=True):
     """Return inputs, and labels that follow from them; or random ones, which can only be learnt by heart."""
     random = np.random.default_rng(seed)
-    x = random.normal(size=(rows, 8)).astype("float32")
+    x = random.normal(size=(rows, 8 if can_generalise else 200)).astype("float32")
     y = x[:, 0] * x[:, 1] + x[:, 2] > 0 if can_generalise else random.random(rows) < 0.1
     return x, y.astype("int64")
 
@@ -114,7 +117,7 @@ def test_the_gate_stays_open_while_training_generalises_and_closes_when_labels_a
         arguments = {}
         if has_validation_data:
             arguments = dict(validation_data=data(1000, seed=1, can_generalise=can_generalise))
-        model = build() if can_generalise else build(0.03, units=256)
+        model = build(features=8 if can_generalise else 200)
         _, history, *_ = trained(*data(can_generalise=can_generalise), model=model, **arguments)
         shares[can_generalise], losses[can_generalise] = history["importance"], history["loss"]
     assert shares[True][1:] == [1.0] * (EPOCHS - 1) and losses[True][-1] < 0.5 * losses[True][1]
@@ -151,3 +154,65 @@ def test_scoring_passes_and_held_out_samples_are_scored_in_the_same_fit():
     trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=8, verbose=0)
     assert trainer.condition.satisfied and trainer.condition.rescores
     assert trainer.condition.context.loss_ratio > 0
+
+
+def test_the_measured_losses_are_those_that_keras_reports_also_with_loss_weights():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, [keras.layers.Dense(2, "softmax")(inputs), keras.layers.Dense(1)(inputs)])
+    losses = ["sparse_categorical_crossentropy", "mse"]
+    model.compile(keras.optimizers.SGD(0.0), losses, loss_weights=[1.0, 0.25])  # it stays as it is
+    x, y = data()
+    y = [y, 10.0 * x[:, :1] ** 3]
+    trainer = ImportanceTraining(model, seed=5)
+    trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=2, verbose=0)
+    counters = counters_of(trainer)
+    for name, rows in zip(("held_out_loss", "compared_loss"), hold_out(ROWS, 5), strict=True):
+        expected = model.evaluate(x[rows], [part[rows] for part in y], batch_size=200, verbose=0)[0]
+        assert counters[name]["recent"] == pytest.approx(expected, rel=1e-4)
+    measurements = counters["held_out_loss"]["count"]
+    assert measurements >= 4
+    # A measurement is a forward pass of 2 * 200 samples.
+    assert trainer.forward_equivalents > 3 * 2 * 157 + measurements * 2 * 200 / BATCH_SIZE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs"), [(dict(epochs=8), 4), (dict(epochs=10, initial_epoch=6), 2), (dict(epochs=4), 2)]
+)
+def test_samples_are_held_out_in_the_first_half_of_the_epochs_of_a_fit(arguments, epochs):
+    x, y = data()
+    _, _, uniform, importance = trained(x, y, **arguments)
+    drawn = np.isin(importance, hold_out(ROWS, 5).samples)
+    first = len(uniform) + np.flatnonzero(drawn)[0]
+    assert epochs * ROWS <= first < (epochs + 1.3) * ROWS
+
+
+def test_after_a_fit_with_validation_data_no_training_samples_are_held_out():
+    x, y = data()
+    trainer, *_ = trained(x, y, epochs=3, validation_data=data(500, seed=1))
+    history = trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=3, verbose=0)
+    assert history.history["importance"] == [1.0] * 3  # by the validation losses of before
+    assert "held-out samples" not in trainer.summary()
+
+
+def test_a_figure_that_a_callback_calls_val_loss_is_no_validation_loss():
+    x, y = data()
+    writes = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(val_loss=float(epoch)))
+    _, history, *_ = trained(x, y, epochs=4, callbacks=[writes])
+    assert history["importance"][1:] == [1.0] * 3
+
+
+def test_a_resumed_fit_has_the_validation_losses_of_the_uninterrupted_one(tmp_path):
+    x, y = data()
+    arguments = dict(batch_size=BATCH_SIZE, epochs=4, verbose=0, validation_data=data(500, seed=1))
+
+    def counted(name, stop):
+        trainer = ImportanceTraining(build(), seed=5)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / name, delete_checkpoint=False)
+        stopping = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: 1 / (epoch != stop))
+        try:
+            trainer.fit(x, y, callbacks=[backup, stopping], **arguments)
+        except ZeroDivisionError:
+            return counted(name, None)
+        return counters_of(trainer)["held_out_loss"]
+
+    assert counted("whole", None) == counted("stopped", 2)

@@ -187,9 +187,11 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
 def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
     counters = Counters()
     assert np.isnan(counters.loss_ratio)
-    for loss in (4.0, 2.0):
-        counters.record_held_out_loss(loss, "training samples", 0.75 * loss)
-    assert counters.held_out_loss.count == 2 and counters.held_out_loss.change < 0
-    assert counters.loss_ratio == pytest.approx(0.75)
+    for loss in (4.0, 3.0, 2.5, 2.0):
+        counters.record_held_out_loss(loss, "training samples", 0.75 * loss, ratio_error=0.1)
+    assert counters.held_out_loss.count == 4 and counters.held_out_loss.change < 0
+    assert counters.loss_ratio == pytest.approx(0.75 * np.exp(0.1))
+    counters.ratio_error = 800.0
+    assert np.isnan(counters.loss_ratio)
     counters.record_held_out_loss(3.0, "validation data")
     assert (counters.held_out_loss.count, counters.held_out_loss.recent) == (1, 3.0) and np.isnan(counters.loss_ratio)

@@ -1,9 +1,11 @@
 """SVRG and Katyusha: a linear model worked out by hand, the mean gradient, and what a step moves of the model."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
-from frameworks import host, is_traced, needs
+from frameworks import host, is_traced, lacks, needs
 from keras import layers
 
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
@@ -172,7 +174,8 @@ def test_svrg_trains_the_used_rows_of_embeddings_and_leaves_weights_without_a_gr
     before = model.get_weights()
     wrapper = SVRGWrapper(model)
     wrapper.update_grad([(x, y)])
-    with pytest.warns(UserWarning, match="Gradients do not exist"):
+    with_zeros = lacks("missing gradients")  # instead of a warning
+    with contextlib.nullcontext() if with_zeros else pytest.warns(UserWarning, match="Gradients do not exist"):
         wrapper.train_batch(x[:1], y[:1])
     after = model.get_weights()
     assert (before[0][[0, 1, 3]] != after[0][[0, 1, 3]]).all() and (before[0][[2, 4]] == after[0][[2, 4]]).all()
@@ -279,6 +282,7 @@ def test_the_loss_of_a_logistic_regression_is_below_that_of_sgd_after_the_same_s
 
 
 @needs("compiled steps")
+@needs("traces of any shape")
 def test_growing_snapshots_are_not_traced_again():
     model, traces, after_steps = logistic(), [], []
     call = model.call

@@ -101,8 +101,8 @@ class GainCondition(Condition):
             return "the gain was measured too late in the training to be used. Train for more epochs"
         if learns_faster and np.isnan(context.held_out_change):
             return (
-                "whether a closer fit would help on new samples isn't known: there are no validation data, and too few "
-                "training samples to hold some out. Pass validation data to `fit`"
+                "whether a closer fit would help on new samples isn't known: there are no validation data, and the "
+                "training samples are too few to hold some out, or already learnt. Pass validation data to `fit`"
             )
         if learns_faster and context.held_out_change > 0:
             reason = "the loss of held-out samples no longer falls, so a closer fit of the training samples won't help"

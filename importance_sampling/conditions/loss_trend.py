@@ -12,6 +12,7 @@ import math
 # An average with exponent p weights measurement i of n about in proportion to i^(p - 1). The mean age of the
 # measurements in it is n / (p + 1): a tenth and a fifth of the time measured so far.
 RECENT, LONGER = 9, 4
+FEWEST = 4  # measurements that show a change
 
 
 @dataclasses.dataclass
@@ -47,5 +48,10 @@ class LossTrend:
 
     @property
     def change(self) -> float:
-        """The recent average minus the longer one: negative while the loss falls, 0 before the second measurement."""
-        return self.recent - self.longer if self.count > 1 else 0.0
+        """The recent average minus the longer one: negative while the loss falls, 0 while it doesn't show a change."""
+        return self.recent - self.longer if self.shows_change else 0.0
+
+    @property
+    def shows_change(self) -> bool:
+        """True from the fourth measurement on: fewer are mostly noise."""
+        return self.count >= FEWEST

@@ -29,6 +29,7 @@ class Scored(NamedTuple):
     scores: Any  # float32 (pool_size,), >= 0
     y_pred: Any  # the outputs of the model for the pool, in inference mode
     losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
+    sample_losses: Any  # float32 (pool_size,), the weighted sum of the compiled losses; unweighted for a callable score
 
     @property
     def mean_loss(self) -> Any:
@@ -115,8 +116,8 @@ class Scorer:
         scores = result["scores"]
         if "entries" in result:
             scores = scores / ops.maximum(ops.mean(result["entries"]), 1e-7)
-        scores, losses = backend.collect_rows((scores, result["losses"]))
-        return Scored(scores, packer.unpack(result["outputs"]), losses)
+        scores, losses, sample_losses = backend.collect_rows((scores, result["losses"], result["sample_losses"]))
+        return Scored(scores, packer.unpack(result["outputs"]), losses, sample_losses)
 
     def _forward(self, data: tuple, packer: OutputPacker) -> dict:
         """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
@@ -148,10 +149,12 @@ class Scorer:
         if callable(self.score):
             _, (outputs, losses, entries, _, _) = run([multiplier], _unchanged)
             scores = self._custom_scores(x, y, num_rows)
+            sample_losses = sum(losses[1:], losses[0])
         else:
             gradients, _, (outputs, losses, entries, calls, is_recorded) = backend.differentiate(run, (), [multiplier])
+            sample_losses = gradients.extra[0]
             if self.score == "loss":
-                scores = gradients.extra[0]
+                scores = sample_losses
             elif self.score == "gnorm":
                 scores = row_norms(gradients.tapped, num_rows)
             else:
@@ -163,6 +166,7 @@ class Scorer:
             if scores is None:
                 raise Unsupported("the loss doesn't depend on the model's outputs")
         result = {"scores": ops.cast(scores, "float32"), "outputs": outputs, "losses": losses}
+        result["sample_losses"] = ops.cast(sample_losses, "float32")
         if entries:
             # Several masked outputs are normalised by the sum of their entries. That is exact without slices.
             result["entries"] = sum(entries[1:], entries[0])

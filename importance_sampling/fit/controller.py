@@ -25,7 +25,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
-from importance_sampling.fit.held_out_loss import TRAINING_SAMPLES, end_if_due, held_out_context, measure_if_due
+from importance_sampling.fit.held_out_loss import end_if_due, held_out_context, measure_if_due, note_training
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
@@ -214,8 +214,7 @@ class FitController:
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
-        elif counters.held_out_are == TRAINING_SAMPLES:
-            counters.held_out_is_over = True
+        note_training(self.plan, counters, is_importance)
         counters.record_steps(result.steps, result.cost + probed)
         if self.plan.batches_per_epoch:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
@@ -243,7 +242,8 @@ class FitController:
 
     def _share_done(self) -> float:
         """Return the share of the epochs of this `fit` that is done, in [0, 1]."""
-        return (self.epoch + self.epoch_steps / self._steps_per_epoch()) / self.plan.arguments["epochs"]
+        first, end = self.plan.arguments["initial_epoch"], self.plan.arguments["epochs"]
+        return (self.epoch - first + self.epoch_steps / self._steps_per_epoch()) / max(end - first, 1)
 
     def _examine(self, batches: list) -> None:
         """Derive from batches of a stream the size of all its batches, which may grow later."""

@@ -71,6 +71,10 @@ class Counters:
     loss_measured_at: int = 0
     dataset: str = ""
 
+    def begin_anew(self) -> None:
+        """Forget what belongs to the optimizer and the loss that the model was compiled with before."""
+        self.peak_learning_rate, self.held_out_are = 0.0, ""
+
     def record_held_out_loss(
         self, loss: float, held_out_are: str, training_loss: float = 0.0, ratio_error: float = 0.0
     ) -> None:
@@ -90,12 +94,13 @@ class Counters:
 
     @property
     def loss_ratio(self) -> float:
-        """The training loss of late divided by that of held-out samples, which may be one standard error larger.
+        """The recent training loss divided by that of held-out samples, plus one standard error.
 
-        NaN if they can't be compared.
+        NaN if they can't be compared, or the error is larger than the ratio.
         """
         training, held_out = self.compared_loss.recent, self.held_out_loss.recent
-        return training / held_out * math.exp(self.ratio_error) if training > 0 and held_out > 0 else math.nan
+        can_compare = training > 0 and held_out > 0 and self.ratio_error <= 1
+        return training / held_out * math.exp(self.ratio_error) if can_compare else math.nan
 
     def record_decision(self, gate: Condition) -> None:
         """Set the gate's last decision."""

@@ -28,7 +28,7 @@ def record_validation_loss(logs: dict, plan: FitPlan, counters: Counters) -> Non
         plan: of the `fit`.
         counters: of the trainer.
     """
-    if "val_loss" in logs:
+    if plan.has_validation_data and "val_loss" in logs:
         training_loss = 0.0 if plan.is_weighted else float(logs.get("loss", 0.0))  # weights change this loss only
         counters.record_held_out_loss(float(logs["val_loss"]), VALIDATION_DATA, training_loss)
 
@@ -47,11 +47,17 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     cost = strategy.passes(scored=len(held_out) + len(others))
     if not cost or not held_out_loss_is_due(counters, cost / UNIFORM_STEP):
         return 0.0
-    losses, compared = strategy.losses(held_out), strategy.losses(others)
+    losses, compared = (_finite(strategy.losses(rows)) for rows in (held_out, others))
     error = math.hypot(relative_error(losses), relative_error(compared))
     counters.record_held_out_loss(losses.mean(), TRAINING_SAMPLES, compared.mean(), error)
     counters.loss_measured_at = counters.steps
     return cost
+
+
+def _finite(losses: np.ndarray) -> np.ndarray:
+    """Return the losses that are finite; a single NaN if there are fewer than two."""
+    finite = losses[np.isfinite(losses)]
+    return finite if len(finite) > 1 else np.full(2, np.nan)
 
 
 def relative_error(losses: np.ndarray) -> float:
@@ -68,21 +74,35 @@ def end_if_due(strategy: Strategy, counters: Counters, share_done: float) -> Non
     """Let importance steps train on the held-out training samples in the second half of a `fit`.
 
     These samples may be rare, and training that has generalised until then rarely ceases to do so at the smaller
-    learning rates that follow.
+    learning rates that follow. They are held out until their loss has been measured often enough to show a change.
 
     Args:
         strategy: of the importance steps.
         counters: of the trainer.
         share_done: float in [0, 1], the share of the `fit` that is done.
     """
-    if len(strategy.held_out.samples) and share_done >= HELD_OUT_UNTIL:
+    is_measured = counters.held_out_are == TRAINING_SAMPLES and counters.held_out_loss.shows_change
+    if len(strategy.held_out.samples) and is_measured and share_done >= HELD_OUT_UNTIL:
+        counters.held_out_is_over = True
+
+
+def note_training(plan: FitPlan, counters: Counters, is_importance: bool) -> None:
+    """Note that the model was trained on the samples that are, or could be, held out: they aren't any more.
+
+    Args:
+        plan: of the `fit`.
+        counters: of the trainer.
+        is_importance: bool, True for an importance step, which leaves held-out training samples out.
+    """
+    if plan.has_validation_data or (not is_importance and counters.held_out_are == TRAINING_SAMPLES):
         counters.held_out_is_over = True
 
 
 def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> dict[str, float]:
     """Return the fields of `GateContext` on held-out samples, by name; none if there never were such samples."""
     held_out_are = VALIDATION_DATA if plan.has_validation_data else TRAINING_SAMPLES
-    if counters.held_out_are == held_out_are:
+    is_last_known = counters.held_out_is_over and not plan.has_validation_data
+    if counters.held_out_are == held_out_are or (is_last_known and counters.held_out_are):
         return dict(held_out_change=counters.held_out_loss.change, loss_ratio=counters.loss_ratio)
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet

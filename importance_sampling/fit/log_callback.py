@@ -40,6 +40,8 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     if plan.epoch_steps:  # the trainer may end epochs early
         log_callback.progress_bars = [callback for callback in arranged if _is_progress_bar(callback)]
         arranged.insert(0, ContinueTraining(controller.model))
+    if plan.has_validation_data:
+        arranged.insert(0, ValidationLoss(controller))
     with (
         user_fit.trained_by(controller.model, controller),
         user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
@@ -51,6 +53,24 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     controller.check_was_called()
     deferred.release()
     return history
+
+
+class ValidationLoss(keras.callbacks.Callback):
+    """Records the validation loss for the gate, before other callbacks save the trainer's state.
+
+    Args:
+        controller: the controller of the `fit`.
+    """
+
+    async_safe = True
+
+    def __init__(self, controller: FitController):
+        super().__init__()
+        self.controller = controller
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Record the validation loss, if it was measured in this epoch."""
+        record_validation_loss(logs or {}, self.controller.plan, self.controller.state.counters)
 
 
 class LogCallback(keras.callbacks.Callback):
@@ -88,8 +108,7 @@ class LogCallback(keras.callbacks.Callback):
         self._add(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Record the validation loss, read the figures and add them."""
-        record_validation_loss(logs or {}, self.controller.plan, self.controller.state.counters)
+        """Read the figures and add them."""
         self.refresh()
         self._add(logs)
 

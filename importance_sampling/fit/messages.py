@@ -163,13 +163,13 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out samples",
             controller.strategy.num_held_out or math.nan,
             ".0f",
-            "training samples left out of importance steps for a while, to see whether a closer fit helps",
+            "training samples left out of importance steps in the first half, to see whether a closer fit helps",
         ),
         (
             "held-out loss",
-            context.held_out_change,
+            context.held_out_change or math.nan,
             "+.2g",
-            "its change of late, on the samples above or the validation data; a rise stops importance steps",
+            "its recent change, on these samples or the validation data; a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]

@@ -270,7 +270,7 @@ class Trainer(Display, LegacyFit):
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
         if not self._compiled.update():
-            self._state.counters.peak_learning_rate = 0.0  # of another optimizer
+            self._state.counters.begin_anew()
         plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
         if plan.source is not None and self._is_indexed(plan):
             is_new = self._state.set_dataset(plan.source.digest)

@@ -57,7 +57,7 @@ class BatchRenormalization(MovingStatistics):
     Attributes:
         gamma, beta: trainable float32 `(channels,)`, or None.
         moving_mean, moving_std: float32 `(channels,)`, mu and s; s includes epsilon.
-        step: int64 scalar, the number of training steps so far.
+        step: int scalar, the number of training steps so far; int64 on TensorFlow, int32 on JAX and torch.
 
     Example:
         >>> layer = BatchRenormalization(rmax_0=3.0, dmax_0=5.0)
@@ -97,7 +97,7 @@ class BatchRenormalization(MovingStatistics):
         self.step = self.add_weight(
             name="step",
             shape=(),
-            dtype="int64",
+            dtype="int",  # as Keras counts steps: int64, or int32 on JAX and torch
             initializer="zeros",
             trainable=False,
             autocast=False,

@@ -5,13 +5,14 @@ Source: this library; the principle is that of a validation set.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 SAMPLES_PER_HELD_OUT = 50  # one in 50 samples
 MOST_HELD_OUT = 512  # enough to measure a mean loss
-FEWEST_HELD_OUT = 100  # fewer say too little
+FEWEST_HELD_OUT = 100  # fewer are too few to tell
 
 
 class HeldOut(NamedTuple):
@@ -28,6 +29,7 @@ class HeldOut(NamedTuple):
 NONE_HELD_OUT = HeldOut(np.zeros(0, "int64"), np.zeros(0, "int64"))
 
 
+@functools.lru_cache(maxsize=8)
 def hold_out(size: int, seed: int) -> HeldOut:
     """Choose the samples to hold out at random: 2 % of them, at most 512; none if there are fewer than 5,000.
 

@@ -110,7 +110,8 @@ class DatasetRows:
 
     def losses(self, indices: np.ndarray) -> np.ndarray:
         """Return the loss of each row in inference mode, float64 `(n,)`; `indices` is int `(n,)`."""
-        return self._evaluate(indices, min(ROWS_PER_FORWARD, len(indices)), 1)
+        whole_batches = -(-len(indices) // self._batch_size) * self._batch_size  # which replicas can share
+        return self._evaluate(indices, min(ROWS_PER_FORWARD, whole_batches), 1)
 
     def _evaluate(self, indices: np.ndarray, batch_size: int, which: int) -> np.ndarray:
         """Return a result of `_score_rows` for all rows, float64 `(n,)`: the scores (0) or the losses (1)."""
@@ -128,7 +129,7 @@ class DatasetRows:
 
             def forward(data: tuple) -> tuple:
                 scored = self._scorer(data)
-                return {}, (scored.scores, sum(ops.cast(losses, "float32") for losses in scored.losses))
+                return {}, (scored.scores, scored.sample_losses)
 
             def score(indices: Any, *columns: Any) -> tuple:
                 _, (scores, losses) = backend.on_replicas(self._model, forward, self.gather(indices, columns))

@@ -75,7 +75,6 @@ class IndexedStrategy(Strategy):
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
         self._holds_out = holds_out
-        self._held_out = NONE_HELD_OUT
         self._make_sampler = make_sampler
         self._step: Callable | None = None
         self._steps: dict[int, Callable] = {}  # compiled, by the number of rows
@@ -95,8 +94,7 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
-        leaves_out = self._holds_out and not plan.has_validation_data and not self.state.counters.held_out_is_over
-        self._held_out = hold_out(plan.source.num_rows, self.state.seed) if leaves_out else NONE_HELD_OUT
+        self.num_held_out = 0
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
         """Take n importance steps."""
@@ -106,6 +104,7 @@ class IndexedStrategy(Strategy):
         self.get_sampler()
         if self._holds_out:
             self.sampler.held_out = self.held_out.samples
+            self.num_held_out = max(self.num_held_out, len(self.sampler.held_out))
         if self._scored_regularly:
             self.sampler.recompute = int(self.state.counters.gate_rescores or not self.measures_scores)
         logs: dict = {}
@@ -133,12 +132,10 @@ class IndexedStrategy(Strategy):
     @property
     def held_out(self) -> HeldOut:
         """The training samples that are left out of the steps; none once the model has been trained on them."""
-        return NONE_HELD_OUT if self.state.counters.held_out_is_over else self._held_out
-
-    @property
-    def num_held_out(self) -> int:
-        """The number of training samples that are left out of steps of this `fit`."""
-        return len(self._held_out.samples)
+        holds_out = self._holds_out and self.plan is not None and not self.plan.has_validation_data
+        if not holds_out or self.state.counters.held_out_is_over:
+            return NONE_HELD_OUT
+        return hold_out(self.plan.source.num_rows, self.state.seed)
 
     def losses(self, indices: np.ndarray) -> np.ndarray:
         """Return the loss of each row in inference mode, float64 `(n,)`; `indices` is int `(n,)`."""
