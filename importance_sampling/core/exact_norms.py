@@ -40,7 +40,8 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         float32 `(rows,)`; None if weights must be differentiated in a call and in another one that it makes. Repeated
         by itself, the outer call would differentiate the weights of the inner one a second time.
     """
-    calls = [call for call in calls if any(gradients[position] is not None for position in call.tapped)]
+    numbers = [n for n, call in enumerate(calls) if any(gradients[position] is not None for position in call.tapped)]
+    all_calls, calls = calls, [calls[number] for number in numbers]
     parts: dict[int, list] = {}
     for call in calls:
         for weight, gradient in _weight_gradients(call, gradients):
@@ -56,8 +57,9 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         else:
             others.append(weight)
     if others:
-        users = [call for call in calls if any(weight is read for weight in others for read in call.weights)]
-        if any(call is inner for outer in users for inner in outer.inside for call in users):
+        using = [n for n in numbers if any(weight is read for weight in others for read in all_calls[n].weights)]
+        users = [all_calls[number] for number in using]
+        if any(inner in using for outer in users for inner in outer.inside):
             return None
         squares.append(ops.square(_norms_by_sample(model, users, gradients, others, rows)))
     return ops.sqrt(sum(squares[1:], squares[0]))

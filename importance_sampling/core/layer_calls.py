@@ -36,7 +36,7 @@ class LayerCall(NamedTuple):
     structure: Any  # of `(args, kwargs)`
     weights: list  # the trainable weights that were read
     tapped: list[int]  # the positions of the tapped tensors
-    inside: list  # the calls that this call has made, directly or by way of other layers
+    inside: list[int]  # the numbers of the calls that this call has made, directly or by way of other layers
 
     @property
     def leaves_with_rows(self) -> list:
@@ -171,7 +171,7 @@ class CallRecorder:
         masks = [None if _shape(leaf) is None else keras_internals.get_mask(leaf) for leaf in leaves]
         structure = keras.tree.map_structure(lambda _: 0, (args, kwargs))
         formula_inputs = inputs if formula is not None else None
-        inside = self.calls[first:]
+        inside = list(range(first, len(self.calls)))
         self.calls.append(
             LayerCall(layer, formula, formula_inputs, leaves, masks, have_rows, structure, weights, tapped, inside)
         )
