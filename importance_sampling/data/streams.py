@@ -26,8 +26,8 @@ DRAWN_BY_KERAS = (
     "`PyDataset` or a data loader"
 )
 PREPARED_BY_FIT = (
-    "Keras draws one batch for each step, and the model defines a `fit` of its own, whose data can't be read a second "
-    "time, for candidates. Prepare the data before `fit`"
+    "the model defines a `fit` of its own, whose data can't be read a second time on this backend, for candidates. "
+    "Prepare the data before `fit`"
 )
 DIFFERENT_ROWS = (
     "batches of these data differ in more than the number of rows, and can't be joined to a pool. Pad them to one shape"
@@ -104,8 +104,9 @@ class StreamSource:
             seed: int, determines the order of the second reading together with `start`, if this library shuffles it.
             start: int >= 0, the number of pools read before.
         """
-        unread = PREPARED_BY_FIT if self._rereads_iterator else DRAWN_BY_KERAS
         reread = None if self._reread is None else functools.partial(self._reread, seed + start)
+        # Keras knows how many batches the `fit` of a model has prepared, which pools must not use up.
+        unread = PREPARED_BY_FIT if self._rereads_iterator else DRAWN_BY_KERAS if backend.DRAWS_BEFORE_STEP else None
         return StreamPools(pool_size, reread, unread)
 
     def release(self) -> None:
@@ -122,10 +123,10 @@ class StreamPools:
     Args:
         pool_size: int, rows per pool.
         reread: called without arguments, returns a second reading of the data; None if there is none.
-        unread: the reason against pools if there is no second reading and Keras draws the batch of each step.
+        unread: the reason against pools if there is no second reading; None (default): the next batches are used.
     """
 
-    def __init__(self, pool_size: int, reread: Callable | None, unread: str = DRAWN_BY_KERAS):
+    def __init__(self, pool_size: int, reread: Callable | None, unread: str | None = None):
         self._reread = reread
         self._unread = unread
         self._second_reading: Any = None
@@ -147,7 +148,7 @@ class StreamPools:
         Raises:
             Unsupported: the stream can't be read a second time, or its batches can't be joined.
         """
-        if self._reread is None and backend.DRAWS_BEFORE_STEP:
+        if self._reread is None and self._unread is not None:
             raise Unsupported(self._unread)
         self._used = 0
         while len(self._queue) < n:
