@@ -49,6 +49,7 @@ LACKING = {
     "freezing without compiling": ({"jax"}, "`fit` of Keras on JAX refuses a layer frozen without `compile`"),
     "float64": ({"jax"}, "JAX computes in float64 only with `JAX_ENABLE_X64`"),
     "traces of any shape": ({"jax"}, "JAX traces a function again for every shape"),
+    "warnings of frozen models": ({"jax"}, "`fit` of Keras says nothing of a model without trainable weights"),
     "missing gradients": ({"jax"}, "JAX returns zeros where a result doesn't depend on a tensor"),
     "masked training metrics": ({"jax"}, "the training step of Keras on JAX loses the masks of the outputs"),
     "host adapters": ({"tensorflow", "torch"}, "the library's own way to hand batches on the host to `fit` on JAX"),
@@ -82,6 +83,12 @@ def needs(feature):
     """Return the mark of a test, or of a case of it, that needs a feature of Keras."""
     backends, reason = LACKING[feature]
     return pytest.mark.skipif(BACKEND in backends, reason=reason)
+
+
+def skip_without(feature):
+    """Skip the running test if Keras lacks a feature on the backend."""
+    if lacks(feature):
+        pytest.skip(LACKING[feature][1])
 
 
 def is_traced(tensor):

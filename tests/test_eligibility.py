@@ -1,8 +1,11 @@
 """Which models can be importance-sampled, and with how many rows they can be called."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+from frameworks import lacks
 from keras import layers
 
 from importance_sampling import ImportanceTraining
@@ -22,10 +25,12 @@ def test_a_frozen_model_that_is_built_by_fit_has_nothing_to_train(options):
         model.trainable = False
         model.compile("adam", "sparse_categorical_crossentropy")
         trainer = wrap(model)
-        with pytest.warns(UserWarning) as captured:
+        with warnings.catch_warnings(record=True) as captured:
+            warnings.simplefilter("always")
             losses.append(trainer.fit(X, Y, batch_size=16, epochs=2, verbose=0).history["loss"])
         said = [str(warning.message) for warning in captured]
-        assert any("any trainable weights" in message for message in said)  # Keras's own
+        is_named = any("any trainable weights" in message for message in said)  # Keras's own
+        assert is_named or lacks("warnings of frozen models")
     assert any("stays off" in message for message in said)
     assert trainer.importance_steps == 0 and "it has no trainable weights" in trainer.summary()
     assert losses[0] == losses[1]
