@@ -163,8 +163,10 @@ def run_eagerly():
             yield
     elif BACKEND == "tensorflow":
         tf.config.run_functions_eagerly(True)
-        yield
-        tf.config.run_functions_eagerly(False)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
     else:
         yield
 

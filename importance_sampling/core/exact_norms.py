@@ -40,16 +40,16 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         float32 `(rows,)`; None if weights must be differentiated in a call and in another one that it makes. Repeated
         by itself, the outer call would differentiate the weights of the inner one a second time.
     """
-    numbers = [n for n, call in enumerate(calls) if any(gradients[position] is not None for position in call.tapped)]
-    all_calls, calls = calls, [calls[number] for number in numbers]
+    # By number, which a call knows the calls inside it by: JAX copies the calls themselves.
+    used = {n: call for n, call in enumerate(calls) if any(gradients[position] is not None for position in call.tapped)}
     parts: dict[int, list] = {}
-    for call in calls:
+    for call in used.values():
         for weight, gradient in _weight_gradients(call, gradients):
             parts.setdefault(id(weight), []).append(gradient)
     squares, others = [ops.zeros((rows,), dtype=FLOAT)], []
-    weights = {id(weight): weight for call in calls for weight in call.weights}
+    weights = {id(weight): weight for call in used.values() for weight in call.weights}
     for key, weight in weights.items():
-        readers = [call for call in calls if any(weight is read for read in call.weights)]
+        readers = [call for call in used.values() if any(weight is read for read in call.weights)]
         found = parts.get(key, [])
         if len(found) == len(readers) and all(call.layer is readers[0].layer for call in readers):
             total = found[0] if len(found) == 1 else type(found[0]).sum(found)
@@ -57,11 +57,10 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         else:
             others.append(weight)
     if others:
-        using = [n for n in numbers if any(weight is read for weight in others for read in all_calls[n].weights)]
-        users = [all_calls[number] for number in using]
-        if any(inner in using for outer in users for inner in outer.inside):
+        users = {n: one for n, one in used.items() if any(weight is read for weight in others for read in one.weights)}
+        if any(inner in users for outer in users.values() for inner in outer.inside):
             return None
-        squares.append(ops.square(_norms_by_sample(model, users, gradients, others, rows)))
+        squares.append(ops.square(_norms_by_sample(model, list(users.values()), gradients, others, rows)))
     return ops.sqrt(sum(squares[1:], squares[0]))
 
 

@@ -31,11 +31,6 @@ class Scored(NamedTuple):
     losses: list  # float32 (pool_size,) for each compiled loss, the sum over the entries of a sample
     sample_losses: Any  # float32 (pool_size,), the weighted sum of the compiled losses; unweighted for a callable score
 
-    @property
-    def mean_loss(self) -> Any:
-        """The mean loss of a sample, summed over the compiled losses."""
-        return sum(ops.mean(ops.cast(losses, "float32")) for losses in self.losses)
-
 
 class Scoring(NamedTuple):
     """The options of scoring: arguments of `Scorer` and `Logits`."""

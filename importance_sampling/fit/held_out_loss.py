@@ -48,26 +48,10 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     if not cost or not held_out_loss_is_due(counters, cost / UNIFORM_STEP):
         return 0.0
     losses, compared = (_finite(strategy.losses(rows)) for rows in (held_out, others))
-    error = math.hypot(relative_error(losses), relative_error(compared))
+    error = math.hypot(_relative_error(losses), _relative_error(compared))
     counters.record_held_out_loss(losses.mean(), TRAINING_SAMPLES, compared.mean(), error)
     counters.loss_measured_at = counters.steps
     return cost
-
-
-def _finite(losses: np.ndarray) -> np.ndarray:
-    """Return the losses that are finite; a single NaN if there are fewer than two."""
-    finite = losses[np.isfinite(losses)]
-    return finite if len(finite) > 1 else np.full(2, np.nan)
-
-
-def relative_error(losses: np.ndarray) -> float:
-    """Return the standard error of the mean of losses, divided by the mean; infinity if the mean isn't positive.
-
-    Args:
-        losses: float64 `(n,)`, with n > 1.
-    """
-    mean = losses.mean()
-    return float(losses.std(ddof=1) / math.sqrt(len(losses)) / mean) if mean > 0 else math.inf
 
 
 def end_if_due(strategy: Strategy, counters: Counters, share_done: float) -> None:
@@ -106,3 +90,15 @@ def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> d
         return dict(held_out_change=counters.held_out_loss.change, loss_ratio=counters.loss_ratio)
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet
+
+
+def _finite(losses: np.ndarray) -> np.ndarray:
+    """Return the losses that are finite; NaNs if there are fewer than two."""
+    finite = losses[np.isfinite(losses)]
+    return finite if len(finite) > 1 else np.full(2, np.nan)
+
+
+def _relative_error(losses: np.ndarray) -> float:
+    """Return the standard error of the mean of losses, divided by the mean; infinity if the mean isn't positive."""
+    mean = losses.mean()
+    return float(losses.std(ddof=1) / math.sqrt(len(losses)) / mean) if mean > 0 else math.inf

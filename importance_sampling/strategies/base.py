@@ -116,6 +116,10 @@ class Strategy:
         """Return further figures for History, by name."""
         return {}
 
+    def losses(self, indices: Sequence[int]) -> Any:
+        """Return the loss of each row in inference mode, float64 `(n,)`; for strategies that leave samples out."""
+        raise NotImplementedError
+
     def get_sampler(self) -> Any:
         """Return the sampler that listeners get."""
         return self.sampler
