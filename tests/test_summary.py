@@ -9,7 +9,14 @@ import pytest
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import GainCondition, GateContext, Signals
-from importance_sampling.training import SVRG, BiasedImportanceTraining
+from importance_sampling.training import (
+    SVRG,
+    BiasedImportanceTraining,
+    ConstantVarianceImportanceTraining,
+    HistoryImportanceTraining,
+    OnlineBatchSelection,
+    ReshuffleTraining,
+)
 
 CONTEXT = GateContext(4 / 3, base_cost=1.0, required_gain=5.0, required_epochs=1.0, held_out_change=0.1)
 
@@ -66,6 +73,32 @@ def test_the_first_line_says_what_importance_sampling_did_and_the_others_explain
     assert {"tau", "largest weight", "effective batch size"} <= set(names)
     assert all(len(line[31:].strip()) > 5 for line in others[:-1])
     assert others[-1].endswith("docs/pages/summary.md.")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: ReshuffleTraining(model),
+        lambda model: ReshuffleTraining(model, recompute=1),
+        lambda model: HistoryImportanceTraining(model, recompute=1),
+        lambda model: OnlineBatchSelection(model, recompute=1),
+        lambda model: ConstantVarianceImportanceTraining(model, tau_th=0),
+        lambda model: ImportanceTraining(model, tau_th=0, score="full_gnorm"),
+    ],
+    ids=["reshuffle", "reshuffle, rescored", "history", "online batch selection", "constant variance", "exact norms"],
+)
+def test_the_cost_in_the_summary_is_what_the_importance_steps_have_cost(make):
+    trainer = trained(make(build()), epochs=2)
+    assert trainer.importance_steps == 12  # of 12: there are no other costs
+    lines = [line for line in trainer.summary().splitlines() if line.startswith("  cost ")]
+    assert float(lines[0].split()[1]) == pytest.approx(trainer.forward_equivalents / 3 / 12, abs=0.005)
+
+
+def test_the_same_noise_as_that_of_a_uniform_step_is_called_so():
+    x = np.ones((96, 6), "float32")
+    trainer = ImportanceTraining(build(), tau_th=0, seed=1)
+    trainer.fit(x, np.zeros(96), batch_size=16, verbose=0)
+    assert "each had about as much gradient noise at the cost of 2.0 uniform steps." in trainer.summary()
 
 
 def test_the_first_line_of_uniform_training_gives_the_number_of_steps_and_the_reason():

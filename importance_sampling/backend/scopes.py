@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -49,16 +47,3 @@ class NestedScope(keras.StatelessScope):
     def updates(self) -> list[tuple]:
         """The variables that were assigned in this scope, with their new values: `(variable, tensor)`."""
         return [(variable, self.updated(variable)) for variable in self._updated.values()]
-
-
-@contextlib.contextmanager
-def undistributed() -> Iterator[None]:
-    """Create variables outside Keras's distribution, if one is set: every process has its own copies."""
-    distribution = keras.distribution.distribution()
-    if distribution is not None:
-        keras.distribution.set_distribution(None)
-    try:
-        yield
-    finally:
-        if distribution is not None:
-            keras.distribution.set_distribution(distribution)

@@ -55,6 +55,7 @@ class FitController:
         reason: why importance sampling is impossible; it may be found out during the `fit`.
         started_steps: int, the trainer's steps before this `fit`.
         importance_steps: int, the importance steps of this `fit`.
+        importance_cost: float, their cost in forward passes of a batch, with all scoring.
         is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
@@ -95,6 +96,7 @@ class FitController:
         state.counters.record_decision(condition)  # for a state saved before the first decision
         self.started_steps = state.counters.steps
         self.importance_steps = 0
+        self.importance_cost = 0.0
         self.read_signals()
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -133,7 +135,7 @@ class FitController:
         self.read_signals()
         self.state.reset_totals()
         self.started_steps = self.state.counters.steps
-        self.importance_steps = 0
+        self.importance_steps, self.importance_cost = 0, 0.0
 
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
@@ -211,6 +213,7 @@ class FitController:
                 self.deferred.add(warning)
             counters.importance_steps += result.steps
             self.importance_steps += result.steps
+            self.importance_cost += result.cost + probed
             self.epoch_importance_steps += result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps

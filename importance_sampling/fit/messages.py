@@ -12,6 +12,7 @@ import keras
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.conditions.base import UNIFORM_STEP
 
 if TYPE_CHECKING:
     from importance_sampling.fit.controller import FitController
@@ -123,8 +124,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     if not math.isnan(worth):
         first += f"; each was worth {worth:.1f} uniform steps at the cost of {cost:.1f}"
     elif not math.isnan(gain):
-        change = f"{gain:.1f} times less" if gain >= 1 else f"{1 / gain:.1f} times more"
-        first += f"; each had {change} gradient noise at the cost of {cost:.1f} uniform steps"
+        first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
     began = controller.state.counters.first_importance_step - controller.started_steps
     numbers = [
         ("first importance step", f"{began}", "the first time that the gate opened"),
@@ -181,8 +181,17 @@ def _numbers(numbers: list[tuple[str, str, str]]) -> list[str]:
     return [f"  {name:22}{value:>7}  {meaning}" for name, value, meaning in numbers]
 
 
+def _noise(gain: float) -> str:
+    """Return in words how much gradient noise a step has, compared with a uniform step; `gain` is a variance gain."""
+    if 0.95 < gain < 1.05:
+        return "about as much"
+    return f"{gain:.1f} times less" if gain > 1 else f"{1 / gain:.1f} times more"
+
+
 def _cost(controller: FitController) -> float:
-    """Return the cost of an importance step in uniform steps."""
+    """Return the cost of an importance step in uniform steps: the mean of those taken, or what the gate assumes."""
+    if controller.importance_steps:
+        return controller.importance_cost / controller.importance_steps / UNIFORM_STEP
     context = controller.strategy.gate_context()
     return context.cost if controller.condition.rescores else context.lowest_cost
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,6 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.backend.scopes import undistributed
 from importance_sampling.conditions import Signals, moving_average
 from importance_sampling.fit.counters import FORMAT, NEWER, Counters, read_counters
 from importance_sampling.fit.state_file import UnreadableState, read_arrays
@@ -53,7 +53,7 @@ class TrainerState:
         self.seed = seed if seed is not None else seed_from_python()
         self.momentum = momentum
         self.kind = kind
-        with undistributed():  # a distribution over several processes refuses NaN
+        with _undistributed():  # a distribution over several processes refuses NaN
             self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
             self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
             self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
@@ -206,3 +206,16 @@ class TrainerState:
 
     def _variables(self) -> list[tuple[str, Any]]:
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+@contextlib.contextmanager
+def _undistributed() -> Iterator[None]:
+    """Create variables outside Keras's distribution, if one is set: every process has its own copies."""
+    distribution = keras.distribution.distribution()
+    if distribution is not None:
+        keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        if distribution is not None:
+            keras.distribution.set_distribution(distribution)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,13 @@ from importance_sampling.fit.display import Display
 from importance_sampling.fit.legacy import LegacyFit
 from importance_sampling.fit.log_callback import fit_with_controller
 from importance_sampling.fit.plan import FitPlan, make_plan
-from importance_sampling.fit.running import RunningFit
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.steps_taken import steps_taken
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.compiled_steps import CompiledSteps
-from importance_sampling.strategies.custom_train_step import make_strategy
+from importance_sampling.strategies.custom_train_step import CustomIndexedStrategy, CustomPoolStrategy
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -94,7 +94,7 @@ class Trainer(Display, LegacyFit):
         self._seed = None if seed is None else int(seed)
         self._state: TrainerState | None = None
         self._compiled = CompiledSteps(model)
-        self._running = RunningFit()
+        self._running = threading.Lock()
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for importance steps of a size on the data of a plan."""
@@ -107,11 +107,16 @@ class Trainer(Display, LegacyFit):
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
         arguments = make_sampler, batch_size, self._state, self._scoring, scored, alpha, self.condition.needs_held_out
-        return make_strategy(IndexedStrategy, self._compiled, *arguments)
+        if eligibility.has_train_step(self.model):
+            return CustomIndexedStrategy(self.model, *arguments, compiled=self._compiled)
+        return IndexedStrategy(self.model, *arguments)
 
     def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
         """Return the strategy for pools that a sampler draws from."""
-        return make_strategy(PoolStrategy, self._compiled, sampler, self._state, self._scoring, uniform_batch_size)
+        arguments = sampler, self._state, self._scoring, uniform_batch_size
+        if eligibility.has_train_step(self.model):
+            return CustomPoolStrategy(self.model, *arguments, compiled=self._compiled)
+        return PoolStrategy(self.model, *arguments)
 
     def _is_indexed(self, plan: FitPlan) -> bool:
         """Return True if importance steps read rows of these data by index."""
@@ -181,7 +186,7 @@ class Trainer(Display, LegacyFit):
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         )
-        with self._running.enter(self):
+        with user_fit.one_at_a_time(self._running, self):
             return self._fit(arguments, Listeners(on_sample, on_scores, user_fit.sampling_callbacks(callbacks)))
 
     def _fit(self, arguments: dict, listeners: Listeners) -> keras.callbacks.History:

@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -63,6 +64,29 @@ def run(model: keras.Model, arguments: dict) -> keras.callbacks.History:
     """
     defaults = inspect.signature(KERAS_FIT).parameters
     return fit_of(model)(**{name: value for name, value in arguments.items() if value is not defaults[name].default})
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: threading.Lock, trainer: Any) -> Iterator[None]:
+    """Refuse a `fit` of a trainer while another one is running: both would use its state and random stream.
+
+    Args:
+        lock: of the trainer; it is held during a `fit`.
+        trainer: for the message.
+
+    Raises:
+        RuntimeError: another `fit` is running.
+    """
+    if not lock.acquire(blocking=False):
+        raise RuntimeError(
+            "`fit` was called while another `fit` of this trainer is running, in a callback or another thread. "
+            "There, call `model.fit` or the `fit` of another trainer. "
+            f"Received: trainer={type(trainer).__name__} of model={trainer.model.name!r}"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ index are therefore scored before each epoch, and pools before each step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import uniform_signals
 from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit import eligibility
 from importance_sampling.fit.train_step_check import check_train_step, loss_ranks, with_weights
 from importance_sampling.samplers.base import Drawn
 from importance_sampling.strategies.base import StepResult, Strategy
@@ -25,7 +24,6 @@ from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStep, PoolStrategy
 
-S = TypeVar("S", IndexedStrategy, PoolStrategy)
 METRICS = (
     "The training metrics of importance steps come from the `train_step` of the model: figures that it weights by "
     "`sample_weight`, as the loss, are unbiased; others, such as an unweighted accuracy, are those of the drawn "
@@ -165,19 +163,3 @@ class _PoolSelection(PoolStep):
         scores = self.scorer(data).scores
         picked, batch = self.pick(scores, data)
         return with_weights(batch, picked.weights, ranks), self.record(indices, scores, picked, None)
-
-
-_CUSTOM = {IndexedStrategy: CustomIndexedStrategy, PoolStrategy: CustomPoolStrategy}
-
-
-def make_strategy(kind: type[S], compiled: CompiledSteps, *args: Any) -> S:
-    """Return a strategy, of the subclass for a model that defines a `train_step` if the model does.
-
-    Args:
-        kind: `IndexedStrategy` or `PoolStrategy`.
-        compiled: the compiled steps of the model.
-        args: those of `kind` after the model.
-    """
-    if eligibility.has_train_step(compiled.model):
-        return _CUSTOM[kind](compiled.model, *args, compiled=compiled)
-    return kind(compiled.model, *args)
