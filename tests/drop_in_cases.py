@@ -53,6 +53,7 @@ from frameworks import build_ahead, host, needs
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.state_file import save_state
 
 FIGURES = {"score", "tau", "importance"}  # what a trainer adds to the logs
 
@@ -235,7 +236,7 @@ def _as_made(name, arguments, tau_th):
         trainers[tau_th] = _made(model, tau_th)
     elif tau_th == 0:  # a new state
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-            TrainerState(1).save(file.name)
+            save_state(TrainerState(1), file.name)
             trainers[0].load_state(file.name)
     return model, trainers[tau_th]
 

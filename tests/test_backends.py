@@ -14,6 +14,7 @@ import importance_sampling
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import GainCondition
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.fit.state_file import save_state
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.training import ReshuffleTraining
 
@@ -53,7 +54,7 @@ def test_a_compiled_step_uses_the_values_that_variables_have_when_it_is_called(w
     trainer = WAYS[way](used)
     fit(trainer)  # compiles the steps
     fresh = TrainerState(1, kind=type(trainer).__name__)
-    fresh.save(tmp_path / "state.npz")
+    save_state(fresh, tmp_path / "state.npz")
     trainer.load_state(tmp_path / "state.npz")
     for one, two in zip(variables_of(used), variables_of(other), strict=True):
         value = host(two)

@@ -18,12 +18,12 @@ from frameworks import BACKEND, needs
 
 from importance_sampling import backend
 from importance_sampling.core.scoring import Scoring
-from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.strategies.pool import PoolStrategy
+from importance_sampling.utils.unsupported import Unsupported
 
 SCRIPTS = Path(__file__).parent / "devices"
 EVERY_STEP = ("reshuffled", "pools", "exact norms", "snapshots")

@@ -55,7 +55,7 @@ def test_a_private_module_that_is_there_is_returned():
 
 
 def test_the_trainer_class_is_what_every_model_inherits_fit_from_and_plain_layers_do_not():
-    trainer = keras_internals.trainer_class()
+    trainer = keras_internals.TRAINER_CLASS
     assert issubclass(keras.Model, trainer)
     assert not issubclass(keras.layers.Dense, trainer)
     assert not issubclass(trainer, keras.Layer)
@@ -65,7 +65,7 @@ def test_the_trainer_class_is_what_every_model_inherits_fit_from_and_plain_layer
 
 def test_a_layer_that_mixes_in_the_trainer_class_is_an_instance_of_it():
     mixed = types.new_class("Mixed", (keras.Model.__bases__[0], keras.layers.Layer))
-    assert issubclass(mixed, keras_internals.trainer_class())
+    assert issubclass(mixed, keras_internals.TRAINER_CLASS)
 
 
 def test_the_layers_of_a_model_include_the_model_and_those_inside_other_layers():

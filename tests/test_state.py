@@ -11,6 +11,7 @@ from frameworks import host, needs
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Signals
 from importance_sampling.fit.state import Counters, TrainerState
+from importance_sampling.fit.state_file import load_state, save_state
 
 
 def signals(*values):
@@ -49,9 +50,9 @@ def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
     state.update_averages(signals(2, 3, np.nan, 0), 1)
     state.record_weights(keras.ops.array([1.0, 2.0]), False)
     state.counters.steps, state.counters.importance_steps, state.counters.gate_is_open = 7, 4, True
-    state.save(tmp_path / "state.npz")
+    save_state(state, tmp_path / "state.npz")
     other = TrainerState(6)
-    other.load(tmp_path / "state.npz")
+    load_state(other, tmp_path / "state.npz")
     assert other.counters == state.counters
     assert (other.seed, other.momentum) == (5, 0.8)
     np.testing.assert_array_equal(other.signals, state.signals)
@@ -61,26 +62,26 @@ def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
 
 @pytest.mark.parametrize("name", ["state", "state.npz", "ünïcode '\"#%&{epoch}*?[a]\n .npz", "-", "x" * 200])
 def test_a_state_is_written_to_exactly_the_path_that_was_given(tmp_path, name):
-    TrainerState(5).save(tmp_path / name)
+    save_state(TrainerState(5), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     state = TrainerState(6)
-    state.load(str(tmp_path / name))
+    load_state(state, str(tmp_path / name))
     assert state.seed == 5
 
 
 def test_an_incomplete_write_of_a_state_leaves_the_former_file(tmp_path):
     resource = pytest.importorskip("resource")
-    TrainerState(5).save(tmp_path / "state.npz")
+    save_state(TrainerState(5), tmp_path / "state.npz")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            TrainerState(6).save(tmp_path / "state.npz")
+            save_state(TrainerState(6), tmp_path / "state.npz")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
     state = TrainerState(7)
-    state.load(tmp_path / "state.npz")
+    load_state(state, tmp_path / "state.npz")
     assert state.seed == 5
 
 
@@ -105,7 +106,7 @@ def test_files_that_are_no_states_are_refused_and_change_nothing(tmp_path, kind)
     with pytest.raises(
         ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote.*wrong\.npz"
     ):
-        state.load(path)
+        load_state(state, path)
     assert state.seed == 5
     np.testing.assert_array_equal(state.signals, [2, 3, 1, 0])
 
@@ -114,20 +115,24 @@ def test_files_that_are_no_states_are_refused_and_change_nothing(tmp_path, kind)
 def test_the_error_for_a_file_of_a_later_version_asks_to_upgrade(tmp_path):
     np.savez((tmp_path / "later.npz").open("wb"), header=np.array('{"format": 99}'))
     with pytest.raises(ValueError, match=r"of this version.*or an earlier one.*later\.npz', of format 99"):
-        TrainerState(5).load(tmp_path / "later.npz")
+        load_state(TrainerState(5), tmp_path / "later.npz")
 
 
 def test_a_state_of_another_step_of_the_optimizer_is_refused_and_one_without_the_step_is_not(tmp_path):
-    TrainerState(5).save(tmp_path / "state.npz", 8)
-    assert TrainerState(6).load(tmp_path / "state.npz", 8) == TrainerState(6).load(tmp_path / "state.npz") == 8
+    save_state(TrainerState(5), tmp_path / "state.npz", 8)
+    assert (
+        load_state(TrainerState(6), tmp_path / "state.npz", 8)
+        == load_state(TrainerState(6), tmp_path / "state.npz")
+        == 8
+    )
     with pytest.raises(ValueError, match=r"with the model, after 9 steps.*state\.npz', saved after 8 steps"):
-        TrainerState(6).load(tmp_path / "state.npz", 9)
-    assert TrainerState(6).load(STATE_OF_1_0_0, 9) is None
+        load_state(TrainerState(6), tmp_path / "state.npz", 9)
+    assert load_state(TrainerState(6), STATE_OF_1_0_0, 9) is None
 
 
 def test_a_missing_file_raises_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
-        TrainerState(5).load(tmp_path / "nowhere.npz")
+        load_state(TrainerState(5), tmp_path / "nowhere.npz")
 
 
 def test_without_a_seed_the_state_follows_pythons_random_and_does_not_advance_it():

@@ -12,7 +12,7 @@ import importance_sampling
 from importance_sampling.utils import validation
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import array_namespace, as_floats
-from importance_sampling.utils.random import seed_from_python
+from importance_sampling.utils.validation import seed_from_python
 
 PACKAGE = Path(importance_sampling.__file__).parent
 NAN, INFINITY = float("nan"), float("inf")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from importance_sampling.backend import keras_data, keras_internals
-from importance_sampling.backend.scopes import NestedScope
-from importance_sampling.utils.attributes import replaced_attribute
+from importance_sampling.backend.scopes import NestedScope, replaced_attribute
 
 # Whether Keras's cross-entropies compute with the logits that Keras attached to probabilities.
 LOSSES_USE_LOGITS = False
+
+
+class Gradients(NamedTuple):
+    """The gradients of a scalar. An entry is None or zero where the scalar doesn't depend on the variable or tensor."""
+
+    variables: list[Any]  # one per variable
+    extra: list[Any]  # one per tensor that the function was called with
+    tapped: list[Any]  # one per intermediate tensor that was marked, in the order of the calls
 
 
 def repeatable_random() -> contextlib.AbstractContextManager:

@@ -17,10 +17,9 @@ import keras
 import numpy as np
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.backend.gradients import Gradients
+from importance_sampling.backend.defaults import Gradients
 from importance_sampling.backend.jax_data import concatenate
-from importance_sampling.backend.scopes import NestedScope
-from importance_sampling.utils.attributes import replaced_attribute
+from importance_sampling.backend.scopes import NestedScope, replaced_attribute
 
 # The `jit_compile` of a small model: without it, JAX would run it eagerly.
 JIT_COMPILE_SMALL = True

@@ -72,14 +72,9 @@ require(keras.callbacks.BackupAndRestore, "_should_save_on_batch")
 COMPILING_METHODS = ("make_train_function", "_make_function")
 STEP_METHODS = ("train_step", "compute_loss_and_updates")
 
-
-def trainer_class() -> type:
-    """Return the class that makes a layer trainable; it declares `fit` without implementing it.
-
-    `keras.Model` inherits from it by way of the backend's trainer. Its name is `Trainer` up to Keras 3.15 and
-    `BaseTrainer` from 3.16 on.
-    """
-    return [cls for cls in keras.Model.__mro__ if "fit" in vars(cls)][-1]
+# The class that makes a layer trainable; it declares `fit` without implementing it. `keras.Model` inherits from it by
+# way of the backend's trainer. Its name is `Trainer` up to Keras 3.15 and `BaseTrainer` from 3.16 on.
+TRAINER_CLASS: type = [cls for cls in keras.Model.__mro__ if "fit" in vars(cls)][-1]
 
 
 def overrides_methods(model: keras.Model, names: Sequence[str]) -> bool:

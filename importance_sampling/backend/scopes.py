@@ -1,7 +1,9 @@
-"""Scopes that record changes of variables instead of applying them, and that can be nested."""
+"""Contexts in which variables, or the attributes of an object, have other values."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -47,3 +49,17 @@ class NestedScope(keras.StatelessScope):
     def updates(self) -> list[tuple]:
         """The variables that were assigned in this scope, with their new values: `(variable, tensor)`."""
         return [(variable, self.updated(variable)) for variable in self._updated.values()]
+
+
+@contextlib.contextmanager
+def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute of an object inside this context; an attribute of its class is not copied to the object."""
+    is_instance_attribute, original = name in vars(owner), getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if is_instance_attribute:
+            setattr(owner, name, original)
+        else:
+            delattr(owner, name)

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from importance_sampling.backend import defaults
-from importance_sampling.backend.gradients import Gradients
+from importance_sampling.backend.defaults import Gradients
 from importance_sampling.backend.tensorflow_data import concatenate, gather
 
 # The `jit_compile` of a small model: compiling it with XLA would take longer than the time it saves.

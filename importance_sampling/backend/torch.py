@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from importance_sampling.backend import defaults
-from importance_sampling.backend.gradients import Gradients
+from importance_sampling.backend.defaults import Gradients
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.backend.torch_data import concatenate
 

@@ -16,8 +16,9 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.scoring import OutputPacker, call, flatten, row_norms
+from importance_sampling.core.scoring import OutputPacker, call, row_norms
 from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, stateless, weighted_loss
+from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.utils.numerics import FLOAT
 
 
@@ -179,7 +180,7 @@ def weighted_step(
         multiplier = importance_multiplier(unbiased, expected_entries)
         loss = weighted_loss(model, x, y, result.y_pred, sample_weight, multiplier, training=True)
     backend.apply_gradients(model, result.gradients)
-    num_rows = flatten(batch[0])[0][0].shape[0]
+    num_rows = count_rows(batch[0])
     measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)
     if measured is not None:
         scale = (num_rows if result.loss.is_mean else 1) * backend.replicas_in_step() / loss_scale

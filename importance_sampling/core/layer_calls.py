@@ -18,10 +18,9 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.backend.scopes import NestedScope
+from importance_sampling.backend.scopes import NestedScope, replaced_attribute
 from importance_sampling.core.weighted_loss import WeightedLoss
 from importance_sampling.scores.formulas import Formula, find_formula
-from importance_sampling.utils.attributes import replaced_attribute
 
 
 class LayerCall(NamedTuple):

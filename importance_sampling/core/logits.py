@@ -16,7 +16,7 @@ import keras
 from keras import ops
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.utils.attributes import replaced_attribute
+from importance_sampling.backend.scopes import replaced_attribute
 from importance_sampling.utils.numerics import at_least_float32
 
 # Layers that apply `self.activation` last: its argument is the pre-activation.

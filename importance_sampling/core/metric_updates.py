@@ -16,8 +16,8 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.gradients import WeightedStepResult
-from importance_sampling.core.scoring import flatten
 from importance_sampling.core.weighted_loss import OutputLoss, WeightedLoss, stateless, weighted_loss
+from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.utils.numerics import FLOAT, at_least_float32
 
@@ -38,7 +38,7 @@ def update_from_pool(model: keras.Model, data: tuple, y_pred: Any, count_as: int
         The logs of Keras's own step, and the `WeightedLoss` of the pool.
     """
     x, y, sample_weight = data
-    size = flatten(x)[0][0].shape[0]
+    size = count_rows(x)
 
     def multiplier(_: int, output: OutputLoss) -> Any:
         # A sum over the pool is scaled to a sum over `count_as` samples.
@@ -100,7 +100,7 @@ def _update(
                 _scale_update(variable, loss_updates.get(id(variable)), loss_share)
     keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=count_as)
     first = (x, y, y_pred, sample_weight)
-    if count_as < flatten(x)[0][0].shape[0]:
+    if count_as < count_rows(x):
         first = _take(first, ops.arange(count_as, dtype="int32"))
     if type(model).compute_metrics is not keras.Model.compute_metrics:
         # A user-defined method gets as many samples as in a uniform step.

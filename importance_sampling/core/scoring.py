@@ -17,8 +17,10 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.core.exact_norms import exact_norms, norms_by_sample
 from importance_sampling.core.layer_calls import CallRecorder, call_shapes, weights_of_loss
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
+from importance_sampling.core.weighted_loss import stateless, weighted_loss
+from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.unsupported import Unsupported
 
 NAMES = ("gnorm", "loss", "full_gnorm")
 
@@ -117,16 +119,16 @@ class Scorer:
     def _forward(self, data: tuple, packer: OutputPacker) -> dict:
         """Return the scores, outputs and losses of a slice, a dict of tensors with a row per candidate."""
         x, y, sample_weight = data
-        num_rows = flatten(x)[0][0].shape[0]
+        num_rows = count_rows(x)
         multiplier = ops.ones((num_rows,), dtype="float32")
         is_exact = self.score == "full_gnorm"
         shapes = self._call_shapes(x) if is_exact else {}
 
         def run(extra: Sequence[Any], tap: Callable) -> tuple:
             with stateless(self.model) as scope:
-                recorder = CallRecorder(self.model, scope, tap, num_rows, shapes)
+                recorder = CallRecorder(self.model, scope, tap, num_rows, shapes) if is_exact else None
                 y_pred = self.logits.tap(
-                    lambda: call(self.model, x, training=False, run=recorder if is_exact else None),
+                    lambda: call(self.model, x, training=False, run=recorder),
                     tap if self.score == "gnorm" else _unchanged,
                     as_float32=True,
                 )
@@ -135,18 +137,19 @@ class Scorer:
             loss = weighted_loss(self.model, x, y, y_pred, sample_weight, lambda *_: extra[0], training=False)
             losses = [ops.sum(ops.reshape(output.values, (num_rows, -1)), axis=1) for output in loss.outputs]
             entries = [output.entries for output in loss.outputs if output.entries is not None and output.is_mean]
-            is_recorded = not recorder.unrecorded and not weights_of_loss(self.model, loss)
+            is_recorded = is_exact and not recorder.unrecorded and not weights_of_loss(self.model, loss)
+            calls = recorder.calls if is_recorded else None
             added = ops.cast(regularisation / backend.replicas_in_step(), loss.total.dtype)
             loss = loss._replace(total=loss.total - added)
             # The sum, not the mean, is differentiated: float16 gradients of a mean underflow.
-            return loss.summed(num_rows), (packer.pack(y_pred), losses, entries, recorder.calls, is_recorded)
+            return loss.summed(num_rows), (packer.pack(y_pred), losses, entries, calls)
 
         if callable(self.score):
-            _, (outputs, losses, entries, _, _) = run([multiplier], _unchanged)
+            _, (outputs, losses, entries, _) = run([multiplier], _unchanged)
             scores = self._custom_scores(x, y, num_rows)
             sample_losses = sum(losses[1:], losses[0])
         else:
-            gradients, _, (outputs, losses, entries, calls, is_recorded) = backend.differentiate(run, (), [multiplier])
+            gradients, _, (outputs, losses, entries, calls) = backend.differentiate(run, (), [multiplier])
             sample_losses = gradients.extra[0]
             if self.score == "loss":
                 scores = sample_losses
@@ -154,7 +157,7 @@ class Scorer:
                 scores = row_norms(gradients.tapped, num_rows)
             else:
                 scores = None
-                if is_recorded and num_rows > 1:
+                if calls is not None and num_rows > 1:
                     scores = exact_norms(self.model, calls, gradients.tapped, num_rows)
                 if scores is None:
                     scores = self._norms_by_sample(data, entries)
@@ -228,7 +231,7 @@ def call(model: keras.Model, x: Any, training: bool, run: Callable | None = None
     """
     arguments = {"training": training} if keras_internals.has_training_argument(model) else {}
     y_pred = model(x, **arguments) if run is None else run(lambda: model(x, **arguments))
-    rows = flatten(x)[0][0].shape[0]
+    rows = count_rows(x)
     if rows is None:
         return y_pred
     return keras.tree.map_structure(lambda output: backend.with_rows(output, rows), y_pred)
@@ -267,26 +270,6 @@ def _check_outputs(y_pred: Any, rows: int) -> None:
                 f"the model returns an output of shape {tuple(output.shape)} for {rows} samples. Return one row per "
                 "sample, for example (batch, time, ...) instead of (batch * time, ...)"
             )
-
-
-def flatten(data: tuple) -> tuple[list, Callable]:
-    """Flatten a nested structure of tensors.
-
-    Args:
-        data: tuples, lists and dicts of tensors and None.
-
-    Returns:
-        The tensors, without None; and a function that packs a list of as many tensors into the same structure.
-    """
-    leaves = keras.tree.flatten(data)
-    is_tensor = [leaf is not None for leaf in leaves]
-    structure = keras.tree.map_structure(lambda _: 0, data)  # without the tensors, so that `pack` doesn't hold them
-
-    def pack(tensors: Any) -> tuple:
-        remaining = iter(tensors)
-        return keras.tree.pack_sequence_as(structure, [next(remaining) if present else None for present in is_tensor])
-
-    return [leaf for leaf in leaves if leaf is not None], pack
 
 
 class OutputPacker:

@@ -9,7 +9,6 @@ for any compiled loss and any shape of user weights. Source: `keras.src.trainers
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,33 +18,12 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
+from importance_sampling.data.batches import count_rows
 from importance_sampling.utils.numerics import at_least_float32_dtype
+from importance_sampling.utils.unsupported import Unsupported
 
 # multiplier(index of the output, loss of the output) -> float32 (batch,)
 Multiplier = Callable[[int, "OutputLoss"], Any]
-
-
-class Unsupported(ValueError):
-    """Samples of this model can't be weighted one by one. The message gives the reason and the remedy."""
-
-
-def reporting_failure(function: Callable) -> Callable:
-    """Return a wrapper that converts all errors of a function to `Unsupported`: training can continue without it."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except Unsupported:
-            raise
-        except Exception as error:
-            message = str(error).strip().split("\n")[0]
-            raise Unsupported(
-                f"building an importance step for this model failed with {type(error).__name__}: {message}. If "
-                "`model.fit` trains it, please report this error"
-            ) from error
-
-    return wrapped
 
 
 class OutputLoss(NamedTuple):
@@ -153,7 +131,7 @@ def _multiplied(
     model: keras.Model, x: Any, multiplier: Multiplier | None, outputs: list, training: bool
 ) -> Iterator[None]:
     """Replace each compiled loss inside this context by a copy that applies the multiplier and extends `outputs`."""
-    num_rows = _num_rows(x)
+    num_rows = count_rows(x)
     with keras_internals.replaced_losses(model, lambda loss: _wrap(loss, multiplier, outputs, num_rows, training)):
         yield
 
@@ -172,7 +150,7 @@ def _wrap(
             nonlocal called
             called = True
             values = loss.call(y_true, y_pred)
-            if not _has_rows(values, num_rows or _num_rows(y_pred)):
+            if not _has_rows(values, num_rows or count_rows(y_pred)):
                 raise Unsupported(
                     f"the loss `{loss.name}` returns values of shape {_shape(values)}, not one per sample. "
                     "Reduce it over all axes except the first, and set the value of invalid entries to 0"
@@ -226,11 +204,6 @@ def _valid_entries(mask: Any, values: Any) -> Any:
         return None
     mask = masks[0] if len(masks) == 1 else masks[0] * masks[1]
     return ops.sum(ops.reshape(mask, (ops.shape(mask)[0], -1)), axis=1)
-
-
-def _num_rows(data: Any) -> int | None:
-    """Return the number of rows of a structure of tensors, None if it isn't static."""
-    return next(leaf for leaf in keras.tree.flatten(data) if leaf is not None).shape[0]
 
 
 def _has_rows(values: Any, num_rows: int | None) -> bool:

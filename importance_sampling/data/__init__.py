@@ -1,6 +1,7 @@
 """The user's data as sources of candidates: arrays, lazily read arrays and streams."""
 
 from importance_sampling.data.arrays import ArraySource
+from importance_sampling.data.batches import unpack_batch
 from importance_sampling.data.lazy_arrays import (
     LazyArray,
     LazyBatches,
@@ -9,7 +10,7 @@ from importance_sampling.data.lazy_arrays import (
     keras_dtype,
     with_lazy_validation_data,
 )
-from importance_sampling.data.streams import StreamSource, unpack_batch
+from importance_sampling.data.streams import StreamSource
 
 __all__ = [
     "ArraySource",

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.core.scoring import flatten
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.data.batches import PeekableBatches, flatten
 from importance_sampling.data.lazy_arrays import LazyArray, as_lazy_array, is_lazy
 
 DIGEST_ROWS = 64

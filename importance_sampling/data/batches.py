@@ -1,10 +1,47 @@
-"""Read batches of an epoch in advance without using them, so that a later step can still train on them."""
+"""Batches: their tensors and rows, and reading them in advance without using them.
+
+A later step can still train on batches that were read in advance.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import keras
+
+from importance_sampling import backend
+
+
+def flatten(data: tuple) -> tuple[list, Callable]:
+    """Flatten a nested structure of tensors.
+
+    Args:
+        data: tuples, lists and dicts of tensors and None.
+
+    Returns:
+        The tensors, without None; and a function that packs a list of as many tensors into the same structure.
+    """
+    leaves = keras.tree.flatten(data)
+    is_tensor = [leaf is not None for leaf in leaves]
+    structure = keras.tree.map_structure(lambda _: 0, data)  # without the tensors, so that `pack` doesn't hold them
+
+    def pack(tensors: Any) -> tuple:
+        remaining = iter(tensors)
+        return keras.tree.pack_sequence_as(structure, [next(remaining) if present else None for present in is_tensor])
+
+    return [leaf for leaf in leaves if leaf is not None], pack
+
+
+def unpack_batch(batch: Any) -> tuple:
+    """Return a batch as `(x, y, sample_weight)`; missing parts are None."""
+    return keras.utils.unpack_x_y_sample_weight(backend.whole_batch(batch))
+
+
+def count_rows(data: Any) -> int | None:
+    """Return the number of rows of the first tensor of a nested structure, None if it isn't static."""
+    return next(leaf for leaf in keras.tree.flatten(data) if leaf is not None).shape[0]
 
 
 class PeekableBatches:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.core.scoring import flatten
+from importance_sampling.data.batches import flatten
 
 REQUIRED_ATTRIBUTES = ("shape", "dtype", "__len__", "__getitem__")
 

@@ -17,9 +17,8 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.core.scoring import flatten
-from importance_sampling.core.weighted_loss import Unsupported
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.data.batches import PeekableBatches, count_rows, flatten, unpack_batch
+from importance_sampling.utils.unsupported import Unsupported
 
 DRAWN_BY_KERAS = (
     "Keras draws one batch for each step, and these data can't be read a second time, for candidates. Pass a "
@@ -185,7 +184,7 @@ class StreamPools:
             return None
         parts = [] if self._leftover is None else [self._leftover]
         parts.append(flatten(unpack_batch(peeked[-1]))[0])
-        size = sum(map(_size, parts))
+        size = sum(map(count_rows, parts))
         while size < self.pool_size:
             if self._reread is None:
                 used += 1
@@ -196,7 +195,7 @@ class StreamPools:
             else:
                 batch = self._read_second()
             parts.append(flatten(unpack_batch(batch))[0])
-            size += _size(parts[-1])
+            size += count_rows(parts[-1])
         if len({tuple(map(backend.row_spec, part)) for part in parts}) > 1:
             raise Unsupported(DIFFERENT_ROWS)
         self._used = used
@@ -217,12 +216,3 @@ class StreamPools:
                 f"the data couldn't be read a second time, for candidates ({type(error).__name__}: {error}). Make them "
                 "readable by two iterators at the same time, or pass a generator, which is read once"
             ) from error
-
-
-def unpack_batch(batch: Any) -> tuple:
-    """Return a batch as `(x, y, sample_weight)`; missing parts are None."""
-    return keras.utils.unpack_x_y_sample_weight(backend.whole_batch(batch))
-
-
-def _size(leaves: list) -> int:
-    return int(leaves[0].shape[0])

@@ -21,9 +21,8 @@ from typing import Any
 import keras
 
 from importance_sampling.backend import keras_internals
-from importance_sampling.fit.state import TrainerState
-from importance_sampling.fit.state_file import UnreadableState
-from importance_sampling.fit.steps_taken import steps_taken
+from importance_sampling.fit.state import TrainerState, steps_taken
+from importance_sampling.fit.state_file import UnreadableState, load_state, save_state
 
 MTIME_RESOLUTION = 0.02  # seconds, longer than the resolution of modification times in file systems
 REMOTE_MARKER = "://"
@@ -132,7 +131,7 @@ class BeforeCheckpoint(keras.callbacks.Callback):
         if self.files.is_due(batch):
             with contextlib.suppress(OSError):  # the callback after the user's tries again, and warns
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.state.save(staged_path(path), steps_taken(self.files.model))
+                save_state(self.state, staged_path(path), steps_taken(self.files.model))
                 self.is_staged = True
         self.stamps = file_stamps(paths)
         if any(0 <= time.time_ns() - modified < MTIME_RESOLUTION * 1e9 for modified, *_ in self.stamps.values()):
@@ -173,7 +172,7 @@ class AfterCheckpoint(keras.callbacks.Callback):
         errors = []
         for candidate in filter(Path.exists, (path, staged_path(path))):
             try:
-                self.state.load(candidate, steps_taken(self.before.files.model))
+                load_state(self.state, candidate, steps_taken(self.before.files.model))
             except UnreadableState as error:
                 errors.append(error)
                 continue
@@ -205,7 +204,7 @@ class AfterCheckpoint(keras.callbacks.Callback):
             if self.before.is_staged:
                 os.replace(staged_path(path), path)
             else:
-                self.state.save(path, steps_taken(self.before.files.model))
+                save_state(self.state, path, steps_taken(self.before.files.model))
         except OSError as error:  # the disk is full, for instance: a run must not be lost by it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # it belongs to an earlier model

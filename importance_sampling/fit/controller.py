@@ -12,26 +12,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
 from importance_sampling.core.gradients import learning_rate
-from importance_sampling.core.scoring import flatten
-from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data import unpack_batch
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.data.batches import PeekableBatches, count_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
-from importance_sampling.fit.held_out_loss import end_if_due, held_out_context, measure_if_due, note_training
+from importance_sampling.fit.held_out_loss import end_if_due, measure_if_due, note_training
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probe_schedule import PROBE_EVERY, probe_is_due
+from importance_sampling.fit.probing import PROBE_EVERY, gate_context, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.utils.unsupported import Unsupported
 
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
 
@@ -179,7 +177,6 @@ class FitController:
         result = self._importance_step(n) if self.gate is not None and self.gate.satisfied else None
         is_importance = result is not None
         if result is None:
-            n = self._steps_of_execution()
             probed = self._probe_if_due()
             result = self.uniform.step(n, self.batches)
         else:
@@ -282,7 +279,7 @@ class FitController:
         """Score a batch and let the gate decide; return the cost."""
         self._examine([batch] if self.batch_size is not None else self.batches.peek(EXAMINED))
         data = unpack_batch(batch)
-        if flatten(data)[0][0].shape[0] != self.batch_size:
+        if count_rows(data) != self.batch_size:
             return 0.0  # a smaller batch needs another trace; the next batch is probed
         self.strategy.check(data)
         scored = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
@@ -295,20 +292,9 @@ class FitController:
         """Read the averaged signals and let the gate decide."""
         counters = self.state.counters
         self.read_signals()
-        context = self.strategy.gate_context()
-        rate = learning_rate(self.model.optimizer)
-        counters.peak_learning_rate = peak = max(rate, counters.peak_learning_rate)
-        context = context._replace(relative_learning_rate=rate / peak if peak else 1.0)
-        if self.plan.batches_per_epoch:
-            done = round(counters.epochs_on_dataset, 6)  # a sum of fractions
-            left = self._steps_left() / self.plan.batches_per_epoch
-            context = context._replace(epochs_done=done, epochs_left=left)
-            context = context._replace(**held_out_context(self.plan, self.strategy, counters))
-        self.gate.observe(self.signals, context)
-        counters.steps_since_probe = 0
-        counters.closed_probes = 0 if self.gate.satisfied else counters.closed_probes + 1
-        counters.record_decision(self.gate)
-        counters.tau = float(np.fmax(self.signals.tau, 1.0))
+        rate = counters.record_learning_rate(learning_rate(self.model.optimizer))
+        self.gate.observe(self.signals, gate_context(self.plan, self.strategy, counters, self._steps_left(), rate))
+        counters.record_probe(self.gate, self.signals.tau)
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:

@@ -17,8 +17,10 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
-from importance_sampling.core.scoring import call, flatten
-from importance_sampling.core.weighted_loss import Unsupported, stateless, weighted_loss
+from importance_sampling.core.scoring import call
+from importance_sampling.core.weighted_loss import stateless, weighted_loss
+from importance_sampling.data.batches import count_rows, flatten
+from importance_sampling.utils.unsupported import Unsupported
 
 # Largest change, relative to the largest entry, of a row that doesn't depend on the other rows: rounding.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-3}
@@ -118,7 +120,7 @@ def check_loss(model: keras.Model, batch: tuple) -> None:
         with stateless(model):
             y_pred = call(model, x, training=False)
             penalties = sum(ops.sum(loss) for loss in model.losses)  # weight regularisers
-        zeros = ops.zeros((flatten(x)[0][0].shape[0],))
+        zeros = ops.zeros((count_rows(x),))
         total = weighted_loss(model, x, y, y_pred, sample_weight, lambda *_: zeros, training=False).total
         return total if with_penalties else total - ops.cast(penalties, total.dtype), None
 
@@ -149,7 +151,7 @@ def check_rows(score: Callable[[tuple], dict], batch: tuple) -> None:
     Raises:
         Unsupported: a row depends on other rows.
     """
-    size = int(flatten(batch)[0][0].shape[0])
+    size = int(count_rows(batch))
     if size < 2:
         return
     rows = np.arange(size)
@@ -179,7 +181,7 @@ def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
         batch: `(x, ...)` of tensors, of a size that the model accepts; its rows are repeated.
         rows: int, how many.
     """
-    size = flatten(batch[0])[0][0].shape[0]
+    size = count_rows(batch[0])
     if size == rows:
         return True
     (x,) = rows_of((batch[0],), np.arange(rows) % size)

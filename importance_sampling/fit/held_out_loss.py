@@ -11,11 +11,12 @@ import math
 import numpy as np
 
 from importance_sampling.conditions.base import UNIFORM_STEP
-from importance_sampling.fit.counters import Counters
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probe_schedule import held_out_loss_is_due
+from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
 
+MEASURED_EVERY = 17  # steps, or more
+MEASURING_SHARE = 0.03  # of the cost of training, at most
 HELD_OUT_UNTIL = 0.5  # share of a `fit` after which importance steps train on all samples
 VALIDATION_DATA, TRAINING_SAMPLES = "validation data", "training samples"  # values of `Counters.held_out_are`
 
@@ -36,6 +37,8 @@ def record_validation_loss(logs: dict, plan: FitPlan, counters: Counters) -> Non
 def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     """Measure and record the loss of the held-out training samples if there are any and if it is due.
 
+    It is measured as often as 3 % of the cost of training allows, and at most every 17 steps.
+
     Args:
         strategy: of the importance steps.
         counters: of the trainer.
@@ -45,7 +48,8 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     """
     held_out, others = strategy.held_out
     cost = strategy.passes(scored=len(held_out) + len(others))
-    if not cost or not held_out_loss_is_due(counters, cost / UNIFORM_STEP):
+    steps = max(MEASURED_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE)
+    if not cost or counters.steps - counters.loss_measured_at < steps:
         return 0.0
     losses, compared = (_finite(strategy.losses(rows)) for rows in (held_out, others))
     error = math.hypot(_relative_error(losses), _relative_error(compared))

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling.core.scoring import flatten
+from importance_sampling.data.batches import flatten
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
 from importance_sampling.utils.deprecation import warn_renamed

@@ -20,8 +20,8 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_data
-from importance_sampling.core.scoring import flatten
 from importance_sampling.data.arrays import ArraySource, EpochOrder
+from importance_sampling.data.batches import flatten
 from importance_sampling.data.lazy_arrays import (
     LazyArray,
     as_lazy_array,

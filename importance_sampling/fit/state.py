@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import zipfile
+import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import keras
@@ -19,10 +16,113 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.conditions import Signals, moving_average
-from importance_sampling.fit.counters import FORMAT, NEWER, Counters, read_counters
-from importance_sampling.fit.state_file import UnreadableState, read_arrays
-from importance_sampling.utils.random import seed_from_python
+from importance_sampling.backend import keras_internals
+from importance_sampling.conditions import Condition, LossTrend, Signals, moving_average
+from importance_sampling.utils.validation import seed_from_python
+
+
+@dataclasses.dataclass
+class Counters:
+    """What a trainer counts, on the host.
+
+    Attributes:
+        steps: all gradient steps so far.
+        importance_steps: those of them that were importance steps.
+        pools: pools of candidates read so far.
+        steps_since_probe: steps since the gate decided last.
+        closed_probes: probes in a row that left the gate closed.
+        first_importance_step: number of the first importance step of the current `fit`; -1 before it.
+        gate_is_open, gate_rescores: the gate's last decision.
+        forward_passes: the cost so far, in forward passes of a batch.
+        tau: as at the gate's last decision; 1 if not measured.
+        peak_learning_rate: the largest learning rate at a decision.
+        epochs_on_dataset: epochs over the current data set, with fractions.
+        held_out_loss: the losses of samples that importance steps don't train on.
+        held_out_is_over: True once the model has been trained on the held-out training samples.
+        compared_loss: the training losses at the same times; 0 where they can't be compared.
+        ratio_error: standard error of the logarithm of the last ratio of these losses, because they are of few samples.
+        held_out_are: what these samples are: "validation data", or "training samples" that are left out; empty before
+            the first measurement.
+        loss_measured_at: number of steps when the loss of held-out training samples was measured last.
+        dataset: digest of the current data set if rows are drawn by index.
+    """
+
+    steps: int = 0
+    importance_steps: int = 0
+    pools: int = 0
+    steps_since_probe: int = 0
+    closed_probes: int = 0
+    first_importance_step: int = -1
+    gate_is_open: bool = False
+    gate_rescores: bool = True
+    forward_passes: float = 0.0
+    tau: float = 1.0
+    peak_learning_rate: float = 0.0
+    epochs_on_dataset: float = 0.0
+    held_out_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
+    compared_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
+    ratio_error: float = 0.0
+    held_out_are: str = ""
+    held_out_is_over: bool = False
+    loss_measured_at: int = 0
+    dataset: str = ""
+
+    def begin_anew(self) -> None:
+        """Forget what belongs to the optimizer and the loss that the model was compiled with before."""
+        self.peak_learning_rate, self.held_out_are = 0.0, ""
+
+    def record_held_out_loss(
+        self, loss: float, held_out_are: str, training_loss: float = 0.0, ratio_error: float = 0.0
+    ) -> None:
+        """Record the mean loss of held-out samples; losses of other samples than before begin a new series.
+
+        Args:
+            loss: float, of the held-out samples.
+            held_out_are: str, "validation data" or "training samples".
+            training_loss: float, the loss of the samples trained on; 0 (default) if the two can't be compared.
+            ratio_error: float >= 0, default 0; the standard error of the logarithm of the ratio of the two.
+        """
+        if held_out_are != self.held_out_are:
+            self.held_out_loss, self.compared_loss, self.held_out_are = LossTrend(), LossTrend(), held_out_are
+        self.held_out_loss.record(loss)
+        self.compared_loss.record(training_loss)
+        self.ratio_error = ratio_error
+
+    @property
+    def loss_ratio(self) -> float:
+        """The recent training loss divided by that of held-out samples, plus one standard error.
+
+        NaN if they can't be compared, or the error is larger than the ratio.
+        """
+        training, held_out = self.compared_loss.recent, self.held_out_loss.recent
+        can_compare = training > 0 and held_out > 0 and self.ratio_error <= 1
+        return training / held_out * math.exp(self.ratio_error) if can_compare else math.nan
+
+    def record_decision(self, gate: Condition) -> None:
+        """Set the gate's last decision."""
+        self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
+
+    def record_learning_rate(self, rate: float) -> float:
+        """Record the learning rate at a decision; return it divided by the largest one so far."""
+        self.peak_learning_rate = max(rate, self.peak_learning_rate)
+        return rate / self.peak_learning_rate if self.peak_learning_rate else 1.0
+
+    def record_probe(self, gate: Condition, tau: float) -> None:
+        """Set the gate's last decision, which it has made after a probe or by what importance steps measured."""
+        self.steps_since_probe = 0
+        self.closed_probes = 0 if gate.satisfied else self.closed_probes + 1
+        self.tau = tau if tau > 1.0 else 1.0  # also for NaN
+        self.record_decision(gate)
+
+    def restore_decision(self, gate: Condition) -> None:
+        """Set a gate to the last decision."""
+        gate.restore_decision(self.gate_is_open, self.gate_rescores)
+
+    def record_steps(self, steps: int, cost: float) -> None:
+        """Count gradient steps and their cost in forward passes of a batch."""
+        self.steps += steps
+        self.steps_since_probe += steps
+        self.forward_passes += cost
 
 
 class Part(Protocol):
@@ -47,6 +147,8 @@ class TrainerState:
             with unusable scores.
         generator: `keras.random.SeedGenerator`, used once for each importance step.
         counters: `Counters`.
+        parts: the `Part`s that are saved with it, by name.
+        restored: what was loaded for parts that aren't registered yet, by name.
     """
 
     def __init__(self, seed: int | None, momentum: float = 0.9, kind: str = ""):
@@ -58,14 +160,14 @@ class TrainerState:
             self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
             self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = Counters()
-        self._parts: dict[str, Part] = {}
-        self._restored: dict[str, dict] = {}  # of parts that aren't registered yet
+        self.parts: dict[str, Part] = {}
+        self.restored: dict[str, dict] = {}
 
     def register(self, name: str, part: Part) -> None:
         """Save and restore a part with the state, under a name; a state that was loaded for it is restored now."""
-        self._parts[name] = part
-        if name in self._restored:
-            part.restore(self._restored.pop(name))
+        self.parts[name] = part
+        if name in self.restored:
+            part.restore(self.restored.pop(name))
 
     def set_dataset(self, digest: str) -> bool:
         """Set the current data set; return True if it is another one, whose parts and epochs then start afresh."""
@@ -75,7 +177,7 @@ class TrainerState:
         self.counters.epochs_on_dataset = 0.0
         self.counters.held_out_are, self.counters.held_out_is_over = "", False
         self.counters.gate_is_open = False
-        self._parts, self._restored = {}, {}
+        self.parts, self.restored = {}, {}
         return True
 
     def reset_totals(self) -> None:
@@ -111,101 +213,20 @@ class TrainerState:
         """The moving averages, read to the host."""
         return Signals(*backend.to_host(self.averages).tolist())
 
-    def save(self, path: str | Path, optimizer_steps: int | None = None) -> None:
-        """Write the state to an npz file, which is replaced at once or not at all.
-
-        Args:
-            path: of the file.
-            optimizer_steps: int or None; the steps that the model's optimizer has taken, by which `load` recognises the
-                model that the state belongs to.
-        """
-        parts = self._restored | {name: part.state() for name, part in self._parts.items()}
-        header = json.dumps(
-            dict(
-                format=FORMAT,
-                kind=self.kind,
-                seed=self.seed,
-                momentum=self.momentum,
-                optimizer_steps=optimizer_steps,
-                counters=dataclasses.asdict(self.counters),
-            )
-        )
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".unfinished")
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez(
-                    file,
-                    header=np.array(header),
-                    **{name: backend.to_host(v) for name, v in self._variables()},
-                    **{f"{name}/{key}": value for name, state in parts.items() for key, value in state.items()},
-                )
-            os.replace(unfinished, path)  # a process that is killed while it writes leaves the file before
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
-
-    def load(self, path: str | Path, optimizer_steps: int | None = None) -> int | None:
-        """Read a file that `save` wrote, of this version or of 1.0.0. After an error the state is as it was.
-
-        Args:
-            path: of the file.
-            optimizer_steps: int or None; the steps that the optimizer must have taken when the file was written, if the
-                file has them.
-
-        Returns:
-            The steps that the optimizer had taken when the file was written, if the file has them.
-
-        Raises:
-            UnreadableState: the file is of another kind, of a later version or damaged, or was written after another
-                number of steps.
-            ValueError: it is of another kind of trainer, or of other data.
-        """
-        try:
-            saved = read_arrays(path)
-            header = json.loads(str(saved["header"]))
-            if header["format"] > FORMAT:
-                raise UnreadableState(path, NEWER, f"of format {header['format']}")
-            values = {name: saved[name].astype(variable.dtype) for name, variable in self._variables()}
-            parts: dict[str, dict] = {}
-            for key, value in saved.items():
-                name, _, rest = key.partition("/")
-                if rest:
-                    parts.setdefault(name, {})[rest] = value
-            counters, kind = read_counters(header), header["kind"]
-            seed, momentum, steps = header["seed"], header["momentum"], header.get("optimizer_steps")
-        except UnreadableState:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            raise UnreadableState(path) from None
-        if None not in (steps, optimizer_steps) and steps != optimizer_steps:
-            rule = f"the state that was saved with the model, after {optimizer_steps} steps of its optimizer"
-            raise UnreadableState(path, rule, f"saved after {steps} steps")
-        if kind and self.kind and kind != self.kind:
-            raise ValueError(
-                f"`path` must be a file that `save_state` of another {self.kind} wrote. "
-                f"Received: path={str(path)!r}, of a {kind}"
-            )
-        if any(values[name].shape != tuple(variable.shape) for name, variable in self._variables()):
-            raise UnreadableState(path)
-        registered = set(self._parts) & set(parts) if counters.dataset == self.counters.dataset else set()
-        before = {name: self._parts[name].state() for name in registered}
-        try:
-            for name in registered:
-                self._parts[name].restore(parts.pop(name))
-        except BaseException:
-            for name, state in before.items():
-                self._parts[name].restore(state)
-            raise
-        for name, variable in self._variables():
-            variable.assign(values[name])
-        self.seed, self.momentum, self.counters = seed, momentum, counters
-        self._restored = parts
-        return steps
-
-    def _variables(self) -> list[tuple[str, Any]]:
+    @property
+    def variables(self) -> list[tuple[str, Any]]:
+        """The variables that are saved, with their names."""
         return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+
+
+def steps_taken(model: keras.Model) -> int | None:
+    """Return how many steps the optimizer of a model has taken; None for a model without an optimizer.
+
+    By them a saved model and a saved state of its trainer are matched.
+    """
+    if model.optimizer is None:
+        return None
+    return int(backend.to_host(keras_internals.optimizer_steps(model.optimizer)))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,14 @@
-"""Read the file of a trainer's state without trusting it: no pickled objects, no memory for what it doesn't contain."""
+"""Write the state of a trainer to a file, and read it.
+
+A file is read without trusting it: no pickled objects, and no memory for what it doesn't contain. Files of all versions
+are read.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import math
 import os
 import zipfile
@@ -9,9 +16,30 @@ from pathlib import Path
 
 import numpy as np
 
+from importance_sampling import backend
+from importance_sampling.conditions import LossTrend
+from importance_sampling.fit.state import Counters, TrainerState
+
+FORMAT = 4
+NEWER = "a file of this version of the library or an earlier one (upgrade keras-importance-sampling)"
+# Names of the counters in files of format 3, which version 1.0.0 wrote.
+FORMAT_3_NAMES = {
+    "open_steps": "importance_steps",
+    "since_look": "steps_since_probe",
+    "closed_looks": "closed_probes",
+    "opened_at": "first_importance_step",
+    "satisfied": "gate_is_open",
+    "forwards": "forward_passes",
+    "rate": "peak_learning_rate",
+    "passed": "epochs_on_dataset",
+    "data": "dataset",
+}
+# Counters of earlier versions that are no longer used.
+GONE = ("presample", "new_loss", "mean_loss", "validation_ratio")
+
 
 class UnreadableState(ValueError):
-    """A file isn't one that `TrainerState.save` wrote, is damaged, or belongs to another moment.
+    """A file isn't one that `save_state` wrote, is damaged, or belongs to another moment.
 
     Args:
         path: of the file.
@@ -25,7 +53,104 @@ class UnreadableState(ValueError):
         super().__init__(f"`path` must be {rule}. Received: path={str(path)!r}{received and f', {received}'}")
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def save_state(state: TrainerState, path: str | Path, optimizer_steps: int | None = None) -> None:
+    """Write a state to an npz file, which is replaced at once or not at all.
+
+    Args:
+        state: of the trainer.
+        path: of the file.
+        optimizer_steps: int or None; the steps that the model's optimizer has taken, by which `load_state` recognises
+            the model that the state belongs to.
+    """
+    parts = state.restored | {name: part.state() for name, part in state.parts.items()}
+    header = json.dumps(
+        dict(
+            format=FORMAT,
+            kind=state.kind,
+            seed=state.seed,
+            momentum=state.momentum,
+            optimizer_steps=optimizer_steps,
+            counters=dataclasses.asdict(state.counters),
+        )
+    )
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            np.savez(
+                file,
+                header=np.array(header),
+                **{name: backend.to_host(v) for name, v in state.variables},
+                **{f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()},
+            )
+        os.replace(unfinished, path)  # a process that is killed while it writes leaves the file before
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | None = None) -> int | None:
+    """Read a file that `save_state` wrote, of this version or of 1.0.0. After an error the state is as it was.
+
+    Args:
+        state: of the trainer; it is set to what the file contains.
+        path: of the file.
+        optimizer_steps: int or None; the steps that the optimizer must have taken when the file was written, if the
+            file has them.
+
+    Returns:
+        The steps that the optimizer had taken when the file was written, if the file has them.
+
+    Raises:
+        UnreadableState: the file is of another kind, of a later version or damaged, or was written after another
+            number of steps.
+        ValueError: it is of another kind of trainer, or of other data.
+    """
+    try:
+        saved = _read_arrays(path)
+        header = json.loads(str(saved["header"]))
+        if header["format"] > FORMAT:
+            raise UnreadableState(path, NEWER, f"of format {header['format']}")
+        values = {name: saved[name].astype(variable.dtype) for name, variable in state.variables}
+        parts: dict[str, dict] = {}
+        for key, value in saved.items():
+            name, _, rest = key.partition("/")
+            if rest:
+                parts.setdefault(name, {})[rest] = value
+        counters, kind = _read_counters(header), header["kind"]
+        seed, momentum, steps = header["seed"], header["momentum"], header.get("optimizer_steps")
+    except UnreadableState:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        raise UnreadableState(path) from None
+    if None not in (steps, optimizer_steps) and steps != optimizer_steps:
+        rule = f"the state that was saved with the model, after {optimizer_steps} steps of its optimizer"
+        raise UnreadableState(path, rule, f"saved after {steps} steps")
+    if kind and state.kind and kind != state.kind:
+        raise ValueError(
+            f"`path` must be a file that `save_state` of another {state.kind} wrote. "
+            f"Received: path={str(path)!r}, of a {kind}"
+        )
+    if any(values[name].shape != tuple(variable.shape) for name, variable in state.variables):
+        raise UnreadableState(path)
+    registered = set(state.parts) & set(parts) if counters.dataset == state.counters.dataset else set()
+    before = {name: state.parts[name].state() for name in registered}
+    try:
+        for name in registered:
+            state.parts[name].restore(parts.pop(name))
+    except BaseException:
+        for name, saved_part in before.items():
+            state.parts[name].restore(saved_part)
+        raise
+    for name, variable in state.variables:
+        variable.assign(values[name])
+    state.seed, state.momentum, state.counters = seed, momentum, counters
+    state.restored = parts
+    return steps
+
+
+def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file that isn't compressed, by name.
 
     The size of each array is compared with the size of the file before any memory is taken.
@@ -44,3 +169,22 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
                 raise ValueError("another size than that of the file")
     with np.load(path, allow_pickle=False) as saved:
         return {name: saved[name] for name in saved.files}
+
+
+def _read_counters(header: dict) -> Counters:
+    """Return the counters in the header of a file.
+
+    Raises:
+        ValueError, TypeError, KeyError: the file has another format.
+    """
+    counters = dict(header["counters"])
+    for name in GONE:
+        counters.pop(name, None)
+    if header["format"] == 3:
+        counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
+        counters["gate_is_open"] = bool(counters["gate_is_open"])
+    elif header["format"] != FORMAT:
+        raise ValueError("another format")
+    for name in ("held_out_loss", "compared_loss"):
+        counters[name] = LossTrend(**counters.get(name, {}))
+    return Counters(**counters)

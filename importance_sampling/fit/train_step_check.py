@@ -17,11 +17,13 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.core.scoring import call, flatten
-from importance_sampling.core.weighted_loss import Unsupported, per_sample, stateless, weighted_loss
+from importance_sampling.backend.scopes import replaced_attribute
+from importance_sampling.core.scoring import call
+from importance_sampling.core.weighted_loss import per_sample, stateless, weighted_loss
+from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.fit.eligibility import rows_of, tolerance
-from importance_sampling.utils.attributes import replaced_attribute
 from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.unsupported import Unsupported
 
 UNPACK = "Unpack its data by `keras.utils.unpack_x_y_sample_weight`, and pass `sample_weight` to `compute_loss`"
 SMALL_GRADIENTS = 0.01  # gradients of a weight that are smaller, relative to the largest, are compared with this
@@ -91,7 +93,7 @@ def check_train_step(model: keras.Model, batch: tuple, ranks: Sequence[int]) -> 
     """
     batch = (*batch[:2], None)
     trial = _Trial(model, ranks)
-    rows = flatten(batch)[0][0].shape[0]
+    rows = count_rows(batch)
     ones, zeros = np.ones(rows, "float32"), np.zeros(rows, "float32")
     part = np.linspace(0.2, 0.8, rows, dtype="float32")
     unweighted, uniform = trial.gradients(batch, None), trial.gradients(batch, ones)

@@ -19,7 +19,6 @@ import keras
 from importance_sampling.conditions import Condition
 from importance_sampling.core import scoring
 from importance_sampling.core.logits import find_layer
-from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, messages, user_fit
@@ -28,8 +27,8 @@ from importance_sampling.fit.display import Display
 from importance_sampling.fit.legacy import LegacyFit
 from importance_sampling.fit.log_callback import fit_with_controller
 from importance_sampling.fit.plan import FitPlan, make_plan
-from importance_sampling.fit.state import TrainerState
-from importance_sampling.fit.steps_taken import steps_taken
+from importance_sampling.fit.state import TrainerState, steps_taken
+from importance_sampling.fit.state_file import load_state, save_state
 from importance_sampling.fit.uniform_fit import UniformFit
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.strategies.base import Strategy
@@ -38,6 +37,7 @@ from importance_sampling.strategies.custom_train_step import CustomIndexedStrate
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.utils.unsupported import Unsupported
 from importance_sampling.utils.validation import check_seed, is_real
 
 logger = logging.getLogger("importance_sampling")
@@ -99,10 +99,6 @@ class Trainer(Display, LegacyFit):
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
         """Return the strategy for importance steps of a size on the data of a plan."""
         raise NotImplementedError
-
-    def _new_state(self, seed: int | None) -> TrainerState:
-        """Return an empty state of this kind of trainer."""
-        return TrainerState(seed, kind=type(self).__name__)
 
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
@@ -197,7 +193,7 @@ class Trainer(Display, LegacyFit):
                 "`model` must be compiled: call `model.compile(...)` before `fit`. "
                 f"Received: model={self.model.name!r}, not compiled"
             )
-        self._state = self._state or self._new_state(self._seed)
+        self._state = self._state or TrainerState(self._seed, kind=type(self).__name__)
         self._state.reset_totals()
         if not self.condition.probes and listeners.is_empty and not has_lazy_rows(arguments):
             history = self._fit_uniformly(arguments)
@@ -260,7 +256,7 @@ class Trainer(Display, LegacyFit):
         """
         if self._state is None:
             raise ValueError("`save_state` needs a state to save: call `fit` first. Received: a trainer without one")
-        self._state.save(path)
+        save_state(self._state, path)
 
     def load_state(self, path: str | Path) -> None:
         """Continue from a state that `save_state` wrote.
@@ -268,8 +264,8 @@ class Trainer(Display, LegacyFit):
         Raises:
             ValueError: the file is of another kind, or of another kind of trainer.
         """
-        self._state = self._state or self._new_state(0)
-        messages.warn_of_another_model(self._state.load(path), steps_taken(self.model), path)
+        self._state = self._state or TrainerState(0, kind=type(self).__name__)
+        messages.warn_of_another_model(load_state(self._state, path), steps_taken(self.model), path)
         self._state.counters.restore_decision(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:

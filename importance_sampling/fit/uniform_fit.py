@@ -13,8 +13,7 @@ from importance_sampling.data.lazy_arrays import with_lazy_validation_data
 from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.messages import DeferredWarnings
-from importance_sampling.fit.state import TrainerState
-from importance_sampling.fit.steps_taken import steps_taken
+from importance_sampling.fit.state import TrainerState, steps_taken
 
 
 class UniformFit(keras.callbacks.Callback):

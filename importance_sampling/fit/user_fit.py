@@ -25,7 +25,7 @@ KERAS_FIT = keras.Model.fit
 
 def is_model(value: Any) -> bool:
     """Return True for a `keras.Model`, and for another layer that inherits Keras's trainer."""
-    return isinstance(value, keras.Layer) and isinstance(value, keras_internals.trainer_class())
+    return isinstance(value, keras.Layer) and isinstance(value, keras_internals.TRAINER_CLASS)
 
 
 def reads_its_own_data(model: keras.Model) -> bool:
@@ -49,7 +49,7 @@ def fit_of(model: keras.Model) -> Callable:
     The order is the model's own, then those of its classes, then Keras's.
     """
     running = _running()
-    kinds = itertools.takewhile(lambda kind: kind is not keras_internals.trainer_class(), type(model).__mro__)
+    kinds = itertools.takewhile(lambda kind: kind is not keras_internals.TRAINER_CLASS, type(model).__mro__)
     above = (vars(kind)["fit"].__get__(model) for kind in kinds if "fit" in vars(kind))
     for fit in (model.fit, *above):
         if _code(fit) not in running or getattr(fit, "__func__", None) is KERAS_FIT:

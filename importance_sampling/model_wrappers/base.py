@@ -18,8 +18,8 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.core import scoring
 from importance_sampling.core.gradients import Measurements
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.fit import eligibility, user_fit
+from importance_sampling.utils.unsupported import Unsupported
 
 
 class ModelWrapper:

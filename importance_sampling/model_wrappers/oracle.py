@@ -16,7 +16,7 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.core.gradients import compute_gradients, importance_multiplier, measure
 from importance_sampling.core.metric_updates import batch_metrics
-from importance_sampling.core.scoring import flatten
+from importance_sampling.data.batches import count_rows
 from importance_sampling.model_wrappers.base import ModelWrapper, measured_scores, to_host_results
 
 
@@ -70,7 +70,7 @@ class OracleWrapper(ModelWrapper):
             ValueError: `w` has another shape, or samples can't be weighted.
         """
         batch = self._prepare(x, y)
-        rows, size = flatten(batch[0])[0][0].shape[0], self.reweighting.weight_size
+        rows, size = count_rows(batch[0]), self.reweighting.weight_size
         w = np.asarray(w, "float32")
         if w.shape != (rows, size) and not (size == 1 and w.shape == (rows,)):
             raise ValueError(

@@ -23,10 +23,11 @@ from importance_sampling.core.gradients import (
     sample_losses,
 )
 from importance_sampling.core.metric_updates import batch_metrics, update_from_batch
-from importance_sampling.core.scoring import flatten
-from importance_sampling.core.weighted_loss import Multiplier, Unsupported
+from importance_sampling.core.weighted_loss import Multiplier
+from importance_sampling.data.batches import count_rows
 from importance_sampling.model_wrappers.base import ModelWrapper, to_host_results
 from importance_sampling.utils.numerics import at_least_float32_dtype
+from importance_sampling.utils.unsupported import Unsupported
 
 
 class SVRGWrapper(ModelWrapper):
@@ -81,7 +82,7 @@ class SVRGWrapper(ModelWrapper):
             batch = self._prepare(*keras.utils.unpack_x_y_sample_weight(batch))
             if rows == 0:
                 self._begin_snapshot()
-            size = flatten(batch[0])[0][0].shape[0]
+            size = count_rows(batch[0])
             rows += size
             self._compiled(self._accumulate, reduce_retracing=True)(batch, np.float32(size / rows))
         if rows == 0:
@@ -104,7 +105,7 @@ class SVRGWrapper(ModelWrapper):
             ValueError: there is no snapshot yet, or `w` has another size.
         """
         batch = self._prepare(x, y)
-        rows = flatten(batch[0])[0][0].shape[0]
+        rows = count_rows(batch[0])
         w = np.ones(rows, "float32") if w is None else np.asarray(w, "float32")
         if w.size != rows:
             raise ValueError(f"`w` must have one weight for each of the {rows} samples. Received: w of shape {w.shape}")

@@ -18,8 +18,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, probabilities
-from importance_sampling.utils.random import seed_from_python
-from importance_sampling.utils.validation import check_alpha, check_positive, check_seed
+from importance_sampling.utils.validation import check_alpha, check_positive, check_seed, seed_from_python
 
 Smoothing = Callable[[np.ndarray], np.ndarray]
 

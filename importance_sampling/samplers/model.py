@@ -12,28 +12,9 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
+from importance_sampling.samplers.table import score_rows
 from importance_sampling.samplers.uniform import ShufflingSampler
 from importance_sampling.utils.validation import check_positive, check_scoring_model
-
-
-def score_rows(model: Any, dataset: Any, indices: np.ndarray, batch_size: int) -> np.ndarray:
-    """Score rows of the training set with a model.
-
-    Args:
-        model: has `score_rows(indices, batch_size)` if it reads the rows itself, else `score(x, y, batch_size)`.
-        dataset: has `train_data`. It is read only if the model has no `score_rows`.
-        indices: int `(n,)`.
-        batch_size: int, the number of rows per forward pass.
-
-    Returns:
-        float64 `(n,)`.
-    """
-    if hasattr(model, "score_rows"):
-        scores = model.score_rows(indices, batch_size)
-    else:
-        x, y = dataset.train_data[indices]
-        scores = model.score(x, y, batch_size=batch_size)
-    return np.asarray(scores, "float64").reshape(len(indices))
 
 
 class ScoringSampler(ShufflingSampler):

@@ -9,7 +9,6 @@ import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import BaseSampler, usable_measurements
-from importance_sampling.samplers.model import score_rows
 from importance_sampling.utils.validation import check_recompute, check_scoring_model
 
 ROWS_PER_READ = 4096
@@ -113,3 +112,23 @@ def score_all(record: Callable, dataset: Any, model: Any, size: int) -> None:
     for start in range(0, size, ROWS_PER_READ):
         indices = np.arange(start, min(start + ROWS_PER_READ, size))
         record(indices, score_rows(model, dataset, indices, ROWS_PER_FORWARD))
+
+
+def score_rows(model: Any, dataset: Any, indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """Score rows of the training set with a model.
+
+    Args:
+        model: has `score_rows(indices, batch_size)` if it reads the rows itself, else `score(x, y, batch_size)`.
+        dataset: has `train_data`. It is read only if the model has no `score_rows`.
+        indices: int `(n,)`.
+        batch_size: int, the number of rows per forward pass.
+
+    Returns:
+        float64 `(n,)`.
+    """
+    if hasattr(model, "score_rows"):
+        scores = model.score_rows(indices, batch_size)
+    else:
+        x, y = dataset.train_data[indices]
+        scores = model.score(x, y, batch_size=batch_size)
+    return np.asarray(scores, "float64").reshape(len(indices))

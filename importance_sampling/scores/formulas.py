@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from importance_sampling.utils.attributes import replaced_attribute
+from importance_sampling.backend.scopes import replaced_attribute
 
 # gradients(layer, inputs, gradient) -> [(weight, gradients of the samples at the weight), ...]
 SampleGradients = Callable[[keras.Layer, Any, Any], list[tuple[Any, Any]]]

@@ -13,9 +13,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling.backend.scopes import replaced_attribute
 from importance_sampling.scores.formulas import register_sample_gradients
 from importance_sampling.scores.weight_gradients import OuterProducts, sum_positions
-from importance_sampling.utils.attributes import replaced_attribute
 
 
 def tap_projected_inputs(layer: keras.layers.RNN, call: Callable, inputs: Any, tap: Callable) -> tuple:

@@ -6,6 +6,7 @@ A strategy belongs to one model as compiled and keeps its compiled functions.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,13 +18,13 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.logits import Logits
-from importance_sampling.core.scoring import Scored, Scorer, Scoring, flatten
-from importance_sampling.core.weighted_loss import Unsupported, reporting_failure
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.core.scoring import Scored, Scorer, Scoring
+from importance_sampling.data.batches import PeekableBatches, flatten
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.held_out import NONE_HELD_OUT
+from importance_sampling.utils.unsupported import Unsupported
 
 
 class StepResult(NamedTuple):
@@ -250,7 +251,7 @@ class Strategy:
     def compile(self, function: Callable, **options: Any) -> Callable:
         """Compile a step. A failure to trace it, before it has changed anything, raises `Unsupported`."""
         if not self.model.run_eagerly and not callable(self.scorer.score):
-            function = reporting_failure(function)
+            function = _reporting_failure(function)
         return backend.compile_step(function, self.model, **options)
 
     def passes(self, scored: float = 0, trained: float = 0) -> float:
@@ -270,3 +271,22 @@ class Strategy:
             # Scores of masked sequences have a factor in common.
             quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
         return quantities
+
+
+def _reporting_failure(function: Callable) -> Callable:
+    """Return a wrapper that converts all errors of a function to `Unsupported`: training can continue without it."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except Unsupported:
+            raise
+        except Exception as error:
+            message = str(error).strip().split("\n")[0]
+            raise Unsupported(
+                f"building an importance step for this model failed with {type(error).__name__}: {message}. If "
+                "`model.fit` trains it, please report this error"
+            ) from error
+
+    return wrapped

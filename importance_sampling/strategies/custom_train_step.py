@@ -14,7 +14,6 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import uniform_signals
-from importance_sampling.core.weighted_loss import Unsupported
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.train_step_check import check_train_step, loss_ranks, with_weights
 from importance_sampling.samplers.base import Drawn
@@ -23,6 +22,7 @@ from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStep, PoolStrategy
+from importance_sampling.utils.unsupported import Unsupported
 
 METRICS = (
     "The training metrics of importance steps come from the `train_step` of the model: figures that it weights by "

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.core.scoring import flatten
 from importance_sampling.data.arrays import ArraySource, is_on_host
+from importance_sampling.data.batches import flatten
 from importance_sampling.labels.model_copy import ModelCopy
 from importance_sampling.labels.out_of_sample import OutOfSample, array_source, cross_fit, fit_holdout
 

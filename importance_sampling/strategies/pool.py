@@ -24,14 +24,15 @@ from importance_sampling.conditions import (
 from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_pool
-from importance_sampling.core.scoring import Scorer, Scoring, flatten
-from importance_sampling.core.weighted_loss import Unsupported, valid_entries
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.core.scoring import Scorer, Scoring
+from importance_sampling.core.weighted_loss import valid_entries
+from importance_sampling.data.batches import PeekableBatches, count_rows
 from importance_sampling.fit import eligibility
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.utils.numerics import FLOAT, clean_scores
+from importance_sampling.utils.unsupported import Unsupported
 
 
 class PoolStrategy(Strategy):
@@ -74,7 +75,7 @@ class PoolStrategy(Strategy):
         """
         if not self._sizes_checked:
             pool, trained = self.sampler.pool_size, self.sampler.batch_size
-            usual = flatten(batch[0])[0][0].shape[0]
+            usual = count_rows(batch[0])
             if not eligibility.accepts(self.model, batch, min(self.scoring.slice_size or pool, pool)):
                 if pool % usual:
                     raise Unsupported(

@@ -16,10 +16,9 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.conditions.base import UNIFORM_STEP
-from importance_sampling.core.scoring import flatten
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.data.batches import PeekableBatches, count_rows, flatten
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.steps_taken import steps_taken
+from importance_sampling.fit.state import steps_taken
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.compiled_steps import KerasFunction
 
@@ -105,7 +104,7 @@ class UniformStrategy:
             logs = self.keras_function(self._queue_iterator)
         else:
             logs = self.keras_function(iter(taken))
-        return logs, [flatten(backend.whole_batch(batch))[0][0].shape[0] for batch in taken]
+        return logs, [count_rows(backend.whole_batch(batch)) for batch in taken]
 
     def _steps_of_keras(self, batches: PeekableBatches) -> int:
         """Return how many batches Keras's function would take from its own iterator."""

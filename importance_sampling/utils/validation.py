@@ -1,10 +1,11 @@
-"""Check the arguments that users pass to constructors.
+"""Check the arguments that users pass to constructors, and take the default of `seed`.
 
 Every check raises a `ValueError` that states the rule and the value received.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ def check_seed(seed: int | None) -> None:
     """Check that a seed is an int in [0, 2**31), or None."""
     if seed is not None and (not is_int(seed) or not 0 <= seed < 2**31):
         raise ValueError(f"`seed` must be an int in [0, 2**31), or None. Received: seed={seed!r}")
+
+
+def seed_from_python() -> int:
+    """Return a seed in [0, 2**31) that follows Python's global random generator, without advancing that generator.
+
+    `keras.utils.set_random_seed` sets the state of that generator, and therefore this seed too.
+    """
+    copy = random.Random(0)
+    copy.setstate(random.getstate())
+    return copy.randrange(2**31)
 
 
 def check_alpha(alpha: float) -> None:

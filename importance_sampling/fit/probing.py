@@ -1,4 +1,4 @@
-"""Decide how often samples are scored for the gate only.
+"""Decide how often samples are scored for the gate only, and collect what the gate decides by.
 
 A probe scores one batch, which is wasted if the gate stays closed. The schedules are this library's own.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 
 from importance_sampling.conditions import GateContext
+from importance_sampling.fit.held_out_loss import held_out_context
+from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import Counters
+from importance_sampling.strategies.base import Strategy
 
 # A probe costs a third of a step by arithmetic: one in 17 steps keeps the cost under 2 %.
 PROBE_EVERY = 17
 PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
-HELD_OUT_SHARE = 0.03  # of the cost of training, for the loss of held-out samples
 
 
 def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per_execution: int) -> bool:
@@ -40,18 +42,6 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
     )
 
 
-def held_out_loss_is_due(counters: Counters, cost: float) -> bool:
-    """Return True if the loss of held-out samples is to be measured while the gate is open.
-
-    It is measured as often as 3 % of the cost of training allows, and at most every 17 steps.
-
-    Args:
-        counters: of the trainer.
-        cost: float > 0, of a measurement, in uniform steps.
-    """
-    return counters.steps - counters.loss_measured_at >= max(PROBE_EVERY, cost / HELD_OUT_SHARE)
-
-
 def steps_between_probes(closed_probes: int) -> int:
     """Return the number of uniform steps between two probes.
 
@@ -69,3 +59,25 @@ def steps_between_probes(closed_probes: int) -> int:
         (17, 34, 68, 544)
     """
     return PROBE_EVERY * min(2 ** (closed_probes // PROBES_PER_INTERVAL), LONGEST)
+
+
+def gate_context(
+    plan: FitPlan, strategy: Strategy, counters: Counters, steps_left: float, relative_learning_rate: float
+) -> GateContext:
+    """Return the context of a decision of the gate.
+
+    Args:
+        plan: of the `fit`.
+        strategy: of the importance steps.
+        counters: of the trainer.
+        steps_left: float, the number of steps left in this `fit`.
+        relative_learning_rate: float in [0, 1], the learning rate divided by the largest one so far.
+    """
+    context = strategy.gate_context()._replace(relative_learning_rate=relative_learning_rate)
+    if not plan.batches_per_epoch:
+        return context
+    return context._replace(
+        epochs_done=round(counters.epochs_on_dataset, 6),  # a sum of fractions
+        epochs_left=steps_left / plan.batches_per_epoch,
+        **held_out_context(plan, strategy, counters),
+    )
