@@ -199,7 +199,8 @@ def test_the_default_gate_opens_above_the_cost_and_closes_below_95_percent_of_it
     assert not gate.observe(signals(gain=1.9), GateContext(2.0)) and gate.previously_satisfied
     assert not gate.observe(signals(gain=1.95), GateContext(2.0)) and not gate.previously_satisfied
     assert gate.explain(signals(gain=1.954)) == (
-        "the samples are about equally hard: an importance step would be worth 1.49 uniform steps at the cost of 2.00"
+        "the samples are about equally hard: an importance step would be worth 1.49 uniform steps, "
+        "and would have to be worth 2.20 at its cost of 2.00"
     )
 
 
@@ -242,11 +243,11 @@ LEARNING = GateContext(4 / 3, base_cost=1.0, held_out_change=-0.1, required_gain
 
 def test_at_any_learning_rate_the_default_gate_is_open_while_a_step_is_worth_its_cost_and_held_out_loss_falls():
     gate = GainCondition()
-    assert not gate.observe(signals(gain=1.05), LEARNING)  # worth 2 - 1/1.05 = 1.048, below 1/0.95 = 1.053
-    assert gate.observe(signals(gain=1.06), LEARNING)
-    assert gate.observe(signals(gain=1.01), LEARNING)  # an open gate closes at the cost
-    assert gate.worth(signals(gain=1.01)) == pytest.approx(2 - 1 / 1.01)
-    assert not gate.observe(signals(gain=0.99), LEARNING)
+    assert not gate.observe(signals(gain=1.11), LEARNING)  # worth 2 - 1/1.11 = 1.099, below 1.1
+    assert gate.observe(signals(gain=1.12), LEARNING)
+    assert gate.observe(signals(gain=1.06), LEARNING)  # an open gate closes at 1.05
+    assert gate.worth(signals(gain=1.06)) == pytest.approx(2 - 1 / 1.06)
+    assert not gate.observe(signals(gain=1.05), LEARNING)
     assert gate.observe(signals(gain=9.0), LEARNING)
 
 
@@ -320,7 +321,7 @@ def test_a_step_at_the_best_learning_rate_for_uniform_batches_is_worth_at_most_t
 def test_a_restored_decision_continues_with_the_thresholds_of_an_open_gate():
     gate = GainCondition()
     gate.restore_decision(satisfied=True, rescores=False)
-    assert gate.observe(signals(gain=1.01), LEARNING)
+    assert gate.observe(signals(gain=1.06), LEARNING)
     gate.restore_decision(satisfied=True, rescores=True)
     assert gate.observe(signals(gain=1.3), GateContext(4 / 3, required_gain=5.0)) and gate.rescores
 

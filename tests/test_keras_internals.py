@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
-from frameworks import needs, tf
+from frameworks import host, needs, tf
 from keras import ops
 
 import importance_sampling
@@ -362,6 +362,28 @@ def test_replaced_losses_are_computed_while_open_and_the_compiled_ones_again_aft
         assert value() == 24.0
         raise KeyError
     assert value() == 12.0
+
+
+def test_moments_can_be_replaced_in_layers_for_batch_normalisation_and_come_back():
+    layer = keras.layers.BatchNormalization(momentum=0.0)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    rows = np.arange(6, dtype="float32").reshape(3, 2)
+    seen = []
+
+    def replace(replaced, moments):
+        def doubled(inputs, mask):
+            seen.append((replaced, mask))
+            mean, variance = moments(inputs, mask)
+            return 2 * mean, variance
+
+        return doubled
+
+    with keras_internals.replaced_moments(model, replace):
+        model(rows, training=True)
+    assert seen == [(layer, None)]
+    np.testing.assert_allclose(host(layer.moving_mean), [4.0, 6.0], rtol=1e-6)
+    model(rows, training=True)
+    np.testing.assert_allclose(host(layer.moving_mean), [2.0, 3.0], rtol=1e-6)
 
 
 def test_replacing_losses_before_they_are_built_replaces_nothing():
@@ -762,12 +784,15 @@ def test_only_the_backend_imports_keras_src_or_a_framework():
     assert found == []
 
 
+SAVED_NAMES = {("per_class.py", "_moments")}  # of arrays in the files of samplers, not of Keras
+
+
 def test_only_the_backend_uses_private_attributes_of_keras():
     names, found = private_names(), []
     for path, tree in sources():
         for node in ast.walk(tree):
             name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "value", None)
-            if isinstance(name, str) and name in names:
+            if isinstance(name, str) and name in names and (path.name, name) not in SAVED_NAMES:
                 found.append(f"{path}:{node.lineno} {name}")
     assert found == []
 

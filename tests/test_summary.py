@@ -36,7 +36,7 @@ def trained(trainer, **arguments):
 @pytest.mark.parametrize(
     ("gain", "changes", "reason"),
     [
-        (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.02 uniform steps at the"),
+        (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.02 uniform steps, and"),
         (2.0, {}, "^the loss of held-out samples no longer falls, so a closer fit of the training samples won't help$"),
         (2.0, dict(relative_learning_rate=0.26), "won't help, and the learning rate is decaying .26% of its peak."),
         (9.0, dict(relative_learning_rate=0.26, base_cost=9.0), "^the learning rate is decaying .26% of its peak."),
@@ -92,6 +92,38 @@ def test_the_cost_in_the_summary_is_what_the_importance_steps_have_cost(make):
     assert trainer.importance_steps == 12  # of 12: there are no other costs
     lines = [line for line in trainer.summary().splitlines() if line.startswith("  cost ")]
     assert float(lines[0].split()[1]) == pytest.approx(trainer.forward_equivalents / 3 / 12, abs=0.005)
+
+
+def test_the_summary_says_with_which_step_importance_steps_ended_and_why():
+    class OpensTwice(GainCondition):
+        decisions = 0
+
+        def _decide(self, signals):
+            self.decisions += 1
+            return self.decisions <= 2
+
+    trainer = ImportanceTraining(build(), sampler="reshuffle", seed=1)
+    trainer.condition = OpensTwice()
+    x = np.random.default_rng(0).normal(size=(960, 6)).astype("float32")
+    trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
+    ended = re.search(r"Importance steps ended with step (\d+): (.*)\.", trainer.summary())
+    assert 0 < int(ended[1]) < 120 and len(ended[2]) > 20
+    assert trainer.importance_steps <= int(ended[1])
+
+
+def test_figures_in_inference_mode_are_announced_for_pools_alone():
+    def summary(sampler):
+        model = keras.Sequential(
+            [keras.Input((6,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
+        )
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return trained(ImportanceTraining(model, tau_th=0, sampler=sampler, seed=1)).summary()
+
+    in_inference, dropout = "the figures of importance steps are computed in inference mode", "The model has dropout"
+    assert in_inference in summary("pool") and dropout in summary("pool")
+    rows = summary("reshuffle")
+    assert "its statistics count samples by importance weight." in rows
+    assert "inference" not in rows and dropout not in rows
 
 
 def test_the_same_noise_as_that_of_a_uniform_step_is_called_so():

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from importance_sampling import __version__
+from importance_sampling.backend.scopes import replaced_attribute
 
 
 def private_module(name: str, *attributes: str) -> Any:
@@ -61,6 +62,7 @@ _functional = private_module("keras.src.models.functional", "Functional")
 _masking = private_module("keras.src.backend.common.masking", "get_keras_mask", "set_keras_mask")
 _tensors = private_module("keras.src.backend.common.tensor_attributes", "get_tensor_attr", "set_tensor_attr")
 require(keras.Layer, "_flatten_layers")
+require(keras.layers.BatchNormalization, "_moments")
 require(keras.Model, "_compute_loss", "_symbolic_build")
 require(keras.callbacks.ModelCheckpoint, "_get_file_path")
 require(keras.callbacks.BackupAndRestore, "_should_save_on_batch")
@@ -252,6 +254,19 @@ def replaced_losses(model: keras.Model, replace: Callable) -> Iterator[None]:
         yield
     finally:
         compiled._flat_losses = entries
+
+
+@contextlib.contextmanager
+def replaced_moments(model: keras.Model, replace: Callable) -> Iterator[None]:
+    """Compute `replace(layer, moments)` in the place of the moments of a batch in layers for batch normalisation.
+
+    Keras's `moments(inputs, mask)` returns mean and variance. Layers that share them between replicas stay as they are.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in layers_of(model):
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+                stack.enter_context(replaced_attribute(layer, "_moments", replace(layer, layer._moments)))
+        yield
 
 
 def compute_loss(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:

@@ -14,6 +14,10 @@ from importance_sampling.utils.numerics import clean_scores
 from importance_sampling.utils.validation import is_real
 
 HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to open it
+# The value of a step by the first rule, divided by its cost: an importance step takes a few per cent longer than a
+# uniform step of the same cost.
+OPENING_VALUE = 1.1  # to open
+CLOSING_VALUE = 1.05  # to stay open
 # Minimum learning rates, divided by the largest learning rate so far.
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
@@ -39,10 +43,11 @@ class GainCondition(Condition):
        distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
 
-    For the second rule, a `GateContext` may require a number of epochs before the gate opens, and a higher variance
-    gain; a scoring pass that is due when the gate opens is divided by the epochs left in `fit`. An open gate closes at
-    0.95 of each value that is needed to open it, so that noise doesn't open and close it repeatedly: by the first rule
-    it opens at 1/0.95 of the cost and closes at the cost.
+    By the first rule, the gate opens where a step is worth more than 1.1 of its cost, and closes below 1.05. For the
+    second rule, a `GateContext` may require a number of epochs before the gate opens, and a higher variance gain; a
+    scoring pass that is due when the gate opens is divided by the epochs left in `fit`. It stays open by this rule
+    while the variance gain is above 0.95 of the cost. Other values close it at 0.95 of what is needed to open it, so
+    that noise doesn't open and close it repeatedly.
 
     Attributes:
         rescores: bool, True if the gate is open by the second rule, which needs scores of the same age.
@@ -62,9 +67,8 @@ class GainCondition(Condition):
         context, is_open = self.context, self.satisfied and not self.rescores
         if not is_open and context.epochs_left < 1.0:
             return False
-        factor = HYSTERESIS if is_open else 1.0
-        is_worthwhile = step_value(gain) > factor * context.lowest_cost / HYSTERESIS
-        has_learnt_by_heart = context.loss_ratio < factor * MIN_LOSS_RATIO
+        is_worthwhile = step_value(gain) > (CLOSING_VALUE if is_open else OPENING_VALUE) * context.lowest_cost
+        has_learnt_by_heart = context.loss_ratio < (HYSTERESIS if is_open else 1.0) * MIN_LOSS_RATIO
         return is_worthwhile and context.held_out_change <= 0.0 and not has_learnt_by_heart
 
     def _is_noisy(self, signals: Signals) -> bool:
@@ -90,7 +94,7 @@ class GainCondition(Condition):
         if np.isnan(gain):
             return TOO_SHORT
         required = max(context.opening_cost, context.required_gain)
-        reduces_noise, learns_faster = gain > required, step_value(gain) > context.lowest_cost / HYSTERESIS
+        reduces_noise, learns_faster = gain > required, step_value(gain) > OPENING_VALUE * context.lowest_cost
         is_decaying = context.relative_learning_rate < OPENING_RATE
         decay = (
             f"the learning rate is decaying ({context.relative_learning_rate:.0%} of its peak), which already removes "
@@ -118,7 +122,8 @@ class GainCondition(Condition):
             return decay
         return (
             f"the samples are about equally hard: an importance step would be worth {step_value(gain):.2f} uniform "
-            f"steps at the cost of {context.lowest_cost:.2f}"
+            f"steps, and would have to be worth {OPENING_VALUE * context.lowest_cost:.2f} at its cost of "
+            f"{context.lowest_cost:.2f}"
         )
 
 

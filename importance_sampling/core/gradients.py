@@ -6,6 +6,7 @@ also gives the scores of the trained samples: the gradient norms at the logits, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.core.batch_statistics import weighted_statistics
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import OutputPacker, call, row_norms
 from importance_sampling.core.weighted_loss import Multiplier, OutputLoss, WeightedLoss, stateless, weighted_loss
@@ -52,7 +54,12 @@ class WeightedStepResult(NamedTuple):
 
 
 def compute_gradients(
-    model: keras.Model, logits: Logits | None, batch: tuple, multiplier: Multiplier, scale: Callable
+    model: keras.Model,
+    logits: Logits | None,
+    batch: tuple,
+    multiplier: Multiplier,
+    scale: Callable,
+    drawn_weights: Any = None,
 ) -> BackwardResult:
     """Compute the gradients of the weighted loss of a batch in training mode. The weights don't change.
 
@@ -64,6 +71,8 @@ def compute_gradients(
         multiplier: of the loss of each sample, see `weighted_loss`.
         scale: function of the scalar loss, applied before differentiation, such as the `scale_loss` method of the
             optimizer.
+        drawn_weights: float32 `(batch,)`, > 0, the unbiased weights of a batch that was drawn by importance, for the
+            statistics of batch normalisation. None (default): a uniform batch.
 
     Returns:
         `BackwardResult`.
@@ -72,7 +81,8 @@ def compute_gradients(
     packer = OutputPacker()
 
     def forward(extra: Sequence[Any], tap: Callable) -> tuple:
-        y_pred = _call_in_training(model, logits, x, tap)
+        with contextlib.nullcontext() if drawn_weights is None else weighted_statistics(model, x, drawn_weights):
+            y_pred = _call_in_training(model, logits, x, tap)
         loss = weighted_loss(
             model, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * extra[0], training=True
         )
@@ -173,7 +183,8 @@ def weighted_step(
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     measured_logits = logits if measure == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
-    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss)
+    drawn_weights = weights if unbiased is None else unbiased
+    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, drawn_weights)
     loss = result.loss
     if unbiased is not None:  # before the step, which changes the weights that regularisation losses depend on
         x, y, sample_weight = batch

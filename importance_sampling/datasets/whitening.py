@@ -47,7 +47,7 @@ class ZCAWhitening(BaseDataset):
                 f"`dataset` must have at least 2 training samples. Received: dataset with {rows} training samples"
             )
         self._dataset = dataset
-        self._mean, covariance = _moments(dataset, rows)
+        self._mean, covariance = _mean_and_covariance(dataset, rows)
         variances, directions = np.linalg.eigh(covariance)
         variances = np.maximum(variances, 0.0) + epsilon
         if variances.min() <= np.finfo("float64").eps * variances.max():
@@ -83,7 +83,7 @@ class ZCAWhitening(BaseDataset):
         return self._dataset.output_size
 
 
-def _moments(dataset: BaseDataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_covariance(dataset: BaseDataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean `(d,)` and unbiased covariance `(d, d)` of the flattened training samples, float64."""
 
     def chunks():

@@ -53,6 +53,7 @@ class FitController:
         reason: why importance sampling is impossible; it may be found out during the `fit`.
         started_steps: int, the trainer's steps before this `fit`.
         importance_steps: int, the importance steps of this `fit`.
+        last_importance_step: int, the steps of this `fit` up to the last of them.
         importance_cost: float, their cost in forward passes of a batch, with all scoring.
         is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
@@ -94,6 +95,7 @@ class FitController:
         state.counters.record_decision(condition)  # for a state saved before the first decision
         self.started_steps = state.counters.steps
         self.importance_steps = 0
+        self.last_importance_step = 0
         self.importance_cost = 0.0
         self.read_signals()
 
@@ -216,6 +218,8 @@ class FitController:
                 counters.first_importance_step = counters.steps
         note_training(self.plan, counters, is_importance)
         counters.record_steps(result.steps, result.cost + probed)
+        if is_importance:
+            self.last_importance_step = counters.steps - self.started_steps
         if self.plan.batches_per_epoch:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
         self._steps_in_pass += result.steps

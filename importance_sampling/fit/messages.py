@@ -122,7 +122,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
     gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
     if not math.isnan(worth):
-        first += f"; each was worth {worth:.1f} uniform steps at the cost of {cost:.1f}"
+        first += f"; each was worth an estimated {worth:.1f} uniform steps at the cost of {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
     began = controller.state.counters.first_importance_step - controller.started_steps
@@ -133,17 +133,20 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
         (
             "effective batch size",
             f"{effective / count:.1f}",
-            f"of {controller.strategy.batch_size}: unequal weights make a batch count as fewer samples",
+            f"of {controller.strategy.batch_size}: the more unequal the weights, the smaller; the gain accounts for it",
         ),
     ]
     lines = [f"{first}.", *_numbers(numbers)]
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
+    if controller.reason is None and not controller.condition.satisfied:
+        reason = controller.condition.explain(signals)
+        lines.append(f"Importance steps ended with step {controller.last_importance_step}: {reason}.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     lines += controller.strategy.notes()
     if controller.strategy.computes_metrics:
-        lines += layer_notes(controller.model)
+        lines += layer_notes(controller.model, controller.strategy.measures_in_training)
     return "\n".join([*lines, DOCUMENTATION])
 
 
@@ -169,7 +172,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out loss",
             context.held_out_change or math.nan,
             "+.2g",
-            "its recent change, on these samples or the validation data; a rise stops importance steps",
+            f"recent change of the loss of the {controller.state.counters.held_out_are}; a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]
@@ -200,17 +203,20 @@ def _steps(steps: int) -> str:
     return f"{steps} step{'s' * (steps != 1)}"
 
 
-def layer_notes(model: keras.Model) -> list[str]:
-    """Return lines on the layers of the model that affect the figures of importance steps."""
+def layer_notes(model: keras.Model, in_training: bool) -> list[str]:
+    """Return lines on the layers of the model that importance steps treat otherwise than uniform steps.
+
+    Args:
+        model: the user's model.
+        in_training: bool, True if scores and figures are those of the training step itself.
+    """
     layers = keras_internals.layers_of(model)
     names = {base.__name__ for layer in layers for base in type(layer).__mro__}
     lines = []
     if names & {"BatchNormalization", "BatchRenormalization"}:
-        lines.append(
-            "The model has batch normalisation: its statistics come from the drawn batches, and the figures of "
-            "importance steps are computed in inference mode."
-        )
-    if any(map(_has_dropout, layers)):
+        mode = "" if in_training else ", and the figures of importance steps are computed in inference mode"
+        lines.append(f"The model has batch normalisation: its statistics count samples by importance weight{mode}.")
+    if not in_training and any(map(_has_dropout, layers)):
         lines.append("The model has dropout: scores and the figures of importance steps are computed without it.")
     return lines
 

@@ -43,7 +43,8 @@ class PerClassGaussian(ShufflingSampler):
     """
 
     needs_scores = True
-    _saved = (*ShufflingSampler._saved, "_moments")
+    _saved = (*ShufflingSampler._saved, "_score_moments")
+    _saved_keys = {**ShufflingSampler._saved_keys, "_score_moments": "_moments"}
 
     def __init__(
         self,
@@ -58,7 +59,9 @@ class PerClassGaussian(ShufflingSampler):
         check_positive(presample=presample)
         self.momentum, self.presample = float(alpha), int(presample)
         self.labels = Labels(dataset)
-        self._moments = np.full((2, self.labels.num_classes), np.nan)  # mean and mean square by class; NaN: no score
+        self._score_moments = np.full(
+            (2, self.labels.num_classes), np.nan
+        )  # mean and mean square by class; NaN: no score
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Update the moving averages of the classes in the batch."""
@@ -66,7 +69,7 @@ class PerClassGaussian(ShufflingSampler):
         classes = self.labels.classes(indices)
         counts = np.bincount(classes, minlength=self.labels.num_classes)
         seen = counts > 0
-        for average, values in zip(self._moments, (scores, scores**2), strict=True):
+        for average, values in zip(self._score_moments, (scores, scores**2), strict=True):
             batch = np.bincount(classes, values, minlength=self.labels.num_classes)[seen] / counts[seen]
             momentum = np.where(np.isnan(average[seen]), 0.0, self.momentum)
             average[seen] = momentum * np.nan_to_num(average[seen]) + (1.0 - momentum) * batch
@@ -77,7 +80,7 @@ class PerClassGaussian(ShufflingSampler):
         Returns:
             float64 `(classes,)`; ones if no score is known.
         """
-        mean, square = self._moments
+        mean, square = self._score_moments
         scores = mean + np.sqrt(np.maximum(square - mean**2, 0.0))
         seen = np.isfinite(scores)
         return np.where(seen, scores, scores[seen].mean() if seen.any() else 1.0)

@@ -64,6 +64,8 @@ class Strategy:
         held_out: `HeldOut`, the training samples that are left out of the steps; none by default.
         num_held_out: int, the number of training samples that are left out of steps of this `fit`, default 0.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
+        measures_in_training: bool, True if scores and metrics are those of the training step, False if they are
+            computed in inference mode.
     """
 
     reads_rows = False
@@ -72,6 +74,7 @@ class Strategy:
     held_out = NONE_HELD_OUT
     num_held_out = 0
     computes_metrics = True
+    measures_in_training = False
 
     def __init__(self, model: keras.Model, sampler: Any, batch_size: int, state: TrainerState, scoring: Scoring):
         self.model = model

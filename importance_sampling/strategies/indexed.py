@@ -54,6 +54,7 @@ class IndexedStrategy(Strategy):
     rows_class = DatasetRows
     reads_rows = True
     supports_replicas = True
+    measures_in_training = True
     measures_scores = True  # False if only scoring passes give the sampler its scores
 
     def __init__(
