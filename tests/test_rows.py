@@ -97,10 +97,12 @@ def test_with_weights_of_one_a_step_on_rows_by_index_is_the_step_of_keras(name):
         del logs["accuracy"]
     for key in logs:
         np.testing.assert_allclose(n(ours[key]), n(logs[key]), rtol=1e-5, err_msg=key)
+    # A bias before batch normalisation has a gradient of zero, and Adam scales up what rounding makes of it.
+    tolerance = 2e-5 if name == "batch norm" else 1e-6
     for mine, theirs in zip(
         [*model.variables, *model.optimizer.variables], [*plain.variables, *plain.optimizer.variables], strict=True
     ):
-        np.testing.assert_allclose(host(mine), host(theirs), rtol=1e-4, atol=1e-6, err_msg=mine.path)
+        np.testing.assert_allclose(host(mine), host(theirs), rtol=1e-4, atol=tolerance, err_msg=mine.path)
 
 
 @pytest.mark.parametrize("score", ["gnorm", "loss"])

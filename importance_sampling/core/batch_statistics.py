@@ -68,5 +68,6 @@ def weighted_moments(inputs: Any, weights: Any, axes: list[int]) -> tuple[Any, A
     rows = ops.cast(weights, inputs.dtype)
     rows = ops.reshape(rows / ops.mean(rows), (-1,) + (1,) * (len(inputs.shape) - 1))
     mean = ops.mean(rows * inputs, axis=axes, keepdims=True)
-    variance = ops.mean(rows * ops.square(inputs - mean), axis=axes)
+    # The deviations from the mean sum to 0, and so does the gradient of the variance with respect to the mean.
+    variance = ops.mean(rows * ops.square(inputs - ops.stop_gradient(mean)), axis=axes)
     return ops.squeeze(mean, axis=axes), variance

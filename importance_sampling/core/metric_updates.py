@@ -108,8 +108,10 @@ def _update(
     if keras_internals.compiled_metrics(model) is not None:
         with stateless(model) as all_scope:
             keras_internals.compiled_metrics(model).update_state(y, y_pred, sample_weight)
-        with stateless(model) as first_scope:
-            keras_internals.compiled_metrics(model).update_state(*first[1:])
+        first_scope = all_scope
+        if count_as < count_rows(x):
+            with stateless(model) as first_scope:
+                keras_internals.compiled_metrics(model).update_state(*first[1:])
         for variable in keras_internals.compiled_metrics(model).variables:
             if id(variable) in additive:
                 _scale_update(variable, all_scope.updated(variable), share)

@@ -56,6 +56,7 @@ class IndexedStrategy(Strategy):
     supports_replicas = True
     measures_in_training = True
     measures_scores = True  # False if only scoring passes give the sampler its scores
+    scales_weights = False  # True if the weights of steps aren't those of the sampler's policy
 
     def __init__(
         self,
@@ -208,9 +209,10 @@ class IndexedStrategy(Strategy):
         """Return `step(i, weights, unbiased_weights, indices, *columns) -> (logs, measured)` for step i of n."""
         if self._step is None:
             self._step = self._make_step()
+        is_biased = self.scales_weights or not self.sampler.reweighting.unbiased
         step = self.compile(
             lambda weights, unbiased, indices, *columns: self._step(
-                self.rows.gather(indices, columns), weights, unbiased
+                self.rows.gather(indices, columns), weights, unbiased, is_biased
             ),
             reduce_retracing=False,  # shapes are static: a sampler that draws fewer rows should use few sizes
         )
@@ -221,7 +223,7 @@ class IndexedStrategy(Strategy):
         return one_of_many
 
     def _make_step(self) -> Callable:
-        """Return `step(data, weights, unbiased_weights) -> (logs, measured)`."""
+        """Return `step(data, weights, unbiased_weights, is_biased) -> (logs, measured)`."""
         step = IndexedStep(self.model, self.scorer, self.logits, self.state, self.alpha)
         self._register("entries", step)
         return step

@@ -63,13 +63,14 @@ class IndexedStep:
         """Restore the arrays that `state` returned."""
         self.entries.assign(state["entries"])
 
-    def __call__(self, data: tuple, weights: Any, unbiased: Any) -> tuple[dict, Any]:
+    def __call__(self, data: tuple, weights: Any, unbiased: Any, is_biased: bool = True) -> tuple[dict, Any]:
         """Train on a batch.
 
         Args:
             data: `(x, y, sample_weight)` of the drawn rows; `y` and `sample_weight` may be None.
             weights: float32 `(batch,)`, > 0, the importance weights of the gradient.
             unbiased: float32 `(batch,)`, > 0, the unbiased weights, for the loss, the metrics and the signals.
+            is_biased: bool, False if both are the same, so that the loss needs to be computed only once.
 
         Returns:
             The logs of Keras's own step, and the measured scores, float32 `(batch,)`.
@@ -82,7 +83,7 @@ class IndexedStep:
         uniform = keras.random.uniform((1,), dtype=FLOAT, seed=self._state.generator)
         logs, (measured, entries) = backend.on_replicas(
             self.model,
-            lambda rows: self._train(*rows, expected_entries, uniform),
+            lambda rows: self._train(*rows, is_biased, expected_entries, uniform),
             (data, weights, unbiased),
         )
         self._update_entries(entries, unbiased)
@@ -90,12 +91,15 @@ class IndexedStep:
         self._state.record_weights(weights, ops.all(ops.isfinite(measured)))
         return logs, measured
 
-    def _train(self, data: tuple, weights: Any, unbiased: Any, expected_entries: list, uniform: Any) -> tuple:
+    def _train(
+        self, data: tuple, weights: Any, unbiased: Any, is_biased: bool, expected_entries: list, uniform: Any
+    ) -> tuple:
         """Train on the rows of a replica; return the logs, and the measured scores and valid entries of each row."""
         is_measured = self.scorer.score in MEASURED_SCORES
         measured = None if is_measured else self.scorer(data).scores  # before the step, as all measured scores are
         measure = self.scorer.score if is_measured else "loss"
-        result = weighted_step(self.model, self.logits, data, weights, expected_entries, measure, unbiased)
+        for_loss = unbiased if is_biased else None
+        result = weighted_step(self.model, self.logits, data, weights, expected_entries, measure, for_loss)
         if is_measured:
             measured = result.measured
         if measured is None:

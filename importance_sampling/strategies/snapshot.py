@@ -82,9 +82,9 @@ class SnapshotStrategy(IndexedStrategy):
         return n * self.batch_size + self.rows.take_trained()
 
     def _make_step(self) -> Callable:
-        """Return `step(data, weights, unbiased_weights) -> (logs, losses)`."""
+        """Return `step(data, weights, unbiased_weights, is_biased) -> (logs, losses)`."""
 
-        def step(data: tuple, weights: Any, unbiased: Any) -> tuple:
+        def step(data: tuple, weights: Any, unbiased: Any, is_biased: bool) -> tuple:
             logs, losses = self.wrapper.step(data)
             self.state.update_averages(row_signals(losses, weights), 1)
             self.state.record_weights(weights, ops.all(ops.isfinite(losses)))
