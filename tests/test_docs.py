@@ -9,8 +9,8 @@ import pkgutil
 import re
 from pathlib import Path
 
+import fill
 import keras
-import measured
 import numpy as np
 import pytest
 from frameworks import lacks, run_eagerly
@@ -149,30 +149,67 @@ def group(task="digits", **figures):
     return dict(task=task, protocol="anytime", by="seconds", budget=15.0, unit="%", ways=ways)
 
 
+def filled(marker, files, before=""):
+    """The text between the lines of a marker, which contained `before`."""
+    begin, end = f"<!-- begin {marker} -->\n", "\n<!-- end -->"
+    text = fill.filled(f"A\n\n{begin}{before}<!-- end -->\n\nB", files)
+    assert text.startswith(f"A\n\n{begin}\n") and text.endswith(f"\n{end}\n\nB")
+    return text.split(begin)[1].split(end)[0].strip()
+
+
+def test_the_tables_in_the_pages_are_those_of_the_files_of_measurements():
+    files = fill.measurements()
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES.rglob("*.md")}
+    assert sum(text.count("<!-- begin ") for text in texts.values()) > 20
+    changed = [str(page.relative_to(ROOT)) for page, text in texts.items() if fill.filled(text, files) != text]
+    assert not changed, f"Run `python docs/fill.py`. Not up to date: {changed}"
+
+
+def test_only_pages_that_are_another_file_include_one():
+    pages = {page.name for page in PAGES.rglob("*.md") if "--8<--" in page.read_text(encoding="utf-8")}
+    assert pages == {"changelog.md", "contributing.md", "examples.md"}
+
+
+def test_links_lead_to_files_of_the_repository():
+    missing = []
+    for page in (ROOT / "README.md", ROOT / "examples" / "README.md", *PAGES.rglob("*.md")):
+        text = re.sub(r"```.*?```|`[^`\n]+`|\$[^$]+\$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path = link.split("#")[0]
+            if not (link.startswith(("https:", "#")) or (page.parent / path).exists()):
+                missing.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not missing
+
+
+def test_what_a_part_contained_before_is_replaced():
+    text = filled("measured: reshuffle", {"trainers": [group()]}, before="\n| old |\n\n")
+    assert text and "old" not in text
+
+
 def test_a_table_of_measurements_is_made_of_the_file_alone():
-    text = measured.filled("A\n\n<!-- measured: reshuffle -->\n\nB", {"trainers": [group()]})
-    assert text.startswith("A\n\n## Measured\n\nTask `digits`. Budget: 15 seconds")
+    text = filled("measured: reshuffle", {"trainers": [group()]})
+    assert text.startswith("## Measured\n\nTask `digits`. Budget: 15 seconds")
     assert "medians of 3 seeds" in text
     assert re.search(r"^\| way +\| training loss +\| steps +\|$", text, re.MULTILINE)  # nobody has the other columns
-    assert re.search(r"^\| reshuffle \| 2<br><small>1 to 4</small>", text, re.MULTILINE)
+    assert re.search(r"^\| reshuffle \| 2 \(1 to 4\) ", text, re.MULTILINE)
     assert re.search(r"^\| uniform ", text, re.MULTILINE)
     assert "biased" not in text
-    assert "| biased" in measured.filled("<!-- measured: all -->", {"trainers": [group()]})
+    assert "| biased" in filled("measured: all", {"trainers": [group()]})
 
 
 def test_tables_of_a_file_have_a_heading_for_each_task():
-    text = measured.filled("<!-- tables: anytime -->", {"anytime": [group(), group("mnist_mlp")]})
+    text = filled("tables: anytime", {"anytime": [group(), group("mnist_mlp")]})
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits", "mnist_mlp"]
     assert text.count("| biased") == 2
     assert "MNIST digits, with a perceptron" in text  # the docstring of the task's module
     longer = dict(group(), budget=60.0)
-    text = measured.filled("<!-- tables: budget -->", {"budget": [group(), longer]})
+    text = filled("tables: budget", {"budget": [group(), longer]})
     assert re.findall("^### (.*)$", text, re.MULTILINE) == ["digits, 15 seconds", "digits, 60 seconds"]
 
 
 def test_headings_name_the_schedules_if_a_task_has_several():
     groups = [dict(group(), protocol="budget", schedule=schedule) for schedule in ("cosine", "steps")]
-    text = measured.filled("<!-- tables: budget -->", {"budget": groups})
+    text = filled("tables: budget", {"budget": groups})
     headings = ["digits, budget, 15 seconds", "digits, budget, steps, 15 seconds"]
     assert re.findall("^### (.*)$", text, re.MULTILINE) == headings
     assert text.count("follows a cosine to zero") == text.count("divided by 10 after a half") == 1
@@ -180,7 +217,7 @@ def test_headings_name_the_schedules_if_a_task_has_several():
 
 def test_gains_have_a_row_for_each_task():
     over = {"train_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)}
-    text = measured.filled("<!-- gains: biased in budget -->", {"budget": [group(**over), group("mnist_mlp", **over)]})
+    text = filled("gains: biased in budget", {"budget": [group(**over), group("mnist_mlp", **over)]})
     lines = text.splitlines()
     assert len(lines) == 4 and lines[0].startswith("| task ")
     assert re.match(r"^\| `digits` +\| 0.5 +\|$", lines[2])
@@ -188,12 +225,13 @@ def test_gains_have_a_row_for_each_task():
 
 def test_a_way_with_options_is_named_as_in_its_table():
     rows = [dict(way="biased, 90%", **{"test_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)})]
-    text = measured.filled("<!-- gains: biased, 90% in equal_cost -->", {"equal_cost": [group() | dict(ways=rows)]})
+    text = filled("gains: biased, 90% in equal_cost", {"equal_cost": [group() | dict(ways=rows)]})
     assert "0.50" in text.splitlines()[2]
 
 
-def test_where_nothing_was_measured_a_page_shows_no_table():
+def test_a_marker_without_figures_is_an_error():
     for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "test-loss: default in anytime"):
-        assert measured.filled(f"A\n\n<!-- {place} -->\n\nB", {}) == "A\n\n\n\nB"
-    page = "A\n<!-- if anytime -->\nfound\n<!-- end -->\nB\n<!-- if budget -->\nnot\n<!-- end -->\n"
-    assert measured.filled(page, {"anytime": [group()]}) == "A\nfound\n\nB\n\n"
+        with pytest.raises(ValueError, match=f"No file .* <!-- begin {place} -->"):
+            filled(place, {})
+    with pytest.raises(ValueError, match="Received: 'tabels'"):
+        filled("tabels: anytime", {"anytime": [group()]})

@@ -1,32 +1,46 @@
-"""Insert tables of measurements into pages, from the files in `docs/data` that the benchmarks wrote.
+"""Write tables of measurements into the pages, between markers, from the files that the benchmarks wrote.
 
-The files have the format of table.json, which `benchmarks/equal_time.py` writes. A page names a file without its
-suffix, or the folder of a table.json. If the file or the figures don't exist, the page shows nothing.
+    python docs/fill.py
 
-    <!-- measured: WAY -->        a heading, and the way beside uniform training, from trainers.json; `all`: all ways
-    <!-- tables: FILE -->         a heading and a table of all ways for each task
-    <!-- gains: WAY in FILE -->   the figures of the way divided by those of `model.fit`, one row per task
-    <!-- test-loss: WAY in FILE --> a sentence on the comparisons in which its test loss is within 2 % of `model.fit`'s
-    <!-- if FILE --> ... <!-- end -->   shown only if the file exists
+Run it after a file in `docs/data` or a marker has changed. A page marks each part that is filled in:
+
+    <!-- begin gains: default in anytime -->
+    <!-- end -->
+
+| marker | content |
+| --- | --- |
+| `measured: WAY` | a heading, and the way beside uniform training, from trainers.json; `all`: all ways |
+| `tables: FILE` | a heading and a table of all ways for each task |
+| `gains: WAY in FILE` | the figures of the way divided by those of `model.fit`, one row per task |
+| `test-loss: WAY in FILE` | a sentence on the comparisons in which its test loss is within 2 % of `model.fit`'s |
+| `file: PATH` | the file, whose path is relative to `docs/data` |
+
+A FILE is named without its suffix, or by the folder of its table.json. It has the format of table.json, which
+`benchmarks/equal_time.py` writes.
 """
 
 import ast
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 from analysis import USUAL_SCHEDULES, markdown_table, protocol_name, summarise_test_loss  # noqa: E402
 
+PAGES = ROOT / "docs" / "pages"
 DATA = ROOT / "docs" / "data"
 TASKS = ROOT / "benchmarks" / "tasks"
-PLACE = re.compile(r"<!-- (measured|tables|gains|test-loss): ([\w-][\w ,%-]*?)(?: in ([\w-]+))? -->")
-BLOCK = re.compile(r"<!-- if ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+PART = re.compile(
+    r"^(?P<begin><!-- begin (?P<kind>[\w-]+): (?P<name>[^\n]+?)(?: in (?P<file>[\w-]+))? -->\n)"
+    r".*?^(?P<end><!-- end -->)$",
+    re.MULTILINE | re.DOTALL,
+)
 BASELINES = ("uniform", "fast-uniform")
 UNITS = {"seconds": "seconds of training", "cost": "forward passes of a batch (a backward pass counts as two)"}
 RATES = {  # by schedule
@@ -57,25 +71,53 @@ GAINS = {
 Group = Mapping[str, Any]  # a task, a protocol and a budget, with the figures of all ways
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Insert the tables into the Markdown of a page; mkdocs calls this function."""
+def main() -> None:
+    """Fill in all pages."""
+    files = measurements()
+    pages = {path: filled(path.read_text(encoding="utf-8"), files) for path in PAGES.rglob("*.md")}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+
+
+def measurements() -> dict[str, list[Group]]:
+    """Return the contents of the files in `docs/data`, by the names that markers use."""
     paths = {path.stem: path for path in DATA.glob("*.json")}
     paths |= {path.parent.name: path for path in DATA.glob("*/table.json")}
-    return filled(markdown, {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()})
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
 
 
-def filled(markdown: str, files: Mapping[str, Sequence[Group]]) -> str:
-    """Return the page with its tables."""
+def filled(page: str, files: Mapping[str, Sequence[Group]]) -> str:
+    """Return the text of a page with its parts filled in; what they contained before is dropped.
 
-    def place(found: re.Match) -> str:
-        kind, name, file = found.groups()
-        if kind == "tables":
-            return _tables(files.get(name, ()))
-        if kind == "test-loss":
-            return summarise_test_loss(files.get(file, ()), name)
-        return _gains(name, files.get(file, ())) if kind == "gains" else _card(name, files.get("trainers", ()))
+    Args:
+        page: str, Markdown.
+        files: as returned by `measurements`.
 
-    return PLACE.sub(place, BLOCK.sub(lambda block: block[2] if block[1] in files else "", markdown))
+    Raises:
+        ValueError: there is nothing to fill in at a marker.
+    """
+
+    def part(found: re.Match) -> str:
+        text = _content(found["kind"], found["name"], found["file"], files)
+        if not text:
+            raise ValueError(f"No file in docs/data has the figures for this part: {found['begin'].strip()}")
+        return f"{found['begin']}\n{text}\n\n{found['end']}"
+
+    return PART.sub(part, page)
+
+
+def _content(kind: str, name: str, file: str | None, files: Mapping[str, Sequence[Group]]) -> str:
+    if kind == "file":
+        return (DATA / name).read_text(encoding="utf-8").strip()
+    if kind == "measured":
+        return _card(name, files.get("trainers", ()))
+    if kind == "tables":
+        return _tables(files.get(name, ()))
+    if kind == "gains":
+        return _gains(name, files.get(file, ()))
+    if kind == "test-loss":
+        return _wrapped(summarise_test_loss(files.get(file, ()), name))
+    raise ValueError(f"A marker must begin with measured, tables, gains, test-loss or file. Received: {kind!r}")
 
 
 def _card(way: str, groups: Sequence[Group]) -> str:
@@ -84,7 +126,8 @@ def _card(way: str, groups: Sequence[Group]) -> str:
         rows = [row for row in group["ways"] if way in ("all", row["way"]) or row["way"] in BASELINES]
         if way == "all" or any(row["way"] == way for row in rows):
             about = f"Task `{group['task']}`. {_conditions(group)}"
-            texts += [f"{about} Measured by `benchmarks/equal_time.py --trainers`.", _table(rows, COLUMNS)]
+            about = _wrapped(f"{about} Measured by `benchmarks/equal_time.py --trainers`.")
+            texts += [about, _table(rows, COLUMNS)]
     return "\n\n".join(["## Measured", *texts]) if texts else ""
 
 
@@ -92,7 +135,7 @@ def _tables(groups: Sequence[Group]) -> str:
     texts = []
     for name, group in zip(_names(groups), groups, strict=True):
         about = f"{_about(group['task'])} {_conditions(group)}".strip()
-        texts += [f"### {name}", about, _table(group["ways"], COLUMNS)]
+        texts += [f"### {name}", _wrapped(about), _table(group["ways"], COLUMNS)]
     return "\n\n".join(texts)
 
 
@@ -117,11 +160,13 @@ def _conditions(group: Group) -> str:
     seeds = max(row["steps"]["n"] for row in group["ways"])
     spread = f"medians of {seeds} seeds, with quartiles" if seeds > 1 else "one seed"
     schedule = group.get("schedule", USUAL_SCHEDULES[group["protocol"]])
-    return (
+    text = (
         f"Budget: {group['budget']:g} {UNITS[group['by']]} for each way, at {RATES[schedule]}. "
-        f"Figures: {spread}; test error in {group['unit']}. `uniform` is `model.fit`, and `fast-uniform` is the "
-        "fastest uniform training that can be built on the library's input pipeline."
+        f"Figures: {spread}; test error in {group['unit']}. `uniform` is `model.fit`"
     )
+    if any(row["way"] == "fast-uniform" for row in group["ways"]):
+        text += ", and `fast-uniform` is the fastest uniform training that can be built on the library's input pipeline"
+    return f"{text}."
 
 
 def _about(task: str) -> str:
@@ -132,6 +177,14 @@ def _about(task: str) -> str:
 
 
 def _table(rows: Sequence[Group], columns: Mapping[str, tuple[str, str]], first: str = "way") -> str:
-    """Return a Markdown table without empty columns, with the quartiles in small print below the median."""
+    """Return a Markdown table without empty columns."""
     columns = {name: column for name, column in columns.items() if any(name in row for row in rows)}
-    return re.sub(r" \(([^()|]+ to [^()|]+)\)", r"<br><small>\1</small>", markdown_table(rows, columns, first))
+    return markdown_table(rows, columns, first)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+if __name__ == "__main__":
+    main()
