@@ -104,10 +104,8 @@ class StreamSource:
             start: int >= 0, the number of pools read before.
         """
         reread = None if self._reread is None else functools.partial(self._reread, seed + start)
-        unread = DRAWN_BY_KERAS if backend.DRAWS_BEFORE_STEP else None
-        if self._rereads_iterator:  # Keras knows how many batches the model's own `fit` has prepared: pools take none
-            unread = PREPARED_BY_FIT
-        return StreamPools(pool_size, reread, unread)
+        # Keras knows how many batches the model's own `fit` has prepared: pools take none of them.
+        return StreamPools(pool_size, reread, PREPARED_BY_FIT if self._rereads_iterator else None)
 
     def release(self) -> None:
         """Drop all references to the data."""

@@ -30,7 +30,7 @@ from importance_sampling.data.lazy_arrays import (
     with_lazy_validation_data,
 )
 from importance_sampling.data.py_dataset import LockedDataset, ShuffledBatches, has_workers, is_finite
-from importance_sampling.data.streams import StreamSource
+from importance_sampling.data.streams import DRAWN_BY_KERAS, StreamSource
 from importance_sampling.fit import eligibility, user_fit
 
 DEFAULT_BATCH_SIZE = 32  # Keras's
@@ -168,13 +168,13 @@ def plan_fit(arguments: dict, model: keras.Model, with_order: bool) -> FitPlan:
 
     elif not isinstance(x, types.GeneratorType):
         return FitPlan(arguments, reason=f"candidates can't be drawn from data of type {type(x).__name__}")
-    return FitPlan(arguments, StreamSource(reread), batch_size=None)
+    reason = DRAWN_BY_KERAS if reread is None and backend.DRAWS_BEFORE_STEP else None
+    return FitPlan(arguments, StreamSource(reread), batch_size=None, reason=reason)
 
 
 def plan_custom_fit(arguments: dict) -> FitPlan:
     """Return the plan for a model with its own `fit`: samples are drawn from the batches that it passes on to Keras."""
-    source = StreamSource(None, rereads_iterator=True)
-    return FitPlan(with_lazy_validation_data(arguments), source, batch_size=None)
+    return FitPlan(with_lazy_validation_data(arguments), StreamSource(None, rereads_iterator=True), batch_size=None)
 
 
 def _keras_refuses(arguments: dict) -> bool:

@@ -20,6 +20,7 @@ from importance_sampling.data.arrays import ArraySource
 from importance_sampling.fit import eligibility
 from importance_sampling.samplers.table import fixed_random_order
 
+PATIENCE = 2  # epochs without a new minimum: the loss of a network with batch normalisation rises now and then
 MOST_OUTPUTS = 1000  # numbers per sample that are worth their memory if they weren't asked for
 
 
@@ -71,8 +72,8 @@ class ModelCopy:
     def fit_predict(self, training: ArraySource, unseen: ArraySource, batch_size: int, epochs: int) -> Unseen:
         """Train from the initial weights on some samples, and predict others.
 
-        Training ends with the first epoch after which the mean loss of the other samples has risen, and the
-        predictions are those of the epoch before.
+        Training ends when the mean loss of the other samples has had no new minimum for two epochs. The predictions
+        are those at the minimum.
 
         Args:
             training: the samples to train on.
@@ -83,16 +84,17 @@ class ModelCopy:
         self._reset(training, batch_size)
         dataset = backend.epoch_dataset(training, batch_size, True, None)
         best: tuple | None = None
-        lowest, trained = np.inf, 0
+        lowest, trained, best_epoch = np.inf, 0, 0
         while trained < epochs:
             self.model.fit(dataset, epochs=1, verbose=0, shuffle=False)
             trained += 1
             losses, outputs = self._predict(unseen, batch_size)
             finite = losses[np.isfinite(losses)]
             mean = float(finite.mean()) if len(finite) else np.inf
-            if best is not None and mean >= lowest:
+            if best is None or mean < lowest:
+                best, lowest, best_epoch = (losses, outputs), mean, trained
+            elif trained - best_epoch >= PATIENCE:
                 break
-            best, lowest = (losses, outputs), mean
         return Unseen(*best, trained, trained * training.num_rows, trained * unseen.num_rows)
 
     def _reset(self, source: ArraySource, batch_size: int) -> None:
