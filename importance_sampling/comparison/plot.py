@@ -75,8 +75,8 @@ def _mark(axes: Any, baseline: Curve, other: Curve, figure: Figure) -> None:
     if not 0 < earlier < later:
         return
     axes.annotate("", (earlier, level), (later, level), arrowprops=dict(arrowstyle="-|>", color="0.25", lw=1.6))
-    # The plot is empty left of the arrow and beyond its level, which neither way has reached before. Without enough room
-    # there, the label is above the middle of the arrow, or below it if the values rise: between the two curves.
+    # The plot is empty left of the arrow and beyond its level, which neither way has reached before. If there isn't
+    # enough room, the label is above the middle of the arrow, or below it if the values rise: between the two curves.
     if earlier > LABEL_WIDTH * axes.get_xlim()[1]:
         middle, place = earlier, dict(xytext=(-8, -4 * sign), ha="right", va="top" if sign > 0 else "bottom")
     else:
