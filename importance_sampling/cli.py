@@ -106,6 +106,17 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
         "--seeds", type=positive(int), default=3, metavar="N", help="number of runs of each way; default: 3"
     )
     command.add_argument(
+        "--monitor",
+        metavar="NAME",
+        help="the figure by which the ways are compared, such as val_accuracy; default: the validation loss",
+    )
+    command.add_argument(
+        "--mode",
+        choices=["auto", "min", "max"],
+        default="auto",
+        help="whether lower or higher values of --monitor are better; default: auto, as Keras infers it",
+    )
+    command.add_argument(
         "--data",
         metavar="PATH",
         help="the data of your own model, see below; or the path to read datasets from, instead of downloading them "

@@ -109,8 +109,11 @@ def test_a_comparison_writes_the_verdict_a_plot_and_all_measurements(digits, tmp
     ways = ["uniform", "importance,tau_th=0,score=loss", "history-sampler+power"]
     arguments = ["compare", "mnist+augmented,N=90,horizontal_flip=True:lr", "--ways", *ways, "--epochs", "1"]
     arguments += ["--batch-size", "16", "--data", str(digits), "--out", str(out), "--seeds", "1"]
+    arguments += ["--monitor", "val_accuracy"]
     assert cli.main(arguments) == 0
-    output = capsys.readouterr().out
+    output, progress = capsys.readouterr()
+    assert "highest val_accuracy" in output
+    assert "Comparing uniform, " in progress and "Run 3 of 3 has finished: " in progress
     name = "mnist+augmented-N=90-horizontal_flip=True-lr"
     assert "importance,tau_th=0,score=loss" in output and str(out / f"{name}.png") in output
     assert (out / f"{name}.txt").read_text() in output
@@ -191,6 +194,9 @@ def test_a_wrong_name_of_the_users_own_model_or_data_exits_with_status_2(argumen
         (["canevet,N=8:lr", "--ways", "importance,alpha=2"], "`alpha` must be a number in"),
         (["canevet,N=8:lr", "--seconds", "0"], "argument --seconds: must be above 0. Received: 0"),
         (["canevet,N=8:lr", "--epochs", "1", "--seconds", "1"], "not allowed with argument"),
+        (["canevet,N=8:lr", "--monitor", "auc"], "one of val_loss, val_accuracy. Received: monitor='auc'"),
+        (["canevet,N=8:lr", "--mode", "max"], '"max" needs a `monitor`'),
+        (["canevet,N=8:lr", "--mode", "best"], "argument --mode: invalid choice: 'best'"),
     ],
 )
 def test_invalid_arguments_exit_with_status_2_before_training(arguments, error, capsys, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """`compare`: the runs, the judge, the table, the plot and the files, and errors before training."""
 
 import csv
+import logging
 import types
 
 import keras
@@ -11,7 +12,9 @@ from toys import stream
 import importance_sampling
 from importance_sampling import ImportanceTraining, compare
 from importance_sampling.comparison import Comparison, user_task
-from importance_sampling.comparison.user_task import Evaluation
+from importance_sampling.comparison.evaluation import Evaluation
+from importance_sampling.comparison.figure import Figure
+from importance_sampling.comparison.progress import Progress
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(160, 6)).astype("float32")
@@ -39,12 +42,14 @@ def comparison():
         return compare(build, X, Y, ways=WAYS, cost=30, seeds=2, batch_size=16, validation_split=0.2)
 
 
-def made(losses, importance_steps=4, loss_name="validation loss"):
-    """Return a comparison of given losses, a list per way and seed, measured at 0, 2, 4 seconds."""
-    result = Comparison(4.0, "seconds", loss_name, ("uniform", "importance"))
+def made(losses, importance_steps=4, loss_name="validation loss", figure=None):
+    """Return a comparison of given losses, a list per way and seed, every 2 seconds; `auc` is minus the loss."""
+    result = Comparison(4.0, "seconds", loss_name, ("uniform", "importance"), figure)
     for way, runs in losses.items():
         for seed, values in enumerate(runs):
-            points = [dict(seconds=2.0 * i, cost=6.0 * i, steps=2 * i, loss=loss) for i, loss in enumerate(values)]
+            points = [
+                dict(seconds=2.0 * i, cost=6.0 * i, steps=2 * i, loss=loss, auc=-loss) for i, loss in enumerate(values)
+            ]
             steps = importance_steps if way == "importance" else 0
             record = dict(steps=4, seconds=4.0, cost=12.0, importance_steps=steps, points=points)
             trainer = types.SimpleNamespace(summary=lambda: "The reason.\nMore.")
@@ -72,8 +77,10 @@ def test_the_table_has_medians_and_a_row_per_way(comparison):
     assert [row["way"] for row in rows] == ["uniform", "importance"]
     assert [row["importance steps"] for row in rows] == [0.0, 1.0] and rows[0]["times sooner"] == 1.0
     finals = [run["points"][-1]["accuracy"] for run in comparison.runs_of("uniform")]
-    assert rows[0]["final accuracy"] == pytest.approx(np.mean(finals))
-    assert "final validation loss" in rows[0]
+    assert rows[0]["final val_accuracy"] == pytest.approx(np.mean(finals))
+    assert "final validation loss" in rows[0] and "stopped early" not in rows[0]
+    on_training_samples = made({"uniform": [[1.0, 0.5]], "importance": [[1.0, 0.5]]}, loss_name="training loss")
+    assert on_training_samples.rows[0]["final auc"] == -0.5
 
 
 def test_the_table_is_a_data_frame_if_pandas_is_installed(comparison, monkeypatch):
@@ -110,12 +117,48 @@ def test_the_plot_and_the_files_are_written(tmp_path, comparison):
     assert paths[2].stat().st_size > 10000
 
 
-def test_the_plot_marks_the_speed_up_and_none_if_losses_are_nan():
+def labels(comparison):
+    """Return the texts in the plot of a comparison, and the ends of its arrow."""
+    axes = comparison.plot().axes[0]
+    arrows = [(text.xyann, text.xy) for text in axes.texts if not text.get_text()]
+    return [text.get_text() for text in axes.texts if text.get_text()], arrows
+
+
+SLOW, FAST = [1.0, 0.6, 0.4], [1.0, 0.4, 0.3]
+
+
+def test_the_arrow_of_the_plot_spans_what_the_verdict_says_and_has_no_number():
     pytest.importorskip("matplotlib")
-    won = made({"uniform": [[1.0, 0.6, 0.4]] * 2, "importance": [[1.0, 0.4, 0.3]] * 2}).plot()
-    assert [text.get_text() for text in won.axes[0].texts if text.get_text()] == ["2.0 times sooner"]
-    lost = made({"uniform": [[1.0, 0.6, 0.4]] * 2, "importance": [[1.0, np.nan, np.nan]] * 2}).plot()
-    assert not [text for text in lost.axes[0].texts if text.get_text()]
+    won = made({"uniform": [SLOW] * 2, "importance": [FAST] * 2})
+    assert labels(won) == (["sooner"], [((4.0, 0.4), (2.0, 0.4))]) and won.is_faster
+    higher = made({"uniform": [SLOW] * 2, "importance": [FAST] * 2}, figure=Figure("auc", "val_auc", "val_auc", True))
+    assert labels(higher) == (["sooner"], [((4.0, -0.4), (2.0, -0.4))])
+    assert higher.plot().axes[0].get_ylabel() == "val_auc" and "highest val_auc" in higher.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("runs", "importance_steps"),
+    [
+        ([[1.0, np.nan, np.nan]] * 2, 4),
+        ([FAST, SLOW], 4),  # no clear difference: 2 times and 1 time
+        ([FAST] * 2, 0),
+    ],
+)
+def test_the_plot_has_no_arrow_if_the_verdict_does_not_say_sooner(runs, importance_steps):
+    pytest.importorskip("matplotlib")
+    compared = made({"uniform": [SLOW] * 2, "importance": runs}, importance_steps)
+    assert labels(compared) == ([], []) and not compared.is_faster and not compared.verdict.endswith("Use it.")
+
+
+@pytest.mark.parametrize("fast", [[1.0, 0.41, 0.3], [1.0, 0.1, 0.1]])  # with and without room beside the arrow
+def test_the_label_of_the_arrow_is_inside_the_axes(fast):
+    pytest.importorskip("matplotlib")
+    figure = made({"uniform": [[1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]] * 2, "importance": [fast] * 2}).plot()
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    [label] = [text for text in axes.texts if text.get_text()]
+    inside, outside = label.get_window_extent(), axes.get_window_extent()
+    assert outside.x0 <= inside.x0 and inside.x1 <= outside.x1 and outside.y0 <= inside.y0 and inside.y1 <= outside.y1
 
 
 def test_without_matplotlib_the_verdict_and_the_table_are_still_written(comparison, monkeypatch, tmp_path):
@@ -130,41 +173,6 @@ def test_without_matplotlib_the_verdict_and_the_table_are_still_written(comparis
 def test_a_notebook_shows_the_plot(comparison):
     pytest.importorskip("matplotlib")
     assert "data:image/png;base64," in comparison._repr_html_()
-
-
-def test_the_validation_data_are_those_of_the_split_and_the_judge_evaluates_them():
-    split = user_task.with_split(dict(x=X, y=Y, validation_split=0.2))
-    assert len(split["x"]) == 128 and [len(part) for part in split["validation_data"]] == [32, 32]
-    model, judge = build(), Evaluation(split)
-    assert judge(model) == model.evaluate(X[128:], Y[128:], verbose=0, return_dict=True)
-    assert judge.loss_name == "validation loss"
-    nested = user_task.with_split(dict(x={"a": X}, y=Y, sample_weight=X[:, 0], validation_split=0.5))
-    assert len(nested["validation_data"]) == 3 and len(nested["validation_data"][0]["a"]) == 80
-
-
-def test_without_validation_data_the_judge_is_the_training_loss(monkeypatch):
-    monkeypatch.setattr(user_task, "MAX_ROWS", 64)
-    model, judge = build(), Evaluation(dict(x=X, y=Y))
-    assert judge.loss_name == "training loss"
-    assert judge(model) == model.evaluate(X[:64], Y[:64], verbose=0, return_dict=True)
-    assert Evaluation(dict(x=stream(X, Y, 32), steps_per_epoch=2))(model) == judge(model)
-
-
-def test_the_judge_leaves_the_metrics_of_a_running_fit_unchanged():
-    seen = []
-
-    def metrics(evaluates):
-        model = build()
-        judge = Evaluation(dict(x=X, y=Y))
-        hook = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: judge(model) if evaluates else None
-        )
-        model.set_weights([np.ones((6, 3)), np.zeros(3)])
-        seen.append(model.fit(X, Y, batch_size=16, shuffle=False, verbose=0, callbacks=[hook]).history)
-
-    metrics(False)
-    metrics(True)
-    assert seen[0] == seen[1]
 
 
 def test_a_model_that_is_not_built_yet_starts_from_equal_weights():
@@ -186,6 +194,7 @@ def uncompiled():
     [
         (dict(build_model=uncompiled), ValueError, "`build_model` must return a compiled `keras.Model`"),
         (dict(build_model="model"), ValueError, "`build_model` must be a function"),
+        (dict(build_model=build()), ValueError, "must be the function that builds the model.* without calling it"),
         (dict(seconds=0), ValueError, r"`seconds` must be a number above 0.* Received: seconds=0"),
         (dict(cost=float("inf")), ValueError, "`cost` must be a number above 0"),
         (dict(epochs=1.5), ValueError, "`epochs` must be an int above 0"),
@@ -194,7 +203,17 @@ def uncompiled():
         (dict(ways={"uniform": lambda model: model}), ValueError, "`ways` must be a dict of at least two functions"),
         (dict(ways={"a": lambda model: model, "b": lambda model: 3}), ValueError, "objects with `fit`.* 3 of 'b'"),
         (dict(batchsize=3), TypeError, "no argument `batchsize`. Did you mean `batch_size`"),
-        (dict(zzz=3), TypeError, "no argument `zzz`. Its arguments: batch_size"),
+        (dict(zzz=3), TypeError, "no argument `zzz`. Its own arguments: ways, seconds, .* `model.fit`: batch_size"),
+        (dict(metric="val_auc"), TypeError, "Did you mean `monitor`.* Received: metric='val_auc'"),
+        (dict(seed=3), TypeError, "Did you mean `seeds`"),
+        (dict(x=(X, Y), y=(X[:9], Y[:9])), ValueError, "pass the validation data as `validation_data=`"),
+        (dict(x=(X, Y), y=(X, Y)), ValueError, "pass the validation data as `validation_data=`"),
+        (dict(x=stream(X, Y, 32), y=stream(X, Y, 32)), ValueError, "pass the validation data as `validation_data=`"),
+        (dict(monitor="auc"), ValueError, "one of loss, accuracy. Received: monitor='auc'"),
+        (dict(monitor="accuracy", validation_split=0.2), ValueError, "one of val_loss, val_accuracy. Received"),
+        (dict(monitor="val_accuracy"), ValueError, "no validation data: one of loss, accuracy"),
+        (dict(mode="highest"), ValueError, "`mode` must be .auto.* Received: mode='highest'"),
+        (dict(mode="max"), ValueError, "needs a `monitor`"),
         (dict(x=iter([1])), ValueError, "`x` must be data that can be read several times"),
         (dict(validation_data=iter([1])), ValueError, "`validation_data` must be data that can be read several"),
         (dict(validation_split=1.5), ValueError, "`validation_split` must be a number in .0, 1."),
@@ -212,7 +231,50 @@ def test_the_progress_bar_shows_the_percentage_of_all_runs(monkeypatch):
     updates = []
     bar = types.SimpleNamespace(update=lambda *args: updates.append(args))
     monkeypatch.setattr(keras.utils, "Progbar", lambda *args, **kwargs: bar)
-    progress = user_task.Progress(["uniform", "importance"], 2, 10.0, True)
+    progress = Progress(["uniform", "importance"], 2, 10.0, True)
     progress.update("uniform", 1, types.SimpleNamespace(spent=5.0, points=[{"loss": 0.5}]))
     progress.update("importance", 2, types.SimpleNamespace(spent=12.0, points=[{"loss": 0.25}]))
     assert updates == [(12, [("uniform", 0.5)]), (62, [("importance", 0.25)])]
+
+
+def test_the_log_has_a_line_at_the_beginning_and_one_per_run(comparison, caplog):
+    caplog.set_level(logging.INFO, "importance_sampling")
+    progress = Progress(["uniform", "importance"], 3, 60.0, False)
+    run = types.SimpleNamespace(points=[{"loss": 0.5}], steps=20, seconds=61.0, stopped_early=True)
+    progress.finish("importance", 2, run)
+    assert caplog.messages == [
+        "Comparing uniform, importance: 6 runs with 3 seeds of 60 seconds each. Evaluation takes additional time.",
+        "Run 1 of 6 has finished: importance with seed 2, validation loss 0.5 after 20 steps in 61 seconds, stopped "
+        "early.",
+    ]
+
+
+class StopsEarly(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+@pytest.mark.slow
+def test_a_metric_can_be_the_judge_and_runs_that_stopped_early_are_counted(monkeypatch, caplog):
+    monkeypatch.setattr(user_task, "MEASUREMENTS", 2)
+    caplog.set_level(logging.INFO, "importance_sampling")
+    judged = compare(
+        build,
+        X,
+        Y,
+        ways=WAYS,
+        cost=30,
+        seeds=1,
+        validation_split=0.2,
+        monitor="val_accuracy",
+        callbacks=[StopsEarly()],
+    )
+    assert judged.figure == Figure("accuracy", "val_accuracy", "val_accuracy", maximised=True)
+    [run] = judged.runs_of("uniform")
+    assert list(judged.curves("uniform")[0][1]) == [point["accuracy"] for point in run["points"]]
+    assert "val_accuracy" in judged.verdict
+    assert str(judged).splitlines()[0].endswith("stopped early") and "1 of 1 runs" in str(judged)
+    assert [message.split(":")[0] for message in caplog.messages if message.startswith("Run")] == [
+        "Run 1 of 2 has finished",
+        "Run 2 of 2 has finished",
+    ]

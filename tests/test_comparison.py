@@ -151,7 +151,22 @@ class Stopping(keras.callbacks.Callback):
 
 def test_training_that_a_callback_ends_early_is_measured_at_its_end():
     [clock] = train([build()], arguments(callbacks=[Stopping()]), constant, budget=50.0, by="cost", measurements=1)
-    assert [point["steps"] for point in clock.points] == [0, 8]
+    assert [point["steps"] for point in clock.points] == [0, 8] and clock.record()["stopped_early"]
+    [clock] = train([build()], arguments(), constant, budget=1, by="epochs", measurements=1)
+    assert not clock.record()["stopped_early"]
+
+
+def test_weights_that_a_callback_restores_at_the_end_are_measured():
+    class Restoring(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            self.model.set_weights([np.zeros((6, 3)), np.zeros(3)])
+
+    def size(model):
+        return {"loss": float(np.abs(host(model.layers[0].kernel)).sum())}
+
+    [clock] = train([build()], arguments(callbacks=[Restoring()]), size, budget=1, by="epochs", measurements=1)
+    assert [point["steps"] for point in clock.points] == [0, 8, 8]
+    assert clock.points[1]["loss"] > 0.0 == clock.points[2]["loss"]
 
 
 def test_an_error_of_a_way_is_raised_and_ends_the_others():

@@ -60,6 +60,27 @@ def test_plots_over_seconds_need_histories_with_seconds():
         plot_histories({"b": history}, over="steps")
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        SimpleNamespace(history={"loss": [4.0, 3.0]}),
+        {"loss": [4.0, 3.0], "val_loss": [np.nan, 2.0]},
+        [{"loss": [3.0, 2.0]}, {"loss": [5.0, 4.0]}],
+    ],
+)
+def test_histories_without_a_label_are_plotted(runs):
+    (axes,) = plot_histories(runs).axes
+    assert lines(axes) == {"training": [[1, 2], [4, 3]]}
+
+
+@pytest.mark.parametrize("runs", [None, {}, [], 3.0, "loss"])
+def test_what_is_no_history_raises_value_error(runs):
+    with pytest.raises(ValueError, match=r"`runs` must be a dict of histories.* or one history. Received: runs="):
+        plot_histories(runs)
+    with pytest.raises(ValueError, match=r"`runs` must be histories: what `fit` returns.* Received: 'a': "):
+        plot_histories({"a": 3.0})
+
+
 def test_one_metric_can_be_given_as_a_string():
     (axes,) = plot_histories({"a": {"val_loss": [4.0, 3.0]}}, "val_loss", log="val_loss").axes
     assert lines(axes) == {"a": [[1, 2], [4, 3]]} and axes.get_yscale() == "log"

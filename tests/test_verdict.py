@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from importance_sampling.comparison.verdict import (
-    Effect,
-    effect,
-    excess,
-    speed_up,
-    time_to_reach,
-    verdict,
-)
+from importance_sampling.comparison.figure import Figure, loss_figure
+from importance_sampling.comparison.outcome import Effect, effect, excess, final_excess, speed_up, time_to_reach
+from importance_sampling.comparison.verdict import verdict
+
+TRAINING_LOSS = loss_figure("")
+AUC = Figure("auc", "val_auc", "val_auc", maximised=True)
 
 
 def curve(*losses, step=2.0):
@@ -79,7 +77,7 @@ def test_a_clear_win_is_recommended_with_its_range():
 def test_the_lowest_loss_is_named_if_the_baseline_ends_above_it():
     baselines = [curve(1.0, 0.6, 0.2, 0.3)] * 3
     assert "uniform training's lowest training loss" in verdict(
-        [curve(1.0, 0.2, 0.2, 0.2)] * 3, baselines, loss="training loss"
+        [curve(1.0, 0.2, 0.2, 0.2)] * 3, baselines, figure=TRAINING_LOSS
     )
 
 
@@ -93,16 +91,16 @@ def test_a_clear_loss_is_not_recommended():
 def test_a_way_that_is_early_but_never_as_good_is_not_recommended():
     runs = [falling(2.0, last) for last in (0.4, 0.5, 0.3)]
     assert verdict(runs, [falling(8.0)] * 3) == (
-        "Importance sampling did not reach uniform training's final validation loss with any of 3 seeds: it made 40% "
-        "less progress (30% to 50%). Keep uniform training."
+        "Importance sampling did not reach uniform training's final validation loss with any of 3 seeds: it made 40 % "
+        "less progress (30 % to 50 %). Keep uniform training."
     )
 
 
 def test_a_difference_below_a_tenth_is_none():
     text = verdict([falling(time) for time in (8.0, 7.5, 7.75)], [falling(8.0)] * 3)
     assert text == (
-        "No difference on this task: importance sampling reached uniform training's final validation loss 1.0 times as "
-        "fast as uniform training on average (3 seeds, 1.0 to 1.1). Keep uniform training."
+        "No difference on this task: importance sampling reached uniform training's final validation loss 1.03 times "
+        "sooner on average (3 seeds, 1.00 to 1.07). Keep uniform training."
     )
 
 
@@ -110,7 +108,7 @@ def test_a_difference_below_a_tenth_is_none():
 def test_a_difference_within_the_spread_of_the_seeds_needs_more_seeds(times):
     text = verdict([falling(time) for time in times], [falling(8.0)] * len(times), reason="The reason.")
     assert text.startswith("No clear difference on this task: importance sampling reached ")
-    assert text.endswith("which is within the spread. Compare with more seeds.")
+    assert text.endswith("The seeds differ too much to tell: compare with more seeds.")
 
 
 def test_runs_without_timed_steps_give_no_verdict():
@@ -122,7 +120,7 @@ def test_runs_without_timed_steps_give_no_verdict():
     [
         (falling(4.0), "Importance sampling reached uniform training's final validation loss 2.0 times sooner, with"),
         (falling(7.75), "Importance sampling was about as fast as uniform training (1.03 times), with one seed"),
-        (falling(2.0, 0.5), "Importance sampling did not reach uniform training's final validation loss: it made 50%"),
+        (falling(2.0, 0.5), "Importance sampling did not reach uniform training's final validation loss: it made 50 %"),
     ],
 )
 def test_one_seed_gives_no_advice_because_the_spread_is_unknown(run, text):
@@ -160,5 +158,68 @@ def test_a_baseline_that_never_improves_gives_no_verdict():
 
 
 def test_other_names_are_used_in_the_sentence():
-    text = verdict([falling(4.0)] * 3, [falling(8.0)] * 3, "`reshuffle`", "`pool`", "training loss")
+    text = verdict([falling(4.0)] * 3, [falling(8.0)] * 3, "`reshuffle`", "`pool`", TRAINING_LOSS)
     assert text == "`reshuffle` reached `pool`'s final training loss 2.0 times sooner (3 seeds, 2.0 to 2.0). Use it."
+
+
+def test_a_way_that_is_sooner_and_ends_worse_is_not_recommended_without_stopping_early():
+    baselines = [curve(1.0, 0.6, 0.5, 0.5)] * 3
+    runs = [curve(1.0, 0.5, 0.5, 0.5 * end) for end in (1.016, 1.03, 0.999)]
+    assert verdict(runs, baselines) == (
+        "Importance sampling reached uniform training's final validation loss 2.0 times sooner (3 seeds, 2.0 to 2.0), "
+        "but ended 1.6 % worse: stop early, for example with EarlyStopping(restore_best_weights=True), or keep uniform "
+        "training."
+    )
+
+
+@pytest.mark.parametrize("ends", [(1.009, 1.009, 1.009), (0.9, 0.9, 1.5), (0.99, 1.05)])
+def test_a_final_loss_that_is_worse_by_less_or_with_few_seeds_does_not_count(ends):
+    runs = [curve(1.0, 0.5, 0.4, 0.5 * end) for end in ends]
+    assert verdict(runs, [curve(1.0, 0.6, 0.5, 0.5)] * len(ends)).endswith(" Use it.")
+
+
+def test_every_sentence_says_that_the_final_loss_is_worse():
+    worse = [curve(1.0, 0.9, 0.5, 0.6)] * 3
+    slower = verdict(worse, [curve(1.0, 0.5, 0.5, 0.5)] * 3)
+    assert slower.endswith(
+        "was 2.0 times slower than uniform training (3 seeds, 2.0 to 2.0), and ended 20 % worse. Keep uniform training."
+    )
+    equal = verdict(worse, [curve(1.0, 0.9, 0.5, 0.5)] * 3)
+    assert "was as fast as uniform training on average (3 seeds, 1.00 to 1.00), but ended 20 % worse. Keep" in equal
+    assert "2.0 times sooner, but ended 20 % worse, with one seed" in verdict(
+        [curve(1.0, 0.5, 0.5, 0.6)], [curve(1.0, 0.9, 0.5, 0.5)]
+    )
+
+
+def test_the_final_excess_is_relative_to_the_final_loss_or_to_the_progress_if_the_sign_changes():
+    assert final_excess(curve(3.0, 0.6), curve(3.0, 0.5)) == pytest.approx(0.2)
+    assert final_excess(curve(1.0, -0.5), curve(1.0, -1.0)) == pytest.approx(0.25)
+    assert final_excess(curve(-0.1, -0.4), curve(-0.1, -0.5)) == pytest.approx(0.2)
+    assert final_excess(curve(1.0, 0.0), curve(1.0, 0.0)) == 0.0
+
+
+def test_ranges_have_two_decimals_if_one_hides_the_side_of_1():
+    text = verdict([falling(time) for time in (7.7, 2.0, 2.1)], [falling(8.0)] * 3)
+    assert "2.4 times sooner on average (3 seeds, 1.03 to 4.00). The seeds differ" in text
+    assert "(3 seeds, 1.3 to 4.0)" in verdict([falling(time) for time in (6.0, 2.0, 2.1)], [falling(8.0)] * 3)
+
+
+def test_an_unclear_difference_is_slowness_if_the_mean_is_below_1():
+    text = verdict([falling(8.0), falling(3.0)], [falling(4.0)] * 2)
+    assert text.startswith(
+        "No clear difference on this task: importance sampling was 1.2 times slower than uniform training on average "
+        "(2 seeds, 0.8 to 2.0). The seeds"
+    )
+
+
+def test_a_metric_is_named_and_the_way_to_stop_at_its_best_value():
+    runs = [(spent, -losses) for spent, losses in [curve(0.5, 0.8, 0.8, 0.7)] * 3]
+    text = verdict(runs, [(spent, -losses) for spent, losses in [curve(0.5, 0.6, 0.8, 0.75)] * 3], figure=AUC)
+    assert text == (
+        "Importance sampling reached uniform training's highest val_auc 2.0 times sooner (3 seeds, 2.0 to 2.0), but "
+        'ended 6.7 % worse: stop early, for example with EarlyStopping("val_auc", mode="max", '
+        "restore_best_weights=True), or keep uniform training."
+    )
+    flat = verdict(runs, [(spent, -losses) for spent, losses in [curve(0.5, 0.4, 0.3)] * 3], figure=AUC)
+    assert flat.startswith("No verdict: the val_auc of uniform training did not rise above that of the untrained")
+    assert "the loss or val_auc became NaN" in verdict([curve(-0.5, math.nan)], [curve(-0.5, -0.6)], figure=AUC)

@@ -7,6 +7,7 @@ counted in forward passes of a batch, with a backward pass as two of them, so it
 from __future__ import annotations
 
 import collections
+import math
 import statistics
 import time
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from importance_sampling.conditions.base import UNIFORM_STEP
 
@@ -21,6 +23,7 @@ UNITS = ("seconds", "cost", "epochs")  # of a budget
 WARM_UP = 8  # the first steps aren't timed: they include compilation
 COMPILATION = 10.0  # a step that takes this many times the median is compiled, or the machine was interrupted
 RECENT = 101  # steps in the median
+SAME = 1e-6  # results of an evaluation that differ by a smaller fraction are those of the same weights
 
 
 class Clock(keras.callbacks.Callback):
@@ -46,6 +49,7 @@ class Clock(keras.callbacks.Callback):
     Attributes:
         seconds, cost, epochs, steps: the seconds, cost, epochs and steps of training so far.
         importance_steps: int, the number of importance steps so far; 0 for a model without a trainer.
+        stopped_early: bool, True after training that ended before the budget was spent.
         points: list of dicts, the measurements: "seconds", "cost" and "steps", and the results of `evaluation`.
         interrupted: bool; set it to True to stop training after the next step.
 
@@ -76,7 +80,7 @@ class Clock(keras.callbacks.Callback):
         self.seconds = self.cost = self.epochs = 0.0
         self.steps = self.importance_steps = 0
         self.points: list[dict[str, float]] = []
-        self.interrupted = False
+        self.interrupted = self.stopped_early = False
         self._timed_seconds = self._timed_cost = 0.0
         self._recent: collections.deque[float] = collections.deque(maxlen=RECENT)  # seconds per unit of cost
         self._compiled: set[tuple[int, bool]] = set()  # places with a step that wasn't timed
@@ -100,6 +104,7 @@ class Clock(keras.callbacks.Callback):
             seconds=self.seconds,
             cost=self.cost,
             importance_steps=self.importance_steps,
+            stopped_early=self.stopped_early,
             points=self.points,
         )
 
@@ -143,9 +148,12 @@ class Clock(keras.callbacks.Callback):
         self._step_start += time.perf_counter() - self._test_start
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Evaluate the model if training ended before the budget."""
-        if self.points[-1]["steps"] != self.steps:
-            self._evaluate()
+        """Evaluate the model, which may have changed after the last step: a callback may have restored weights."""
+        self.stopped_early = self.spent < self.budget * (1 - 1e-9)
+        point, last = self._measurement(), self.points[-1]
+        before = [last.get(name, math.nan) for name in point]
+        if last["steps"] != self.steps or not np.allclose(list(point.values()), before, SAME, 0.0, equal_nan=True):
+            self._add(point)
 
     def _count(self, batch: int, duration: float) -> None:
         """Add a step to the counters."""
@@ -173,8 +181,13 @@ class Clock(keras.callbacks.Callback):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        counts = dict(seconds=self.seconds, cost=self.cost, steps=self.steps)
-        self.points.append(counts | self.evaluation(self.model))
+        self._add(self._measurement())
+
+    def _measurement(self) -> dict[str, float]:
+        return dict(seconds=self.seconds, cost=self.cost, steps=self.steps) | self.evaluation(self.model)
+
+    def _add(self, point: dict[str, float]) -> None:
+        self.points.append(point)
         self.measured(self)
 
     def _decay_learning_rate(self) -> None:

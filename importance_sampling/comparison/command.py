@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TextIO
 
 import keras
 import numpy as np
 
 from importance_sampling.comparison import registry
 from importance_sampling.comparison.data import Data
+from importance_sampling.comparison.figure import check_mode, figure_of
+from importance_sampling.comparison.progress import is_shown, logger
+from importance_sampling.comparison.result import Comparison
 from importance_sampling.comparison.user_task import compare
 from importance_sampling.models import get
 from importance_sampling.models.registry import BUILDERS
@@ -66,7 +71,7 @@ def prepare(options: argparse.Namespace) -> tuple[list[Task], Ways]:
             raise Exception(f"{error}\nRead the dataset from a local file with --data.") from error
         raise
     for task in tasks:
-        check(task, ways)
+        check(task, ways, options.monitor, options.mode)
     options.out.mkdir(parents=True, exist_ok=True)
     return tasks, ways
 
@@ -129,12 +134,12 @@ def imported(text: str, kind: str) -> Callable:
     return function
 
 
-def check(task: Task, ways: Ways) -> None:
+def check(task: Task, ways: Ways, monitor: str | None = None, mode: str = "auto") -> None:
     """Check a task before training: build the model and all trainers, and evaluate the model on two samples.
 
     Raises:
-        ValueError: an option of a way is unknown or out of range, there is no test set, or the model doesn't match the
-            data.
+        ValueError: an option of a way is unknown or out of range, there is no test set, the model doesn't match the
+            data, or it has no figure of the name `monitor`.
     """
     x, y = task.data.x_test, task.data.y_test
     if not len(x):
@@ -144,7 +149,10 @@ def check(task: Task, ways: Ways) -> None:
     model = task.build()
     for way in ways.values():
         way(model, 0)
-    model.evaluate(x[:2], y[:2], batch_size=2, verbose=0)
+    results = model.evaluate(x[:2], y[:2], batch_size=2, verbose=0, return_dict=True)
+    check_mode(monitor, mode)
+    if monitor is not None:
+        figure_of(monitor, mode, "val_", results, model)
 
 
 def run(task: Task, ways: Ways, options: argparse.Namespace) -> int:
@@ -155,24 +163,47 @@ def run(task: Task, ways: Ways, options: argparse.Namespace) -> int:
     """
     sys.stdout.write(f"{task.name}\n")
     try:
-        comparison = compare(
-            task.build,
-            task.data.x_train,
-            task.data.y_train,
-            ways={name: follows_global_seed(way) for name, way in ways.items()},
-            seconds=options.seconds,
-            epochs=options.epochs,
-            cost=options.cost,
-            seeds=options.seeds,
-            batch_size=options.batch_size,
-            validation_data=(task.data.x_test, task.data.y_test),
-        )
+        with log_on(sys.stderr):
+            comparison = _compare(task, ways, options)
     except Exception as error:
         sys.stderr.write(f"{task.name}: {type(error).__name__}: {error}\n")
         return 1
     paths = comparison.save(options.out, re.sub(r"[^\w.=+-]+", "-", task.name))
     sys.stdout.write(f"{comparison}\n\nWritten: {', '.join(map(str, paths))}\n")
     return 0
+
+
+def _compare(task: Task, ways: Ways, options: argparse.Namespace) -> Comparison:
+    return compare(
+        task.build,
+        task.data.x_train,
+        task.data.y_train,
+        ways={name: follows_global_seed(way) for name, way in ways.items()},
+        seconds=options.seconds,
+        epochs=options.epochs,
+        cost=options.cost,
+        seeds=options.seeds,
+        monitor=options.monitor,
+        mode=options.mode,
+        batch_size=options.batch_size,
+        validation_data=(task.data.x_test, task.data.y_test),
+    )
+
+
+@contextlib.contextmanager
+def log_on(stream: TextIO) -> Iterator[None]:
+    """Write the log of comparisons to a stream, unless a progress bar is shown."""
+    if is_shown():
+        yield
+        return
+    handler, level = logging.StreamHandler(stream), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def follows_global_seed(way: registry.Way) -> Callable[[keras.Model], Any]:

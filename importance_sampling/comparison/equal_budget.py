@@ -7,13 +7,13 @@ equally.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from importance_sampling import backend
+from importance_sampling.comparison.callback_copies import copies_of
 from importance_sampling.comparison.clock import Clock
 from importance_sampling.comparison.round_robin import RoundRobin, run_round_robin
 from importance_sampling.data.lazy_arrays import has_lazy_rows
@@ -53,9 +53,9 @@ def train(
 
     Args:
         trainers: models, trainers, or other objects with Keras's `fit`.
-        arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks. `epochs` has an
-            effect only with a budget in seconds or cost: it ends the training if the budget doesn't end it earlier.
-            None: no limit.
+        arguments: the arguments of `fit`, by name. Each trainer has its own copies of the callbacks; those of Keras
+            that write files write into a temporary folder of this trainer. `epochs` has an effect only with a budget
+            in seconds or cost: it ends the training if the budget doesn't end it earlier. None: no limit.
         evaluation: function from a model to a dict of floats.
         budget: float > 0, the budget of each model, in the unit `by`.
         by: "seconds" (default), "cost" or "epochs".
@@ -87,8 +87,8 @@ def train(
 
     def train_one(index: int) -> None:
         clock = clocks[index]
-        callbacks = [*copy.deepcopy(list(arguments.get("callbacks") or ())), clock]
-        fit_of(trainers[index], settings)(**settings | {"callbacks": callbacks})
+        with copies_of(arguments.get("callbacks") or ()) as callbacks:
+            fit_of(trainers[index], settings)(**settings | {"callbacks": [*callbacks, clock]})
         if not clock.interrupted:
             done(index, clock)
 

@@ -1,4 +1,4 @@
-"""The plot of a comparison: the loss of each way against time, medians over seeds with bands. Requires matplotlib."""
+"""The plot of a comparison: the loss or a metric of each way against time, medians over seeds. Requires matplotlib."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.comparison.verdict import MIN_SPEED_UP, Curve, time_to_reach
+from importance_sampling.comparison.figure import Figure
+from importance_sampling.comparison.outcome import Curve, time_to_reach
 from importance_sampling.plotting.style import band, curve, logarithmic, new_figure, tidy
 
 AXES = {"seconds": "seconds of training", "cost": "cost of training (forward passes of a batch)"}
 FONT_SIZE = 13
 EARLY = 0.12  # fraction of the training
+LABEL = "sooner"
+LABEL_WIDTH = 0.15  # of the horizontal axis, with the gap beside it
 LOG_RANGE = 6.0  # ratio of the losses above which the axis is logarithmic
 
 
-def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str, ratio: float) -> Any:
-    """Return a figure with one line per way, and the times sooner of the second way marked.
+def draw(curves: Mapping[str, Sequence[Curve]], figure: Figure, over: str, title: str, is_marked: bool) -> Any:
+    """Return a plot with one line per way, and an arrow to the time at which the second way is as good as the first.
 
     Args:
         curves: mapping from the name of a way to its curves, one per seed; the baseline first.
-        loss: str, the name of the loss, for the vertical axis.
+        figure: `Figure` that the curves show, for the vertical axis.
         over: "seconds" or "cost".
         title: str, written above the plot.
-        ratio: float, how many times sooner the second way is, written beside the mark.
+        is_marked: bool, whether there is an arrow: from the time at which the median of the baseline has its best
+            value to the time at which the median of the second way reaches this value.
 
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    figure = new_figure(8, 5.6)
-    axes = figure.subplots()
+    drawing = new_figure(8, 5.6)
+    axes = drawing.subplots()
     medians, visible = [], []
     for index, (name, runs) in enumerate(curves.items()):
         x, low, middle, high = band(runs)
@@ -48,26 +52,37 @@ def draw(curves: Mapping[str, Sequence[Curve]], loss: str, over: str, title: str
         axes.set_ylim(*((low / margin, high * margin) if is_log else (low - margin, high + margin)))
         if is_log:
             logarithmic(axes)
-    _mark_speed_up(axes, *medians[:2], ratio)
     axes.set_xlim(0, None)
+    if is_marked:
+        _mark(axes, *medians[:2], figure)
     tidy(axes)
     axes.tick_params(labelsize=FONT_SIZE)
     axes.set_xlabel(AXES[over], fontsize=FONT_SIZE)
-    axes.set_ylabel(loss, fontsize=FONT_SIZE)
-    axes.legend(fontsize=FONT_SIZE, frameon=False, loc="upper right")
-    figure.suptitle(textwrap.fill(title, 76), fontsize=FONT_SIZE, weight="bold", x=0.02, ha="left")
-    return figure
+    axes.set_ylabel(figure.name, fontsize=FONT_SIZE)
+    axes.legend(fontsize=FONT_SIZE, frameon=False, loc="lower right" if figure.maximised else "upper right")
+    drawing.suptitle(textwrap.fill(title, 76), fontsize=FONT_SIZE, weight="bold", x=0.02, ha="left")
+    return drawing
 
 
-def _mark_speed_up(axes: Any, baseline: Curve, other: Curve, ratio: float) -> None:
-    """Draw an arrow from the time of the baseline to that of the other way, at the lowest loss of the baseline."""
+def _mark(axes: Any, baseline: Curve, other: Curve, figure: Figure) -> None:
+    """Draw an arrow from the time of the baseline to that of the other way, at the best value of the baseline."""
     if not np.isfinite(baseline[1]).all():
         return
-    best = int(np.argmin(baseline[1]))
-    level, later, earlier = float(baseline[1][best]), float(baseline[0][best]), time_to_reach(other, baseline[1][best])
-    if not (0 < earlier < later and ratio >= MIN_SPEED_UP):
+    sign = -1.0 if figure.maximised else 1.0
+    best = int(np.argmin(sign * baseline[1]))
+    level, later = float(baseline[1][best]), float(baseline[0][best])
+    earlier = time_to_reach((other[0], sign * other[1]), sign * level)
+    if not 0 < earlier < later:
         return
-    axes.annotate("", (earlier, level), (later, level), arrowprops=dict(arrowstyle="<|-|>", color="0.25", lw=1.6))
-    # Left of the arrow the plot is empty: before this time both losses are above the level.
-    place = dict(xytext=(-14, 0), textcoords="offset points", ha="right", va="center")
-    axes.annotate(f"{ratio:.1f} times sooner", (earlier, level), size=FONT_SIZE, weight="bold", **place)
+    axes.annotate("", (earlier, level), (later, level), arrowprops=dict(arrowstyle="-|>", color="0.25", lw=1.6))
+    # The plot is empty left of the arrow and beyond its level, which neither way has reached before. If there isn't
+    # enough room, the label is above the middle of the arrow, or below it if the values rise: between the two curves.
+    if earlier > LABEL_WIDTH * axes.get_xlim()[1]:
+        middle, place = earlier, dict(xytext=(-8, -4 * sign), ha="right", va="top" if sign > 0 else "bottom")
+    else:
+        middle = (earlier + later) / 2
+        place = dict(xytext=(0, 6 * sign), ha="center", va="bottom" if sign > 0 else "top")
+    box = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=1.5)
+    axes.annotate(
+        LABEL, (middle, level), size=FONT_SIZE, weight="bold", textcoords="offset points", bbox=box, zorder=5, **place
+    )

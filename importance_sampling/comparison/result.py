@@ -15,8 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from importance_sampling.comparison import verdict as verdicts
+from importance_sampling.comparison.figure import LOSS, Figure
+from importance_sampling.comparison.outcome import Curve, outcome, speed_up
 from importance_sampling.comparison.plot import draw
+from importance_sampling.comparison.verdict import verdict
 
 BASELINE = "uniform"
 PROSE_NAMES = {BASELINE: "uniform training", "importance": "importance sampling"}
@@ -31,18 +33,21 @@ class Comparison:
         by: "seconds", "cost" or "epochs", the unit of the budget.
         loss_name: "validation loss" or "training loss".
         ways: the names of the ways, the baseline first.
+        figure: `Figure` by which the ways are judged. None (default): the loss.
 
     Attributes:
         runs: list of dicts, one per way and seed: "way", "seed", "steps", "seconds", "cost", "importance_steps",
-            "points" (a list of dicts, one per measurement) and "summary" (of the trainer; "" without one).
+            "stopped_early" (whether training ended before the budget), "points" (a list of dicts, one per measurement)
+            and "summary" (of the trainer; "" without one).
 
     Example:
         >>> comparison = compare(build_model, x, y, seconds=60, validation_split=0.1)
         >>> print(comparison.verdict)
     """
 
-    def __init__(self, budget: float, by: str, loss_name: str, ways: tuple[str, ...]):
+    def __init__(self, budget: float, by: str, loss_name: str, ways: tuple[str, ...], figure: Figure | None = None):
         self.budget, self.by, self.loss_name, self.ways = budget, by, loss_name, ways
+        self.figure = figure or LOSS._replace(name=loss_name)
         self.runs: list[dict[str, Any]] = []
 
     def add(self, way: str, seed: int, record: Mapping[str, Any], trainer: Any) -> None:
@@ -58,21 +63,24 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence: whether the second way is faster than the first one, and what to do."""
-        way, runs = self.ways[1], self.runs_of(self.ways[1])
-        reasons = [run["summary"].splitlines()[0] for run in runs if run["summary"]]
-        return verdicts.verdict(
-            self.curves(way),
-            self.curves(self.ways[0]),
-            prose_name(way),
-            prose_name(self.ways[0]),
-            self.loss_name,
-            sum(run["importance_steps"] for run in runs) if reasons else None,
-            reasons[0] if reasons else "",
-        )
+        curves, baselines = self._falling_curves(self.ways[1]), self._falling_curves(self.ways[0])
+        reasons = [run["summary"].splitlines()[0] for run in self.runs_of(self.ways[1]) if run["summary"]]
+        names = prose_name(self.ways[1]), prose_name(self.ways[0])
+        return verdict(curves, baselines, *names, self.figure, self._importance_steps(), reasons[0] if reasons else "")
+
+    @property
+    def is_faster(self) -> bool:
+        """True if the verdict says that the second way is faster; with one seed, without knowing the spread."""
+        pair = self._falling_curves(self.ways[1]), self._falling_curves(self.ways[0])
+        return self._importance_steps() != 0 and outcome(*pair).kind == "faster"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The table: one dict per way. Losses and metrics are medians over the seeds."""
+        """The table: one dict per way.
+
+        Losses, metrics, seconds and steps are medians over the seeds. "times sooner" is the geometric mean over the
+        seeds, and "importance steps" the share of all steps.
+        """
         return [self._row(way) for way in self.ways]
 
     @property
@@ -88,15 +96,19 @@ class Comparison:
         """Return the runs of a way, by seed."""
         return sorted((run for run in self.runs if run["way"] == way), key=lambda run: run["seed"])
 
-    def curves(self, way: str) -> list[verdicts.Curve]:
-        """Return the spent budget and the losses of a way, one pair of arrays per seed."""
-        return [
-            tuple(np.array([point[name] for point in run["points"]], float) for name in (self.over, "loss"))
-            for run in self.runs_of(way)
-        ]
+    def curves(self, way: str) -> list[Curve]:
+        """Return the spent budget and the values of the judged figure of a way, one pair of arrays per seed.
+
+        A value is NaN where the loss isn't finite.
+        """
+        return [self._curve(run, self.figure.key) for run in self.runs_of(way)]
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Plot the loss of all ways against the seconds or the cost.
+        """Plot the judged figure of all ways against the seconds or the cost.
+
+        Lines are medians over the seeds, and bands reach from the lower to the upper quartile. An arrow shows how much
+        sooner the median of the second way reaches the best value of the first one; it is drawn if the verdict says
+        that the second way is faster.
 
         Args:
             path: str, Path or None, default None; the file to write, with a suffix that matplotlib supports.
@@ -110,7 +122,7 @@ class Comparison:
         first, *others = self.verdict.split(". ")
         headline = f"{first}." if others else first
         curves = {way: self.curves(way) for way in self.ways}
-        figure = draw(curves, self.loss_name, self.over, headline, self._speed_up(self.ways[1]))
+        figure = draw(curves, self.figure, self.over, headline, self.is_faster)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
@@ -169,26 +181,50 @@ class Comparison:
     def _row(self, way: str) -> dict[str, Any]:
         runs = self.runs_of(way)
         last = [run["points"][-1] for run in runs]
-        losses = [curve[1] for curve in self.curves(way)]
+        losses = [self._curve(run, "loss")[1] for run in runs]
         steps = sum(run["steps"] for run in runs)
         row: dict[str, Any] = {
             "way": way,
             f"lowest {self.loss_name}": statistics.median(float(np.min(values)) for values in losses),
             f"final {self.loss_name}": statistics.median(float(values[-1]) for values in losses),
         }
+        if self.figure.key != "loss":
+            best = np.max if self.figure.maximised else np.min
+            values = (float(best(values)) for _, values in self.curves(way))
+            row[f"{self.figure.best} {self.figure.name}"] = statistics.median(values)
+        prefix = "val_" if self.loss_name == LOSS.name else ""
         for name in last[0]:
             if name not in ("seconds", "cost", "steps", "loss"):
-                row[f"final {name}"] = statistics.median(point[name] for point in last)
+                row[f"final {prefix}{name}"] = statistics.median(point[name] for point in last)
         row["times sooner"] = self._speed_up(way)
         row["seconds"] = statistics.median(run["seconds"] for run in runs)
         row["steps"] = round(statistics.median(run["steps"] for run in runs))
         row["importance steps"] = sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
+        if any(run.get("stopped_early") for run in self.runs):
+            stopped = sum(run.get("stopped_early", False) for run in runs)
+            row["stopped early"] = f"{stopped} of {len(runs)} runs"
         return row
 
     def _speed_up(self, way: str) -> float:
         """Return the geometric mean of the speed-ups over the seeds."""
-        pairs = zip(self.curves(way), self.curves(self.ways[0]), strict=True)
-        return float(np.exp(np.mean([np.log(verdicts.speed_up(*pair)) for pair in pairs])))
+        pairs = zip(self._falling_curves(way), self._falling_curves(self.ways[0]), strict=True)
+        return float(np.exp(np.mean([np.log(speed_up(*pair)) for pair in pairs])))
+
+    def _importance_steps(self) -> int | None:
+        """Return the number of importance steps of the second way; None if it isn't known."""
+        runs = self.runs_of(self.ways[1])
+        return sum(run["importance_steps"] for run in runs) if any(run["summary"] for run in runs) else None
+
+    def _falling_curves(self, way: str) -> list[Curve]:
+        """Return the curves with the sign that makes lower values better."""
+        sign = -1.0 if self.figure.maximised else 1.0
+        return [(spent, sign * values) for spent, values in self.curves(way)]
+
+    def _curve(self, run: Mapping[str, Any], key: str) -> Curve:
+        spent, losses, values = (
+            np.array([point[name] for point in run["points"]], float) for name in (self.over, "loss", key)
+        )
+        return spent, values if key == "loss" else np.where(np.isfinite(losses), values, np.nan)
 
 
 def prose_name(way: str) -> str:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import inspect
-import math
-import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from importance_sampling.comparison.clock import UNITS, Clock
+from importance_sampling.comparison.arguments import (
+    budget_of,
+    check_builder,
+    check_data,
+    checked,
+    checked_ways,
+    with_split,
+)
+from importance_sampling.comparison.clock import Clock
 from importance_sampling.comparison.equal_budget import identical_models, train
+from importance_sampling.comparison.evaluation import Evaluation
+from importance_sampling.comparison.figure import Figure, check_mode, figure_of, loss_figure
+from importance_sampling.comparison.progress import Progress, is_shown
 from importance_sampling.comparison.result import BASELINE, Comparison
 from importance_sampling.training import ImportanceTraining
-from importance_sampling.utils.validation import is_int, is_real
+from importance_sampling.utils.validation import is_int
 
 WAYS: dict[str, Callable[[keras.Model], Any]] = {
     BASELINE: lambda model: model,
     "importance": ImportanceTraining,
 }
-DEFAULT_SECONDS = 30.0
 MEASUREMENTS = 20
-MAX_ROWS = 10000  # training samples in the judgement without validation data
-OWN_ARGUMENTS = ("self", "x", "y", "epochs", "verbose", "initial_epoch")
+SAME_START = 1e-3  # losses of the untrained models that differ by a smaller fraction are equal
 
 
 def compare(
@@ -39,6 +45,8 @@ def compare(
     epochs: int | None = None,
     cost: float | None = None,
     seeds: int = 3,
+    monitor: str | None = None,
+    mode: str = "auto",
     verbose: bool | None = None,
     **fit_arguments: Any,
 ) -> Comparison:
@@ -47,7 +55,7 @@ def compare(
     For each seed, all ways start from the same weights and have the same budget. They take turns of half a second, so a
     machine that slows down affects all of them. Evaluation and compilation don't count. The ways are compared by the
     loss on the validation data, or on the first 10,000 training samples if there are no validation data, which is
-    evaluated 20 times during training.
+    evaluated 20 times during training. With `monitor` they are compared by a metric instead.
 
     Args:
         build_model: function without arguments that returns a compiled `keras.Model`.
@@ -57,18 +65,25 @@ def compare(
             baseline, and the verdict is about the second one.
         seconds: float > 0, seconds of training for each way and seed; default 30.
         epochs: int >= 1, a budget in epochs instead of seconds. Use it if the learning rate follows a schedule.
-        cost: float > 0, a budget in forward passes of a batch instead of seconds; a uniform step costs 3.
+        cost: float > 0, a budget in forward passes of a batch instead of seconds. A uniform step costs 3, so the cost
+            of N epochs is N * (steps per epoch) * 3.
         seeds: int >= 1, default 3; the number of runs of each way.
-        verbose: True: show a progress bar. None (default): on a terminal and in notebooks. False: never.
+        monitor: str, the figure by which the ways are compared, by its name in Keras's logs, such as "val_auc". None
+            (default): the loss.
+        mode: "min" or "max": whether lower or higher values of `monitor` are better. "auto" (default): as Keras's
+            `EarlyStopping` infers it; also "max" if the name contains acc, auc, precision, recall or f1.
+        verbose: True: show a progress bar. None (default): on a terminal and in notebooks. False: never. The logger
+            `importance_sampling` has a line per run, of level INFO, in any case.
         **fit_arguments: further arguments of `model.fit`, such as `batch_size`, `validation_data`, `validation_split`,
-            `class_weight` and `callbacks`. Each run has its own copies of the callbacks.
+            `class_weight` and `callbacks`. Each run has its own copies of the callbacks. Those of Keras that write
+            files write into a temporary folder of their run.
 
     Returns:
         `Comparison`, with a table, a plot and the verdict.
 
     Raises:
         ValueError: an argument is out of its range, or the data can be read only once.
-        TypeError: `model.fit` has no argument with this name.
+        TypeError: neither `compare` nor `model.fit` has an argument with this name.
 
     Example:
         >>> comparison = importance_sampling.compare(
@@ -77,178 +92,53 @@ def compare(
         >>> print(comparison)
         >>> comparison.plot("comparison.png")
     """
+    check_builder(build_model)
     by, budget = budget_of(dict(seconds=seconds, cost=cost, epochs=epochs))
-    ways = _ways(WAYS if ways is None else ways)
+    ways = checked_ways(WAYS if ways is None else ways)
     if not is_int(seeds) or seeds < 1:
         raise ValueError(f"`seeds` must be an int of at least 1, the number of runs. Received: seeds={seeds!r}")
-    arguments = with_split(_checked(dict(fit_arguments, x=x, y=y)))
+    check_mode(monitor, mode)
+    arguments = with_split(checked(dict(fit_arguments, x=x, y=y), own_arguments()))
     evaluation = Evaluation(arguments)
-    result = Comparison(budget, by, evaluation.loss_name, tuple(ways))
-    progress = Progress(list(ways), seeds, budget, is_shown() if verbose is None else bool(verbose))
+    figure = _figure(build_model, monitor, mode, evaluation)
+    result = Comparison(budget, by, loss_figure(evaluation.prefix).name, tuple(ways), figure)
+    progress = Progress(list(ways), seeds, budget, is_shown() if verbose is None else bool(verbose), by, figure)
     for seed in range(1, seeds + 1):
         models = models_of(build_model, len(ways), seed, evaluation)
+        check_data(arguments, models[0])
         trainers = [way(model) for way, model in zip(ways.values(), models, strict=True)]
         _check_trainers(ways, trainers)
+        starts: dict[str, float] = {}
 
         def done(index: int, clock: Clock, trainers: list = trainers, seed: int = seed) -> None:
             result.add(list(ways)[index], seed, clock.record(), trainers[index])
+            progress.finish(list(ways)[index], seed, clock)
 
-        def measured(clock: Clock, trainers: list = trainers, seed: int = seed) -> None:
-            progress.update(list(ways)[trainers.index(clock.trainer)], seed, clock)
+        def measured(clock: Clock, trainers: list = trainers, seed: int = seed, starts: dict = starts) -> None:
+            way = list(ways)[trainers.index(clock.trainer)]
+            if way not in starts:
+                starts[way] = clock.points[0]["loss"]
+                check_starts(starts, seed)
+            progress.update(way, seed, clock)
 
         train(trainers, arguments, evaluation, budget, by, done, measurements=MEASUREMENTS, measured=measured)
     return result
 
 
-class Evaluation:
-    """The judge of a comparison: evaluates a model on the validation data, otherwise on training samples.
-
-    Args:
-        arguments: the arguments of `fit`, by name.
-
-    Attributes:
-        loss_name: str, "validation loss" or "training loss".
-    """
-
-    def __init__(self, arguments: Mapping[str, Any]):
-        validation = arguments.get("validation_data")
-        self.loss_name = "training loss" if validation is None else "validation loss"
-        size = arguments.get("validation_batch_size") or arguments.get("batch_size")
-        steps = arguments.get("validation_steps")
-        if validation is None:
-            names = ("x", "y") if _is_stream(arguments["x"]) else ("x", "y", "sample_weight")
-            data = [arguments.get(name) for name in names]
-            steps = arguments.get("steps_per_epoch")
-            if not _is_stream(arguments["x"]):
-                data, steps = [_rows(part, 0, MAX_ROWS) for part in data], None
-        else:
-            data = list(validation) if isinstance(validation, (tuple, list)) else [validation]
-        self._arguments = dict(zip(("x", "y", "sample_weight"), data, strict=False), batch_size=size, steps=steps)
-
-    def __call__(self, model: keras.Model) -> dict[str, float]:
-        """Return the loss and the metrics. The metrics of a running `fit` aren't changed."""
-        variables = [variable for metric in model.metrics for variable in metric.variables]
-        values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-        results = model.evaluate(**self._arguments, verbose=0, return_dict=True)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        return {name: float(value) for name, value in results.items() if np.ndim(value) == 0}
+def own_arguments() -> list[str]:
+    """Return the names of the arguments that `compare` has besides those of `model.fit`."""
+    return [name for name, one in inspect.signature(compare).parameters.items() if one.kind is one.KEYWORD_ONLY]
 
 
-class Progress:
-    """Shows the progress of all runs in Keras's progress bar, with the latest loss of each way.
-
-    Args:
-        ways: the names of the ways.
-        seeds: int, the number of seeds.
-        budget: float, of each run.
-        is_shown: bool.
-    """
-
-    def __init__(self, ways: list[str], seeds: int, budget: float, is_shown: bool):
-        self._ways, self._budget = ways, budget
-        self._spent = dict.fromkeys(ways, 0.0)
-        self._bar = keras.utils.Progbar(100, stateful_metrics=ways, unit_name="percent") if is_shown else None
-        self._runs = seeds * len(ways)
-
-    def update(self, way: str, seed: int, clock: Clock) -> None:
-        """Show the latest measurement of a run."""
-        self._spent[way] = seed - 1 + min(clock.spent / self._budget, 1.0)
-        if self._bar is not None:
-            percent = math.floor(100 * sum(self._spent.values()) / self._runs)
-            self._bar.update(max(percent, 1), [(way, clock.points[-1]["loss"])])
-
-
-def is_shown() -> bool:
-    """Return True on a terminal and in notebooks."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
-
-
-def budget_of(amounts: Mapping[str, Any]) -> tuple[str, float]:
-    """Return the unit and the amount of the budget."""
-    used = {by: amount for by, amount in amounts.items() if amount is not None}
-    received = ", ".join(f"{by}={amount!r}" for by, amount in used.items())
-    if len(used) > 1:
-        raise ValueError(f"Set only one of `{'`, `'.join(UNITS)}`: the budget of each way. Received: {received}")
-    by, amount = next(iter(used.items()), ("seconds", DEFAULT_SECONDS))
-    valid = is_int(amount) if by == "epochs" else is_real(amount) and math.isfinite(amount)
-    if not valid or amount <= 0:
-        kind = "an int" if by == "epochs" else "a number"
-        raise ValueError(f"`{by}` must be {kind} above 0, the budget of each way. Received: {received}")
-    return by, amount
-
-
-def _ways(ways: Any) -> dict[str, Callable[[keras.Model], Any]]:
-    if not isinstance(ways, Mapping) or len(ways) < 2 or not all(map(callable, ways.values())):
-        raise ValueError(
-            "`ways` must be a dict of at least two functions of a model, the baseline first, such as "
-            '{"uniform": lambda model: model, "importance": ImportanceTraining}. '
-            f"Received: ways={ways!r}"
-        )
-    return dict(ways)
-
-
-def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Check the arguments of `fit` that a comparison can't pass on as they are."""
-    names = [name for name in inspect.signature(keras.Model.fit).parameters if name not in OWN_ARGUMENTS]
-    for name in arguments:
-        if name not in (*names, "x", "y"):
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f" Did you mean `{close[0]}`?" if close else f" Its arguments: {', '.join(names)}."
-            raise TypeError(f"`model.fit` in a comparison has no argument `{name}`.{hint}")
-    for name in ("x", "validation_data"):
-        if hasattr(arguments.get(name), "__next__"):
-            raise ValueError(
-                f"`{name}` must be data that can be read several times, because every way trains on it. Use arrays, a "
-                f"`tf.data.Dataset` or a `keras.utils.PyDataset`. Received: {name}={arguments[name]!r}"
-            )
-    callbacks = arguments.get("callbacks")
-    if callbacks is not None and not isinstance(callbacks, (list, tuple)):
-        arguments["callbacks"] = [callbacks]
-    try:
-        copy.deepcopy(arguments.get("callbacks"))
-    except Exception as error:
-        raise ValueError(
-            "`callbacks` must be a list of callbacks that `copy.deepcopy` can copy: every run has its own. "
-            f"Received: callbacks={callbacks!r} ({type(error).__name__}: {error})"
-        ) from error
-    return arguments
-
-
-def with_split(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with validation data in place of `validation_split`."""
-    split = arguments.pop("validation_split", 0.0)
-    if not split or arguments.get("validation_data") is not None:
-        return arguments
-    if not is_real(split) or not 0 < split < 1 or _is_stream(arguments["x"]):
-        raise ValueError(
-            "`validation_split` must be a number in (0, 1), and the data arrays. Pass `validation_data` otherwise. "
-            f"Received: validation_split={split!r}, x of type {type(arguments['x']).__name__}"
-        )
-    names = [name for name in ("x", "y", "sample_weight") if arguments.get(name) is not None]
-    rows = int(keras.tree.flatten(arguments["x"])[0].shape[0])
-    first = math.floor(rows * (1.0 - split))
-    validation = tuple(_rows(arguments[name], first, rows) for name in names)
-    return arguments | {name: _rows(arguments[name], 0, first) for name in names} | {"validation_data": validation}
-
-
-def _rows(data: Any, start: int, stop: int) -> Any:
-    """Return rows of all arrays in a structure."""
-    return keras.tree.map_structure(lambda part: None if part is None else part[start:stop], data)
-
-
-def _is_stream(x: Any) -> bool:
-    """Return True if x yields batches: a dataset or loader, and not arrays."""
-    return not all(hasattr(part, "shape") for part in keras.tree.flatten(x))
+def _figure(build_model: Callable[[], keras.Model], monitor: Any, mode: str, evaluation: Evaluation) -> Figure:
+    if monitor is None or monitor == f"{evaluation.prefix}loss":
+        return loss_figure(evaluation.prefix, mode)
+    [model] = models_of(build_model, 1, 1, evaluation)
+    return figure_of(monitor, mode, evaluation.prefix, evaluation(model), model)
 
 
 def models_of(build_model: Callable[[], keras.Model], count: int, seed: int, judge: Evaluation) -> list[keras.Model]:
     """Return compiled models with equal weights."""
-    if not callable(build_model):
-        raise ValueError(
-            "`build_model` must be a function without arguments that returns a compiled model, because every run needs "
-            f"a new one. Received: build_model={build_model!r}"
-        )
     models = identical_models(build_model, count, seed)
     for model in models:
         if not isinstance(model, keras.Model) or not model.compiled:
@@ -257,6 +147,24 @@ def models_of(build_model: Callable[[], keras.Model], count: int, seed: int, jud
             judge(model)  # builds it
             model.set_weights(models[0].get_weights())
     return models
+
+
+def check_starts(losses: Mapping[str, float], seed: int) -> None:
+    """Warn if the last of several losses before the first step isn't equal to the first.
+
+    Args:
+        losses: mapping from the name of a way to its loss, the latest one last.
+        seed: int, for the message.
+    """
+    (first, expected), (last, loss) = [list(losses.items())[index] for index in (0, -1)]
+    if not np.isclose(loss, expected, rtol=SAME_START, atol=0.0, equal_nan=True):
+        warnings.warn(
+            "All ways of a comparison must start from the same weights, otherwise the verdict is of no use: leave out "
+            "the callback, or the part of a way, that changes the weights or the loss when training begins, for "
+            f"instance by loading a file. Received: a loss of {expected:.4g} for {first!r} and of {loss:.4g} for "
+            f"{last!r} before the first step, with seed {seed}",
+            stacklevel=2,
+        )
 
 
 def _check_trainers(ways: Mapping[str, Any], trainers: list[Any]) -> None:

@@ -1,109 +1,20 @@
-"""The verdict of a comparison: one sentence about a way to train, compared with a baseline.
-
-All functions are pure: they take loss curves, one per seed, and return numbers or text. A curve is a pair of arrays
-`(spent, losses)` of equal length, with the spent seconds or cost in ascending order.
-"""
+"""The verdict of a comparison: one sentence about a way to train, compared with a baseline, and advice."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
-
-Curve = tuple[np.ndarray, np.ndarray]
-
-MIN_SPEED_UP = 1.1  # smaller differences don't count
-MIN_EXCESS = 0.02  # of the progress of the baseline, as for `excess`
-LIMIT = 100.0  # speed-ups are clipped to [1/100, 100]
-# The 95 % quantile of Student's t distribution, by degrees of freedom from 1 on; then that of the normal distribution.
-T_QUANTILES = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81, 1.80, 1.78, 1.77, 1.76, 1.75)
-T_LIMIT = 1.70
-
-
-class Effect(NamedTuple):
-    """The mean of a number over seeds, its range, and the half width of its confidence interval (90 %)."""
-
-    mean: float
-    low: float
-    high: float
-    margin: float  # NaN for one seed
-
-
-def time_to_reach(curve: Curve, level: float) -> float:
-    """Return the budget after which the loss first reaches a level, interpolated linearly; infinity if never.
-
-    Example:
-        >>> time_to_reach((np.array([0.0, 2.0, 4.0]), np.array([1.0, 0.5, 0.1])), 0.75)
-        1.0
-    """
-    spent, losses = _finite(curve)
-    reached = np.flatnonzero(losses <= level)
-    if not len(reached):
-        return math.inf
-    after = reached[0]
-    if after == 0 or not np.isfinite(losses[after - 1]):
-        return float(spent[after])
-    fraction = (losses[after - 1] - level) / (losses[after - 1] - losses[after])
-    return float(spent[after - 1] + fraction * (spent[after] - spent[after - 1]))
-
-
-def speed_up(curve: Curve, baseline: Curve) -> float:
-    """Return how many times sooner a curve reaches the lowest loss of the baseline.
-
-    If it never does, the result is at most 1: the time in which the baseline reaches the lowest loss of the curve,
-    divided by the time in which the curve reaches it. NaN if the baseline never improves on the untrained model, or if
-    its training was too short to be timed.
-
-    Example:
-        >>> spent = np.array([0.0, 2.0, 4.0])
-        >>> speed_up((spent, np.array([1.0, 0.2, 0.1])), (spent, np.array([1.0, 0.5, 0.2])))
-        2.0
-    """
-    (spent, losses), (own_spent, own_losses) = _finite(baseline), _finite(curve)
-    if losses.argmin() == 0 or spent[losses.argmin()] == 0:
-        return math.nan
-    reached = time_to_reach(curve, losses.min())
-    if math.isfinite(reached):
-        ratio = spent[losses.argmin()] / reached
-    elif own_losses.argmin() == 0:
-        ratio = 0.0
-    else:
-        ratio = min(time_to_reach(baseline, own_losses.min()) / own_spent[own_losses.argmin()], 1.0)
-    return float(np.clip(ratio, 1.0 / LIMIT, LIMIT))
-
-
-def excess(curve: Curve, baseline: Curve) -> float:
-    """Return the lowest loss minus that of the baseline, divided by the progress of the baseline.
-
-    Example:
-        >>> spent = np.array([0.0, 2.0])
-        >>> excess((spent, np.array([1.0, 0.4])), (spent, np.array([1.0, 0.2])))
-        0.25
-    """
-    losses = _finite(baseline)[1]
-    return float((_finite(curve)[1].min() - losses.min()) / (losses[0] - losses.min()))
-
-
-def effect(values: Sequence[float]) -> Effect:
-    """Return mean, range and confidence interval of values, one per seed.
-
-    Example:
-        >>> effect([1.0, 3.0])  # standard error 1, quantile 6.31
-        Effect(mean=2.0, low=1.0, high=3.0, margin=6.31)
-    """
-    n = len(values)
-    if n == 1:
-        return Effect(values[0], values[0], values[0], math.nan)
-    quantile = T_QUANTILES[n - 2] if n - 2 < len(T_QUANTILES) else T_LIMIT
-    margin = quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Effect(float(np.mean(values)), min(values), max(values), margin)
-
-
-def diverged(curve: Curve) -> bool:
-    """Return True if the last loss of a curve is NaN or infinite."""
-    return not math.isfinite(curve[1][-1])
+from importance_sampling.comparison.figure import LOSS, Figure
+from importance_sampling.comparison.outcome import (
+    MIN_SPEED_UP,
+    Curve,
+    Effect,
+    Outcome,
+    diverged,
+    ends_lowest,
+    outcome,
+)
 
 
 def verdict(
@@ -111,71 +22,98 @@ def verdict(
     baselines: Sequence[Curve],
     name: str = "importance sampling",
     baseline: str = "uniform training",
-    loss: str = "validation loss",
+    figure: Figure = LOSS,
     importance_steps: int | None = None,
     reason: str = "",
 ) -> str:
     """Return whether a way to train is faster than a baseline, as one sentence with advice.
 
-    A difference counts if the confidence interval (90 %) of the mean speed-up over the seeds excludes 1, and if the
-    mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches the
-    lowest loss of the baseline with no seed, and stays above it by a clear margin, is slower.
+    `outcome` defines which differences count. Numbers in brackets are the number of seeds, and the range over them.
 
     Args:
-        curves: the curves of the way, one per seed.
+        curves: the curves of the way, one per seed; lower values are better, so a `figure` that is maximised has its
+            sign changed.
         baselines: the curves of the baseline, with the same seeds in the same order.
         name, baseline: str, what the sentence calls them.
-        loss: str, what the sentence calls the loss.
+        figure: `Figure` that the curves show, which the sentence names.
         importance_steps: int or None, the number of importance steps with all seeds. None (default): not known.
         reason: str, default "": why a way took no importance steps.
     """
     first, count = _capitalised(name), len(curves)
-    seeds = "one seed" if count == 1 else f"{count} seeds"
-    failed, failed_baselines = sum(map(diverged, curves)), sum(map(diverged, baselines))
-    if failed or failed_baselines:
-        return _divergence(first, baseline, loss, failed, failed_baselines, count)
+    result = outcome(curves, baselines)
+    if result.kind == "diverged":
+        failed = [sum(map(diverged, runs)) for runs in (curves, baselines)]
+        cause = figure.name if figure.key == "loss" else f"loss or {figure.name}"
+        return _divergence(first, baseline, cause, *failed, count)
     if importance_steps == 0:
         return f"No difference on this task: {name} took no importance steps. {reason}".strip()
-    pairs = list(zip(curves, baselines, strict=True))
-    speeds = [speed_up(*pair) for pair in pairs]
-    if any(not spent[-1] for spent, _ in (*curves, *baselines)):
+    if result.kind == "untimed":
         return "No verdict: the training was too short to be timed. Set a larger budget."
-    if any(map(math.isnan, speeds)):
+    if result.kind == "no progress":
+        direction = "rise above" if figure.maximised else "fall below"
         return (
-            f"No verdict: the {loss} of {baseline} did not fall below that of the untrained model. Train for longer, "
-            "or at another learning rate."
+            f"No verdict: the {figure.name} of {baseline} did not {direction} that of the untrained model. Train for "
+            "longer, or at another learning rate."
         )
-    mean, low, high, margin = effect(np.log(speeds).tolist())
-    ratio, spread = math.exp(mean), f"{seeds}, {math.exp(low):.1f} to {math.exp(high):.1f}"
-    target = f"{baseline}'s {'final' if all(map(_ends_lowest, baselines)) else 'lowest'} {loss}"
-    missed = [excess(*pair) for pair in pairs if math.isinf(time_to_reach(pair[0], _finite(pair[1])[1].min()))]
+    target = f"{baseline}'s {'final' if all(map(ends_lowest, baselines)) else figure.best} {figure.name}"
     if count == 1:
-        return _one_seed(first, baseline, target, ratio, missed)
-    if ratio >= MIN_SPEED_UP and mean > margin:
-        return f"{first} reached {target} {ratio:.1f} times sooner ({spread}). Use it."
-    if len(missed) == count and (above := effect(missed)).mean >= MIN_EXCESS and above.mean > above.margin:
+        return _one_seed(first, baseline, target, result)
+    seeds = f"{count} seeds"
+    if result.kind == "missed":
+        spread = f"{100 * result.missed.low:.0f} % to {100 * result.missed.high:.0f} %"
         return (
-            f"{first} did not reach {target} with any of {seeds}: it made {above.mean:.0%} less progress "
-            f"({above.low:.0%} to {above.high:.0%}). Keep {baseline}."
+            f"{first} did not reach {target} with any of {seeds}: it made {100 * result.missed.mean:.0f} % less "
+            f"progress ({spread}). Keep {baseline}."
         )
-    if ratio <= 1.0 / MIN_SPEED_UP and mean < -margin:
-        spread = f"{seeds}, {math.exp(-high):.1f} to {math.exp(-low):.1f}"
-        return f"{first} was {1.0 / ratio:.1f} times slower than {baseline} ({spread}). Keep {baseline}."
-    speed = f"{name} reached {target} {ratio:.1f} times as fast as {baseline} on average ({spread})"
-    if 1.0 / MIN_SPEED_UP < ratio < MIN_SPEED_UP:
-        return f"No difference on this task: {speed}. Keep {baseline}."
-    return f"No clear difference on this task: {speed}, which is within the spread. Compare with more seeds."
+    if result.kind in ("faster", "slower"):
+        text = f"{_speed(first, baseline, target, result)} ({seeds}, {_range(result.speeds)})"
+        if result.kind == "slower":
+            return f"{text}{_ending(result, 'and')}. Keep {baseline}."
+        if not result.worse:
+            return f"{text}. Use it."
+        return f"{text}{_ending(result, 'but')}: stop early, for example with {figure.stopping}, or keep {baseline}."
+    text = f"{_speed(name, baseline, target, result)} on average ({seeds}, {_range(result.speeds)})"
+    text += _ending(result, "and" if result.speeds.mean < 0 else "but")
+    if result.kind == "equal":
+        return f"No difference on this task: {text}. Keep {baseline}."
+    return f"No clear difference on this task: {text}. The seeds differ too much to tell: compare with more seeds."
 
 
-def _one_seed(first: str, baseline: str, target: str, ratio: float, missed: Sequence[float]) -> str:
-    if missed and missed[0] >= MIN_EXCESS:
-        text = f"{first} did not reach {target}: it made {missed[0]:.0%} less progress"
-    elif ratio >= MIN_SPEED_UP:
-        text = f"{first} reached {target} {ratio:.1f} times sooner"
-    elif ratio <= 1.0 / MIN_SPEED_UP:
-        text = f"{first} was {1.0 / ratio:.1f} times slower than {baseline}"
+def _speed(name: str, baseline: str, target: str, result: Outcome) -> str:
+    ratio = math.exp(abs(result.speeds.mean))
+    number = f"{ratio:.2f}" if ratio < MIN_SPEED_UP else f"{ratio:.1f}"
+    if number == "1.00":
+        return f"{name} was as fast as {baseline}"
+    if result.speeds.mean < 0:
+        return f"{name} was {number} times slower than {baseline}"
+    return f"{name} reached {target} {number} times sooner"
+
+
+def _range(speeds: Effect) -> str:
+    """Return the range over the seeds, of slowness if the mean is below 1. Two decimals show the side of 1."""
+    bounds = sorted(math.exp(math.copysign(1.0, speeds.mean) * bound) for bound in (speeds.low, speeds.high))
+    digits = 2 if any(f"{bound:.1f}" == "1.0" for bound in bounds) else 1
+    return " to ".join(f"{bound:.{digits}f}" for bound in bounds)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.{1 if fraction < 0.1 else 0}f} %"
+
+
+def _ending(result: Outcome, conjunction: str) -> str:
+    """Return the part of a sentence on a final loss that is worse, or ""."""
+    return f", {conjunction} ended {_percent(result.worse)} worse" if result.worse else ""
+
+
+def _one_seed(first: str, baseline: str, target: str, result: Outcome) -> str:
+    if result.kind == "missed":
+        text = f"{first} did not reach {target}: it made {100 * result.missed.mean:.0f} % less progress"
+    elif result.kind == "equal":
+        text = f"{first} was about as fast as {baseline} ({math.exp(result.speeds.mean):.2f} times)"
+        text += _ending(result, "but")
     else:
-        text = f"{first} was about as fast as {baseline} ({ratio:.2f} times)"
+        text = _speed(first, baseline, target, result)
+        text += _ending(result, "but" if result.kind == "faster" else "and")
     return f"{text}, with one seed. The spread between seeds is unknown: compare with three seeds or more."
 
 
@@ -194,16 +132,6 @@ def _divergence(first: str, baseline: str, loss: str, failed: int, failed_baseli
     else:
         text = f"{first} diverged in {of(failed)}, and {baseline} in {of(failed_baselines)}"
     return f"No verdict on the speed: {text} (the {loss} became NaN or infinite). {advice}"
-
-
-def _finite(curve: Curve) -> Curve:
-    """Return the curve with infinity in place of NaN."""
-    return np.asarray(curve[0], float), np.nan_to_num(np.asarray(curve[1], float), nan=math.inf, posinf=math.inf)
-
-
-def _ends_lowest(curve: Curve) -> bool:
-    losses = _finite(curve)[1]
-    return bool(losses[-1] <= losses.min())
 
 
 def _capitalised(text: str) -> str:

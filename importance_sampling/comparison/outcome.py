@@ -1,0 +1,190 @@
+"""The numbers of a comparison of a way to train with a baseline, and what they show.
+
+All functions are pure: they take loss curves, one per seed. A curve is a pair of arrays `(spent, losses)` of equal
+length, with the spent seconds or cost in ascending order. The losses can be those of any figure whose lower values are
+better.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+MIN_SPEED_UP = 1.1  # smaller differences don't count
+MIN_EXCESS = 0.02  # of the progress of the baseline, as for `excess`
+MIN_FINAL_EXCESS = 0.01  # of the final loss, as for `final_excess`
+LIMIT = 100.0  # speed-ups are clipped to [1/100, 100]
+# The 95 % quantile of Student's t distribution, by degrees of freedom from 1 on; then that of the normal distribution.
+T_QUANTILES = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81, 1.80, 1.78, 1.77, 1.76, 1.75)
+T_LIMIT = 1.70
+
+
+class Effect(NamedTuple):
+    """The mean of a number over seeds, its range, and the half width of its confidence interval (90 %)."""
+
+    mean: float
+    low: float
+    high: float
+    margin: float  # NaN for one seed
+
+
+def time_to_reach(curve: Curve, level: float) -> float:
+    """Return the budget after which the loss first reaches a level, interpolated linearly; infinity if never.
+
+    Example:
+        >>> time_to_reach((np.array([0.0, 2.0, 4.0]), np.array([1.0, 0.5, 0.1])), 0.75)
+        1.0
+    """
+    spent, losses = _finite(curve)
+    reached = np.flatnonzero(losses <= level)
+    if not len(reached):
+        return math.inf
+    after = reached[0]
+    if after == 0 or not np.isfinite(losses[after - 1]):
+        return float(spent[after])
+    fraction = (losses[after - 1] - level) / (losses[after - 1] - losses[after])
+    return float(spent[after - 1] + fraction * (spent[after] - spent[after - 1]))
+
+
+def speed_up(curve: Curve, baseline: Curve) -> float:
+    """Return how many times sooner a curve reaches the lowest loss of the baseline.
+
+    If it never does, the result is at most 1: the time in which the baseline reaches the lowest loss of the curve,
+    divided by the time in which the curve reaches it. NaN if the baseline never improves on the untrained model, or if
+    its training was too short to be timed.
+
+    Example:
+        >>> spent = np.array([0.0, 2.0, 4.0])
+        >>> speed_up((spent, np.array([1.0, 0.2, 0.1])), (spent, np.array([1.0, 0.5, 0.2])))
+        2.0
+    """
+    (spent, losses), (own_spent, own_losses) = _finite(baseline), _finite(curve)
+    if losses.argmin() == 0 or spent[losses.argmin()] == 0:
+        return math.nan
+    reached = time_to_reach(curve, losses.min())
+    if math.isfinite(reached):
+        ratio = spent[losses.argmin()] / reached
+    elif own_losses.argmin() == 0:
+        ratio = 0.0
+    else:
+        ratio = min(time_to_reach(baseline, own_losses.min()) / own_spent[own_losses.argmin()], 1.0)
+    return float(np.clip(ratio, 1.0 / LIMIT, LIMIT))
+
+
+def excess(curve: Curve, baseline: Curve) -> float:
+    """Return the lowest loss minus that of the baseline, divided by the progress of the baseline.
+
+    Example:
+        >>> spent = np.array([0.0, 2.0])
+        >>> excess((spent, np.array([1.0, 0.4])), (spent, np.array([1.0, 0.2])))
+        0.25
+    """
+    losses = _finite(baseline)[1]
+    return float((_finite(curve)[1].min() - losses.min()) / (losses[0] - losses.min()))
+
+
+def effect(values: Sequence[float]) -> Effect:
+    """Return mean, range and confidence interval of values, one per seed.
+
+    Example:
+        >>> effect([1.0, 3.0])  # standard error 1, quantile 6.31
+        Effect(mean=2.0, low=1.0, high=3.0, margin=6.31)
+    """
+    n = len(values)
+    if n == 1:
+        return Effect(values[0], values[0], values[0], math.nan)
+    quantile = T_QUANTILES[n - 2] if n - 2 < len(T_QUANTILES) else T_LIMIT
+    margin = quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Effect(float(np.mean(values)), min(values), max(values), margin)
+
+
+def final_excess(curve: Curve, baseline: Curve) -> float:
+    """Return the last loss minus that of the baseline, as a fraction of the latter.
+
+    It is a fraction of the progress of the baseline if its losses change their sign.
+
+    Example:
+        >>> spent = np.array([0.0, 2.0])
+        >>> final_excess((spent, np.array([1.0, 0.6])), (spent, np.array([1.0, 0.5])))
+        0.2
+    """
+    losses = _finite(baseline)[1]
+    difference = float(_finite(curve)[1][-1] - losses[-1])
+    changes_sign = losses.min() < 0 < losses.max() or losses[-1] == 0
+    scale = losses[0] - losses.min() if changes_sign else abs(losses[-1])
+    return difference / float(scale) if difference else 0.0
+
+
+def diverged(curve: Curve) -> bool:
+    """Return True if the last loss of a curve is NaN or infinite."""
+    return not math.isfinite(curve[1][-1])
+
+
+class Outcome(NamedTuple):
+    """What a comparison of losses has shown.
+
+    Attributes:
+        kind: "diverged", "untimed", "no progress", "missed", "faster", "slower", "equal" or "unclear".
+        speeds: `Effect`, of the logarithms of the speed-ups; None if there are none.
+        missed: `Effect`, by how much the lowest loss of the baseline was missed; None if it was reached with a seed.
+        worse: float, the median over the seeds of `final_excess`, if it counts; otherwise 0.
+    """
+
+    kind: str
+    speeds: Effect | None = None
+    missed: Effect | None = None
+    worse: float = 0.0
+
+
+def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
+    """Return what a comparison has shown.
+
+    A difference in speed counts if the confidence interval (90 %) of the mean speed-up over the seeds excludes 1, and
+    if the mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches
+    the lowest loss of the baseline with no seed, and stays above it by a clear margin, has missed it. One seed has no
+    interval, and its difference counts by its size alone. The final loss is worse if its median over the seeds is more
+    than 1 % above that of the baseline, and if it is above it with most seeds.
+
+    Args:
+        curves: the curves of the way, one per seed; lower values are better.
+        baselines: the curves of the baseline, with the same seeds in the same order.
+    """
+    if any(map(diverged, (*curves, *baselines))):
+        return Outcome("diverged")
+    if any(not spent[-1] for spent, _ in (*curves, *baselines)):
+        return Outcome("untimed")
+    pairs = list(zip(curves, baselines, strict=True))
+    ratios = [speed_up(*pair) for pair in pairs]
+    if any(map(math.isnan, ratios)):
+        return Outcome("no progress")
+    speeds = effect(np.log(ratios).tolist())
+    above = [excess(*pair) for pair in pairs if math.isinf(time_to_reach(pair[0], _finite(pair[1])[1].min()))]
+    missed = effect(above) if len(above) == len(pairs) else None
+    finals = [final_excess(*pair) for pair in pairs]
+    is_worse = statistics.median(finals) > MIN_FINAL_EXCESS and sum(final > 0 for final in finals) > len(finals) / 2
+    results = speeds, missed, statistics.median(finals) if is_worse else 0.0
+    if missed is not None and missed.mean >= MIN_EXCESS and not missed.mean <= missed.margin:
+        return Outcome("missed", *results)
+    size = math.log(MIN_SPEED_UP)
+    if abs(speeds.mean) < size:
+        return Outcome("equal", *results)
+    if abs(speeds.mean) <= speeds.margin:
+        return Outcome("unclear", *results)
+    return Outcome("faster" if speeds.mean > 0 else "slower", *results)
+
+
+def _finite(curve: Curve) -> Curve:
+    """Return the curve with infinity in place of NaN."""
+    return np.asarray(curve[0], float), np.nan_to_num(np.asarray(curve[1], float), nan=math.inf, posinf=math.inf)
+
+
+def ends_lowest(curve: Curve) -> bool:
+    """Return True if the last loss of a curve is its lowest."""
+    losses = _finite(curve)[1]
+    return bool(losses[-1] <= losses.min())
