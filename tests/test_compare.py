@@ -99,7 +99,7 @@ def test_the_texts_contain_the_verdict(comparison):
 def test_the_verdict_is_on_the_second_way_with_its_reason():
     slow, fast = [[1.0, 0.6, 0.4]] * 2, [[1.0, 0.4, 0.3]] * 2
     won = made({"uniform": slow, "importance": fast})
-    assert won.verdict.endswith("2.0 times sooner (2 seeds, 2.0 to 2.0). Use it.")
+    assert won.verdict.endswith("2.0 times sooner (2 seeds, 2.0 to 2.0), and ended 25 % better. Use it.")
     assert made({"uniform": slow, "importance": slow}).verdict.endswith("Keep uniform training.")
     closed = made({"uniform": slow, "importance": fast}, importance_steps=0, loss_name="training loss")
     assert closed.verdict.endswith("took no importance steps. The reason.")

@@ -178,6 +178,21 @@ def test_a_final_loss_that_is_worse_by_less_or_with_few_seeds_does_not_count(end
     assert verdict(runs, [curve(1.0, 0.6, 0.5, 0.5)] * len(ends)).endswith(" Use it.")
 
 
+def test_a_small_mean_difference_of_seeds_that_differ_much_is_no_clear_difference():
+    baseline = [curve(1.0, 0.7, 0.5, 0.4, 0.3, 0.2)] * 3
+    differing = [curve(1.0, 0.2, 0.2, 0.2, 0.2, 0.2), baseline[0], curve(1.0, 0.9, 0.8, 0.6, 0.5, 0.4)]
+    text = verdict(differing, baseline)
+    assert text.startswith("No clear difference") and text.endswith("compare with more seeds.")
+    assert verdict(baseline, baseline).startswith("No difference on this task")
+
+
+def test_every_sentence_says_that_the_final_loss_is_better():
+    better = verdict([curve(1.0, 0.5, 0.3, 0.2)] * 3, [curve(1.0, 0.8, 0.6, 0.4)] * 3)
+    assert better.endswith(", and ended 50 % better. Use it.")
+    slower = verdict([curve(1.0, 0.9, 0.5, 0.2)] * 3, [curve(1.0, 0.5, 0.6, 0.6)] * 3)
+    assert "times slower" in slower and slower.endswith(", but ended 67 % better. Keep uniform training.")
+
+
 def test_every_sentence_says_that_the_final_loss_is_worse():
     worse = [curve(1.0, 0.9, 0.5, 0.6)] * 3
     slower = verdict(worse, [curve(1.0, 0.5, 0.5, 0.5)] * 3)

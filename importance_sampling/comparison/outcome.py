@@ -133,23 +133,24 @@ class Outcome(NamedTuple):
         kind: "diverged", "untimed", "no progress", "missed", "faster", "slower", "equal" or "unclear".
         speeds: `Effect`, of the logarithms of the speed-ups; None if there are none.
         missed: `Effect`, by how much the lowest loss of the baseline was missed; None if it was reached with a seed.
-        worse: float, the median over the seeds of `final_excess`, if it counts; otherwise 0.
+        final: float, the median over the seeds of `final_excess`, if it counts; otherwise 0.
     """
 
     kind: str
     speeds: Effect | None = None
     missed: Effect | None = None
-    worse: float = 0.0
+    final: float = 0.0
 
 
 def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
     """Return what a comparison has shown.
 
     A difference in speed counts if the confidence interval (90 %) of the mean speed-up over the seeds excludes 1, and
-    if the mean is at least 1.1 or at most 1/1.1. Other differences of this size may be accidental. A way that reaches
-    the lowest loss of the baseline with no seed, and stays above it by a clear margin, has missed it. One seed has no
-    interval, and its difference counts by its size alone. The final loss is worse if its median over the seeds is more
-    than 1 % above that of the baseline, and if it is above it with most seeds.
+    if the mean is at least 1.1 or at most 1/1.1. Without a difference of this size, the speeds are equal if the half
+    width of the interval is at most this size too. Everything else is unclear. A way that reaches the lowest loss of
+    the baseline with no seed, and stays above it by a clear margin, has missed it. One seed has no interval, and its
+    difference counts by its size alone. The final loss differs if its median over the seeds is more than 1 % above or
+    below that of the baseline, and if it is on the same side of it with most seeds.
 
     Args:
         curves: the curves of the way, one per seed; lower values are better.
@@ -167,13 +168,14 @@ def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
     above = [excess(*pair) for pair in pairs if math.isinf(time_to_reach(pair[0], _finite(pair[1])[1].min()))]
     missed = effect(above) if len(above) == len(pairs) else None
     finals = [final_excess(*pair) for pair in pairs]
-    is_worse = statistics.median(finals) > MIN_FINAL_EXCESS and sum(final > 0 for final in finals) > len(finals) / 2
-    results = speeds, missed, statistics.median(finals) if is_worse else 0.0
+    final = statistics.median(finals)
+    same_side = sum(one * final > 0 for one in finals)
+    results = speeds, missed, final if abs(final) > MIN_FINAL_EXCESS and same_side > len(finals) / 2 else 0.0
     if missed is not None and missed.mean >= MIN_EXCESS and not missed.mean <= missed.margin:
         return Outcome("missed", *results)
     size = math.log(MIN_SPEED_UP)
     if abs(speeds.mean) < size:
-        return Outcome("equal", *results)
+        return Outcome("unclear" if speeds.margin > size else "equal", *results)
     if abs(speeds.mean) <= speeds.margin:
         return Outcome("unclear", *results)
     return Outcome("faster" if speeds.mean > 0 else "slower", *results)

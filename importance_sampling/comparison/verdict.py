@@ -68,12 +68,12 @@ def verdict(
     if result.kind in ("faster", "slower"):
         text = f"{_speed(first, baseline, target, result)} ({seeds}, {_range(result.speeds)})"
         if result.kind == "slower":
-            return f"{text}{_ending(result, 'and')}. Keep {baseline}."
-        if not result.worse:
-            return f"{text}. Use it."
-        return f"{text}{_ending(result, 'but')}: stop early, for example with {figure.stopping}, or keep {baseline}."
+            return f"{text}{_ending(result)}. Keep {baseline}."
+        if result.final <= 0:
+            return f"{text}{_ending(result)}. Use it."
+        return f"{text}{_ending(result)}: stop early, for example with {figure.stopping}, or keep {baseline}."
     text = f"{_speed(name, baseline, target, result)} on average ({seeds}, {_range(result.speeds)})"
-    text += _ending(result, "and" if result.speeds.mean < 0 else "but")
+    text += _ending(result)
     if result.kind == "equal":
         return f"No difference on this task: {text}. Keep {baseline}."
     return f"No clear difference on this task: {text}. The seeds differ too much to tell: compare with more seeds."
@@ -100,9 +100,12 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.{1 if fraction < 0.1 else 0}f} %"
 
 
-def _ending(result: Outcome, conjunction: str) -> str:
-    """Return the part of a sentence on a final loss that is worse, or ""."""
-    return f", {conjunction} ended {_percent(result.worse)} worse" if result.worse else ""
+def _ending(result: Outcome) -> str:
+    """Return the part of a sentence on a final loss that differs, or ""."""
+    if not result.final:
+        return ""
+    conjunction = "but" if (result.speeds.mean < 0) == (result.final < 0) else "and"
+    return f", {conjunction} ended {_percent(abs(result.final))} {'worse' if result.final > 0 else 'better'}"
 
 
 def _one_seed(first: str, baseline: str, target: str, result: Outcome) -> str:
@@ -110,10 +113,10 @@ def _one_seed(first: str, baseline: str, target: str, result: Outcome) -> str:
         text = f"{first} did not reach {target}: it made {100 * result.missed.mean:.0f} % less progress"
     elif result.kind == "equal":
         text = f"{first} was about as fast as {baseline} ({math.exp(result.speeds.mean):.2f} times)"
-        text += _ending(result, "but")
+        text += _ending(result)
     else:
         text = _speed(first, baseline, target, result)
-        text += _ending(result, "but" if result.kind == "faster" else "and")
+        text += _ending(result)
     return f"{text}, with one seed. The spread between seeds is unknown: compare with three seeds or more."
 
 
