@@ -165,3 +165,21 @@ def test_a_copied_trainer_shows_the_same_arguments():
 def test_wrong_arguments_raise_the_error_of_the_constructor():
     with pytest.raises(TypeError, match="alfa"):
         ImportanceTraining(build(), alfa=0.2)
+
+
+def test_a_misspelt_argument_of_a_trainer_is_an_error_that_names_the_nearest_one():
+    with pytest.raises(TypeError, match=r"ImportanceTraining got an unexpected argument. Did you mean `presample`"):
+        ImportanceTraining(build(), presampel=3)
+    with pytest.raises(TypeError, match=r"It has: model, k, .*Received: optimizer"):
+        BiasedImportanceTraining(build(), optimizer="adam")
+
+
+def test_a_method_of_the_model_that_is_called_on_its_trainer_is_an_error_that_says_where_it_is():
+    trainer = ImportanceTraining(build())
+    with pytest.raises(
+        AttributeError, match=r"has no attribute 'predict'. .* use `model.predict`, or `trainer.model.pred"
+    ):
+        trainer.predict(np.zeros((1, 6)))
+    with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+        trainer.nonsense  # noqa: B018
+    assert not hasattr(trainer, "save_weights") and copy.copy(trainer).model is trainer.model

@@ -1,9 +1,11 @@
-"""The texts that describe a trainer: its summary, and its representation in a console and in a notebook."""
+"""What a trainer shows: its summary, its representation in a console and in a notebook, and hints after mistakes."""
 
 from __future__ import annotations
 
+import difflib
 import html
 import inspect
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,7 +17,7 @@ MAX_LENGTH = 40  # characters of an argument
 
 
 class Display:
-    """The texts of a trainer, which shows the arguments that its constructor was called with, and its steps."""
+    """What a trainer shows: the arguments that its constructor was called with, its steps, and hints after mistakes."""
 
     model: keras.Model
     _state: TrainerState | None
@@ -23,10 +25,22 @@ class Display:
     _arguments: tuple[tuple, dict] = ((), {})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Record the arguments of the constructor."""
+        """Record the arguments of the constructor.
+
+        Raises:
+            TypeError: the constructor has no such argument.
+        """
+        _check_names(cls, kwargs)
         trainer = super().__new__(cls)
         trainer._arguments = (args[1:], {name: value for name, value in kwargs.items() if name != "model"})
         return trainer
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the error for an attribute that a trainer lacks; say so if the model has it."""
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if not name.startswith("_") and hasattr(keras.Model, name):
+            message += f". `fit` trains the model that was passed in: use `model.{name}`, or `trainer.model.{name}`"
+        raise AttributeError(message, name=name, obj=self)
 
     def summary(self) -> str:
         """Return a description of the last `fit` until its end or an error.
@@ -54,6 +68,18 @@ class Display:
             return "not trained yet"
         counters = self._state.counters
         return f"trained for {counters.steps} steps, {counters.importance_steps / counters.steps:.0%} importance steps"
+
+
+def _check_names(cls: type, names: Collection[str]) -> None:
+    """Raise a `TypeError` with the nearest match if a constructor has no arguments of some names."""
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in names:
+        if name not in parameters:
+            nearest = difflib.get_close_matches(name, parameters, n=1)
+            hint = f"Did you mean `{nearest[0]}`?" if nearest else f"It has: {', '.join(parameters)}."
+            raise TypeError(f"{cls.__name__} got an unexpected argument. {hint} Received: {name}")
 
 
 def _shortened(value: Any) -> str:
