@@ -1,6 +1,7 @@
 """The contracts of Keras's private names, one test for each function, and the rule that they are used nowhere else."""
 
 import ast
+import importlib
 import re
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ from frameworks import host, needs, tf
 from keras import ops
 
 import importance_sampling
+from importance_sampling import backend
 from importance_sampling.backend import keras_data, keras_internals
 
 ROOT = Path(__file__).parents[1]
@@ -782,6 +784,16 @@ def test_only_the_backend_imports_keras_src_or_a_framework():
                 imported = [f"{node.value.id}.{node.attr}"] if node.value.id == "keras" else []
             found += [f"{path}:{node.lineno} {n}" for n in imported if re.match(r"(keras\.src|tensorflow)\b", n)]
     assert found == []
+
+
+@needs("TensorFlow")
+def test_the_stub_of_the_backend_imports_every_name_of_the_protocol_from_where_it_is_defined():
+    stub = ast.parse((BACKEND / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    found = {alias.name: node.module for node in imports for alias in node.names}
+    assert set(found) == set(backend.PROTOCOL)
+    for name, module in found.items():
+        assert vars(importlib.import_module(module))[name] is getattr(backend, name), name
 
 
 SAVED_NAMES = {("per_class.py", "_moments")}  # of arrays in the files of samplers, not of Keras

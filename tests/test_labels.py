@@ -70,7 +70,7 @@ def test_a_label_has_no_influence_on_its_own_prediction():
     assert np.abs(one[others] - other[others]).max() > 1e-3
 
 
-def test_a_copy_stops_when_the_loss_of_the_other_half_has_no_new_minimum_for_two_epochs_and_predicts_as_at_the_minimum():
+def test_a_copy_stops_two_epochs_after_the_minimum_of_the_loss_on_the_other_half_and_predicts_as_at_the_minimum():
     # Wrong labels with nothing to learn: at a high rate, the first epoch is the best.
     at_random = np.random.default_rng(2).integers(3, size=ROWS)
     model = build(rate=20.0)

@@ -64,7 +64,7 @@ def build(case, score="gnorm", scheme="systematic", alpha=0.1, listening=False, 
     keras_internals.build_on_batch(model, batch(x, y, POOL))
     points = Logits(model)
     sampler = PoolSampler(POOL, BATCH, alpha, resampling.get(scheme), BiasedReweightingPolicy())
-    step = PoolStep(model, Scorer(model, score, points), points, sampler, TrainerState(5), listening)
+    step = PoolStep(model, Scorer(model, score, points), sampler, TrainerState(5), listening)
     return model, step, x, y
 
 

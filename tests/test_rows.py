@@ -21,7 +21,7 @@ B = 12
 
 def row_step(model, score="gnorm", layer=None, state=None):
     points = Logits(model, layer)
-    return IndexedStep(model, Scorer(model, score, points), points, state or TrainerState(1))
+    return IndexedStep(model, Scorer(model, score, points), state or TrainerState(1))
 
 
 def batch_of(name):

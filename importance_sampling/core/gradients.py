@@ -160,7 +160,7 @@ def weighted_step(
     batch: tuple,
     weights: Any,
     expected_entries: list | None = None,
-    measure: str = "gnorm",
+    score: str = "gnorm",
     unbiased: Any = None,
 ) -> WeightedStepResult:
     """Train on a batch with importance weights, and measure the scores of its samples.
@@ -173,7 +173,7 @@ def weighted_step(
         batch: `(x, y, sample_weight)`, as for `compute_gradients`.
         weights: float32 `(batch,)`, > 0, the importance weights of the gradient.
         expected_entries: as for `importance_multiplier`.
-        measure: "gnorm" (default) or "loss", the score to measure.
+        score: "gnorm" (default) or "loss", to be measured.
         unbiased: float32 `(batch,)`, the unbiased weights for the returned loss. Default None, `weights`.
 
     Returns:
@@ -181,7 +181,7 @@ def weighted_step(
     """
     batch, weights = backend.distribute_rows((batch, weights))
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
-    measured_logits = logits if measure == "gnorm" else None
+    measured_logits = logits if score == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
     drawn_weights = weights if unbiased is None else unbiased
     result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, drawn_weights)
@@ -192,7 +192,7 @@ def weighted_step(
         loss = weighted_loss(model, x, y, result.y_pred, sample_weight, multiplier, training=True)
     backend.apply_gradients(model, result.gradients)
     num_rows = count_rows(batch[0])
-    measured = result.sample_gradients if measure == "loss" else row_norms(result.logits_gradients, num_rows)
+    measured = result.sample_gradients if score == "loss" else row_norms(result.logits_gradients, num_rows)
     if measured is not None:
         scale = (num_rows if result.loss.is_mean else 1) * backend.replicas_in_step() / loss_scale
         measured = backend.collect_rows(ops.cast(measured, "float32") * scale / weights)

@@ -55,7 +55,7 @@ class FitController:
         importance_steps: int, the importance steps of this `fit`.
         last_importance_step: int, the steps of this `fit` up to the last of them.
         importance_cost: float, their cost in forward passes of a batch, with all scoring.
-        is_due: bool, True if the next call belongs to the `fit` that this controller was made for.
+        is_called_by_fit: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
         epoch_length: int, the number of steps after which the epoch ends; 0 if Keras sets it.
@@ -87,7 +87,7 @@ class FitController:
         self.listeners = listeners
         self.deferred = deferred
         self.batch_size = plan.batch_size  # of a stream: None until its batches show it
-        self.is_due = self.was_called = False
+        self.is_called_by_fit = self.was_called = False
         self.epoch = self.epoch_length = 0
         self.epoch_steps = self.epoch_importance_steps = 0
         self.batches = PeekableBatches()
@@ -101,9 +101,9 @@ class FitController:
 
     def __call__(self, iterator: Iterator) -> dict:
         """Take one execution: `model.steps_per_execution` steps, or the rest of the epoch; return its logs."""
-        if not self.is_due:
+        if not self.is_called_by_fit:
             return self.uniform.keras_function(iterator)  # a callback trains the model inside this `fit`
-        self.is_due = False
+        self.is_called_by_fit = False
         try:
             self._check_before_training()
             logs = self._execute(iterator)
@@ -120,7 +120,7 @@ class FitController:
         """Reset the figures of the epoch and set its length."""
         self.epoch = epoch
         self.epoch_steps = self.epoch_importance_steps = 0
-        self.epoch_length = self.plan.epoch_steps if self.gate is None else self.strategy.begin_epoch(epoch)
+        self.epoch_length = self.plan.full_epoch_steps if self.gate is None else self.strategy.begin_epoch(epoch)
 
     def read_signals(self) -> None:
         """Read the averaged signals from the device."""

@@ -37,7 +37,7 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
     )
     shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
     arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
-    if plan.epoch_steps:  # the trainer may end epochs early
+    if plan.full_epoch_steps:  # the trainer may end epochs early
         log_callback.progress_bars = [callback for callback in arranged if _is_progress_bar(callback)]
         arranged.insert(0, ContinueTraining(controller.model))
     if plan.has_validation_data:
@@ -101,7 +101,7 @@ class LogCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
-        self.controller.is_due = True
+        self.controller.is_called_by_fit = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Add the figures that were read last."""

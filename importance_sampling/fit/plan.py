@@ -54,7 +54,7 @@ class FitPlan:
         reason: why importance sampling is impossible, as a clause; None if it is possible, if the trainer is switched
             off, or if Keras raises an error.
         warning: a warning about the data; None if there is none.
-        epoch_steps: int, steps of an epoch of `fit`, if the strategy may take fewer; 0 if Keras alone sets them.
+        full_epoch_steps: int, steps of an epoch of `fit`, if the strategy may take fewer; 0 if Keras alone sets them.
         class_weight: the user's argument, which `arguments` may have as a part of the sample weights.
         is_weighted: bool, True if the user passed sample weights or class weights.
     """
@@ -66,7 +66,7 @@ class FitPlan:
     order: Any = None
     reason: str | None = None
     warning: str | None = None
-    epoch_steps: int = 0
+    full_epoch_steps: int = 0
     class_weight: dict | None = None
     is_weighted: bool = False
 

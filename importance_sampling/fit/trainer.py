@@ -102,17 +102,18 @@ class Trainer(Display, LegacyFit):
 
     def _indexed(self, batch_size: int, make_sampler: Callable, alpha: float, scored: float = 0.0) -> IndexedStrategy:
         """Return the strategy for rows that a sampler draws by index."""
-        arguments = make_sampler, batch_size, self._state, self._scoring, scored, alpha, self.condition.needs_held_out
+        arguments = self.model, make_sampler, batch_size, self._state, self._scoring
+        options = dict(scored=scored, alpha=alpha, holds_out=self.condition.needs_held_out)
         if eligibility.has_train_step(self.model):
-            return CustomIndexedStrategy(self.model, *arguments, compiled=self._compiled)
-        return IndexedStrategy(self.model, *arguments)
+            return CustomIndexedStrategy(*arguments, **options, compiled=self._compiled)
+        return IndexedStrategy(*arguments, **options)
 
     def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
         """Return the strategy for pools that a sampler draws from."""
-        arguments = sampler, self._state, self._scoring, uniform_batch_size
+        arguments = self.model, sampler, self._state, self._scoring, uniform_batch_size
         if eligibility.has_train_step(self.model):
-            return CustomPoolStrategy(self.model, *arguments, compiled=self._compiled)
-        return PoolStrategy(self.model, *arguments)
+            return CustomPoolStrategy(*arguments, compiled=self._compiled)
+        return PoolStrategy(*arguments)
 
     def _is_indexed(self, plan: FitPlan) -> bool:
         """Return True if importance steps read rows of these data by index."""
@@ -238,8 +239,8 @@ class Trainer(Display, LegacyFit):
     def forward_equivalents(self) -> float:
         """The cost of all training so far, in forward passes of a batch: 3 a step, and 1 a batch that was scored.
 
-        A backward pass counts as two forward passes, a callable `score` as one. The cost is computed, not timed, and is
-        the same on every machine.
+        A backward pass counts as two, a callable `score` as one. The cost is computed, not timed, so it is the same on
+        every machine.
         """
         return 0.0 if self._state is None else self._state.counters.forward_passes
 
@@ -273,13 +274,11 @@ class Trainer(Display, LegacyFit):
         if not self._compiled.update():
             self._state.counters.begin_anew()
         plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
-        if plan.source is not None and self._is_indexed(plan):
-            is_new = self._state.set_dataset(plan.source.digest)
-            if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
-                self._state.counters.restore_decision(self.condition)
-        is_possible = plan.reason is None and plan.source is not None and self.condition.probes
-        gate = self.condition if is_possible else None
-        # Before the batches of a stream show their size, a strategy of the default size has the sampler for listeners.
+        is_new = plan.source is not None and self._is_indexed(plan) and self._state.set_dataset(plan.source.digest)
+        if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
+            self._state.counters.restore_decision(self.condition)
+        gate = self.condition if self.condition.probes and plan.source is not None and plan.reason is None else None
+        # Before the batches of a stream show their size, listeners get the sampler of a strategy of the default size.
         known = plan if plan.batch_size else FitPlan(plan.arguments)
         strategy = self._strategy(known, known.batch_size)
         if gate is not None and plan.batch_size is not None:
@@ -302,7 +301,7 @@ class Trainer(Display, LegacyFit):
         )
 
     def _plan(self, arguments: dict, listeners: Listeners, deferred: messages.DeferredWarnings) -> FitPlan:
-        """Return the plan of a `fit`."""
+        """Plan a `fit`, and add the warnings about its data."""
         name = f"{type(self).__name__}{self._rows_argument}"
         is_on, needs_indices = self.condition.probes, listeners.needs_row_indices
         plan = make_plan(self.model, arguments, name, is_on, self.needs_rows, needs_indices, self.accepts_train_step)

@@ -75,8 +75,8 @@ def out_of_sample(
     """Predict every sample with a copy of the model that wasn't trained on it.
 
     The data are split into two halves at random. Two copies of the model are trained, each on one half, and each
-    predicts the other half. A copy is trained until the mean loss on the other half has had no new minimum for two epochs,
-    and predicts with the weights at the minimum. The model itself isn't trained.
+    predicts the other half. A copy is trained until the mean loss on the other half has had no new minimum for two
+    epochs, and predicts as it did at the minimum. The model itself isn't trained.
 
     Args:
         model: a compiled `keras.Model` that hasn't been trained on these labels. The copies start from its weights.

@@ -82,8 +82,7 @@ class Strategy:
         self.batch_size = batch_size
         self.state = state
         self.scoring = scoring
-        self.logits = Logits(model, scoring.layer)
-        self.scorer = Scorer(model, scoring.score, self.logits, scoring.slice_size)
+        self.scorer = Scorer(model, scoring.score, Logits(model, scoring.layer), scoring.slice_size)
         self.plan: FitPlan | None = None
         self._tracker = keras_internals.loss_tracker(model)
         self._checked = False

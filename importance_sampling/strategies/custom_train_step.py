@@ -142,7 +142,7 @@ class CustomPoolStrategy(_CustomTrainStep, PoolStrategy):
 
     def _steps(self, with_draws: bool) -> Callable:
         if with_draws not in self._compiled:
-            step = _PoolSelection(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws)
+            step = _PoolSelection(self.model, self.scorer, self.sampler, self.state, with_draws)
             unpack = self._unpacker()
             self._compiled[with_draws] = self.compile(
                 lambda indices, *columns: step(indices, *unpack(columns), self._ranks)

@@ -224,7 +224,7 @@ class IndexedStrategy(Strategy):
 
     def _make_step(self) -> Callable:
         """Return `step(data, weights, unbiased_weights, is_biased) -> (logs, measured)`."""
-        step = IndexedStep(self.model, self.scorer, self.logits, self.state, self.alpha)
+        step = IndexedStep(self.model, self.scorer, self.state, self.alpha)
         self._register("entries", step)
         return step
 

@@ -12,7 +12,6 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import row_signals
 from importance_sampling.core.gradients import weighted_step
-from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_weighted_batch
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.core.weighted_loss import valid_entries
@@ -29,8 +28,7 @@ class IndexedStep:
 
     Args:
         model: a compiled and built model.
-        scorer: computes the scores that the backward pass doesn't give.
-        logits: the logits at which the step measures gradient norms.
+        scorer: computes the scores that the backward pass doesn't give; has the logits at which it measures norms.
         state: the variables of the trainer: signals, weight statistics and random generator.
         alpha: float in (0, 1], default 0.1, the uniform share of the sampler.
 
@@ -43,13 +41,11 @@ class IndexedStep:
         self,
         model: keras.Model,
         scorer: Scorer,
-        logits: Logits,
         state: TrainerState,
         alpha: float = DEFAULT_ALPHA,
     ):
         self.model = model
         self.scorer = scorer
-        self.logits = logits
         outputs = len(keras_internals.output_losses(model))
         self.entries = keras.Variable(np.zeros((2, outputs), "float32"), trainable=False, name="mask_entries")
         self._state = state
@@ -97,9 +93,9 @@ class IndexedStep:
         """Train on the rows of a replica; return the logs, and the measured scores and valid entries of each row."""
         is_measured = self.scorer.score in MEASURED_SCORES
         measured = None if is_measured else self.scorer(data).scores  # before the step, as all measured scores are
-        measure = self.scorer.score if is_measured else "loss"
+        score = self.scorer.score if is_measured else "loss"
         for_loss = unbiased if is_biased else None
-        result = weighted_step(self.model, self.logits, data, weights, expected_entries, measure, for_loss)
+        result = weighted_step(self.model, self.scorer.logits, data, weights, expected_entries, score, for_loss)
         if is_measured:
             measured = result.measured
         if measured is None:

@@ -22,7 +22,6 @@ from importance_sampling.conditions import (
     variance_gain,
 )
 from importance_sampling.core.gradients import weighted_step
-from importance_sampling.core.logits import Logits
 from importance_sampling.core.metric_updates import update_from_pool
 from importance_sampling.core.scoring import Scorer, Scoring
 from importance_sampling.core.weighted_loss import valid_entries
@@ -138,7 +137,7 @@ class PoolStrategy(Strategy):
     def _steps(self, with_draws: bool) -> Callable:
         """Return the compiled function `(n, pools) -> (logs, draws)`."""
         if with_draws not in self._compiled:
-            step = PoolStep(self.model, self.scorer, self.logits, self.sampler, self.state, with_draws)
+            step = PoolStep(self.model, self.scorer, self.sampler, self.state, with_draws)
             unpack = self._unpacker()
             one = self.compile(lambda indices, *columns: step(indices, *unpack(columns)))
             self._compiled[with_draws] = backend.repeat_steps(lambda _, pools: one(*next(pools)), self.model)
@@ -151,7 +150,6 @@ class PoolStep:
     Args:
         model: a compiled and built model.
         scorer: scores the pool.
-        logits: the logits at which the step measures gradient norms.
         sampler: draws the batch from the pool.
         state: the variables of the trainer: signals, weight statistics and random generator.
         with_draws: bool, return the drawn samples and the scores.
@@ -161,14 +159,12 @@ class PoolStep:
         self,
         model: keras.Model,
         scorer: Scorer,
-        logits: Logits,
         sampler: PoolSampler,
         state: TrainerState,
         with_draws: bool,
     ):
         self.model = model
         self.scorer = scorer
-        self.logits = logits
         self.sampler = sampler
         self.state = state
         self.with_draws = with_draws
@@ -231,7 +227,7 @@ class PoolStep:
 
     def _train(self, batch: tuple, weights: Any, expected_entries: list) -> tuple:
         """Train on the rows of a replica; return no logs and the gradient norms of the samples, or None."""
-        return {}, weighted_step(self.model, self.logits, batch, weights, expected_entries).measured
+        return {}, weighted_step(self.model, self.scorer.logits, batch, weights, expected_entries).measured
 
 
 def above_baseline(scores: Any, baseline: Any) -> Any:

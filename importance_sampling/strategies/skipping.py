@@ -76,7 +76,7 @@ class SkippingStrategy(IndexedStrategy):
         self.update_sampler()
         is_full = is_full_epoch(epoch, self.plan.arguments["epochs"], self._full_epochs)
         included, rows = self.sampler.begin_epoch(self.batch_size, is_full), len(self.rows)
-        steps = steps_of_epoch(included, rows, self.plan.epoch_steps, self.batch_size)
+        steps = steps_of_epoch(included, rows, self.plan.full_epoch_steps, self.batch_size)
         self._share = included / rows
         self._begun_epochs += 1
         self._planned_steps += steps
@@ -88,7 +88,7 @@ class SkippingStrategy(IndexedStrategy):
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str:
         """Return the summary: the share of steps that was skipped."""
-        full = self._begun_epochs * self.plan.epoch_steps
+        full = self._begun_epochs * self.plan.full_epoch_steps
         epochs = f"{self._begun_epochs} epoch{'s' * (self._begun_epochs > 1)}"
         if self._planned_steps < full:
             share = 1 - self._planned_steps / full

@@ -32,11 +32,11 @@ class ReducibleLossTraining(Trainer):
     """Train on the samples whose loss can still fall: wrong labels are left out. Biased: weights are 1, on purpose.
 
     The irreducible loss of a sample is its loss under a model that hasn't seen its label. By default, two copies of the
-    model are trained, each on one half of the data, until their loss on the other half no longer falls, and each scores the other
-    half. Then every step scores a pool of `presample` batches and trains on the batch of samples with the largest loss
-    minus irreducible loss. A sample with a wrong label has a high loss under both models, and a sample that has been
-    learnt has a low one, so neither is selected. Sample weights and class weights multiply both losses; samples with a
-    weight of 0 are selected last.
+    model are trained, each on one half of the data, until their loss on the other half no longer falls, and each scores
+    the other half. Then every step scores a pool of `presample` batches and trains on the batch of samples with the
+    largest loss minus irreducible loss. A sample with a wrong label has a high loss under both models, and a sample
+    that has been learnt has a low one, so neither is selected. Sample weights and class weights multiply both losses;
+    samples with a weight of 0 are selected last.
 
     A step costs 1 + presample/3 uniform steps, from the first step on, and each epoch of both copies costs 4/3 of an
     epoch of `model.fit`. It pays off if training is long enough to memorise wrong labels; it loses on clean data and in

@@ -111,4 +111,4 @@ class SkippingTraining(IndexedTrainer):
         steps = min(plan.arguments["steps_per_epoch"] or plan.batches_per_epoch, plan.batches_per_epoch)
         batch_size = plan.arguments["batch_size"] or plan.batch_size
         changed = dict(plan.arguments, steps_per_epoch=None, batch_size=batch_size)
-        return dataclasses.replace(plan, arguments=changed, epoch_steps=steps)
+        return dataclasses.replace(plan, arguments=changed, full_epoch_steps=steps)
