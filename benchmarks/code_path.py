@@ -1,7 +1,8 @@
-"""Count the files, classes and changes of file that a `fit` of two steps passes through, tracing included.
+"""Count the files, classes and changes of file that a `fit` of a few steps passes through, tracing included.
 
 A reader who follows a step through the code opens that many files. `python benchmarks/code_path.py` prints one line for
-each kind of step, `--list` the names of the files as well.
+each kind of step, `--list` the names of the files as well. `default` has both kinds, a gate that decides between them,
+and validation data.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ WAYS: dict[str, dict] = {
     "uniform": {"tau_th": float("inf")},
     "pool": {"tau_th": 0.0},
     "reshuffle": {"tau_th": 0.0, "sampler": "reshuffle"},
+    "default": {},
 }
 
 
@@ -40,7 +42,7 @@ class CodePath(NamedTuple):
 
 
 def measure(options: dict[str, Any]) -> CodePath:
-    """Profile a `fit` of two steps.
+    """Profile a `fit` of two steps; without options, of three epochs with validation data.
 
     Args:
         options: of `ImportanceTraining`.
@@ -53,6 +55,8 @@ def measure(options: dict[str, Any]) -> CodePath:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     trainer = ImportanceTraining(model, **options)
+    y = x[:, :3].argmax(1)
+    arguments = dict(steps_per_epoch=STEPS) if options else dict(epochs=3, validation_data=(x, y))
     calls: list[tuple[str, str | None]] = []
 
     def profile(frame: Any, event: str, _: Any) -> None:
@@ -63,7 +67,7 @@ def measure(options: dict[str, Any]) -> CodePath:
 
     sys.setprofile(profile)
     try:
-        trainer.fit(x, x[:, :3].argmax(1), batch_size=BATCH_SIZE, steps_per_epoch=STEPS, verbose=0)
+        trainer.fit(x, y, batch_size=BATCH_SIZE, verbose=0, **arguments)
     finally:
         sys.setprofile(None)
     files = list(dict.fromkeys(file for file, _ in calls))
