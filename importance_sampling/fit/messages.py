@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from importance_sampling.fit.uniform_fit import UniformFit
 
 PACKAGE = __name__.partition(".")[0]
-DOCUMENTATION = "All numbers are explained in docs/pages/summary.md."
+DOCUMENTATION = 'All numbers are explained on the page "The summary" of the documentation, docs/pages/summary.md.'
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
 
 
