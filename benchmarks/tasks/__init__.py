@@ -24,6 +24,7 @@ FURTHER = (
     "satellite",
     "ratings",
     "late_flights",
+    "late_flights_normalised",
     "mnist_augmented",
     "fine_tuning",
 )
