@@ -34,6 +34,7 @@ from importance_sampling.training import (
 WAYS: dict[str, Callable] = {
     "ImportanceTraining": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
     "ImportanceTraining, pools": lambda model: ImportanceTraining(model, tau_th=0, sampler="pool", seed=1),
+    "ImportanceTraining, validation data": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
     "ReshuffleTraining": lambda model: ReshuffleTraining(model, seed=1),
     "HistoryImportanceTraining": lambda model: HistoryImportanceTraining(model, seed=1),
     "SVRG": lambda model: SVRG(model, B_over_b=8, seed=1),
@@ -41,6 +42,7 @@ WAYS: dict[str, Callable] = {
     "ReducibleLossTraining": lambda model: ReducibleLossTraining(model, seed=1),
 }
 EPOCHS, BATCH_SIZE, STEPS = 5, 32, 8  # steps of an epoch
+VALIDATED = {"ImportanceTraining, validation data": 0.2}  # share of the rows, by way
 # Moments in which a process is killed: the function that then writes, and the part of its work that is done.
 AIMS: dict[str, tuple[object, str, float]] = {
     "before the state": (np, "savez", 0.0),
@@ -130,6 +132,14 @@ def _halve(file: Any) -> None:
     os.truncate(file, os.path.getsize(file) // 2)
 
 
+def _flat(figures: dict) -> dict:
+    """Return the figures with those of inner dicts in the place of the dicts."""
+    flat = {}
+    for name, value in figures.items():
+        flat |= {f"{name} {key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _train(way: str, save_freq: str | int, folder: Path, end: End | None) -> None:
     """Train, or resume, in this process, and write the result."""
     keras.config.disable_traceback_filtering()
@@ -144,9 +154,13 @@ def _train(way: str, save_freq: str | int, folder: Path, end: End | None) -> Non
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = trainer.fit(
-            *(X, Y, BATCH_SIZE, EPOCHS), shuffle=False, verbose=0, callbacks=[recorder, backup, progress]
+            *(X, Y, BATCH_SIZE, EPOCHS),
+            validation_split=VALIDATED.get(way, 0.0),
+            shuffle=False,
+            verbose=0,
+            callbacks=[recorder, backup, progress],
         )
-    figures = dataclasses.asdict(trainer._state.counters) | recorder.arrays()
+    figures = _flat(dataclasses.asdict(trainer._state.counters)) | recorder.arrays()
     del figures["first_importance_step"]  # of this `fit`
     for number, variable in enumerate([*model.variables, *model.optimizer.variables]):
         figures[f"variable {number}"] = keras.ops.convert_to_numpy(variable)

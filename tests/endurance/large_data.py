@@ -4,7 +4,8 @@
     python tests/endurance/large_data.py step
 
 `plan` draws from a `ReshuffleSampler` alone: the rows are numbers that nothing reads, and the scores are exponential.
-`step` trains a small model on both sizes, a `fit` of some steps on each in turn, and compares medians.
+`step` trains a small model on both sizes, a `fit` of some steps on each in turn, and compares medians; with `--how
+model.fit`, without a trainer: rows that lie far apart in memory take longer to read there as well.
 Prints a row of a Markdown table.
 """
 
@@ -61,7 +62,7 @@ def plan(rows: int, batch_size: int, batches: int) -> str:
     return f"| {rows:,} | {figures} | {table_bytes / rows:.1f} | {peak / rows:.0f} | {peak / 2**30:.2f} |"
 
 
-def step(rows: list[int], batch_size: int, steps: int, repeats: int) -> str:
+def step(how: str, rows: list[int], batch_size: int, steps: int, repeats: int) -> str:
     """Return the cells of a row: milliseconds of a step on each number of rows, and their ratio."""
     import keras
 
@@ -73,7 +74,7 @@ def step(rows: list[int], batch_size: int, steps: int, repeats: int) -> str:
         y = (x[:, 0] > 0).astype("int32")
         model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(2)])
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        ways.append((ReshuffleTraining(model, seed=1), x, y))
+        ways.append((ReshuffleTraining(model, seed=1) if how == "ReshuffleTraining" else model, x, y))
 
     class Clock(keras.callbacks.Callback):
         """Times the steps after the first, which plans the epoch."""
@@ -92,7 +93,7 @@ def step(rows: list[int], batch_size: int, steps: int, repeats: int) -> str:
     medians = [float(np.median(found)) * 1e3 for found in seconds]
     ratios = [np.median(a) / np.median(b) for a, b in zip(*(np.array_split(f, repeats) for f in seconds), strict=True)]
     spread = np.quantile(ratios, [0.25, 0.75])
-    cells = [keras.config.backend(), *(f"{value:.3f}" for value in medians)]
+    cells = [keras.config.backend(), how, *(f"{value:.3f}" for value in medians)]
     return f"| {' | '.join(cells)} | {np.median(ratios):.3f} [{spread[0]:.3f}, {spread[1]:.3f}] |"
 
 
@@ -103,6 +104,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=75, help="of each `fit` of `step` (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=21, help="`fit`s of each size (default: %(default)s)")
+    ways = ("ReshuffleTraining", "model.fit")
+    parser.add_argument("--how", nargs="+", choices=ways, default=ways[:1], help="of `step` (default: %(default)s)")
     options = parser.parse_args()
 
     def write(text: str) -> None:
@@ -114,8 +117,10 @@ def main() -> None:
         write("| --- " * 7 + "|\n")
         write(plan(options.rows, options.batch_size, 200) + "\n")
     else:
-        write("| backend | ms a step, 10^6 rows | 10^4 rows | ratio: median [quartiles] |\n" + "| --- " * 4 + "|\n")
-        write(step([10**6, 10**4], options.batch_size, options.steps, options.repeats) + "\n")
+        write("| backend | trained by | ms a step, 10^6 rows | 10^4 rows | ratio: median [quartiles] |\n")
+        write("| --- " * 5 + "|\n")
+        for how in options.how:
+            write(step(how, [10**6, 10**4], options.batch_size, options.steps, options.repeats) + "\n")
 
 
 if __name__ == "__main__":

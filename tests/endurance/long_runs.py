@@ -20,6 +20,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 
 import keras
@@ -35,6 +36,7 @@ WAYS: dict[str, Callable] = {
     "ReshuffleTraining": lambda model: ReshuffleTraining(model, seed=1),
 }
 BATCH_SIZE, POINTS = 16, 100  # points of a run at which memory is measured
+FEWEST = 5  # points of which a slope has a standard error
 calls = 0  # of the loss function
 
 
@@ -154,13 +156,16 @@ class Measurements:
         """Return the units, memory at half and at the end, slope, traces and sizes of the state file."""
         units, memory, traces, size = np.array(self.rows, "float64").T
         half = len(units) // 2
-        (slope, _), covariance = np.polyfit(units[half:], memory[half:], 1, cov=True)
+        slope = "too few points"
+        if len(units) - half >= FEWEST:
+            (growth, _), covariance = np.polyfit(units[half:], memory[half:], 1, cov=True)
+            slope = f"{growth:.0f} ± {covariance[0, 0] ** 0.5:.0f}"
         mib = memory / 2**20
         return [
             f"{self.units:,}",
             f"{mib[half]:.1f}",
             f"{mib[-1]:.1f}",
-            f"{slope:.0f} ± {covariance[0, 0] ** 0.5:.0f}",
+            slope,
             f"{traces[0]:.0f}, {traces[half]:.0f}, {traces[-1]:.0f}",
             f"{size[0]:.0f}, {size[-1]:.0f}" if size[-1] else "",
         ]
@@ -172,12 +177,17 @@ def forked(function: Callable[[], None]) -> None:
     gc.freeze()  # what was imported isn't collected at each measurement
     pid = os.fork()
     if not pid:
+        code = 1
         try:
             function()
+            code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
-            os._exit(0)
-    os.waitpid(pid, 0)
+            os._exit(code)
+    if status := os.waitpid(pid, 0)[1]:
+        raise SystemExit(f"The run ended with status {status}")
 
 
 def report(run: str, way: str, units: int, seconds: float) -> None:
