@@ -7,7 +7,7 @@ import toys
 from frameworks import needs, tf
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.callbacks import SamplingTensorBoard, TrainingSeconds, seconds
+from importance_sampling.callbacks import SamplingCallback, SamplingTensorBoard, TrainingSeconds, seconds
 
 SCALARS = {"tau", "importance share", "mean score", "effective sample size"}
 
@@ -127,3 +127,25 @@ def test_seconds_of_training_exclude_evaluations_outside_fit(monkeypatch):
         return logged
 
     assert history(True) == history(False)
+
+
+def test_keras_waits_for_the_batch_hooks_of_a_subclass_of_the_sampling_callback():
+    class WithHook(SamplingCallback):
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    class Inherited(WithHook):
+        pass
+
+    class Asynchronous(SamplingCallback):
+        async_safe = True
+
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    assert [kind.async_safe for kind in (SamplingCallback, WithHook, Inherited, Asynchronous)] == [
+        True,
+        False,
+        False,
+        True,
+    ]

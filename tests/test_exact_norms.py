@@ -307,7 +307,7 @@ def test_masks_of_inputs_reach_layers_that_are_computed_again(by_sample):
     cells = layers.RNN([layers.SimpleRNNCell(2), layers.SimpleRNNCell(2)])
     model, (_, y) = with_data(cells(layers.Embedding(4, 2, mask_zero=True)(tokens)), tokens)
     check(model, (np.array([[0, 1, 2], [3, 0, 1], [2, 0, 0]]), y))
-    assert len(by_sample) == 6
+    assert len([path for path in by_sample if "simple_rnn_cell" in path]) == 6
 
 
 class Scale(layers.Layer):

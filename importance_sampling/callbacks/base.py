@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import keras
+
+# On JAX a hook that Keras calls in another thread, after the step, finds the state of the trainer donated to the next.
+BATCH_HOOKS = tuple(f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end"))
 
 
 class SamplingCallback(keras.callbacks.Callback):
@@ -34,12 +38,18 @@ class SamplingCallback(keras.callbacks.Callback):
         ...         self.weight = max(self.weight, weights.max())
     """
 
-    async_safe = True  # has no batch hooks, so Keras need not wait for the logs of a batch
+    async_safe = True  # has no batch hooks, so Keras need not wait for the logs of a batch; see `__init_subclass__`
     on_sample: Callable | None = None
     on_scores: Callable | None = None
     needs_rows = False
     is_saved = False
     _figures: Callable | None = None
+
+    def __init_subclass__(cls, **options: Any):
+        """Let Keras wait for the batch hooks of a subclass, unless the subclass sets `async_safe` itself."""
+        super().__init_subclass__(**options)
+        if "async_safe" not in vars(cls) and any(hook in vars(cls) for hook in BATCH_HOOKS):
+            cls.async_safe = False
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:
         """Prepare for a trainer's `fit`, which calls this method before training.

@@ -22,10 +22,10 @@ from importance_sampling.core.logits import find_layer
 from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit import eligibility, messages, user_fit
+from importance_sampling.fit.controlled_fit import fit_with_controller
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.display import Display
 from importance_sampling.fit.legacy import LegacyFit
-from importance_sampling.fit.controlled_fit import fit_with_controller
 from importance_sampling.fit.plan import FitPlan, make_plan
 from importance_sampling.fit.state import TrainerState, steps_taken
 from importance_sampling.fit.state_file import load_state, save_state
