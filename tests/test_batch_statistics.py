@@ -8,6 +8,7 @@ from frameworks import host
 from importance_sampling import ImportanceTraining
 from importance_sampling.core.batch_statistics import weighted_moments
 from importance_sampling.layers import BatchRenormalization, StatsBatchNorm
+from importance_sampling.training import BiasedImportanceTraining
 
 RNG = np.random.default_rng(3)
 # The first third has large inputs and labels that can't be learnt, so that it is drawn more often.
@@ -58,6 +59,32 @@ def test_a_step_updates_the_moving_statistics_by_the_weighted_statistics_of_its_
     expected = (w * drawn).sum(0)
     np.testing.assert_allclose(host(layer.moving_mean), expected, rtol=1e-4)
     assert np.abs(expected - drawn.mean(0)).max() > 0.1  # what the moving mean would be without weights
+
+
+@pytest.mark.parametrize("k", [0.5, -1.0])
+def test_pools_with_a_biased_policy_estimate_the_statistics_of_the_data(k):
+    layer = keras.layers.BatchNormalization(momentum=0.9)
+    model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(2, "softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+
+    def score(_, x, y):
+        return keras.ops.square(x[:, 0]) + 1.0
+
+    trainer = BiasedImportanceTraining(model, k, presample=72, tau_th=0.0, score=score, seed=1)
+    trainer.fit(X, Y, batch_size=24, epochs=40, verbose=0)
+    assert trainer.importance_steps > 40
+    np.testing.assert_allclose(host(layer.moving_mean), X.mean(0), atol=0.5)  # of the drawn samples: above 4
+    np.testing.assert_allclose(host(layer.moving_variance), X.var(0), rtol=0.3)
+
+
+def test_a_layer_of_a_class_with_its_own_moments_keeps_them():
+    class Fixed(keras.layers.BatchNormalization):
+        def _moments(self, inputs, mask):
+            return keras.ops.full((3,), 7.0), keras.ops.ones((3,))
+
+    layer = Fixed(momentum=0.0)
+    trained(layer, sampler="reshuffle")
+    np.testing.assert_allclose(host(layer.moving_mean), 7.0)
 
 
 def test_statistics_of_images_are_weighted_by_image():

@@ -137,6 +137,15 @@ def test_keras_waits_for_the_batch_hooks_of_a_subclass_of_the_sampling_callback(
     class Inherited(WithHook):
         pass
 
+    class Mixin:
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    class Mixed(Mixin, SamplingCallback):
+        pass
+
+    assert not Mixed.async_safe
+
     class Asynchronous(SamplingCallback):
         async_safe = True
 

@@ -8,8 +8,9 @@ from keras import layers
 from saved_states import saved_state
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
-from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining
+from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining, SamplerTraining
 
 ROWS, BATCH = 160, 8
 _rng = np.random.default_rng(3)
@@ -101,3 +102,22 @@ def test_the_sampler_is_updated_at_most_once_in_an_epoch_without_listeners(monke
     assert len(when) == 2 * ROWS // BATCH
     # As the second epoch is planned, after its first step, and at the end.
     assert set(when) == {0, 20, 40}
+
+
+class TwiceTheWeights(ReshuffleSampler):
+    """Draws weights that aren't those of its policy."""
+
+    def draw(self, batch_size):
+        drawn = super().draw(batch_size)
+        return drawn._replace(weights=2.0 * drawn.unbiased_weights)
+
+
+def test_the_loss_is_unbiased_if_a_sampler_draws_other_weights_than_those_of_its_policy():
+    def sampler(dataset, model, seed):
+        return TwiceTheWeights(dataset, UNBIASED, model, 1, seed=seed)
+
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4, "softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    losses = np.array(fit(SamplerTraining(model, sampler, seed=1), epochs=20)["loss"])
+    error = losses.std(ddof=1) / np.sqrt(len(losses))
+    assert abs(losses.mean() - model.evaluate(X, Y, verbose=0)) < 5 * error + 1e-6

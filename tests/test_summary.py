@@ -1,6 +1,7 @@
 """The summary of a trainer, why the gate is closed in the user's terms, and the representation of a trainer."""
 
 import copy
+import functools
 import re
 
 import keras
@@ -102,12 +103,15 @@ def test_the_summary_says_with_which_step_importance_steps_ended_and_why():
             self.decisions += 1
             return self.decisions <= 2
 
+        def explain(self, signals):
+            return f"decision {self.decisions} was that it doesn't pay"
+
     trainer = ImportanceTraining(build(), sampler="reshuffle", seed=1)
     trainer.condition = OpensTwice()
     x = np.random.default_rng(0).normal(size=(960, 6)).astype("float32")
     trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
     ended = re.search(r"Importance steps ended with step (\d+): (.*)\.", trainer.summary())
-    assert 0 < int(ended[1]) < 120 and len(ended[2]) > 20
+    assert 0 < int(ended[1]) < 120 and ended[2] == "decision 3 was that it doesn't pay"
     assert trainer.importance_steps <= int(ended[1])
 
 
@@ -172,6 +176,23 @@ def test_a_misspelt_argument_of_a_trainer_is_an_error_that_names_the_nearest_one
         ImportanceTraining(build(), presampel=3)
     with pytest.raises(TypeError, match=r"It has: model, k, .*Received: optimizer"):
         BiasedImportanceTraining(build(), optimizer="adam")
+
+
+def test_a_constructor_of_a_subclass_takes_the_arguments_that_python_gives_it():
+    class Noted(ImportanceTraining):
+        @functools.wraps(ImportanceTraining.__init__)
+        def __init__(self, model, *args, note="", **options):
+            super().__init__(model, *args, **options)
+            self.note = note
+
+        @property
+        def rate(self):
+            return self.model.optimiser
+
+    trainer = Noted(build(), note="first", seed=1)
+    assert trainer.note == "first"
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute 'optimiser'"):
+        trainer.rate  # noqa: B018
 
 
 def test_a_method_of_the_model_that_is_called_on_its_trainer_is_an_error_that_says_where_it_is():

@@ -758,9 +758,9 @@ def test_the_summary_mentions_dropout_if_the_model_has_some(dropout):
     inputs = keras.Input((4, 2))
     hidden = layers.GRU(2, dropout=dropout)(layers.LSTM(2, return_sequences=True)(inputs))
     model = keras.Model(inputs, layers.Dropout(0.0)(hidden))
-    assert [line.startswith("The model has dropout") for line in layer_notes(model, in_training=False)] == [
-        True
-    ] * bool(dropout)
+    assert [
+        line.startswith("The model has dropout") for line in layer_notes(model, in_training=False, is_weighted=True)
+    ] == [True] * bool(dropout)
 
 
 # The house

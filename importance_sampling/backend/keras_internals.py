@@ -260,11 +260,13 @@ def replaced_losses(model: keras.Model, replace: Callable) -> Iterator[None]:
 def replaced_moments(model: keras.Model, replace: Callable) -> Iterator[None]:
     """Compute `replace(layer, moments)` in the place of the moments of a batch in layers for batch normalisation.
 
-    Keras's `moments(inputs, mask)` returns mean and variance. Layers that share them between replicas stay as they are.
+    Keras's `moments(inputs, mask)` returns mean and variance. Layers that share them between replicas stay as they are,
+    and so do those of a class that overrides the function.
     """
+    kind = keras.layers.BatchNormalization
     with contextlib.ExitStack() as stack:
         for layer in layers_of(model):
-            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+            if isinstance(layer, kind) and type(layer)._moments is kind._moments and not layer.synchronized:
                 stack.enter_context(replaced_attribute(layer, "_moments", replace(layer, layer._moments)))
         yield
 

@@ -48,7 +48,11 @@ class SamplingCallback(keras.callbacks.Callback):
     def __init_subclass__(cls, **options: Any):
         """Let Keras wait for the batch hooks of a subclass, unless the subclass sets `async_safe` itself."""
         super().__init_subclass__(**options)
-        if "async_safe" not in vars(cls) and any(hook in vars(cls) for hook in BATCH_HOOKS):
+        subclasses = cls.__mro__[: cls.__mro__.index(SamplingCallback)]
+        is_set = any("async_safe" in vars(subclass) for subclass in subclasses)
+        if not is_set and any(
+            getattr(cls, hook) is not getattr(keras.callbacks.Callback, hook) for hook in BATCH_HOOKS
+        ):
             cls.async_safe = False
 
     def connect(self, num_rows: int | None, figures: Callable[[], dict[str, float]]) -> None:

@@ -23,7 +23,8 @@ from importance_sampling.layers.moving_statistics import MovingStatistics
 def weighted_statistics(model: keras.Model, x: Any, weights: Any) -> Iterator[None]:
     """Weight the samples in the statistics of all layers for batch normalisation inside this context.
 
-    Inputs with a mask, or without one row per sample, keep Keras's statistics.
+    Inputs with a mask, or without one row per sample, keep the statistics of the layer. So do layers that share them
+    between replicas, and layers of classes that compute them in their own way.
 
     Args:
         model: whose layers are called inside the context.
@@ -44,7 +45,7 @@ def weighted_statistics(model: keras.Model, x: Any, weights: Any) -> Iterator[No
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras_internals.replaced_moments(model, weighted))
         for layer in keras_internals.layers_of(model):
-            if isinstance(layer, MovingStatistics):
+            if isinstance(layer, MovingStatistics) and type(layer).moments is MovingStatistics.moments:
                 stack.enter_context(replaced_attribute(layer, "moments", weighted(layer, layer.moments)))
         yield
 

@@ -162,6 +162,7 @@ def weighted_step(
     expected_entries: list | None = None,
     score: str = "gnorm",
     unbiased: Any = None,
+    for_statistics: Any = None,
 ) -> WeightedStepResult:
     """Train on a batch with importance weights, and measure the scores of its samples.
 
@@ -175,6 +176,8 @@ def weighted_step(
         expected_entries: as for `importance_multiplier`.
         score: "gnorm" (default) or "loss", to be measured.
         unbiased: float32 `(batch,)`, the unbiased weights for the returned loss. Default None, `weights`.
+        for_statistics: float32 `(batch,)`, the weights for the statistics of batch normalisation. Default None,
+            `unbiased`.
 
     Returns:
         `WeightedStepResult`.
@@ -183,8 +186,9 @@ def weighted_step(
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     measured_logits = logits if score == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
-    drawn_weights = weights if unbiased is None else unbiased
-    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, drawn_weights)
+    if for_statistics is None:
+        for_statistics = weights if unbiased is None else unbiased
+    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, for_statistics)
     loss = result.loss
     if unbiased is not None:  # before the step, which changes the weights that regularisation losses depend on
         x, y, sample_weight = batch

@@ -54,6 +54,7 @@ class FitController:
         started_steps: int, the trainer's steps before this `fit`.
         importance_steps: int, the importance steps of this `fit`.
         last_importance_step: int, the steps of this `fit` up to the last of them.
+        closing_reason: str, why the gate closed the last time; empty if it didn't.
         importance_cost: float, their cost in forward passes of a batch, with all scoring.
         is_called_by_fit: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
@@ -96,6 +97,7 @@ class FitController:
         self.started_steps = state.counters.steps
         self.importance_steps = 0
         self.last_importance_step = 0
+        self.closing_reason = ""
         self.importance_cost = 0.0
         self.read_signals()
 
@@ -135,7 +137,7 @@ class FitController:
         self.read_signals()
         self.state.reset_totals()
         self.started_steps = self.state.counters.steps
-        self.importance_steps, self.importance_cost = 0, 0.0
+        self.importance_steps, self.last_importance_step, self.importance_cost = 0, 0, 0.0
 
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
@@ -299,6 +301,8 @@ class FitController:
         rate = counters.record_learning_rate(learning_rate(self.model.optimizer))
         self.gate.observe(self.signals, gate_context(self.plan, self.strategy, counters, self._steps_left(), rate))
         counters.record_probe(self.gate, self.signals.tau)
+        if self.gate.previously_satisfied and not self.gate.satisfied:
+            self.closing_reason = self.gate.explain(self.signals)
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:

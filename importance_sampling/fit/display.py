@@ -37,6 +37,8 @@ class Display:
 
     def __getattr__(self, name: str) -> Any:
         """Raise the error for an attribute that a trainer lacks; say so if the model has it."""
+        if hasattr(type(self), name):  # a property, in which another attribute is missing
+            return object.__getattribute__(self, name)
         message = f"{type(self).__name__!r} object has no attribute {name!r}"
         if not name.startswith("_") and hasattr(keras.Model, name):
             message += f". `fit` trains the model that was passed in: use `model.{name}`, or `trainer.model.{name}`"
@@ -72,13 +74,13 @@ class Display:
 
 def _check_names(cls: type, names: Collection[str]) -> None:
     """Raise a `TypeError` with the nearest match if a constructor has no arguments of some names."""
-    parameters = inspect.signature(cls).parameters
+    parameters = inspect.signature(cls.__init__, follow_wrapped=False).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in names:
         if name not in parameters:
             nearest = difflib.get_close_matches(name, parameters, n=1)
-            hint = f"Did you mean `{nearest[0]}`?" if nearest else f"It has: {', '.join(parameters)}."
+            hint = f"Did you mean `{nearest[0]}`?" if nearest else f"It has: {', '.join(list(parameters)[1:])}."
             raise TypeError(f"{cls.__name__} got an unexpected argument. {hint} Received: {name}")
 
 

@@ -139,14 +139,14 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     lines = [f"{first}.", *_numbers(numbers)]
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
-    if controller.reason is None and not controller.condition.satisfied:
-        reason = controller.condition.explain(signals)
-        lines.append(f"Importance steps ended with step {controller.last_importance_step}: {reason}.")
+    if controller.reason is None and not controller.condition.satisfied and controller.closing_reason:
+        ended = f"Importance steps ended with step {controller.last_importance_step}"
+        lines.append(f"{ended}: {controller.closing_reason}.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     lines += controller.strategy.notes()
     if controller.strategy.computes_metrics:
-        lines += layer_notes(controller.model, controller.strategy.measures_in_training)
+        lines += layer_notes(controller.model, controller.strategy.measures_in_training, bool(largest > 1))
     return "\n".join([*lines, DOCUMENTATION])
 
 
@@ -203,22 +203,30 @@ def _steps(steps: int) -> str:
     return f"{steps} step{'s' * (steps != 1)}"
 
 
-def layer_notes(model: keras.Model, in_training: bool) -> list[str]:
+def layer_notes(model: keras.Model, in_training: bool, is_weighted: bool) -> list[str]:
     """Return lines on the layers of the model that importance steps treat otherwise than uniform steps.
 
     Args:
         model: the user's model.
         in_training: bool, True if scores and figures are those of the training step itself.
+        is_weighted: bool, False if all samples had a weight of 1.
     """
     layers = keras_internals.layers_of(model)
-    names = {base.__name__ for layer in layers for base in type(layer).__mro__}
     lines = []
-    if names & {"BatchNormalization", "BatchRenormalization"}:
-        mode = "" if in_training else ", and the figures of importance steps are computed in inference mode"
-        lines.append(f"The model has batch normalisation: its statistics count samples by importance weight{mode}.")
+    if any(map(_normalises, layers)):
+        shared = any(getattr(layer, "synchronized", False) for layer in layers)
+        parts = ["its statistics count samples by importance weight"] * (is_weighted and not shared)
+        parts += ["the figures of importance steps are computed in inference mode"] * (not in_training)
+        lines += [f"The model has batch normalisation: {', and '.join(parts)}."] * bool(parts)
     if not in_training and any(map(_has_dropout, layers)):
         lines.append("The model has dropout: scores and the figures of importance steps are computed without it.")
     return lines
+
+
+def _normalises(layer: keras.Layer) -> bool:
+    """Return True if a layer normalises by the statistics of a batch."""
+    names = {base.__name__ for base in type(layer).__mro__}
+    return bool(names & {"BatchNormalization", "BatchRenormalization", "StatsBatchNorm"})
 
 
 def _has_dropout(layer: keras.Layer) -> bool:

@@ -20,11 +20,14 @@ class Picked(NamedTuple):
         positions: int32 `(batch_size,)`, positions in the pool.
         weights: float32 `(batch_size,)`, the importance weights, at most 1 / alpha with an unbiased policy.
         scores: float32 `(batch_size,)`, the predicted scores before smoothing.
+        unbiased_weights: float32 `(batch_size,)`, 1 / (B P), independent of the policy; None where samples are selected
+            without probabilities.
     """
 
     positions: Any
     weights: Any
     scores: Any
+    unbiased_weights: Any = None
 
 
 class PoolSampler:
@@ -90,5 +93,6 @@ class PoolSampler:
         p = probabilities(scores if self.smooth is None else self.smooth(scores, average), self.alpha)
         positions = self.resampling.positions(p, uniforms, self.batch_size)
         picked_scores = xp.take(as_floats(scores, xp), positions, axis=0)
-        weights = self.reweighting.weights(xp.take(p, positions, axis=0), self.pool_size, picked_scores)
-        return Picked(positions, weights, picked_scores)
+        picked_p = xp.take(p, positions, axis=0)
+        weights = self.reweighting.weights(picked_p, self.pool_size, picked_scores)
+        return Picked(positions, weights, picked_scores, 1.0 / (self.pool_size * picked_p))

@@ -56,7 +56,6 @@ class IndexedStrategy(Strategy):
     supports_replicas = True
     measures_in_training = True
     measures_scores = True  # False if only scoring passes give the sampler its scores
-    scales_weights = False  # True if the weights of steps aren't those of the sampler's policy
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class IndexedStrategy(Strategy):
         self._holds_out = holds_out
         self._make_sampler = make_sampler
         self._step: Callable | None = None
-        self._steps: dict[int, Callable] = {}  # compiled, by the number of rows
+        self._steps: dict[tuple[int, bool], Callable] = {}  # compiled, by the number of rows and `is_biased`
         self._is_prepared = False
         self._parts: dict[str, Any] = {}  # saved with the trainer's state
         self._dataset = ""  # the digest of the data that the sampler has scores of
@@ -200,16 +199,17 @@ class IndexedStrategy(Strategy):
             np.stack([getattr(drawn, name) for drawn in draws]) for name in ("indices", "weights", "unbiased_weights")
         )
         columns = self.rows.columns(indices)
-        size = indices.shape[1]
-        if size not in self._steps:
-            self._steps[size] = backend.repeat_steps(self._one_of_many(), self.model, any_rows=3)
-        return self._steps[size](len(draws), weights, unbiased, indices, *columns)
+        # A sampler may draw other weights than those of its policy. One of a biased policy needs one trace, not two.
+        is_biased = not self.sampler.reweighting.unbiased or not np.array_equal(weights, unbiased)
+        key = indices.shape[1], is_biased
+        if key not in self._steps:
+            self._steps[key] = backend.repeat_steps(self._one_of_many(is_biased), self.model, any_rows=3)
+        return self._steps[key](len(draws), weights, unbiased, indices, *columns)
 
-    def _one_of_many(self) -> Callable:
+    def _one_of_many(self, is_biased: bool) -> Callable:
         """Return `step(i, weights, unbiased_weights, indices, *columns) -> (logs, measured)` for step i of n."""
         if self._step is None:
             self._step = self._make_step()
-        is_biased = self.scales_weights or not self.sampler.reweighting.unbiased
         step = self.compile(
             lambda weights, unbiased, indices, *columns: self._step(
                 self.rows.gather(indices, columns), weights, unbiased, is_biased

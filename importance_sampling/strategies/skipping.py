@@ -56,8 +56,6 @@ class SkippingStrategy(IndexedStrategy):
         arguments, options: as for `IndexedStrategy`; `make_sampler` returns a `SkippingSampler`.
     """
 
-    scales_weights = True
-
     def __init__(self, full_epochs: float, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self._full_epochs = full_epochs
