@@ -20,14 +20,14 @@ class Picked(NamedTuple):
         positions: int32 `(batch_size,)`, positions in the pool.
         weights: float32 `(batch_size,)`, the importance weights, at most 1 / alpha with an unbiased policy.
         scores: float32 `(batch_size,)`, the predicted scores before smoothing.
-        unbiased_weights: float32 `(batch_size,)`, 1 / (B P), independent of the policy; None where samples are selected
+        unbiased_weights: float32 `(batch_size,)`, 1 / (B P), independent of the policy; 1 where samples are selected
             without probabilities.
     """
 
     positions: Any
     weights: Any
     scores: Any
-    unbiased_weights: Any = None
+    unbiased_weights: Any
 
 
 class PoolSampler:

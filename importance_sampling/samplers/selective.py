@@ -40,7 +40,7 @@ class SelectingSampler(PoolSampler):
         xp = array_namespace(scores, uniforms)
         positions = self.select(clean_scores(scores)[0], as_floats(uniforms, xp))
         picked = xp.take(as_floats(scores, xp), positions, axis=0)
-        return Picked(positions, xp.ones_like(picked), picked)
+        return Picked(positions, xp.ones_like(picked), picked, xp.ones_like(picked))
 
     def select(self, scores: Any, uniforms: Any) -> Any:
         """Return the positions of the selected samples, int `(batch_size,)`.

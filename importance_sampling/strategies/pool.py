@@ -186,8 +186,7 @@ class PoolStep:
             scores = above_baseline(scores, baseline)
         picked, batch = self.pick(scores, data)
         expected_entries = [ops.mean(output) for output in entries]
-        of_draws = picked.weights if picked.unbiased_weights is None else picked.unbiased_weights
-        rows = batch, picked.weights, of_draws
+        rows = batch, picked.weights, picked.unbiased_weights
         _, norms = backend.on_replicas(self.model, lambda rows: self._train(*rows, expected_entries), rows)
         return logs, self.record(indices, scores, picked, norms)
 
@@ -225,9 +224,9 @@ class PoolStep:
         logs, loss = update_from_pool(self.model, data, scored.y_pred, count_as)
         return logs, (scored.scores, valid_entries(loss.outputs, scored.scores))
 
-    def _train(self, batch: tuple, weights: Any, of_draws: Any, expected_entries: list) -> tuple:
+    def _train(self, batch: tuple, weights: Any, unbiased: Any, expected_entries: list) -> tuple:
         """Train on the rows of a replica; return no logs and the gradient norms of the samples, or None."""
-        step = weighted_step(self.model, self.scorer.logits, batch, weights, expected_entries, for_statistics=of_draws)
+        step = weighted_step(self.model, self.scorer.logits, batch, weights, expected_entries, for_statistics=unbiased)
         return {}, step.measured
 
 
