@@ -7,6 +7,7 @@ import types
 import keras
 import numpy as np
 import pytest
+from small_classifier import X, Y, build
 from toys import stream
 
 import importance_sampling
@@ -15,16 +16,6 @@ from importance_sampling.comparison import Comparison, user_task
 from importance_sampling.comparison.evaluation import Evaluation
 from importance_sampling.comparison.figure import Figure
 from importance_sampling.comparison.progress import Progress
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(160, 6)).astype("float32")
-Y = X[:, :3].argmax(1)
-
-
-def build():
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
 
 
 def always_on(model):

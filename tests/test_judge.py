@@ -5,22 +5,13 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from small_classifier import X, Y, build
 from toys import stream
 
 from importance_sampling import compare
 from importance_sampling.comparison import arguments, evaluation, user_task
 from importance_sampling.comparison.evaluation import Evaluation
 from importance_sampling.comparison.figure import Figure, figure_of, loss_figure
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(160, 6)).astype("float32")
-Y = X[:, :3].argmax(1)
-
-
-def build():
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
 
 
 def test_the_validation_data_are_those_of_the_split_and_the_judge_evaluates_them():

@@ -59,7 +59,7 @@ def compute_gradients(
     batch: tuple,
     multiplier: Multiplier,
     scale: Callable,
-    drawn_weights: Any = None,
+    unbiased: Any = None,
 ) -> BackwardResult:
     """Compute the gradients of the weighted loss of a batch in training mode. The weights don't change.
 
@@ -71,7 +71,7 @@ def compute_gradients(
         multiplier: of the loss of each sample, see `weighted_loss`.
         scale: function of the scalar loss, applied before differentiation, such as the `scale_loss` method of the
             optimizer.
-        drawn_weights: float32 `(batch,)`, > 0, the unbiased weights of a batch that was drawn by importance, for the
+        unbiased: float32 `(batch,)`, > 0, the unbiased weights of a batch that was drawn by importance, for the
             statistics of batch normalisation. None (default): a uniform batch.
 
     Returns:
@@ -81,7 +81,7 @@ def compute_gradients(
     packer = OutputPacker()
 
     def forward(extra: Sequence[Any], tap: Callable) -> tuple:
-        with contextlib.nullcontext() if drawn_weights is None else weighted_statistics(model, x, drawn_weights):
+        with contextlib.nullcontext() if unbiased is None else weighted_statistics(model, x, unbiased):
             y_pred = _call_in_training(model, logits, x, tap)
         loss = weighted_loss(
             model, x, y, y_pred, sample_weight, lambda *output: multiplier(*output) * extra[0], training=True
@@ -159,10 +159,10 @@ def weighted_step(
     logits: Logits,
     batch: tuple,
     weights: Any,
+    unbiased: Any,
     expected_entries: list | None = None,
     score: str = "gnorm",
-    unbiased: Any = None,
-    for_statistics: Any = None,
+    with_unbiased_loss: bool = False,
 ) -> WeightedStepResult:
     """Train on a batch with importance weights, and measure the scores of its samples.
 
@@ -173,24 +173,21 @@ def weighted_step(
         logits: the logits at which "gnorm" is measured.
         batch: `(x, y, sample_weight)`, as for `compute_gradients`.
         weights: float32 `(batch,)`, > 0, the importance weights of the gradient.
+        unbiased: float32 `(batch,)`, > 0, the unbiased weights, for the statistics of batch normalisation.
         expected_entries: as for `importance_multiplier`.
         score: "gnorm" (default) or "loss", to be measured.
-        unbiased: float32 `(batch,)`, the unbiased weights for the returned loss. Default None, `weights`.
-        for_statistics: float32 `(batch,)`, the weights for the statistics of batch normalisation. Default None,
-            `unbiased`.
+        with_unbiased_loss: bool, default False. True: the returned loss is computed again, with the unbiased weights.
 
     Returns:
         `WeightedStepResult`.
     """
-    batch, weights = backend.distribute_rows((batch, weights))
+    batch, weights, unbiased = backend.distribute_rows((batch, weights, unbiased))
     loss_scale = model.optimizer.scale_loss(ops.ones((), dtype=FLOAT))
     measured_logits = logits if score == "gnorm" else None
     multiplier = importance_multiplier(weights, expected_entries)
-    if for_statistics is None:
-        for_statistics = weights if unbiased is None else unbiased
-    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, for_statistics)
+    result = compute_gradients(model, measured_logits, batch, multiplier, model.optimizer.scale_loss, unbiased)
     loss = result.loss
-    if unbiased is not None:  # before the step, which changes the weights that regularisation losses depend on
+    if with_unbiased_loss:  # before the step, which changes the weights that regularisation losses depend on
         x, y, sample_weight = batch
         multiplier = importance_multiplier(unbiased, expected_entries)
         loss = weighted_loss(model, x, y, result.y_pred, sample_weight, multiplier, training=True)

@@ -100,7 +100,8 @@ def _update(
                 _scale_update(variable, loss_updates.get(id(variable)), loss_share)
     keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=count_as)
     first = (x, y, y_pred, sample_weight)
-    if count_as < count_rows(x):
+    has_more_rows = count_as < count_rows(x)
+    if has_more_rows:
         first = _take(first, ops.arange(count_as, dtype="int32"))
     if type(model).compute_metrics is not keras.Model.compute_metrics:
         # A user-defined method gets as many samples as in a uniform step.
@@ -109,7 +110,7 @@ def _update(
         with stateless(model) as all_scope:
             keras_internals.compiled_metrics(model).update_state(y, y_pred, sample_weight)
         first_scope = all_scope
-        if count_as < count_rows(x):
+        if has_more_rows:
             with stateless(model) as first_scope:
                 keras_internals.compiled_metrics(model).update_state(*first[1:])
         for variable in keras_internals.compiled_metrics(model).variables:

@@ -16,16 +16,16 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Condition
+from importance_sampling.conditions.base import PROBE_EVERY
 from importance_sampling.core.gradients import learning_rate
-from importance_sampling.data import unpack_batch
-from importance_sampling.data.batches import PeekableBatches, count_rows
+from importance_sampling.data.batches import PeekableBatches, count_rows, unpack_batch
 from importance_sampling.events import Listeners
 from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
 from importance_sampling.fit.held_out_loss import end_if_due, measure_if_due, note_training
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probing import PROBE_EVERY, gate_context, probe_is_due
+from importance_sampling.fit.probing import gate_context, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -53,9 +53,9 @@ class FitController:
         reason: why importance sampling is impossible; it may be found out during the `fit`.
         started_steps: int, the trainer's steps before this `fit`.
         importance_steps: int, the importance steps of this `fit`.
+        importance_cost: float, their cost in forward passes of a batch, with all scoring.
         last_importance_step: int, the steps of this `fit` up to the last of them.
         closing_reason: str, why the gate closed the last time; empty if it didn't.
-        importance_cost: float, their cost in forward passes of a batch, with all scoring.
         is_called_by_fit: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
         epoch_steps, epoch_importance_steps: int, steps of the current epoch.
@@ -94,12 +94,7 @@ class FitController:
         self.batches = PeekableBatches()
         self._steps_in_pass = 0
         state.counters.record_decision(condition)  # for a state saved before the first decision
-        self.started_steps = state.counters.steps
-        self.importance_steps = 0
-        self.last_importance_step = 0
-        self.closing_reason = ""
-        self.importance_cost = 0.0
-        self.read_signals()
+        self._begin_counting()
 
     def __call__(self, iterator: Iterator) -> dict:
         """Take one execution: `model.steps_per_execution` steps, or the rest of the epoch; return its logs."""
@@ -134,10 +129,8 @@ class FitController:
             self.state.set_dataset(self.plan.source.digest)
         self.state.counters.restore_decision(self.condition)
         self.strategy.close()
-        self.read_signals()
         self.state.reset_totals()
-        self.started_steps = self.state.counters.steps
-        self.importance_steps, self.last_importance_step, self.importance_cost = 0, 0, 0.0
+        self._begin_counting()
 
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
@@ -192,6 +185,13 @@ class FitController:
         self.listeners.notify_execution(self.strategy.get_sampler(), result.to_host())
         return result.logs
 
+    def _begin_counting(self) -> None:
+        """Count the steps of this `fit` from here on, and read the averaged signals."""
+        self.started_steps = self.state.counters.steps
+        self.importance_steps = self.last_importance_step = 0
+        self.importance_cost, self.closing_reason = 0.0, ""
+        self.read_signals()
+
     def _begins_pass(self, iterator: Iterator) -> bool:
         """Return True if an iterator begins a pass over the data; with `steps_per_epoch` it may last several epochs."""
         if not backend.DRAWS_BEFORE_STEP:
@@ -216,12 +216,11 @@ class FitController:
             self.importance_steps += result.steps
             self.importance_cost += result.cost + probed
             self.epoch_importance_steps += result.steps
+            self.last_importance_step = counters.steps + result.steps - self.started_steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
         note_training(self.plan, counters, is_importance)
         counters.record_steps(result.steps, result.cost + probed)
-        if is_importance:
-            self.last_importance_step = counters.steps - self.started_steps
         if self.plan.batches_per_epoch:
             counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
         self._steps_in_pass += result.steps

@@ -10,12 +10,11 @@ import math
 
 import numpy as np
 
-from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.conditions.base import PROBE_EVERY, UNIFORM_STEP
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
 
-MEASURED_EVERY = 17  # steps, or more
 MEASURING_SHARE = 0.03  # of the cost of training, at most
 HELD_OUT_UNTIL = 0.5  # share of a `fit` after which importance steps train on all samples
 VALIDATION_DATA, TRAINING_SAMPLES = "validation data", "training samples"  # values of `Counters.held_out_are`
@@ -48,7 +47,7 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     """
     held_out, others = strategy.held_out
     cost = strategy.passes(scored=len(held_out) + len(others))
-    steps = max(MEASURED_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE)
+    steps = max(PROBE_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE)
     if not cost or counters.steps - counters.loss_measured_at < steps:
         return 0.0
     losses, compared = (_finite(strategy.losses(rows)) for rows in (held_out, others))

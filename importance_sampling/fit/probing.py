@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 
 from importance_sampling.conditions import GateContext
+from importance_sampling.conditions.base import PROBE_EVERY
 from importance_sampling.fit.held_out_loss import held_out_context
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
 
-# A probe costs a third of a step by arithmetic: one in 17 steps keeps the cost under 2 %.
-PROBE_EVERY = 17
 PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
 

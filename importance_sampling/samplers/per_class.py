@@ -59,9 +59,8 @@ class PerClassGaussian(ShufflingSampler):
         check_positive(presample=presample)
         self.momentum, self.presample = float(alpha), int(presample)
         self.labels = Labels(dataset)
-        self._score_moments = np.full(
-            (2, self.labels.num_classes), np.nan
-        )  # mean and mean square by class; NaN: no score
+        # Mean and mean square by class; NaN: no score.
+        self._score_moments = np.full((2, self.labels.num_classes), np.nan)
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Update the moving averages of the classes in the batch."""

@@ -94,8 +94,9 @@ class IndexedStep:
         is_measured = self.scorer.score in MEASURED_SCORES
         measured = None if is_measured else self.scorer(data).scores  # before the step, as all measured scores are
         score = self.scorer.score if is_measured else "loss"
-        for_loss = unbiased if is_biased else None
-        result = weighted_step(self.model, self.scorer.logits, data, weights, expected_entries, score, for_loss)
+        result = weighted_step(
+            self.model, self.scorer.logits, data, weights, unbiased, expected_entries, score, is_biased
+        )
         if is_measured:
             measured = result.measured
         if measured is None:

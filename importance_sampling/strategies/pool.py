@@ -186,8 +186,8 @@ class PoolStep:
             scores = above_baseline(scores, baseline)
         picked, batch = self.pick(scores, data)
         expected_entries = [ops.mean(output) for output in entries]
-        rows = batch, picked.weights, picked.unbiased_weights
-        _, norms = backend.on_replicas(self.model, lambda rows: self._train(*rows, expected_entries), rows)
+        drawn = batch, picked.weights, picked.unbiased_weights
+        _, norms = backend.on_replicas(self.model, lambda rows: self._train(*rows, expected_entries), drawn)
         return logs, self.record(indices, scores, picked, norms)
 
     def pick(self, scores: Any, data: tuple) -> tuple[Picked, tuple]:
@@ -226,7 +226,7 @@ class PoolStep:
 
     def _train(self, batch: tuple, weights: Any, unbiased: Any, expected_entries: list) -> tuple:
         """Train on the rows of a replica; return no logs and the gradient norms of the samples, or None."""
-        step = weighted_step(self.model, self.scorer.logits, batch, weights, expected_entries, for_statistics=unbiased)
+        step = weighted_step(self.model, self.scorer.logits, batch, weights, unbiased, expected_entries)
         return {}, step.measured
 
 
