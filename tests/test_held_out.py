@@ -1,12 +1,20 @@
 """Held-out samples: importance steps leave them out, and the default gate closes once their loss rises."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 from saved_states import counters_of
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.data.arrays import ArraySource
+from importance_sampling.data.compared_rows import compared_rows
 from importance_sampling.datasets import InMemoryDataset
+from importance_sampling.fit.held_out_loss import held_out_context, record_validation_loss
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.probing import discount_is_outdated
+from importance_sampling.fit.state import Counters
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers.held_out import hold_out
@@ -166,10 +174,10 @@ def test_the_measured_losses_are_those_that_keras_reports_also_with_loss_weights
     trainer = ImportanceTraining(model, seed=5)
     trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=2, verbose=0)
     counters = counters_of(trainer)
-    for name, rows in zip(("held_out_loss", "compared_loss"), hold_out(ROWS, 5), strict=True):
+    for name, rows in zip(("held_out", "training"), hold_out(ROWS, 5), strict=True):
         expected = model.evaluate(x[rows], [part[rows] for part in y], batch_size=200, verbose=0)[0]
-        assert counters[name]["recent"] == pytest.approx(expected, rel=1e-4)
-    measurements = counters["held_out_loss"]["count"]
+        assert counters["within_epochs"][name]["recent"] == pytest.approx(expected, rel=1e-4)
+    measurements = counters["within_epochs"]["held_out"]["count"]
     assert measurements >= 4
     # A measurement is a forward pass of 2 * 200 samples.
     assert trainer.forward_equivalents > 3 * 2 * 157 + measurements * 2 * 200 / BATCH_SIZE
@@ -213,6 +221,134 @@ def test_a_resumed_fit_has_the_validation_losses_of_the_uninterrupted_one(tmp_pa
             trainer.fit(x, y, callbacks=[backup, stopping], **arguments)
         except ZeroDivisionError:
             return counted(name, None)
-        return counters_of(trainer)["held_out_loss"]
+        counters = counters_of(trainer)
+        return counters["validation"], counters["within_epochs"]
 
     assert counted("whole", None) == counted("stopped", 2)
+
+
+def constant(learning_rate=0.0):
+    """Return a model that predicts 0, whose loss is the square of the target."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile(keras.optimizers.SGD(learning_rate), "mse")
+    return model
+
+
+def squares(rows, target):
+    # A fifth of the targets are zero, so that scores are unequal; of the others the mean square is target^2.
+    y = np.where(np.arange(rows) % 5, target * np.sqrt(1.25), 0.0)
+    return np.ones((rows, 3), "float32"), np.random.default_rng(0).permutation(y)[:, None].astype("float32")
+
+
+def trained_on_squares(*validation_weights, validation_data=None, **arguments):
+    x, y = squares(2000, 2.0)
+    trainer = ImportanceTraining(constant(), seed=3)
+    if validation_data is None:
+        validation_data = (*squares(600, 2.5), *validation_weights)
+    trainer.fit(x, y, batch_size=40, epochs=3, verbose=0, validation_data=validation_data, **arguments)
+    return trainer, counters_of(trainer)
+
+
+@pytest.mark.parametrize(
+    ("validation_weights", "arguments", "losses"),
+    [
+        ([], {}, (6.25, 4.0)),
+        # Weights count if both have them.
+        ([np.full(600, 0.5)], dict(sample_weight=np.full(2000, 3.0)), (3.125, 12.0)),
+        ([], dict(sample_weight=np.full(2000, 3.0)), (6.25, 4.0)),
+        ([np.full(600, 0.5)], {}, (6.25, 4.0)),
+    ],
+)
+def test_the_losses_of_validation_and_training_samples_are_measured_within_the_epochs(
+    validation_weights, arguments, losses
+):
+    trainer, counters = trained_on_squares(*validation_weights, **arguments)
+    within_epochs = counters["within_epochs"]
+    # Of each 100 samples are measured, whose squares vary by half of their mean: five standard errors.
+    for name, expected in zip(("held_out", "training"), losses, strict=True):
+        assert within_epochs[name]["recent"] == pytest.approx(expected, rel=5 * 0.5 / np.sqrt(100))
+    assert within_epochs["ratio"] == pytest.approx(losses[1] / losses[0], rel=0.5)
+    assert counters["validation"]["held_out"]["count"] == 3
+    assert trainer.forward_equivalents > 3 * 150 + within_epochs["held_out"]["count"] * 200 / 40
+
+
+@pytest.mark.parametrize(
+    "validation_data",
+    [
+        squares(60, 2.0),  # too few
+        (np.ones((600, 3)), np.full((600, 1, 1), 2.0, "float32")),  # of another shape, which Keras broadcasts
+    ],
+)
+def test_where_validation_samples_cannot_be_compared_the_loss_that_keras_measures_counts(validation_data):
+    _, counters = trained_on_squares(validation_data=validation_data)
+    assert counters["within_epochs"]["held_out"]["count"] == 0
+    assert counters["validation"]["held_out"]["count"] == 3
+    assert counters["validation"]["held_out"]["recent"] == pytest.approx(4.0)
+
+
+@pytest.mark.fast
+def test_the_rows_compared_are_chosen_at_random_and_large_rows_are_fewer():
+    def rows(x, y, seed=0, wanted=50):
+        training = ArraySource(({"a": np.arange(1000.0)[:, None]}, np.zeros(1000), None))
+        found = compared_rows(({"a": x}, y), training, wanted, seed)
+        return None if found is None else keras.ops.convert_to_numpy(found.read(np.arange(found.num_rows))[0]["a"])
+
+    validation = -np.arange(1.0, 301.0)[:, None]
+    first, second = rows(validation, np.zeros(300)), rows(validation, np.zeros(300), seed=1)
+    assert first.shape == (100, 1)
+    for chosen in (first, second):
+        assert len(np.unique(chosen)) == 100 and (chosen[:50] < 0).all() and (chosen[50:] >= 0).all()
+    assert not np.array_equal(first, second)
+    assert abs(first[:50].mean() + 150.5) < 5 * 86.6 / np.sqrt(50)
+    assert rows(validation[:20], np.zeros(20)).shape == (40, 1)
+    assert rows(np.zeros((300, 2)), np.zeros(300)) is None  # other rows than those of the training data
+    image = np.broadcast_to(np.float32(1), (64, 2**20))
+    training = ArraySource((image, np.zeros(64), None))
+    assert compared_rows((image, np.zeros(64)), training, 50, 0).num_rows == 2 * 2**25 // 2**20
+
+
+@pytest.mark.fast
+def test_a_closed_gate_may_open_again_when_the_validation_loss_has_a_new_minimum():
+    plan, counters = FitPlan(dict(validation_data="some")), Counters()
+    strategy = types.SimpleNamespace(compared_samples=lambda: "some")
+    counters.begin_losses("validation data")
+    for loss in (1.0, 0.8, 0.9, 1.0):  # it rises
+        counters.within_epochs.record(loss, 0.4)
+    counters.min_validation_loss = 0.7
+
+    def after(loss):
+        record_validation_loss(dict(val_loss=loss, loss=0.5), plan, strategy, counters)
+        return held_out_context(plan, strategy, counters)
+
+    assert after(0.75)["held_out_change"] > 0  # not a minimum
+    counters.gate_is_open = True
+    assert after(0.65)["held_out_change"] > 0  # an open gate has to close
+    counters.gate_is_open = False
+    assert after(0.66)["loss_ratio"] == pytest.approx(0.4 / 0.94, rel=0.1)
+    assert after(0.64) == dict(
+        held_out_change=counters.validation.held_out.change, loss_ratio=pytest.approx(0.73, rel=0.1)
+    )
+
+
+@pytest.mark.fast
+def test_losses_within_epochs_and_validation_losses_both_have_to_fall():
+    plan = FitPlan(dict(validation_data="some"))
+    for name in ("validation", "within_epochs"):
+        counters = Counters()
+        counters.begin_losses("validation data")
+        for step in range(4):
+            for losses in (counters.validation, counters.within_epochs):
+                rises = losses is getattr(counters, name)
+                losses.record(1.0 + 0.1 * step * (1 if rises else -1), 0.9 if rises else 0.5)
+        context = held_out_context(plan, None, counters)
+        assert context["held_out_change"] > 0
+        assert context["loss_ratio"] < 0.75  # the smaller one
+
+
+@pytest.mark.fast
+def test_a_discount_is_outdated_once_training_is_twice_as_long():
+    outdated = [
+        discount_is_outdated(Counters(steps=steps, last_importance_step=last))
+        for steps, last in [(50, 0), (199, 100), (200, 100), (500, 100)]
+    ]
+    assert outdated == [False, False, True, True]

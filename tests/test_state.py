@@ -27,9 +27,24 @@ def test_averages_start_at_the_first_value_and_decay_by_the_steps_elapsed():
     assert np.isnan(state.signals).all()
     state.update_averages(signals(2, 3, np.nan, 0), 1)
     np.testing.assert_array_equal(state.signals, [2, 3, np.nan, 0])
-    state.update_averages(signals(4, np.nan, 0.5, 1), 3)
+    state.update_averages(signals(4, np.nan, np.nan, 1), 3)
     # 0.9^3 = 0.729 is kept; what isn't measured stays.
-    np.testing.assert_allclose(state.signals, [0.729 * 2 + 0.271 * 4, 3, 0.5, 0.271], rtol=1e-5)
+    np.testing.assert_allclose(state.signals, [0.729 * 2 + 0.271 * 4, 3, np.nan, 0.271], rtol=1e-5)
+
+
+def test_the_discount_is_the_harmonic_mean_of_at_least_17_steps_that_measured_it():
+    state = TrainerState(1)
+    for discount in [0.5, 1.0] * 8:
+        state.update_averages(signals(2, 3, discount, 0), 1)
+    state.update_averages(signals(2, 3, np.nan, 0), 1)  # a step that doesn't measure it
+    assert np.isnan(state.signals.discount)  # after 16
+    state.update_averages(signals(2, 3, 0.5, 0), 1)
+    # The last step counts once, the one before it 0.99 times, the first 0.99^16 times.
+    decays = 0.99 ** np.arange(16, -1, -1)
+    expected = decays.sum() / (decays[0::2].sum() / 0.5 + decays[1::2].sum())
+    assert state.signals.discount == pytest.approx(expected, rel=1e-5)
+    state.reset_discount()
+    assert np.isnan(state.signals.discount) and state.signals.gain == pytest.approx(3)
 
 
 def test_totals_count_steps_effective_sizes_the_largest_weight_and_unusable_scores():
@@ -47,7 +62,8 @@ def test_totals_count_steps_effective_sizes_the_largest_weight_and_unusable_scor
 def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
     state = TrainerState(5, momentum=0.8)
     draw(state)
-    state.update_averages(signals(2, 3, np.nan, 0), 1)
+    for _ in range(17):
+        state.update_averages(signals(2, 3, 0.75, 0), 1)
     state.record_weights(keras.ops.array([1.0, 2.0]), False)
     state.counters.steps, state.counters.importance_steps, state.counters.gate_is_open = 7, 4, True
     save_state(state, tmp_path / "state.npz")
@@ -56,6 +72,7 @@ def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
     assert other.counters == state.counters
     assert (other.seed, other.momentum) == (5, 0.8)
     np.testing.assert_array_equal(other.signals, state.signals)
+    assert other.signals.discount == pytest.approx(0.75)
     np.testing.assert_array_equal(host(other.totals), host(state.totals))
     np.testing.assert_array_equal(draw(other), draw(state))
 
@@ -102,13 +119,13 @@ def test_files_that_are_no_states_are_refused_and_change_nothing(tmp_path, kind)
     path = tmp_path / "wrong.npz"
     WRONG[kind](path)
     state = TrainerState(5)
-    state.update_averages(signals(2, 3, 1, 0), 1)
+    state.update_averages(signals(2, 3, np.nan, 0), 1)
     with pytest.raises(
         ValueError, match=r"must be a file that `save_state` of version 1\.0 or later wrote.*wrong\.npz"
     ):
         load_state(state, path)
     assert state.seed == 5
-    np.testing.assert_array_equal(state.signals, [2, 3, 1, 0])
+    np.testing.assert_array_equal(state.signals, [2, 3, np.nan, 0])
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -191,12 +208,15 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
 
 def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
     counters = Counters()
-    assert np.isnan(counters.loss_ratio)
+    counters.begin_losses("training samples")
     for loss in (4.0, 3.0, 2.5, 2.0):
-        counters.record_held_out_loss(loss, "training samples", 0.75 * loss, ratio_error=0.1)
-    assert counters.held_out_loss.count == 4 and counters.held_out_loss.change < 0
-    assert counters.loss_ratio == pytest.approx(0.75 * np.exp(0.1))
-    counters.ratio_error = 800.0
-    assert np.isnan(counters.loss_ratio)
-    counters.record_held_out_loss(3.0, "validation data")
-    assert (counters.held_out_loss.count, counters.held_out_loss.recent) == (1, 3.0) and np.isnan(counters.loss_ratio)
+        counters.begin_losses("training samples")
+        counters.within_epochs.record(loss, 0.75 * loss, ratio_error=0.1)
+    losses = counters.within_epochs
+    assert losses.held_out.count == 4 and losses.held_out.change < 0
+    assert losses.ratio == pytest.approx(0.75 * np.exp(0.1))
+    losses.record(2.0, 1.5, ratio_error=800.0)
+    assert losses.ratio == 0  # an error as large says nothing
+    losses.record(2.0, 0.0)
+    counters.begin_losses("validation data")
+    assert counters.within_epochs.held_out.count == 0

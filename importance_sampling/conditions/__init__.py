@@ -8,7 +8,7 @@ from typing import Any
 
 from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition, step_cost
 from importance_sampling.conditions.gates import GainCondition, VarianceReductionCondition, gate
-from importance_sampling.conditions.loss_trend import LossTrend
+from importance_sampling.conditions.loss_trend import LossComparison, LossTrend
 from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
 from importance_sampling.utils.deprecation import renamed
@@ -24,6 +24,7 @@ __all__ = [
     "ExpCondition",
     "GainCondition",
     "GateContext",
+    "LossComparison",
     "LossTrend",
     "ScoreCondition",
     "Signals",

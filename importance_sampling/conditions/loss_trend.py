@@ -1,4 +1,4 @@
-"""Decide from the losses measured so far whether a loss still falls.
+"""Decide from the losses measured so far whether a loss still falls, and compare it with that of training samples.
 
 Source: polynomial-decay averages are those of Shamir & Zhang, Stochastic Gradient Descent for Non-smooth Optimization,
 2013 (arXiv 1212.1824), section 4; comparing two of them is this library's own.
@@ -55,3 +55,32 @@ class LossTrend:
     def shows_change(self) -> bool:
         """True from the fourth measurement on: fewer are mostly noise."""
         return self.count >= FEWEST
+
+
+@dataclasses.dataclass
+class LossComparison:
+    """The losses of held-out samples beside those of training samples at the same times.
+
+    Attributes:
+        held_out, training: `LossTrend`; the second has losses of 0 where the two can't be compared.
+        ratio: float >= 0, default 0; the recent training loss divided by that of held-out samples, plus one standard
+            error; 0 if they can't be compared, or if the error is larger than the ratio.
+    """
+
+    held_out: LossTrend = dataclasses.field(default_factory=LossTrend)
+    training: LossTrend = dataclasses.field(default_factory=LossTrend)
+    ratio: float = 0.0
+
+    def record(self, held_out_loss: float, training_loss: float, ratio_error: float = 0.0) -> None:
+        """Add a measurement.
+
+        Args:
+            held_out_loss: float, the mean loss of held-out samples.
+            training_loss: float, that of training samples; 0 if the two can't be compared.
+            ratio_error: float >= 0, default 0; the standard error of the logarithm of the ratio of the two.
+        """
+        self.held_out.record(held_out_loss)
+        self.training.record(training_loss)
+        training, held_out = self.training.recent, self.held_out.recent
+        can_compare = training > 0 and held_out > 0 and ratio_error <= 1
+        self.ratio = training / held_out * math.exp(ratio_error) if can_compare else 0.0

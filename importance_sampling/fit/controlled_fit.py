@@ -70,7 +70,8 @@ class ValidationLoss(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the validation loss, if it was measured in this epoch."""
-        record_validation_loss(logs or {}, self.controller.plan, self.controller.state.counters)
+        controller = self.controller
+        record_validation_loss(logs or {}, controller.plan, controller.strategy, controller.state.counters)
 
 
 class LogCallback(keras.callbacks.Callback):

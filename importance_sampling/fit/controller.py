@@ -25,7 +25,7 @@ from importance_sampling.fit.epoch_end import end_epoch
 from importance_sampling.fit.held_out_loss import end_if_due, measure_if_due, note_training
 from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.plan import FitPlan
-from importance_sampling.fit.probing import gate_context, probe_is_due
+from importance_sampling.fit.probing import discount_is_outdated, gate_context, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
@@ -54,7 +54,6 @@ class FitController:
         started_steps: int, the trainer's steps before this `fit`.
         importance_steps: int, the importance steps of this `fit`.
         importance_cost: float, their cost in forward passes of a batch, with all scoring.
-        last_importance_step: int, the steps of this `fit` up to the last of them.
         closing_reason: str, why the gate closed the last time; empty if it didn't.
         is_called_by_fit: bool, True if the next call belongs to the `fit` that this controller was made for.
         epoch: int, the current epoch.
@@ -188,7 +187,7 @@ class FitController:
     def _begin_counting(self) -> None:
         """Count the steps of this `fit` from here on, and read the averaged signals."""
         self.started_steps = self.state.counters.steps
-        self.importance_steps = self.last_importance_step = 0
+        self.importance_steps = 0
         self.importance_cost, self.closing_reason = 0.0, ""
         self.read_signals()
 
@@ -216,7 +215,7 @@ class FitController:
             self.importance_steps += result.steps
             self.importance_cost += result.cost + probed
             self.epoch_importance_steps += result.steps
-            self.last_importance_step = counters.steps + result.steps - self.started_steps
+            counters.last_importance_step = counters.steps + result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
         note_training(self.plan, counters, is_importance)
@@ -287,6 +286,8 @@ class FitController:
         if count_rows(data) != self.batch_size:
             return 0.0  # a smaller batch needs another trace; the next batch is probed
         self.strategy.check(data)
+        if discount_is_outdated(self.state.counters):
+            self.state.reset_discount()
         scored = self.strategy.probe(data, max(self.state.counters.steps_since_probe, 1))
         self._update_gate()
         if self.listeners.needs_scores:

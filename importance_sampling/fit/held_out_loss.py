@@ -1,7 +1,8 @@
 """Measure the loss of samples that importance steps don't train on, for a gate that needs it.
 
-These samples are the validation data, whose loss Keras measures at the end of an epoch; without validation data they
-are the training samples that the strategy leaves out, whose loss is measured while the gate is open.
+These samples are validation data; without these they are the training samples that the strategy leaves out. While the
+gate is open, the loss of some of them is measured within the epochs, beside that of training samples. Where validation
+data aren't arrays, there is only the loss that Keras measures at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -10,31 +11,42 @@ import math
 
 import numpy as np
 
+from importance_sampling.conditions import LossComparison
 from importance_sampling.conditions.base import PROBE_EVERY, UNIFORM_STEP
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
+from importance_sampling.strategies.compared_samples import TRAINING_SAMPLES, VALIDATION_DATA
 
 MEASURING_SHARE = 0.03  # of the cost of training, at most
 HELD_OUT_UNTIL = 0.5  # share of a `fit` after which importance steps train on all samples
-VALIDATION_DATA, TRAINING_SAMPLES = "validation data", "training samples"  # values of `Counters.held_out_are`
 
 
-def record_validation_loss(logs: dict, plan: FitPlan, counters: Counters) -> None:
+def record_validation_loss(logs: dict, plan: FitPlan, strategy: Strategy, counters: Counters) -> None:
     """Record the validation loss in the logs of an epoch, if there is one, beside the training loss.
+
+    A new minimum shows that training has begun to generalise again, so that losses measured within earlier epochs don't
+    keep a closed gate closed.
 
     Args:
         logs: of Keras, at the end of an epoch.
         plan: of the `fit`.
+        strategy: of the importance steps.
         counters: of the trainer.
     """
-    if plan.has_validation_data and "val_loss" in logs:
-        training_loss = 0.0 if plan.is_weighted else float(logs.get("loss", 0.0))  # weights change this loss only
-        counters.record_held_out_loss(float(logs["val_loss"]), VALIDATION_DATA, training_loss)
+    if not plan.has_validation_data or "val_loss" not in logs:
+        return
+    counters.begin_losses(VALIDATION_DATA)
+    loss, training_loss = float(logs["val_loss"]), float(logs.get("loss", 0.0))
+    counters.validation.record(loss, 0.0 if plan.is_weighted else training_loss)  # weights change this loss only
+    generalises_again = loss < counters.min_validation_loss and not counters.gate_is_open
+    if counters.within_epochs.held_out.count and (generalises_again or strategy.compared_samples() is None):
+        counters.within_epochs = LossComparison()
+    counters.min_validation_loss = min(loss, counters.min_validation_loss)
 
 
 def measure_if_due(strategy: Strategy, counters: Counters) -> float:
-    """Measure and record the loss of the held-out training samples if there are any and if it is due.
+    """Measure and record the loss of held-out samples, if there are samples to measure and it is due.
 
     It is measured as often as 3 % of the cost of training allows, and at most every 17 steps.
 
@@ -45,14 +57,16 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     Returns:
         float, the cost in forward passes of a batch.
     """
-    held_out, others = strategy.held_out
-    cost = strategy.passes(scored=len(held_out) + len(others))
-    steps = max(PROBE_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE)
-    if not cost or counters.steps - counters.loss_measured_at < steps:
+    compared = strategy.compared_samples()
+    if compared is None:
         return 0.0
-    losses, compared = (_finite(strategy.losses(rows)) for rows in (held_out, others))
-    error = math.hypot(_relative_error(losses), _relative_error(compared))
-    counters.record_held_out_loss(losses.mean(), TRAINING_SAMPLES, compared.mean(), error)
+    cost = strategy.passes(scored=len(compared.held_out) + len(compared.others))
+    if counters.steps - counters.loss_measured_at < max(PROBE_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE):
+        return 0.0
+    losses, others = (_finite(compared.rows.losses(indices)) for indices in (compared.held_out, compared.others))
+    error = math.hypot(_relative_error(losses), _relative_error(others))
+    counters.begin_losses(compared.kind)
+    counters.within_epochs.record(losses.mean(), others.mean(), error)
     counters.loss_measured_at = counters.steps
     return cost
 
@@ -68,7 +82,7 @@ def end_if_due(strategy: Strategy, counters: Counters, share_done: float) -> Non
         counters: of the trainer.
         share_done: float in [0, 1], the share of the `fit` that is done.
     """
-    is_measured = counters.held_out_are == TRAINING_SAMPLES and counters.held_out_loss.shows_change
+    is_measured = counters.held_out_are == TRAINING_SAMPLES and counters.within_epochs.held_out.shows_change
     if len(strategy.held_out.samples) and is_measured and share_done >= HELD_OUT_UNTIL:
         counters.held_out_is_over = True
 
@@ -86,11 +100,18 @@ def note_training(plan: FitPlan, counters: Counters, is_importance: bool) -> Non
 
 
 def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> dict[str, float]:
-    """Return the fields of `GateContext` on held-out samples, by name; none if there never were such samples."""
-    held_out_are = VALIDATION_DATA if plan.has_validation_data else TRAINING_SAMPLES
+    """Return the fields of `GateContext` on held-out samples, by name; none if there never were such samples.
+
+    Losses within epochs and losses of all validation data both count: the first are measured more often, the second
+    have a smaller error.
+    """
+    are_current = (counters.held_out_are == TRAINING_SAMPLES) != plan.has_validation_data
     is_last_known = counters.held_out_is_over and not plan.has_validation_data
-    if counters.held_out_are == held_out_are or (is_last_known and counters.held_out_are):
-        return dict(held_out_change=counters.held_out_loss.change, loss_ratio=counters.loss_ratio)
+    if counters.held_out_are and (are_current or is_last_known):
+        measured = counters.validation, counters.within_epochs
+        ratios = [losses.ratio for losses in measured if losses.ratio]
+        changes = [losses.held_out.change for losses in measured if losses.held_out.shows_change]
+        return dict(held_out_change=max(changes, default=0.0), loss_ratio=min(ratios, default=math.nan))
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet
 

@@ -140,8 +140,8 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
     if controller.reason is None and not controller.condition.satisfied and controller.closing_reason:
-        ended = f"Importance steps ended with step {controller.last_importance_step}"
-        lines.append(f"{ended}: {controller.closing_reason}.")
+        last = controller.state.counters.last_importance_step - controller.started_steps
+        lines.append(f"Importance steps ended with step {last}: {controller.closing_reason}.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     lines += controller.strategy.notes()

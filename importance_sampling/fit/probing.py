@@ -41,6 +41,18 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
     )
 
 
+def discount_is_outdated(counters: Counters) -> bool:
+    """Return True if training is twice as long as when importance steps measured their discount last.
+
+    A gate that such a measurement closed may then try again: networks change less and less, and so do scores, so the
+    discount rises. In `fit`s of any length this happens only a few times.
+
+    Args:
+        counters: of the trainer.
+    """
+    return 0 < 2 * counters.last_importance_step <= counters.steps
+
+
 def steps_between_probes(closed_probes: int) -> int:
     """Return the number of uniform steps between two probes.
 

@@ -17,8 +17,12 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.conditions import Condition, LossTrend, Signals, moving_average
+from importance_sampling.conditions import Condition, LossComparison, Signals, moving_average
 from importance_sampling.utils.validation import seed_from_python
+
+# A single step measures the discount with a large error, and the first steps decide whether importance steps end.
+DISCOUNT_DECAY = 0.99  # per step that measures it
+MIN_DISCOUNT_STEPS = 15.0  # the count that 17 steps reach with this decay
 
 
 @dataclasses.dataclass
@@ -32,18 +36,19 @@ class Counters:
         steps_since_probe: steps since the gate decided last.
         closed_probes: probes in a row that left the gate closed.
         first_importance_step: number of the first importance step of the current `fit`; -1 before it.
+        last_importance_step: number of steps up to the last importance step; 0 before it.
         gate_is_open, gate_rescores: the gate's last decision.
         forward_passes: the cost so far, in forward passes of a batch.
         tau: as at the gate's last decision; 1 if not measured.
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
-        held_out_loss: the losses of samples that importance steps don't train on.
+        validation: the losses that Keras measures on validation data at the ends of epochs, and its training losses.
+        within_epochs: the losses of some validation samples, or of training samples that importance steps leave out, as
+            measured within epochs, and losses of other training samples.
+        held_out_are: what the samples are: "validation data" or "training samples"; empty before the first measurement.
         held_out_is_over: True once the model has been trained on the held-out training samples.
-        compared_loss: the training losses at the same times; 0 where they can't be compared.
-        ratio_error: standard error of the logarithm of the last ratio of these losses, because they are of few samples.
-        held_out_are: what these samples are: "validation data", or "training samples" that are left out; empty before
-            the first measurement.
-        loss_measured_at: number of steps when the loss of held-out training samples was measured last.
+        min_validation_loss: the lowest loss that Keras has measured on validation data.
+        loss_measured_at: number of steps when a loss was measured within an epoch last.
         dataset: digest of the current data set if rows are drawn by index.
     """
 
@@ -53,50 +58,31 @@ class Counters:
     steps_since_probe: int = 0
     closed_probes: int = 0
     first_importance_step: int = -1
+    last_importance_step: int = 0
     gate_is_open: bool = False
     gate_rescores: bool = True
     forward_passes: float = 0.0
     tau: float = 1.0
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
-    held_out_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
-    compared_loss: LossTrend = dataclasses.field(default_factory=LossTrend)
-    ratio_error: float = 0.0
+    validation: LossComparison = dataclasses.field(default_factory=LossComparison)
+    within_epochs: LossComparison = dataclasses.field(default_factory=LossComparison)
     held_out_are: str = ""
     held_out_is_over: bool = False
+    min_validation_loss: float = math.inf
     loss_measured_at: int = 0
     dataset: str = ""
 
     def begin_anew(self) -> None:
-        """Forget what belongs to the optimizer and the loss that the model was compiled with before."""
-        self.peak_learning_rate, self.held_out_are = 0.0, ""
+        """Drop what belongs to the optimizer and the loss that the model was compiled with before."""
+        self.peak_learning_rate = 0.0
+        self.begin_losses("")
 
-    def record_held_out_loss(
-        self, loss: float, held_out_are: str, training_loss: float = 0.0, ratio_error: float = 0.0
-    ) -> None:
-        """Record the mean loss of held-out samples; losses of other samples than before begin a new series.
-
-        Args:
-            loss: float, of the held-out samples.
-            held_out_are: str, "validation data" or "training samples".
-            training_loss: float, the loss of the samples trained on; 0 (default) if the two can't be compared.
-            ratio_error: float >= 0, default 0; the standard error of the logarithm of the ratio of the two.
-        """
+    def begin_losses(self, held_out_are: str) -> None:
+        """Begin to measure the loss of held-out samples; those of the same kind as before are measured on."""
         if held_out_are != self.held_out_are:
-            self.held_out_loss, self.compared_loss, self.held_out_are = LossTrend(), LossTrend(), held_out_are
-        self.held_out_loss.record(loss)
-        self.compared_loss.record(training_loss)
-        self.ratio_error = ratio_error
-
-    @property
-    def loss_ratio(self) -> float:
-        """The recent training loss divided by that of held-out samples, plus one standard error.
-
-        NaN if they can't be compared, or the error is larger than the ratio.
-        """
-        training, held_out = self.compared_loss.recent, self.held_out_loss.recent
-        can_compare = training > 0 and held_out > 0 and self.ratio_error <= 1
-        return training / held_out * math.exp(self.ratio_error) if can_compare else math.nan
+            self.validation, self.within_epochs = LossComparison(), LossComparison()
+            self.held_out_are, self.min_validation_loss = held_out_are, math.inf
 
     def record_decision(self, gate: Condition) -> None:
         """Set the gate's last decision."""
@@ -142,7 +128,10 @@ class TrainerState:
         kind: name of the kind of trainer; the state of another kind is refused. Empty (default): any kind is accepted.
 
     Attributes:
-        averages: float32 `(4,)` variable, the moving averages of `Signals`; NaN where nothing was measured.
+        averages: float32 `(3,)` variable, the moving averages of tau, of the gain and of the score; NaN where nothing
+            was measured.
+        discounts: float32 `(2,)` variable, over the steps that measured a discount: the running sum of its reciprocal,
+            in which the measured variance is the numerator, and the number of steps. Both decay by 0.99 per step.
         totals: float32 `(4,)` variable: importance steps, sum of their effective sample sizes, largest weight, steps
             with unusable scores.
         generator: `keras.random.SeedGenerator`, used once for each importance step.
@@ -156,7 +145,8 @@ class TrainerState:
         self.momentum = momentum
         self.kind = kind
         with _undistributed():  # a distribution over several processes refuses NaN
-            self.averages = keras.Variable(np.full(4, np.nan, "float32"), trainable=False, name="importance_averages")
+            self.averages = keras.Variable(np.full(3, np.nan, "float32"), trainable=False, name="importance_averages")
+            self.discounts = keras.Variable(np.zeros(2, "float32"), trainable=False, name="importance_discounts")
             self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
             self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = Counters()
@@ -175,7 +165,8 @@ class TrainerState:
             return False
         self.counters.dataset = digest
         self.counters.epochs_on_dataset = 0.0
-        self.counters.held_out_are, self.counters.held_out_is_over = "", False
+        self.counters.begin_losses("")
+        self.counters.held_out_is_over = False
         self.counters.gate_is_open = False
         self.parts, self.restored = {}, {}
         return True
@@ -187,8 +178,15 @@ class TrainerState:
 
     def update_averages(self, signals: Signals, steps: Any) -> None:
         """Add signals to the moving averages; `steps` is the number of steps since the last ones."""
-        values = ops.stack([ops.cast(value, "float32") for value in signals])
-        self.averages.assign(moving_average(self.averages.value, values, self.momentum, steps))
+        values = [signals.tau, signals.gain, signals.score, 1.0 / signals.discount]
+        *values, reciprocal = (ops.cast(value, "float32") for value in values)
+        self.averages.assign(moving_average(self.averages.value, ops.stack(values), self.momentum, steps))
+        added = DISCOUNT_DECAY * self.discounts.value + ops.stack([reciprocal, ops.ones_like(reciprocal)])
+        self.discounts.assign(ops.where(ops.isfinite(reciprocal), added, self.discounts.value))
+
+    def reset_discount(self) -> None:
+        """Begin to measure the discount anew."""
+        self.discounts.assign(np.zeros(2, "float32"))
 
     def record_weights(self, weights: Any, are_usable: Any) -> None:
         """Add an importance step to the totals.
@@ -210,13 +208,20 @@ class TrainerState:
 
     @property
     def signals(self) -> Signals:
-        """The moving averages, read to the host."""
-        return Signals(*backend.to_host(self.averages).tolist())
+        """The averages, read to the host; the discount is NaN until enough steps have measured it."""
+        average_tau, gain, score = backend.to_host(self.averages).tolist()
+        total, count = backend.to_host(self.discounts).tolist()
+        return Signals(average_tau, gain, count / total if count >= MIN_DISCOUNT_STEPS else math.nan, score)
 
     @property
     def variables(self) -> list[tuple[str, Any]]:
         """The variables that are saved, with their names."""
-        return [("averages", self.averages), ("totals", self.totals), ("generator", self.generator.state)]
+        return [
+            ("averages", self.averages),
+            ("discounts", self.discounts),
+            ("totals", self.totals),
+            ("generator", self.generator.state),
+        ]
 
 
 def steps_taken(model: keras.Model) -> int | None:

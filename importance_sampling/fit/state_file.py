@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.conditions import LossTrend
+from importance_sampling.conditions import LossComparison, LossTrend
 from importance_sampling.fit.state import Counters, TrainerState
 
 FORMAT = 4
@@ -112,6 +112,8 @@ def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
         header = json.loads(str(saved["header"]))
         if header["format"] > FORMAT:
             raise UnreadableState(path, NEWER, f"of format {header['format']}")
+        if header["format"] < FORMAT:  # with an average of discounts, which are measured anew
+            saved["averages"], saved["discounts"] = saved["averages"][[0, 1, 3]], np.zeros(2)
         values = {name: saved[name].astype(variable.dtype) for name, variable in state.variables}
         parts: dict[str, dict] = {}
         for key, value in saved.items():
@@ -122,7 +124,7 @@ def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
         seed, momentum, steps = header["seed"], header["momentum"], header.get("optimizer_steps")
     except UnreadableState:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         raise UnreadableState(path) from None
     if None not in (steps, optimizer_steps) and steps != optimizer_steps:
         rule = f"the state that was saved with the model, after {optimizer_steps} steps of its optimizer"
@@ -185,6 +187,8 @@ def _read_counters(header: dict) -> Counters:
         counters["gate_is_open"] = bool(counters["gate_is_open"])
     elif header["format"] != FORMAT:
         raise ValueError("another format")
-    for name in ("held_out_loss", "compared_loss"):
-        counters[name] = LossTrend(**counters.get(name, {}))
+    for name in ("validation", "within_epochs"):
+        if name in counters:
+            trends = (LossTrend(**counters[name][kind]) for kind in ("held_out", "training"))
+            counters[name] = LossComparison(*trends, counters[name]["ratio"])
     return Counters(**counters)

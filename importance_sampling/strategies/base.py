@@ -24,6 +24,7 @@ from importance_sampling.fit import eligibility
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.held_out import NONE_HELD_OUT
+from importance_sampling.strategies.compared_samples import ComparedSamples
 from importance_sampling.utils.unsupported import Unsupported
 
 
@@ -119,9 +120,9 @@ class Strategy:
         """Return further figures for History, by name."""
         return {}
 
-    def losses(self, indices: Sequence[int]) -> Any:
-        """Return the loss of each row in inference mode, float64 `(n,)`; for strategies that leave samples out."""
-        raise NotImplementedError
+    def compared_samples(self) -> ComparedSamples | None:
+        """Return the samples that show whether training still generalises; None (default) if there are none."""
+        return None
 
     def get_sampler(self) -> Any:
         """Return the sampler that listeners get."""

@@ -23,6 +23,11 @@ from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
 from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
 from importance_sampling.strategies.base import StepResult, Strategy
+from importance_sampling.strategies.compared_samples import (
+    ComparedSamples,
+    compared_training_samples,
+    compared_validation_samples,
+)
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
 from importance_sampling.utils.numerics import DEFAULT_ALPHA
@@ -82,6 +87,7 @@ class IndexedStrategy(Strategy):
         self._is_prepared = False
         self._parts: dict[str, Any] = {}  # saved with the trainer's state
         self._dataset = ""  # the digest of the data that the sampler has scores of
+        self._validation: ComparedSamples | None = None
         self._pending: list[tuple[list[Drawn], Any]] = []  # drawn batches and their measured scores, on the device
 
     def use(self, plan: FitPlan) -> None:
@@ -96,6 +102,7 @@ class IndexedStrategy(Strategy):
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
         self.num_held_out = 0
+        self._validation = None
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
         """Take n importance steps."""
@@ -138,9 +145,21 @@ class IndexedStrategy(Strategy):
             return NONE_HELD_OUT
         return hold_out(self.plan.source.num_rows, self.state.seed)
 
-    def losses(self, indices: np.ndarray) -> np.ndarray:
-        """Return the loss of each row in inference mode, float64 `(n,)`; `indices` is int `(n,)`."""
-        return self.rows.losses(indices)
+    def compared_samples(self) -> ComparedSamples | None:
+        """Return the samples that show whether training still generalises; None if there are none now.
+
+        They are validation samples, if there are validation data, and otherwise the held-out training samples.
+        """
+        if not self._holds_out or self.plan is None:
+            return None
+        if not self.plan.has_validation_data:
+            compared = compared_training_samples(self.rows, self.held_out)
+        else:
+            if self._validation is None:
+                rows = self.rows_class(self.model, self.scorer, self.batch_size)
+                self._validation = compared_validation_samples(rows, self.plan, self.state.seed)
+            compared = self._validation
+        return compared if len(compared.held_out) else None
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""
@@ -169,7 +188,7 @@ class IndexedStrategy(Strategy):
     def release(self) -> None:
         """Drop all references to the data."""
         super().release()
-        self.rows.source = None
+        self.rows.source = self._validation = None
 
     def gate_context(self) -> GateContext:
         """Return the context for the gate's decision."""

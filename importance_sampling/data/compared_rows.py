@@ -1,0 +1,71 @@
+"""Rows of the validation data beside rows of the training data, whose losses are compared within an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from importance_sampling import backend
+from importance_sampling.data.arrays import ArraySource, read_column
+from importance_sampling.data.batches import flatten
+from importance_sampling.data.lazy_arrays import is_lazy
+
+MOST_NUMBERS = 2**25  # that are copied from each of the two data sets
+
+
+def compared_rows(validation_data: Any, training: ArraySource, rows: int, seed: int) -> ArraySource | None:
+    """Copy rows of the validation data and, after them, as many rows of the training data, both chosen at random.
+
+    Sample weights are left out, unless both have them.
+
+    Args:
+        validation_data: as Keras's `fit` takes it.
+        training: the training data.
+        rows: int >= 1, the number of rows of each; fewer if there are fewer validation data, or if rows are large.
+        seed: int >= 0, determines the choice.
+
+    Returns:
+        The rows, an even number; None if the validation data aren't arrays in memory, with rows like those of the
+        training data.
+    """
+    if not isinstance(validation_data, (tuple, list)) or not 2 <= len(validation_data) <= 3:
+        return None
+    *data, weights = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
+    with_weights = weights is not None and training.pack(training.columns)[2] is not None
+    data = (*data, weights if with_weights else None)
+    leaves, _ = flatten(data)
+    if not leaves or not all(backend.has_rows(leaf) and not is_lazy(leaf) for leaf in leaves):
+        return None
+    numbers = max(math.prod(size or 1 for size in leaf.shape[1:]) for leaf in leaves)
+    rows = min(rows, leaves[0].shape[0], training.num_rows, max(MOST_NUMBERS // max(numbers, 1), 1))
+    random = np.random.default_rng((seed, training.num_rows))
+    parts = []
+    for source in (_Leaves(data), training):
+        chosen = np.sort(random.choice(source.num_rows, rows, replace=False))
+        x, y, sample_weight = source.read(chosen)
+        parts.append((x, y, sample_weight if with_weights else None))
+    if ArraySource(parts[0]).signature != ArraySource(parts[1]).signature:
+        return None
+    (first, pack), (second, _) = map(flatten, parts)
+    return ArraySource(pack(backend.concatenate([first, second])))
+
+
+class _Leaves:
+    """Arrays in memory, of which only the rows that are read are converted."""
+
+    def __init__(self, data: tuple):
+        self._leaves, self._pack = flatten(data)
+        self.num_rows = int(self._leaves[0].shape[0])
+
+    def read(self, indices: np.ndarray) -> tuple:
+        """Return rows as `(x, y, sample_weight)` of tensors."""
+        return self._pack([_read(leaf, indices) for leaf in self._leaves])
+
+
+def _read(leaf: Any, indices: np.ndarray) -> Any:
+    if isinstance(leaf, np.ndarray):
+        leaf, indices = leaf[indices], np.arange(len(indices))
+    return backend.to_tensor(read_column(backend.as_column(leaf), indices))
