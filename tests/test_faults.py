@@ -294,7 +294,7 @@ def huge() -> bytes:
         ("averages", huge(), zipfile.ZIP_STORED),
         ("sampler/_scores", huge(), zipfile.ZIP_STORED),
         ("sampler/_scores", as_npy(np.zeros(10**7, "float32")), zipfile.ZIP_DEFLATED),
-        ("averages", as_npy(np.zeros(3, "float32")), zipfile.ZIP_STORED),
+        ("averages", as_npy(np.zeros(4, "float32")), zipfile.ZIP_STORED),
         ("totals", as_npy(np.array(["a", "b", "c", "d"])), zipfile.ZIP_STORED),
         ("generator", as_npy(np.zeros(5, "uint32")), zipfile.ZIP_STORED),
         ("sampler/_scores", as_npy(np.zeros(7, "float32")), zipfile.ZIP_STORED),
