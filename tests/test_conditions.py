@@ -12,6 +12,7 @@ from importance_sampling.conditions import (
     ExpCondition,
     GainCondition,
     GateContext,
+    LossComparison,
     LossTrend,
     Signals,
     TotalVariationCondition,
@@ -265,6 +266,31 @@ def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_training_lo
     assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.5))
     assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.476))  # an open gate
     assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.474))
+
+
+def test_the_default_gate_closes_once_most_of_the_fall_of_the_training_loss_is_none_of_held_out_samples():
+    gate = GainCondition()
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.49))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.5))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.41))  # an open gate
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.39))
+    assert "falls by only 39% of the fall of the training loss" in gate.explain(signals(gain=9.0))
+
+
+def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the_training_loss():
+    losses = LossComparison()
+    for loss in (4.0, 3.0, 2.0):
+        losses.record(1.0 + 0.3 * loss, loss)
+        assert np.isnan(losses.generalised_share)
+    losses.record(1.3, 1.0)
+    assert losses.generalised_share == pytest.approx(0.3)
+    for _ in range(20):
+        losses.record(1.0, 2.0)  # the training loss rises
+    assert np.isnan(losses.generalised_share)
+    weighted = LossComparison()
+    for loss in (4.0, 3.0, 2.0, 1.0):
+        weighted.record(loss, 0.0)  # the two can't be compared
+    assert np.isnan(weighted.generalised_share)
 
 
 def test_a_loss_that_falls_and_then_rises_is_recognised_soon_after_its_lowest_value():

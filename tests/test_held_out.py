@@ -325,9 +325,8 @@ def test_a_closed_gate_may_open_again_when_the_validation_loss_has_a_new_minimum
     assert after(0.65)["held_out_change"] > 0  # an open gate has to close
     counters.gate_is_open = False
     assert after(0.66)["loss_ratio"] == pytest.approx(0.4 / 0.94, rel=0.1)
-    assert after(0.64) == dict(
-        held_out_change=counters.validation.held_out.change, loss_ratio=pytest.approx(0.73, rel=0.1)
-    )
+    again = after(0.64)
+    assert again["held_out_change"] <= 0 and again["loss_ratio"] == pytest.approx(0.73, rel=0.1)
 
 
 @pytest.mark.fast
@@ -339,10 +338,11 @@ def test_losses_within_epochs_and_validation_losses_both_have_to_fall():
         for step in range(4):
             for losses in (counters.validation, counters.within_epochs):
                 rises = losses is getattr(counters, name)
-                losses.record(1.0 + 0.1 * step * (1 if rises else -1), 0.9 if rises else 0.5)
+                losses.record(1.0 + 0.1 * step * (1 if rises else -1), (0.9 if rises else 0.5) - 0.1 * step)
         context = held_out_context(plan, None, counters)
         assert context["held_out_change"] > 0
-        assert context["loss_ratio"] < 0.75  # the smaller one
+        assert context["loss_ratio"] < 0.6  # the smaller one
+        assert context["generalised_share"] == pytest.approx(-1.0)
 
 
 @pytest.mark.fast

@@ -46,6 +46,7 @@ def trained(trainer, **arguments):
             dict(held_out_change=-0.1, loss_ratio=0.4),
             "the training loss is only 40% of the loss of held-out samples",
         ),
+        (2.0, dict(held_out_change=-0.1, generalised_share=-0.2), "falls by only 0% of the fall of the training loss"),
         (2.0, dict(held_out_change=-0.1, epochs_left=0.5), "Train for at least two epochs$"),
         (9.0, dict(epochs_done=0.5), "too late in the training to be used. Train for more epochs$"),
         (2.0, dict(held_out_change=float("nan")), "Pass validation data to `fit`$"),

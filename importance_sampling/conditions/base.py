@@ -42,6 +42,8 @@ class GateContext(NamedTuple):
             `LossTrend`. NaN if there are no held-out samples.
         loss_ratio: float, default NaN; the training loss divided by the mean loss of held-out samples, plus a standard
             error. NaN if it wasn't measured.
+        generalised_share: float, default NaN; how much the loss of held-out samples falls while the training loss falls
+            by 1. NaN if it wasn't measured, or the training loss doesn't fall.
         relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
@@ -54,6 +56,7 @@ class GateContext(NamedTuple):
     base_cost: float | None = None
     held_out_change: float = float("nan")
     loss_ratio: float = float("nan")
+    generalised_share: float = float("nan")
     relative_learning_rate: float = 1.0
     epochs_done: float = float("inf")
     epochs_left: float = float("inf")

@@ -22,6 +22,8 @@ CLOSING_VALUE = 1.05  # to stay open
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
 MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of held-out samples
+# Most of the fall of the training loss is one of held-out samples too. It is measured with a larger error than levels.
+OPENING_SHARE, CLOSING_SHARE = 0.5, 0.4
 TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
 
 
@@ -33,12 +35,13 @@ class GainCondition(Condition):
 
     1. *Training still generalises.* A step of the best size for uniform batches loses half of its progress to gradient
        noise, so with a variance gain of G a step is worth 2 - 1/G uniform steps: never more than two. This holds at any
-       learning rate. It is worth having while the loss of held-out samples falls (`LossTrend`) and the training loss is
-       at least half of it. Once the first rises, a closer fit of the training samples does harm; once the second is
-       smaller, most of the loss of new samples can't be removed by a closer fit. Held-out samples are the validation
-       data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out in the first
-       half of a `fit` (`samplers.held_out`). Steps of this kind take no scoring passes: the scores that they measure in
-       an epoch are those that the next one draws by. Hence at least one epoch must be left.
+       learning rate. It is worth having while the loss of held-out samples falls (`LossTrend`), by at least half of
+       what the training loss falls, and while the training loss is at least half of it. Once the first rises, a closer
+       fit of the training samples does harm, which is announced by a smaller and smaller share of the fall; once the
+       training loss is small, most of the loss of new samples can't be removed by a closer fit. Held-out samples are
+       validation data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out in
+       the first half of a `fit` (`samplers.held_out`). Steps of this kind take no scoring passes: the scores that they
+       measure in an epoch are those that the next one draws by. Hence at least one epoch must be left.
     2. *Gradient noise keeps the loss up.* At a learning rate that doesn't fall, the weights move around a minimum at a
        distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
@@ -68,8 +71,9 @@ class GainCondition(Condition):
         if not is_open and context.epochs_left < 1.0:
             return False
         is_worthwhile = step_value(gain) > (CLOSING_VALUE if is_open else OPENING_VALUE) * context.lowest_cost
-        has_learnt_by_heart = context.loss_ratio < (HYSTERESIS if is_open else 1.0) * MIN_LOSS_RATIO
-        return is_worthwhile and context.held_out_change <= 0.0 and not has_learnt_by_heart
+        has_memorised = context.loss_ratio < (HYSTERESIS if is_open else 1.0) * MIN_LOSS_RATIO
+        memorises = context.generalised_share < (CLOSING_SHARE if is_open else OPENING_SHARE)
+        return is_worthwhile and context.held_out_change <= 0.0 and not (has_memorised or memorises)
 
     def _is_noisy(self, signals: Signals) -> bool:
         """Return True if the second rule holds."""
@@ -107,14 +111,8 @@ class GainCondition(Condition):
                 "whether a closer fit would help on new samples isn't known: there are no validation data, and the "
                 "training samples are too few to hold some out, or already learnt. Pass validation data to `fit`"
             )
-        if learns_faster and context.held_out_change > 0:
-            reason = "the loss of held-out samples no longer falls, so a closer fit of the training samples won't help"
-            return f"{reason}, and {decay}" if is_decaying else reason
-        if learns_faster and context.loss_ratio < MIN_LOSS_RATIO:
-            reason = (
-                f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples, so a closer fit "
-                "of the training samples would hardly help"
-            )
+        reason = self._memorising_reason() if learns_faster else ""
+        if reason:
             return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster:
             return "scores that one epoch measures are used in the next. Train for at least two epochs"
@@ -125,6 +123,20 @@ class GainCondition(Condition):
             f"steps, and would have to be worth {OPENING_VALUE * context.lowest_cost:.2f} at its cost of "
             f"{context.lowest_cost:.2f}"
         )
+
+    def _memorising_reason(self) -> str:
+        """Return why a closer fit of the training samples wouldn't help on new ones; empty if it would."""
+        context, wont_help = self.context, "so a closer fit of the training samples would hardly help"
+        if context.held_out_change > 0:
+            return "the loss of held-out samples no longer falls, so a closer fit of the training samples won't help"
+        if context.loss_ratio < MIN_LOSS_RATIO:
+            return f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples, {wont_help}"
+        if context.generalised_share < OPENING_SHARE:
+            share = max(context.generalised_share, 0.0)
+            return (
+                f"the loss of held-out samples falls by only {share:.0%} of the fall of the training loss, {wont_help}"
+            )
+        return ""
 
 
 def step_value(gain: float) -> float:

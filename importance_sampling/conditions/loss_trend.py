@@ -84,3 +84,9 @@ class LossComparison:
         training, held_out = self.training.recent, self.held_out.recent
         can_compare = training > 0 and held_out > 0 and ratio_error <= 1
         self.ratio = training / held_out * math.exp(ratio_error) if can_compare else 0.0
+
+    @property
+    def generalised_share(self) -> float:
+        """How much the held-out loss falls while the training loss falls by 1; NaN if the second doesn't fall."""
+        fall = self.training.change
+        return self.held_out.change / fall if fall < 0 else math.nan

@@ -109,9 +109,12 @@ def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> d
     is_last_known = counters.held_out_is_over and not plan.has_validation_data
     if counters.held_out_are and (are_current or is_last_known):
         measured = counters.validation, counters.within_epochs
-        ratios = [losses.ratio for losses in measured if losses.ratio]
         changes = [losses.held_out.change for losses in measured if losses.held_out.shows_change]
-        return dict(held_out_change=max(changes, default=0.0), loss_ratio=min(ratios, default=math.nan))
+        return dict(
+            held_out_change=max(changes, default=0.0),
+            loss_ratio=min((losses.ratio for losses in measured if losses.ratio), default=math.nan),
+            generalised_share=float(np.fmin(*(losses.generalised_share for losses in measured))),
+        )
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet
 
