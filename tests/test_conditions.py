@@ -283,7 +283,11 @@ def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the
         losses.record(1.0 + 0.3 * loss, loss)
         assert np.isnan(losses.generalised_share)
     losses.record(1.3, 1.0)
+    assert losses.generalised_share == 1.0  # a single measurement is too noisy
+    losses.record(1.0, 0.0)
     assert losses.generalised_share == pytest.approx(0.3)
+    losses.record(-1.0, -1.0)
+    assert 0.3 < losses.generalised_share < 1.0
     for _ in range(20):
         losses.record(1.0, 2.0)  # the training loss rises
     assert np.isnan(losses.generalised_share)

@@ -113,7 +113,8 @@ def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> d
         return dict(
             held_out_change=max(changes, default=0.0),
             loss_ratio=min((losses.ratio for losses in measured if losses.ratio), default=math.nan),
-            generalised_share=float(np.fmin(*(losses.generalised_share for losses in measured))),
+            # Keras's training loss is a mean over an epoch in which the weights change: it falls later and further.
+            generalised_share=counters.within_epochs.generalised_share,
         )
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet

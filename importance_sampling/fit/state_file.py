@@ -190,5 +190,5 @@ def _read_counters(header: dict) -> Counters:
     for name in ("validation", "within_epochs"):
         if name in counters:
             trends = (LossTrend(**counters[name][kind]) for kind in ("held_out", "training"))
-            counters[name] = LossComparison(*trends, counters[name]["ratio"])
+            counters[name] = LossComparison(*trends, counters[name]["ratio"], counters[name]["earlier_share"])
     return Counters(**counters)
