@@ -108,13 +108,13 @@ def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> d
     are_current = (counters.held_out_are == TRAINING_SAMPLES) != plan.has_validation_data
     is_last_known = counters.held_out_is_over and not plan.has_validation_data
     if counters.held_out_are and (are_current or is_last_known):
-        measured = counters.validation, counters.within_epochs
-        changes = [losses.held_out.change for losses in measured if losses.held_out.shows_change]
+        validation, within_epochs = counters.validation, counters.within_epochs
+        changes = [change for change in (validation.held_out.change, within_epochs.lasting_change) if change]
         return dict(
             held_out_change=max(changes, default=0.0),
-            loss_ratio=min((losses.ratio for losses in measured if losses.ratio), default=math.nan),
+            loss_ratio=min((losses.ratio for losses in (validation, within_epochs) if losses.ratio), default=math.nan),
             # Keras's training loss is a mean over an epoch in which the weights change: it falls later and further.
-            generalised_share=counters.within_epochs.generalised_share,
+            generalised_share=within_epochs.generalised_share,
         )
     has_samples = plan.has_validation_data or len(strategy.held_out.samples)
     return dict(held_out_change=0.0) if has_samples else {}  # they weren't measured yet

@@ -189,6 +189,6 @@ def _read_counters(header: dict) -> Counters:
         raise ValueError("another format")
     for name in ("validation", "within_epochs"):
         if name in counters:
-            trends = (LossTrend(**counters[name][kind]) for kind in ("held_out", "training"))
-            counters[name] = LossComparison(*trends, counters[name]["ratio"], counters[name]["earlier_share"])
+            trends = {kind: LossTrend(**counters[name][kind]) for kind in ("held_out", "training")}
+            counters[name] = LossComparison(**counters[name] | trends)
     return Counters(**counters)
