@@ -160,6 +160,45 @@ def test_the_users_own_model_and_data_are_compared(data, user_module, capsys, fe
     assert (user_module / "comparison" / "my_training-build.txt").exists()
 
 
+DICT_MODULE = """
+import keras
+import numpy as np
+
+def build():
+    inputs = {name: keras.Input((2,), name=name) for name in ("a", "b")}
+    outputs = keras.layers.Dense(1)(keras.layers.Concatenate()(list(inputs.values())))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    return model
+
+def load(rows=16):
+    x = np.random.default_rng(0).normal(size=(32 + rows, 2))
+    parts = slice(0, 32), slice(32, None)
+    return [({"a": x[part], "b": x[part]}, x[part, :1]) for part in parts]
+
+def load_without_validation_rows():
+    return load(0)
+"""
+
+
+def test_a_model_whose_inputs_are_a_dict_is_checked_like_others(user_module, capsys):
+    (user_module / "my_training.py").write_text(DICT_MODULE)
+    options = cli.parse(["compare", "my_training:build", "--data", "my_training:load"])[1]
+    [task], _ = command.prepare(options)
+    assert sorted(task.data.x_test) == ["a", "b"] and len(task.data.y_test) == 16
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "my_training:build", "--data", "my_training:load_without_validation_rows"])
+    assert "with 0 test samples" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_model_whose_inputs_are_a_dict_is_compared(user_module, capsys, few_measurements):
+    (user_module / "my_training.py").write_text(DICT_MODULE)
+    arguments = ["compare", "my_training:build", "--data", "my_training:load", "--cost", "12", "--seeds", "1"]
+    assert cli.main([*arguments, "--batch-size", "8"]) == 0
+    assert "final validation loss" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -1,6 +1,7 @@
 """`compare`: the runs, the judge, the table, the plot and the files, and errors before training."""
 
 import csv
+import inspect
 import logging
 import types
 
@@ -16,6 +17,8 @@ from importance_sampling.comparison import Comparison, user_task
 from importance_sampling.comparison.evaluation import Evaluation
 from importance_sampling.comparison.figure import Figure
 from importance_sampling.comparison.progress import Progress
+from importance_sampling.comparison.result import REASONS
+from importance_sampling.fit import messages
 
 
 def always_on(model):
@@ -63,7 +66,7 @@ def test_all_ways_start_from_the_same_weights_and_have_the_same_budget(compariso
     assert first["points"][0] != second["points"][0]
 
 
-def test_the_table_has_medians_and_a_row_per_way(comparison):
+def test_the_table_has_means_and_a_row_per_way(comparison):
     rows = comparison.rows
     assert [row["way"] for row in rows] == ["uniform", "importance"]
     assert [row["importance steps"] for row in rows] == [0.0, 1.0] and rows[0]["times sooner"] == 1.0
@@ -94,6 +97,38 @@ def test_the_verdict_is_on_the_second_way_with_its_reason():
     assert made({"uniform": slow, "importance": slow}).verdict.endswith("Keep uniform training.")
     closed = made({"uniform": slow, "importance": fast}, importance_steps=0, loss_name="training loss")
     assert closed.verdict.endswith("took no importance steps. The reason.")
+
+
+def test_the_final_losses_of_the_table_and_the_sentence_show_the_same_difference():
+    # The medians differ by 20 %, and the median of the paired ratios is 18 % below 1.
+    uniform, importance = [[1.0, 0.4], [1.0, 0.5], [1.0, 0.8]], [[1.0, 0.33], [1.0, 0.4], [1.0, 0.72]]
+    clear = made({"uniform": uniform, "importance": importance})
+    first, second = (row["final validation loss"] for row in clear.rows)
+    assert f"ended {100 * (first - second) / first:.0f} % better" in clear.verdict
+
+
+def test_the_first_line_of_each_summary_is_below_the_table_with_the_first_seed():
+    compared = made({"uniform": [SLOW] * 2, "importance": [FAST] * 2})
+    lines = str(compared).splitlines()
+    assert lines[3:6] == ["", "importance, seed 0: The reason.", ""] and lines[6:] == [compared.verdict]
+    assert "<p>importance, seed 0: The reason.</p>" in compared._repr_html_()
+
+
+def test_a_small_share_of_importance_steps_is_explained_by_the_summary_of_the_run_with_the_fewest():
+    compared = made({"uniform": [[1.0, 0.5]] * 2, "importance": [[1.0, 0.5]] * 2}, importance_steps=1)
+    for run, steps in zip(compared.runs_of("importance"), (2, 1), strict=True):
+        run.update(steps=20, importance_steps=steps)
+        last = f"Importance steps ended with step {steps}: a reason."
+        run["summary"] = f"Importance sampling ran for 5% of the 20 steps.\n{last}"
+    assert compared.verdict.endswith(
+        "Importance sampling took only 7.5 % of the steps. Importance steps ended with step 1: a reason. Keep uniform "
+        "training."
+    )
+
+
+def test_the_reasons_in_a_verdict_are_found_in_the_summaries_of_a_trainer():
+    source = inspect.getsource(messages)
+    assert all(f'f"{beginning}' in source for beginning in REASONS)
 
 
 def test_the_plot_and_the_files_are_written(tmp_path, comparison):
@@ -158,7 +193,7 @@ def test_without_matplotlib_the_verdict_and_the_table_are_still_written(comparis
 
     monkeypatch.setattr("importance_sampling.comparison.result.draw", missing)
     assert [path.suffix for path in comparison.save(tmp_path)] == [".txt", ".csv"]
-    assert "install matplotlib" in comparison._repr_html_() and "<table>" in comparison._repr_html_()
+    assert "pip install matplotlib" in comparison._repr_html_() and "<table>" in comparison._repr_html_()
 
 
 def test_a_notebook_shows_the_plot(comparison):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from importance_sampling.comparison.figure import Figure, loss_figure
-from importance_sampling.comparison.outcome import Effect, effect, excess, final_excess, speed_up, time_to_reach
+from importance_sampling.comparison.outcome import (
+    Effect,
+    effect,
+    excess,
+    final_excess,
+    outcome,
+    speed_up,
+    time_to_reach,
+)
 from importance_sampling.comparison.verdict import verdict
 
 TRAINING_LOSS = loss_figure("")
@@ -63,21 +71,23 @@ def test_the_confidence_interval_uses_the_quantile_for_the_number_of_seeds():
     assert effect([1.0, 3.0]) == Effect(2.0, 1.0, 3.0, pytest.approx(6.31))
     assert effect([0.0, 1.0, 5.0]).margin == pytest.approx(2.92 * math.sqrt(7 / 3))
     assert effect([1.0, 2.0] * 20).margin == pytest.approx(1.70 * np.std([1.0, 2.0] * 20, ddof=1) / math.sqrt(40))
+    assert effect([0.0, 1.0, 5.0], 95).margin == pytest.approx(4.30 * math.sqrt(7 / 3))
     assert math.isnan(effect([2.0]).margin)
 
 
 def test_a_clear_win_is_recommended_with_its_range():
     runs, baselines = [falling(4.0), falling(5.0), falling(3.2)], [falling(8.0)] * 3
     assert verdict(runs, baselines) == (
-        "Importance sampling reached uniform training's final validation loss 2.0 times sooner (3 seeds, 1.6 to 2.5). "
+        "Importance sampling reached uniform training's lowest validation loss 2.0 times sooner (3 seeds, 1.6 to 2.5). "
         "Use it."
     )
 
 
-def test_the_lowest_loss_is_named_if_the_baseline_ends_above_it():
-    baselines = [curve(1.0, 0.6, 0.2, 0.3)] * 3
+@pytest.mark.parametrize("last", [0.3, 0.1])
+def test_the_lowest_loss_of_the_baseline_is_named_whether_it_is_the_last_one_or_not(last):
+    baselines = [curve(1.0, 0.6, 0.2, last)] * 3
     assert "uniform training's lowest training loss" in verdict(
-        [curve(1.0, 0.2, 0.2, 0.2)] * 3, baselines, figure=TRAINING_LOSS
+        [curve(1.0, 0.1, 0.1, 0.1)] * 3, baselines, figure=TRAINING_LOSS
     )
 
 
@@ -91,7 +101,7 @@ def test_a_clear_loss_is_not_recommended():
 def test_a_way_that_is_early_but_never_as_good_is_not_recommended():
     runs = [falling(2.0, last) for last in (0.4, 0.5, 0.3)]
     assert verdict(runs, [falling(8.0)] * 3) == (
-        "Importance sampling did not reach uniform training's final validation loss with any of 3 seeds: it made 40 % "
+        "Importance sampling did not reach uniform training's lowest validation loss with any of 3 seeds: it made 40 % "
         "less progress (30 % to 50 %). Keep uniform training."
     )
 
@@ -99,7 +109,7 @@ def test_a_way_that_is_early_but_never_as_good_is_not_recommended():
 def test_a_difference_below_a_tenth_is_none():
     text = verdict([falling(time) for time in (8.0, 7.5, 7.75)], [falling(8.0)] * 3)
     assert text == (
-        "No difference on this task: importance sampling reached uniform training's final validation loss 1.03 times "
+        "No difference on this task: importance sampling reached uniform training's lowest validation loss 1.03 times "
         "sooner on average (3 seeds, 1.00 to 1.07). Keep uniform training."
     )
 
@@ -118,9 +128,12 @@ def test_runs_without_timed_steps_give_no_verdict():
 @pytest.mark.parametrize(
     ("run", "text"),
     [
-        (falling(4.0), "Importance sampling reached uniform training's final validation loss 2.0 times sooner, with"),
+        (falling(4.0), "Importance sampling reached uniform training's lowest validation loss 2.0 times sooner, "),
         (falling(7.75), "Importance sampling was about as fast as uniform training (1.03 times), with one seed"),
-        (falling(2.0, 0.5), "Importance sampling did not reach uniform training's final validation loss: it made 50 %"),
+        (
+            falling(2.0, 0.5),
+            "Importance sampling did not reach uniform training's lowest validation loss: it made 50",
+        ),
     ],
 )
 def test_one_seed_gives_no_advice_because_the_spread_is_unknown(run, text):
@@ -136,9 +149,32 @@ def test_one_slower_seed_is_reported():
 def test_without_importance_steps_there_is_no_difference_whatever_the_curves_are():
     runs, baselines = [falling(4.0)] * 3, [falling(8.0)] * 3
     reason = "Uniform training throughout (8 steps): the samples are about equally hard."
-    assert verdict(runs, baselines, importance_steps=0, reason=reason) == (
+    assert verdict(runs, baselines, share=0.0, reason=reason) == (
         f"No difference on this task: importance sampling took no importance steps. {reason}"
     )
+
+
+@pytest.mark.parametrize(
+    ("times", "advice"),
+    [
+        ((8.0,) * 3, "Keep uniform training."),
+        ((3.0, 8.0, 7.5), "Keep uniform training."),
+        ((4.0,) * 3, "Use it."),
+        ((4.0,), ""),
+    ],
+)
+def test_every_sentence_says_that_only_a_small_share_of_the_steps_were_importance_steps(times, advice):
+    runs, baselines = [falling(time) for time in times], [falling(8.0)] * len(times)
+    text = verdict(runs, baselines, share=0.055, reason="Importance steps ended with step 4: the reason.")
+    note = " Importance sampling took only 5.5 % of the steps. Importance steps ended with step 4: the reason."
+    assert text.endswith(f"{note} {advice}".rstrip()) and "compare with more seeds" not in text
+    assert "took only" not in verdict(runs, baselines, share=0.2, reason="The reason.")
+
+
+@pytest.mark.parametrize("last", [0.2, 0.0])
+def test_a_way_that_is_worse_with_few_importance_steps_is_not_recommended(last):
+    text = verdict([falling(8.0, last)] * 3, [falling(4.0)] * 3, share=0.1, reason="The reason.")
+    assert text.endswith(" Importance sampling took only 10 % of the steps. The reason. Keep uniform training.")
 
 
 def test_runs_that_diverged_are_counted_and_not_compared():
@@ -159,23 +195,38 @@ def test_a_baseline_that_never_improves_gives_no_verdict():
 
 def test_other_names_are_used_in_the_sentence():
     text = verdict([falling(4.0)] * 3, [falling(8.0)] * 3, "`reshuffle`", "`pool`", TRAINING_LOSS)
-    assert text == "`reshuffle` reached `pool`'s final training loss 2.0 times sooner (3 seeds, 2.0 to 2.0). Use it."
+    assert text == "`reshuffle` reached `pool`'s lowest training loss 2.0 times sooner (3 seeds, 2.0 to 2.0). Use it."
 
 
 def test_a_way_that_is_sooner_and_ends_worse_is_not_recommended_without_stopping_early():
     baselines = [curve(1.0, 0.6, 0.5, 0.5)] * 3
-    runs = [curve(1.0, 0.5, 0.5, 0.5 * end) for end in (1.016, 1.03, 0.999)]
+    runs = [curve(1.0, 0.5, 0.5, 0.5 * end) for end in (1.016, 1.02, 1.012)]
     assert verdict(runs, baselines) == (
-        "Importance sampling reached uniform training's final validation loss 2.0 times sooner (3 seeds, 2.0 to 2.0), "
+        "Importance sampling reached uniform training's lowest validation loss 2.0 times sooner (3 seeds, 2.0 to 2.0), "
         "but ended 1.6 % worse: stop early, for example with EarlyStopping(restore_best_weights=True), or keep uniform "
         "training."
     )
 
 
-@pytest.mark.parametrize("ends", [(1.009, 1.009, 1.009), (0.9, 0.9, 1.5), (0.99, 1.05)])
-def test_a_final_loss_that_is_worse_by_less_or_with_few_seeds_does_not_count(ends):
+def test_final_losses_of_one_distribution_seldom_differ_and_others_mostly_do():
+    random = np.random.default_rng(0)
+
+    def runs(seeds, noise, end=0.5):
+        return [curve(1.0, 0.7, end * math.exp(noise * random.normal())) for _ in range(seeds)]
+
+    def rate(seeds, *, noise, end=0.5):
+        return np.mean([outcome(runs(seeds, noise, end), runs(seeds, noise)).final != 0.0 for _ in range(1000)])
+
+    for seeds in (3, 5):
+        assert rate(seeds, noise=0.05) < 0.06
+        assert rate(seeds, noise=0.01, end=0.45) > 0.9
+    assert rate(1, noise=0.05) == 0.0
+
+
+@pytest.mark.parametrize("ends", [(1.009, 1.009, 1.009), (0.9, 0.9, 1.5), (0.99, 1.05), (1.016, 1.03, 0.999), (1.5,)])
+def test_a_final_loss_that_is_worse_by_less_or_within_the_spread_of_the_seeds_does_not_count(ends):
     runs = [curve(1.0, 0.5, 0.4, 0.5 * end) for end in ends]
-    assert verdict(runs, [curve(1.0, 0.6, 0.5, 0.5)] * len(ends)).endswith(" Use it.")
+    assert "ended" not in verdict(runs, [curve(1.0, 0.6, 0.5, 0.5)] * len(ends))
 
 
 def test_a_small_mean_difference_of_seeds_that_differ_much_is_no_clear_difference():
@@ -201,16 +252,23 @@ def test_every_sentence_says_that_the_final_loss_is_worse():
     )
     equal = verdict(worse, [curve(1.0, 0.9, 0.5, 0.5)] * 3)
     assert "was as fast as uniform training on average (3 seeds, 1.00 to 1.00), but ended 20 % worse. Keep" in equal
-    assert "2.0 times sooner, but ended 20 % worse, with one seed" in verdict(
-        [curve(1.0, 0.5, 0.5, 0.6)], [curve(1.0, 0.9, 0.5, 0.5)]
-    )
 
 
-def test_the_final_excess_is_relative_to_the_final_loss_or_to_the_progress_if_the_sign_changes():
-    assert final_excess(curve(3.0, 0.6), curve(3.0, 0.5)) == pytest.approx(0.2)
-    assert final_excess(curve(1.0, -0.5), curve(1.0, -1.0)) == pytest.approx(0.25)
-    assert final_excess(curve(-0.1, -0.4), curve(-0.1, -0.5)) == pytest.approx(0.2)
-    assert final_excess(curve(1.0, 0.0), curve(1.0, 0.0)) == 0.0
+@pytest.mark.parametrize(
+    ("runs", "baselines", "expected"),
+    [
+        ([curve(3.0, 0.6)], [curve(3.0, 0.5)], 0.2),
+        ([curve(3.0, 0.6), curve(3.0, 2.0)], [curve(3.0, 0.5), curve(3.0, 1.5)], 0.3),  # of the means, 1.3 and 1
+        ([curve(1.0, -0.5)], [curve(1.0, -1.0)], 0.25),
+        ([curve(-0.1, -0.4)], [curve(-0.1, -0.5)], 0.2),
+        ([curve(1.0, 0.5)], [curve(1.0, 0.0)], 0.5),
+        ([curve(1.0, 0.0)], [curve(1.0, 0.0)], 0.0),
+    ],
+)
+def test_the_final_excess_is_relative_to_the_mean_loss_or_to_the_progress_if_the_sign_changes(
+    runs, baselines, expected
+):
+    assert final_excess(runs, baselines).mean == pytest.approx(expected)
 
 
 def test_ranges_have_two_decimals_if_one_hides_the_side_of_1():

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from importance_sampling.comparison import registry
+from importance_sampling.comparison.arguments import rows_of
 from importance_sampling.comparison.data import Data
 from importance_sampling.comparison.figure import check_mode, figure_of
 from importance_sampling.comparison.progress import is_shown, logger
@@ -142,14 +143,14 @@ def check(task: Task, ways: Ways, monitor: str | None = None, mode: str = "auto"
             data, or it has no figure of the name `monitor`.
     """
     x, y = task.data.x_test, task.data.y_test
-    if not len(x):
+    if not keras.tree.flatten(x)[0].shape[0]:
         raise ValueError(
             f"A comparison needs a test set: use a dataset with test samples. Received: {task.name} with 0 test samples"
         )
     model = task.build()
     for way in ways.values():
         way(model, 0)
-    results = model.evaluate(x[:2], y[:2], batch_size=2, verbose=0, return_dict=True)
+    results = model.evaluate(rows_of(x, 0, 2), rows_of(y, 0, 2), batch_size=2, verbose=0, return_dict=True)
     check_mode(monitor, mode)
     if monitor is not None:
         figure_of(monitor, mode, "val_", results, model)

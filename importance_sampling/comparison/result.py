@@ -8,7 +8,7 @@ import html
 import importlib.util
 import io
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from importance_sampling.comparison.verdict import verdict
 
 BASELINE = "uniform"
 PROSE_NAMES = {BASELINE: "uniform training", "importance": "importance sampling"}
-NO_PLOT = "No plot: install matplotlib (pip install 'keras-importance-sampling[plot]')."
+NO_PLOT = "No plot: install matplotlib (pip install matplotlib)."
+# How the line of a trainer's summary begins that gives the reason for uniform steps.
+REASONS = ("Uniform training throughout", "Importance steps ended", "Then importance sampling was switched off")
 
 
 class Comparison:
@@ -64,22 +66,21 @@ class Comparison:
     def verdict(self) -> str:
         """One sentence: whether the second way is faster than the first one, and what to do."""
         curves, baselines = self._falling_curves(self.ways[1]), self._falling_curves(self.ways[0])
-        reasons = [run["summary"].splitlines()[0] for run in self.runs_of(self.ways[1]) if run["summary"]]
         names = prose_name(self.ways[1]), prose_name(self.ways[0])
-        return verdict(curves, baselines, *names, self.figure, self._importance_steps(), reasons[0] if reasons else "")
+        return verdict(curves, baselines, *names, self.figure, self._share(), self._reason())
 
     @property
     def is_faster(self) -> bool:
         """True if the verdict says that the second way is faster; with one seed, without knowing the spread."""
         pair = self._falling_curves(self.ways[1]), self._falling_curves(self.ways[0])
-        return self._importance_steps() != 0 and outcome(*pair).kind == "faster"
+        return self._share() != 0 and outcome(*pair).kind == "faster"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The table: one dict per way.
 
-        Losses, metrics, seconds and steps are medians over the seeds. "times sooner" is the geometric mean over the
-        seeds, and "importance steps" the share of all steps.
+        Losses and metrics are means over the seeds, seconds and steps medians. "times sooner" is the geometric mean
+        over the seeds, and "importance steps" the share of all steps.
         """
         return [self._row(way) for way in self.ways]
 
@@ -158,7 +159,8 @@ class Comparison:
         cells = [list(self.rows[0]), *rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
-        return "\n".join([*(line.rstrip() for line in lines), "", self.verdict])
+        blocks = (line.rstrip() for line in lines), self._summaries(), [self.verdict]
+        return "\n\n".join(filter(None, map("\n".join, blocks)))
 
     def __repr__(self) -> str:
         seeds = len(self.runs_of(self.ways[0]))
@@ -166,8 +168,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         rows = [list(self.rows[0]), *([_cell(value) for value in row.values()] for row in self.rows)]
+        notes = "".join(f"<p>{html.escape(text)}</p>" for text in self._summaries())
         lines = [f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows]
-        return f"<p><b>{html.escape(self.verdict)}</b></p>{self._html_plot()}<table>{''.join(lines)}</table>"
+        return f"<p><b>{html.escape(self.verdict)}</b></p>{self._html_plot()}<table>{''.join(lines)}</table>{notes}"
 
     def _html_plot(self) -> str:
         buffer = io.BytesIO()
@@ -182,24 +185,22 @@ class Comparison:
         runs = self.runs_of(way)
         last = [run["points"][-1] for run in runs]
         losses = [self._curve(run, "loss")[1] for run in runs]
-        steps = sum(run["steps"] for run in runs)
         row: dict[str, Any] = {
             "way": way,
-            f"lowest {self.loss_name}": statistics.median(float(np.min(values)) for values in losses),
-            f"final {self.loss_name}": statistics.median(float(values[-1]) for values in losses),
+            f"lowest {self.loss_name}": _mean(np.min(values) for values in losses),
+            f"final {self.loss_name}": _mean(values[-1] for values in losses),
         }
         if self.figure.key != "loss":
             best = np.max if self.figure.maximised else np.min
-            values = (float(best(values)) for _, values in self.curves(way))
-            row[f"{self.figure.best} {self.figure.name}"] = statistics.median(values)
+            row[f"{self.figure.best} {self.figure.name}"] = _mean(best(values) for _, values in self.curves(way))
         prefix = "val_" if self.loss_name == LOSS.name else ""
         for name in last[0]:
             if name not in ("seconds", "cost", "steps", "loss"):
-                row[f"final {prefix}{name}"] = statistics.median(point[name] for point in last)
+                row[f"final {prefix}{name}"] = _mean(point[name] for point in last)
         row["times sooner"] = self._speed_up(way)
         row["seconds"] = statistics.median(run["seconds"] for run in runs)
         row["steps"] = round(statistics.median(run["steps"] for run in runs))
-        row["importance steps"] = sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
+        row["importance steps"] = _importance_share(runs)
         if any(run.get("stopped_early") for run in self.runs):
             stopped = sum(run.get("stopped_early", False) for run in runs)
             row["stopped early"] = f"{stopped} of {len(runs)} runs"
@@ -210,10 +211,21 @@ class Comparison:
         pairs = zip(self._falling_curves(way), self._falling_curves(self.ways[0]), strict=True)
         return float(np.exp(np.mean([np.log(speed_up(*pair)) for pair in pairs])))
 
-    def _importance_steps(self) -> int | None:
-        """Return the number of importance steps of the second way; None if it isn't known."""
+    def _share(self) -> float | None:
+        """Return the share of importance steps in the steps of the second way; None if it isn't known."""
         runs = self.runs_of(self.ways[1])
-        return sum(run["importance_steps"] for run in runs) if any(run["summary"] for run in runs) else None
+        return _importance_share(runs) if any(run["summary"] for run in runs) else None
+
+    def _reason(self) -> str:
+        """Return why the second way took few importance steps: a line of the summary of the run with the fewest."""
+        runs = [run for run in self.runs_of(self.ways[1]) if run["summary"]]
+        lines = min(runs, key=lambda run: _importance_share([run]))["summary"].splitlines() if runs else [""]
+        return next((line for line in lines if line.startswith(REASONS)), lines[0])
+
+    def _summaries(self) -> list[str]:
+        """Return the first line of the summary of each way that has one, with the first seed."""
+        runs = [self.runs_of(way)[0] for way in self.ways]
+        return [f"{run['way']}, seed {run['seed']}: {run['summary'].splitlines()[0]}" for run in runs if run["summary"]]
 
     def _falling_curves(self, way: str) -> list[Curve]:
         """Return the curves with the sign that makes lower values better."""
@@ -230,6 +242,16 @@ class Comparison:
 def prose_name(way: str) -> str:
     """Return what a sentence calls a way."""
     return PROSE_NAMES.get(way, f"`{way}`")
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _importance_share(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share of importance steps in the steps of several runs."""
+    steps = sum(run["steps"] for run in runs)
+    return sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
 
 
 def _cell(value: Any) -> str:

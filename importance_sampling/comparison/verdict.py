@@ -12,9 +12,10 @@ from importance_sampling.comparison.outcome import (
     Effect,
     Outcome,
     diverged,
-    ends_lowest,
     outcome,
 )
+
+SMALL_SHARE = 0.2  # of importance steps, which the verdict mentions
 
 
 def verdict(
@@ -23,7 +24,7 @@ def verdict(
     name: str = "importance sampling",
     baseline: str = "uniform training",
     figure: Figure = LOSS,
-    importance_steps: int | None = None,
+    share: float | None = None,
     reason: str = "",
 ) -> str:
     """Return whether a way to train is faster than a baseline, as one sentence with advice.
@@ -36,8 +37,8 @@ def verdict(
         baselines: the curves of the baseline, with the same seeds in the same order.
         name, baseline: str, what the sentence calls them.
         figure: `Figure` that the curves show, which the sentence names.
-        importance_steps: int or None, the number of importance steps with all seeds. None (default): not known.
-        reason: str, default "": why a way took no importance steps.
+        share: float in [0, 1] or None, that of importance steps in the steps with all seeds. None (default): not known.
+        reason: str, default "": sentences on why a way took few importance steps, or none.
     """
     first, count = _capitalised(name), len(curves)
     result = outcome(curves, baselines)
@@ -45,7 +46,7 @@ def verdict(
         failed = [sum(map(diverged, runs)) for runs in (curves, baselines)]
         cause = figure.name if figure.key == "loss" else f"loss or {figure.name}"
         return _divergence(first, baseline, cause, *failed, count)
-    if importance_steps == 0:
+    if share == 0:
         return f"No difference on this task: {name} took no importance steps. {reason}".strip()
     if result.kind == "untimed":
         return "No verdict: the training was too short to be timed. Set a larger budget."
@@ -55,28 +56,31 @@ def verdict(
             f"No verdict: the {figure.name} of {baseline} did not {direction} that of the untrained model. Train for "
             "longer, or at another learning rate."
         )
-    target = f"{baseline}'s {'final' if all(map(ends_lowest, baselines)) else figure.best} {figure.name}"
+    target = f"{baseline}'s {figure.best} {figure.name}"
+    is_small = share is not None and share < SMALL_SHARE
+    note = f" {first} took only {_percent(share)} of the steps. {reason}".rstrip() if is_small else ""
     if count == 1:
-        return _one_seed(first, baseline, target, result)
+        return f"{_one_seed(first, baseline, target, result)}{note}"
     seeds = f"{count} seeds"
     if result.kind == "missed":
         spread = f"{100 * result.missed.low:.0f} % to {100 * result.missed.high:.0f} %"
         return (
             f"{first} did not reach {target} with any of {seeds}: it made {100 * result.missed.mean:.0f} % less "
-            f"progress ({spread}). Keep {baseline}."
+            f"progress ({spread}).{note} Keep {baseline}."
         )
     if result.kind in ("faster", "slower"):
         text = f"{_speed(first, baseline, target, result)} ({seeds}, {_range(result.speeds)})"
         if result.kind == "slower":
-            return f"{text}{_ending(result)}. Keep {baseline}."
+            return f"{text}{_ending(result)}.{note} Keep {baseline}."
         if result.final <= 0:
-            return f"{text}{_ending(result)}. Use it."
-        return f"{text}{_ending(result)}: stop early, for example with {figure.stopping}, or keep {baseline}."
+            return f"{text}{_ending(result)}.{note} Use it."
+        return f"{text}{_ending(result)}: stop early, for example with {figure.stopping}, or keep {baseline}.{note}"
     text = f"{_speed(name, baseline, target, result)} on average ({seeds}, {_range(result.speeds)})"
     text += _ending(result)
     if result.kind == "equal":
-        return f"No difference on this task: {text}. Keep {baseline}."
-    return f"No clear difference on this task: {text}. The seeds differ too much to tell: compare with more seeds."
+        return f"No difference on this task: {text}.{note} Keep {baseline}."
+    advice = f"Keep {baseline}." if is_small else "The seeds differ too much to tell: compare with more seeds."
+    return f"No clear difference on this task: {text}.{note} {advice}"
 
 
 def _speed(name: str, baseline: str, target: str, result: Outcome) -> str:
@@ -113,10 +117,8 @@ def _one_seed(first: str, baseline: str, target: str, result: Outcome) -> str:
         text = f"{first} did not reach {target}: it made {100 * result.missed.mean:.0f} % less progress"
     elif result.kind == "equal":
         text = f"{first} was about as fast as {baseline} ({math.exp(result.speeds.mean):.2f} times)"
-        text += _ending(result)
     else:
         text = _speed(first, baseline, target, result)
-        text += _ending(result)
     return f"{text}, with one seed. The spread between seeds is unknown: compare with three seeds or more."
 
 

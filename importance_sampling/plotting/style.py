@@ -39,9 +39,7 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib. Install the extra [plot]: pip install 'keras-importance-sampling[plot]'"
-        ) from error
+        raise ImportError("Plots need matplotlib: pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
