@@ -200,8 +200,8 @@ def test_the_default_gate_opens_above_the_cost_and_closes_below_95_percent_of_it
     assert not gate.observe(signals(gain=1.9), GateContext(2.0)) and gate.previously_satisfied
     assert not gate.observe(signals(gain=1.95), GateContext(2.0)) and not gate.previously_satisfied
     assert gate.explain(signals(gain=1.954)) == (
-        "the samples are about equally hard: an importance step would be worth 1.49 uniform steps, "
-        "and would have to be worth 2.20 at its cost of 2.00"
+        "the samples are about equally hard: the variance gain is 1.95, and steps that cost 2.00 uniform steps need "
+        "more than 2.00, at a learning rate that doesn't fall"
     )
 
 

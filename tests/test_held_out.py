@@ -163,6 +163,7 @@ def test_scoring_passes_and_held_out_samples_are_scored_in_the_same_fit():
     trainer = ImportanceTraining(model, seed=5)
     trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=8, verbose=0)
     assert trainer.condition.satisfied and trainer.condition.rescores
+    assert "times less gradient noise at the cost of 1.3" in trainer.summary().splitlines()[0]  # not "worth"
     assert trainer.condition.context.loss_ratio > 0
 
 

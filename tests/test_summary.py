@@ -37,7 +37,7 @@ def trained(trainer, **arguments):
 @pytest.mark.parametrize(
     ("gain", "changes", "reason"),
     [
-        (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.02 uniform steps, and"),
+        (1.02, {}, "the samples are about equally hard: an importance step would be worth 1.01 uniform steps, and"),
         (2.0, {}, "^the loss of held-out samples no longer falls, so a closer fit of the training samples won't help$"),
         (2.0, dict(relative_learning_rate=0.26), "won't help, and the learning rate is decaying .26% of its peak."),
         (9.0, dict(relative_learning_rate=0.26, base_cost=9.0), "^the learning rate is decaying .26% of its peak."),
@@ -47,7 +47,14 @@ def trained(trainer, **arguments):
             "the training loss is only 40% of the loss of held-out samples",
         ),
         (2.0, dict(held_out_change=-0.1, generalised_share=-0.2), "falls by only 0% of the fall of the training loss"),
-        (2.0, dict(held_out_change=-0.1, epochs_left=0.5), "Train for at least two epochs$"),
+        (2.0, dict(held_out_change=-0.1, epochs_left=0.5, epochs_done=0.5), "Train for at least two epochs$"),
+        (2.0, dict(held_out_change=-0.1, epochs_left=0.5, epochs_done=7.5), "too late in the training to be used"),
+        (1.109, {}, "would be worth 1.09 uniform steps, and would have to be worth 1.10"),  # not rounded up
+        (
+            1.6,
+            dict(cost=2.0, base_cost=2.0, required_gain=1.0),
+            "the variance gain is 1.60, and steps that cost 2.00 uniform steps need more than 2.00",
+        ),
         (9.0, dict(epochs_done=0.5), "too late in the training to be used. Train for more epochs$"),
         (2.0, dict(held_out_change=float("nan")), "Pass validation data to `fit`$"),
         (float("nan"), {}, "too short to measure the scores"),
@@ -205,3 +212,12 @@ def test_a_method_of_the_model_that_is_called_on_its_trainer_is_an_error_that_sa
     with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
         trainer.nonsense  # noqa: B018
     assert not hasattr(trainer, "save_weights") and copy.copy(trainer).model is trainer.model
+
+
+def test_the_summary_of_a_fit_without_a_decision_of_the_gate_tells_the_state_of_this_fit():
+    model = build()
+    trainer = trained(ImportanceTraining(model, seed=1), epochs=40)
+    model.optimizer.learning_rate = 0.0005
+    history = trainer.fit(np.zeros((16, 6)), np.zeros(16), batch_size=16, verbose=0, shuffle=False)
+    assert history.history["importance"] == [0.0]
+    assert re.search("learning rate +50%  of its peak", trainer.summary())

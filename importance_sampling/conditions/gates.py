@@ -6,6 +6,8 @@ rule on tau; the default gate is this library's own.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
@@ -114,13 +116,20 @@ class GainCondition(Condition):
         reason = self._memorising_reason() if learns_faster else ""
         if reason:
             return f"{reason}, and {decay}" if is_decaying else reason
-        if learns_faster:
+        if learns_faster and context.epochs_done + context.epochs_left < 2:
             return "scores that one epoch measures are used in the next. Train for at least two epochs"
+        if learns_faster:
+            return "importance steps became worth their cost too late in the training to be used. Train for more epochs"
         if reduces_noise:
             return decay
+        if OPENING_VALUE * context.lowest_cost >= 2.0:  # which no step is worth by the first rule
+            return (
+                f"the samples are about equally hard: the variance gain is {gain:.2f}, and steps that cost "
+                f"{context.cost:.2f} uniform steps need more than {required:.2f}, at a learning rate that doesn't fall"
+            )
         return (
-            f"the samples are about equally hard: an importance step would be worth {step_value(gain):.2f} uniform "
-            f"steps, and would have to be worth {OPENING_VALUE * context.lowest_cost:.2f} at its cost of "
+            f"the samples are about equally hard: an importance step would be worth {_rounded_down(step_value(gain))} "
+            f"uniform steps, and would have to be worth {OPENING_VALUE * context.lowest_cost:.2f} at its cost of "
             f"{context.lowest_cost:.2f}"
         )
 
@@ -226,3 +235,8 @@ def gate(tau_th: float) -> VarianceReductionCondition:
     if not is_real(tau_th):
         raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
     return VarianceReductionCondition(tau_th)
+
+
+def _rounded_down(value: float) -> str:
+    """Return a value that is too small with two decimals, not rounded up to the one that is needed."""
+    return f"{math.floor(100.0 * value) / 100.0:.2f}"

@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.conditions import Condition
+from importance_sampling.conditions import Condition, GateContext
 from importance_sampling.conditions.base import PROBE_EVERY
 from importance_sampling.core.gradients import learning_rate
 from importance_sampling.data.batches import PeekableBatches, count_rows, unpack_batch
@@ -153,9 +153,11 @@ class FitController:
 
     def _check_before_training(self) -> None:
         """Check at the first call what needs a batch of arrays. Earlier, Keras would not have built the model."""
-        if not self.was_called and self.gate is not None and self.batch_size is not None:
-            with self._closed_if_unsupported():
-                self.strategy.check_before_training()
+        if not self.was_called and self.gate is not None:
+            self.gate.context = self._gate_context()  # for the summary, if no decision falls due
+            if self.batch_size is not None:
+                with self._closed_if_unsupported():
+                    self.strategy.check_before_training()
         self.was_called = True
 
     def _execute(self, iterator: Iterator) -> dict:
@@ -272,12 +274,10 @@ class FitController:
 
     def _probe_is_due(self) -> bool:
         # Traced on a single batch, Keras's step would take the batch size as fixed.
-        is_possible = self.gate is not None and self.strategy.needs_probes and self.uniform.keras_function.is_traced
-        return (
-            is_possible
-            and probe_is_due(self.state.counters, self.signals.tau, self.gate.context, self.model.steps_per_execution)
-            and self.strategy.is_built()
-        )
+        if self.gate is None or not (self.strategy.needs_probes and self.uniform.keras_function.is_traced):
+            return False
+        required, n = self.gate.context.required_epochs, self.model.steps_per_execution
+        return probe_is_due(self.state.counters, self.signals.tau, required, n) and self.strategy.is_built()
 
     def _probe(self, batch: Any) -> float:
         """Score a batch and let the gate decide; return the cost."""
@@ -296,13 +296,16 @@ class FitController:
 
     def _update_gate(self) -> None:
         """Read the averaged signals and let the gate decide."""
-        counters = self.state.counters
         self.read_signals()
-        rate = counters.record_learning_rate(learning_rate(self.model.optimizer))
-        self.gate.observe(self.signals, gate_context(self.plan, self.strategy, counters, self._steps_left(), rate))
-        counters.record_probe(self.gate, self.signals.tau)
+        self.gate.observe(self.signals, self._gate_context())
+        self.state.counters.record_probe(self.gate, self.signals.tau)
         if self.gate.previously_satisfied and not self.gate.satisfied:
             self.closing_reason = self.gate.explain(self.signals)
+
+    def _gate_context(self) -> GateContext:
+        counters = self.state.counters
+        rate = counters.record_learning_rate(learning_rate(self.model.optimizer))
+        return gate_context(self.plan, self.strategy, counters, self._steps_left(), rate)
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:

@@ -121,7 +121,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     signals, share = controller.signals, controller.importance_steps / steps
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
     gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
-    if not math.isnan(worth):
+    if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most
         first += f"; each was worth an estimated {worth:.1f} uniform steps at the cost of {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
@@ -224,9 +224,9 @@ def layer_notes(model: keras.Model, in_training: bool, is_weighted: bool) -> lis
 
 
 def _normalises(layer: keras.Layer) -> bool:
-    """Return True if a layer normalises by the statistics of a batch."""
+    """Return True if a layer normalises by the statistics of a batch, which a frozen one doesn't."""
     names = {base.__name__ for base in type(layer).__mro__}
-    return bool(names & {"BatchNormalization", "BatchRenormalization", "StatsBatchNorm"})
+    return layer.trainable and bool(names & {"BatchNormalization", "BatchRenormalization", "StatsBatchNorm"})
 
 
 def _has_dropout(layer: keras.Layer) -> bool:

@@ -18,7 +18,7 @@ PROBES_PER_INTERVAL = 2  # before the interval is doubled
 LONGEST = 32  # times the first interval
 
 
-def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per_execution: int) -> bool:
+def probe_is_due(counters: Counters, tau: float, required_epochs: float, steps_per_execution: int) -> bool:
     """Return True if the next batch is to be scored for the gate.
 
     A probe is due at the beginning, until a first value is measured, at the end of the epochs that the gate requires,
@@ -27,7 +27,7 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
     Args:
         counters: of the trainer.
         tau: float, the average; NaN if nothing was measured.
-        context: of the gate's last decision.
+        required_epochs: float, the epochs that the gate requires before it opens.
         steps_per_execution: int, as compiled; most executions of several steps are left to Keras's own compiled loop.
     """
     interval = steps_between_probes(counters.closed_probes)
@@ -37,7 +37,7 @@ def probe_is_due(counters: Counters, tau: float, context: GateContext, steps_per
         counters.steps_since_probe >= interval
         or counters.steps == 0
         or math.isnan(tau)
-        or context.epochs_done < context.required_epochs <= round(counters.epochs_on_dataset, 6)
+        or _passed(counters.epochs_at_decision) < required_epochs <= _passed(counters.epochs_on_dataset)
     )
 
 
@@ -88,7 +88,12 @@ def gate_context(
     if not plan.batches_per_epoch:
         return context
     return context._replace(
-        epochs_done=round(counters.epochs_on_dataset, 6),  # a sum of fractions
+        epochs_done=_passed(counters.epochs_on_dataset),
         epochs_left=steps_left / plan.batches_per_epoch,
         **held_out_context(plan, strategy, counters),
     )
+
+
+def _passed(epochs: float) -> float:
+    """Return a number of epochs, a sum of fractions, without its rounding error."""
+    return round(epochs, 6)

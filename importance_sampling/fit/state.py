@@ -42,6 +42,7 @@ class Counters:
         tau: as at the gate's last decision; 1 if not measured.
         peak_learning_rate: the largest learning rate at a decision.
         epochs_on_dataset: epochs over the current data set, with fractions.
+        epochs_at_decision: the same at the gate's last decision.
         validation: the losses that Keras measures on validation data at the ends of epochs, and its training losses.
         within_epochs: the losses of some validation samples, or of training samples that importance steps leave out, as
             measured within epochs, and losses of other training samples.
@@ -65,6 +66,7 @@ class Counters:
     tau: float = 1.0
     peak_learning_rate: float = 0.0
     epochs_on_dataset: float = 0.0
+    epochs_at_decision: float = 0.0
     validation: LossComparison = dataclasses.field(default_factory=LossComparison)
     within_epochs: LossComparison = dataclasses.field(default_factory=LossComparison)
     held_out_are: str = ""
@@ -95,7 +97,7 @@ class Counters:
 
     def record_probe(self, gate: Condition, tau: float) -> None:
         """Set the gate's last decision, which it has made after a probe or by what importance steps measured."""
-        self.steps_since_probe = 0
+        self.steps_since_probe, self.epochs_at_decision = 0, self.epochs_on_dataset
         self.closed_probes = 0 if gate.satisfied else self.closed_probes + 1
         self.tau = tau if tau > 1.0 else 1.0  # also for NaN
         self.record_decision(gate)
@@ -164,7 +166,7 @@ class TrainerState:
         if digest == self.counters.dataset:
             return False
         self.counters.dataset = digest
-        self.counters.epochs_on_dataset = 0.0
+        self.counters.epochs_on_dataset = self.counters.epochs_at_decision = 0.0
         self.counters.begin_losses("")
         self.counters.held_out_is_over = False
         self.counters.gate_is_open = False
