@@ -61,6 +61,7 @@ LACKING = {
     "training inside a fit": ({"jax"}, "Keras on JAX can't train a model in a callback of its own `fit`"),
     "several optimizers": ({"jax"}, "Keras on JAX hands `train_step` the state of the model's own optimizer alone"),
     "losses that are not reduced": ({"jax", "torch"}, "Keras derives a single number alone on JAX and torch"),
+    "cosines of zeros": ({"torch"}, "the gradient of Keras's cosine similarity is NaN at an output of zeros on torch"),
     "classes of pixels": ({"torch"}, "PyTorch's cross-entropy of class numbers refuses outputs of convolutions"),
     "batch sizes that are no int": ({"torch"}, "PyTorch's loaders, which Keras reads on torch, refuse them"),
     "shapes that depend on values": ({"jax"}, "compiled functions of JAX have static shapes"),

@@ -28,6 +28,7 @@ from keras import layers, ops
 from ways import STAYS_OFF, WAYS, Run, Setup, added, assert_left_alone, assert_off, assert_trained_alike, train
 
 ROWS, SIZE, STEPS = 16, 5, 3  # rows, rows of a batch, time steps of a sequence
+GAPS = 8  # runs that decide whether a loss that is far from `evaluate` is so by chance
 rng = np.random.default_rng(0)
 VALUES = rng.normal(size=(ROWS, 4)).astype("float32")
 WEIGHTS = np.linspace(0.2, 2, ROWS).astype("float32")
@@ -149,7 +150,12 @@ LOSSES: dict[str, tuple[str | None, int, Callable, Callable]] = {
     "hinge": ("tanh", 1, lambda c: 2 * _flag(c) - 1, lambda: "squared_hinge"),
     "poisson": ("softplus", 1, lambda c: c.astype("float32")[..., None], lambda: "poisson"),
     "divergence": ("softmax", 3, lambda c: 0.8 * _one_hot(c) + 0.2 / 3, lambda: "kl_divergence"),
-    "cosine": (None, 3, _one_hot, lambda: keras.losses.CosineSimilarity()),
+    "cosine": (
+        "softplus" if lacks("cosines of zeros") else None,  # a row that no unit answers to has outputs of zeros
+        3,
+        _one_hot,
+        lambda: keras.losses.CosineSimilarity(),
+    ),
     "function": (None, 3, _one_hot, lambda: _by_sample),
     "own class": (None, 3, _one_hot, Annealed),
     "sum": (None, 1, _size, lambda: keras.losses.MeanAbsoluteError(reduction="sum")),
@@ -549,7 +555,7 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
         if name == "off":
             assert_off(plain, run)
         elif run.trainer.importance_steps:
-            _assert_near(plain, run)
+            _assert_near(plain, run, lambda way: _mean_gap(case, way), WAYS[name])
         else:
             if name in ("pools", "rows") and not messages and _could_open(case, plain):
                 return f"no importance step and no warning: {run.trainer.summary()}"
@@ -563,16 +569,21 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
     return None
 
 
-def _assert_near(plain: Run, run: Run) -> None:
+def _assert_near(plain: Run, run: Run, mean_gap: Callable[[dict | None], float], way: dict) -> None:
     loss = float(np.mean(run.history["loss"][-1]))
     assert np.isfinite(loss) == np.isfinite(np.mean(plain.history["loss"][-1])), (loss, plain.history["loss"])
     if np.isfinite(loss):
         evaluated = run.evaluate()
         off, near = abs(loss - evaluated), 0.6 * abs(evaluated) + 0.3
-        assert off <= near or off <= near + plain.gap, (
-            f"loss {loss:.3f}, evaluate {evaluated:.3f}, gap of `model.fit` {plain.gap:.3f}"
-        )
+        # A single run may be far off by chance, as `model.fit` may be.
+        if off > near + plain.gap and mean_gap(way) > near + mean_gap(None):
+            raise AssertionError(f"loss {loss:.3f}, evaluate {evaluated:.3f}, gap of `model.fit` {plain.gap:.3f}")
         assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
+
+
+def _mean_gap(case: Case, way: dict | None) -> float:
+    """Return how far the loss of the last epoch is from that of the trained model, on average of some seeds."""
+    return float(np.mean([train(case.build, way, seed, ahead=case.ahead).gap for seed in range(2, 2 + GAPS)]))
 
 
 def _could_open(case: Case, plain: Run) -> bool:

@@ -34,7 +34,7 @@ def test_costs_due_at_the_start_of_an_epoch_are_shared_by_the_steps_left():
     assert GateContext(cost=1.5, epochs_left=0.25).opening_cost == 1.5  # the cost of pools is due in every step
     gate, signals = GainCondition(), Signals(2.0, 2.9, float("nan"), 1.0)
     assert not gate.observe(signals, ahead._replace(epochs_left=0.25))
-    assert "Train for at least two epochs" in gate.explain(signals)
+    assert "too late in the training to be used" in gate.explain(signals)
     assert gate.observe(signals, ahead._replace(epochs_left=0.5))
     assert gate.observe(signals, ahead._replace(epochs_left=0.1))  # an open gate has paid it
 

@@ -1,4 +1,4 @@
-"""Plots of training histories, scores, importance weights and samples. Requires matplotlib (the extra `[plot]`).
+"""Plots of training histories, scores, importance weights and samples. Requires matplotlib.
 
 The line styles are readable in greyscale and by colour-blind readers.
 """
