@@ -306,6 +306,7 @@ def test_the_rows_compared_are_chosen_at_random_and_large_rows_are_fewer():
     assert abs(first[:50].mean() + 150.5) < 5 * 86.6 / np.sqrt(50)
     assert rows(validation[:20], np.zeros(20)).shape == (40, 1)
     assert rows(np.zeros((300, 2)), np.zeros(300)) is None  # other rows than those of the training data
+    assert rows(validation.astype("int8"), np.zeros(300, "int32"))[:50].min() < -100  # other numbers
     image = np.broadcast_to(np.float32(1), (64, 2**20))
     training = ArraySource((image, np.zeros(64), None))
     assert compared_rows((image, np.zeros(64)), training, 50, 0).num_rows == 2 * 2**25 // 2**20
@@ -347,6 +348,37 @@ def test_losses_within_epochs_and_validation_losses_both_have_to_fall():
         assert context["held_out_change"] > 0
         assert context["loss_ratio"] < 0.6  # the smaller one
         assert context["generalised_share"] == pytest.approx(-1.0 if name == "within_epochs" else 1.0)
+
+
+@pytest.mark.fast
+def test_the_order_of_the_names_of_inputs_does_not_matter_and_other_names_cannot_be_compared():
+    def found(*names):
+        inputs = {name: np.full((200, 1), float(ord(name))) for name in names}
+        training = ArraySource(({name: np.zeros((200, 1)) for name in "ab"}, np.zeros(200, "float32"), None))
+        return compared_rows((inputs, np.ones(200, "int64")), training, 100, 0)
+
+    rows = found("b", "a").read(np.arange(100))
+    assert all((keras.ops.convert_to_numpy(rows[0][name]) == ord(name)).all() for name in "ab")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(rows[1]), 1)
+    assert found("a", "c") is None
+
+
+def test_validation_weights_do_not_count_beside_class_weights():
+    x, y = data()
+    arguments = dict(validation_data=(*data(500, seed=1), np.full(500, 1000.0)), class_weight={0: 1.0, 1: 2.0})
+    trainer, *_ = trained(x, y, epochs=2, **arguments)
+    assert 0 < counters_of(trainer)["within_epochs"]["held_out"]["recent"] < 10
+
+
+@pytest.mark.fast
+def test_a_validation_loss_that_is_not_finite_is_no_minimum_and_hides_none():
+    plan, counters = FitPlan(dict(validation_data="some")), Counters()
+    for loss in (1.0, 0.5, float("nan"), 0.9):
+        record_validation_loss(dict(val_loss=loss, loss=0.5), plan, None, counters)
+    assert counters.min_validation_loss == 0.5
+    assert counters.validation.held_out.count == counters.validation.training.count == 3
+    counters.begin_losses("training samples")
+    assert counters.min_validation_loss == float("inf")
 
 
 @pytest.mark.fast

@@ -220,3 +220,10 @@ def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
     losses.record(2.0, 0.0)
     counters.begin_losses("validation data")
     assert counters.within_epochs.held_out.count == 0
+
+
+def test_a_learning_rate_between_decisions_does_not_change_the_peak():
+    counters = Counters()
+    counters.record_learning_rate(0.2)
+    assert counters.relative_learning_rate(0.4) == 1.0 and counters.relative_learning_rate(0.1) == 0.5
+    assert counters.peak_learning_rate == 0.2

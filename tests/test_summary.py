@@ -57,6 +57,11 @@ def trained(trainer, **arguments):
         ),
         (9.0, dict(epochs_done=0.5), "too late in the training to be used. Train for more epochs$"),
         (2.0, dict(held_out_change=float("nan")), "Pass validation data to `fit`$"),
+        (
+            9.0,
+            dict(held_out_change=-0.1, relative_learning_rate=0.1, epochs_left=0.5),
+            "^the learning rate is decaying .10% of its peak.",
+        ),
         (float("nan"), {}, "too short to measure the scores"),
     ],
 )

@@ -130,9 +130,9 @@ def final_excess(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Effect:
     losses = [_finite(baseline)[1] for baseline in baselines]
     differences = [float(_finite(curve)[1][-1] - run[-1]) for curve, run in zip(curves, losses, strict=True)]
     scale = abs(float(np.mean([run[-1] for run in losses])))
-    if not scale or any(run.min() < 0 < run.max() for run in losses):
+    if not scale or min(run.min() for run in losses) < 0 < max(run.max() for run in losses):
         scale = float(np.mean([run[0] - run.min() for run in losses]))
-    return effect([difference / scale if difference else 0.0 for difference in differences], 95)
+    return effect([difference / scale if scale else 0.0 for difference in differences], 95)
 
 
 def diverged(curve: Curve) -> bool:

@@ -118,7 +118,7 @@ class GainCondition(Condition):
             return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster and context.epochs_done + context.epochs_left < 2:
             return "scores that one epoch measures are used in the next. Train for at least two epochs"
-        if learns_faster:
+        if learns_faster and not reduces_noise:
             return "importance steps became worth their cost too late in the training to be used. Train for more epochs"
         if reduces_noise:
             return decay

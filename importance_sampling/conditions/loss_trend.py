@@ -76,13 +76,15 @@ class LossComparison:
     earlier_share: float = 1.0
 
     def record(self, held_out_loss: float, training_loss: float, ratio_error: float = 0.0) -> None:
-        """Add a measurement.
+        """Add a measurement; if one of the losses is NaN or infinite, both are ignored.
 
         Args:
             held_out_loss: float, the mean loss of held-out samples.
             training_loss: float, that of training samples; 0 if the two can't be compared.
             ratio_error: float >= 0, default 0; the standard error of the logarithm of the ratio of the two.
         """
+        if not (math.isfinite(held_out_loss) and math.isfinite(training_loss)):
+            return
         self.earlier_change, share = self.held_out.change, self._share
         self.earlier_share = 1.0 if math.isnan(share) else share
         self.held_out.record(held_out_loss)

@@ -47,10 +47,13 @@ def compared_rows(validation_data: Any, training: ArraySource, rows: int, seed: 
         chosen = np.sort(random.choice(source.num_rows, rows, replace=False))
         x, y, sample_weight = source.read(chosen)
         parts.append((x, y, sample_weight if with_weights else None))
-    if ArraySource(parts[0]).signature != ArraySource(parts[1]).signature:
+    try:
+        keras.tree.assert_same_structure(*parts)
+    except (TypeError, ValueError):
         return None
-    (first, pack), (second, _) = map(flatten, parts)
-    return ArraySource(pack(backend.concatenate([first, second])))
+    (first, _), (second, pack) = map(flatten, parts)
+    first = [_as_rows_of(*pair) for pair in zip(first, second, strict=True)]
+    return None if any(leaf is None for leaf in first) else ArraySource(pack(backend.concatenate([first, second])))
 
 
 class _Leaves:
@@ -69,3 +72,15 @@ def _read(leaf: Any, indices: np.ndarray) -> Any:
     if isinstance(leaf, np.ndarray):
         leaf, indices = leaf[indices], np.arange(len(indices))
     return backend.to_tensor(read_column(backend.as_column(leaf), indices))
+
+
+def _as_rows_of(tensor: Any, other: Any) -> Any:
+    """Return a tensor with the dtype of another one; None if their rows have different shapes or can't be joined."""
+    specs = [backend.row_spec(one) for one in (tensor, other)]
+    if specs[0] == specs[1]:
+        return tensor
+    dtypes = [keras.backend.standardize_dtype(one.dtype) for one in (tensor, other)]
+    if tuple(tensor.shape[1:]) != tuple(other.shape[1:]) or "string" in dtypes or type(tensor) is not type(other):
+        return None
+    cast = keras.ops.cast(tensor, dtypes[1])
+    return cast if backend.row_spec(cast) == specs[1] else None

@@ -297,6 +297,7 @@ class FitController:
     def _update_gate(self) -> None:
         """Read the averaged signals and let the gate decide."""
         self.read_signals()
+        self.state.counters.record_learning_rate(learning_rate(self.model.optimizer))
         self.gate.observe(self.signals, self._gate_context())
         self.state.counters.record_probe(self.gate, self.signals.tau)
         if self.gate.previously_satisfied and not self.gate.satisfied:
@@ -304,7 +305,7 @@ class FitController:
 
     def _gate_context(self) -> GateContext:
         counters = self.state.counters
-        rate = counters.record_learning_rate(learning_rate(self.model.optimizer))
+        rate = counters.relative_learning_rate(learning_rate(self.model.optimizer))
         return gate_context(self.plan, self.strategy, counters, self._steps_left(), rate)
 
     @contextlib.contextmanager

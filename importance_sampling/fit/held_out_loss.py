@@ -42,7 +42,8 @@ def record_validation_loss(logs: dict, plan: FitPlan, strategy: Strategy, counte
     generalises_again = loss < counters.min_validation_loss and not counters.gate_is_open
     if counters.within_epochs.held_out.count and (generalises_again or strategy.compared_samples() is None):
         counters.within_epochs = LossComparison()
-    counters.min_validation_loss = min(loss, counters.min_validation_loss)
+    if loss < counters.min_validation_loss:  # never for NaN
+        counters.min_validation_loss = loss
 
 
 def measure_if_due(strategy: Strategy, counters: Counters) -> float:

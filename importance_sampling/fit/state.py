@@ -90,10 +90,14 @@ class Counters:
         """Set the gate's last decision."""
         self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
 
-    def record_learning_rate(self, rate: float) -> float:
-        """Record the learning rate at a decision; return it divided by the largest one so far."""
+    def record_learning_rate(self, rate: float) -> None:
+        """Record the learning rate at a decision."""
         self.peak_learning_rate = max(rate, self.peak_learning_rate)
-        return rate / self.peak_learning_rate if self.peak_learning_rate else 1.0
+
+    def relative_learning_rate(self, rate: float) -> float:
+        """Return a learning rate divided by the largest one at any decision so far, this one included."""
+        peak = max(rate, self.peak_learning_rate)
+        return rate / peak if peak else 1.0
 
     def record_probe(self, gate: Condition, tau: float) -> None:
         """Set the gate's last decision, which it has made after a probe or by what importance steps measured."""

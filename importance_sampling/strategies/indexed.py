@@ -87,6 +87,7 @@ class IndexedStrategy(Strategy):
         self._is_prepared = False
         self._parts: dict[str, Any] = {}  # saved with the trainer's state
         self._dataset = ""  # the digest of the data that the sampler has scores of
+        self._validation_rows = self.rows_class(model, self.scorer, batch_size)
         self._validation: ComparedSamples | None = None
         self._pending: list[tuple[list[Drawn], Any]] = []  # drawn batches and their measured scores, on the device
 
@@ -156,8 +157,7 @@ class IndexedStrategy(Strategy):
             compared = compared_training_samples(self.rows, self.held_out)
         else:
             if self._validation is None:
-                rows = self.rows_class(self.model, self.scorer, self.batch_size)
-                self._validation = compared_validation_samples(rows, self.plan, self.state.seed)
+                self._validation = compared_validation_samples(self._validation_rows, self.plan, self.state.seed)
             compared = self._validation
         return compared if len(compared.held_out) else None
 
@@ -188,7 +188,7 @@ class IndexedStrategy(Strategy):
     def release(self) -> None:
         """Drop all references to the data."""
         super().release()
-        self.rows.source = self._validation = None
+        self.rows.source = self._validation_rows.source = self._validation = None
 
     def gate_context(self) -> GateContext:
         """Return the context for the gate's decision."""
