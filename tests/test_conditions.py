@@ -260,21 +260,22 @@ def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_loss_of_hel
     assert not gate.observe(signals(gain=9.0), LEARNING._replace(held_out_change=float("nan")))  # there are none
 
 
-def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_training_loss_is_below_half_of_the_held_out_one():
+@pytest.mark.parametrize(
+    ("name", "below", "opening", "kept", "closing", "reason"),
+    [
+        ("loss_ratio", 0.499, 0.5, 0.476, 0.474, "is only 47% of the loss of held-out samples"),
+        ("generalised_share", 0.49, 0.5, 0.41, 0.39, "falls by only 39% of the fall of the training loss"),
+    ],
+)
+def test_at_a_falling_learning_rate_the_default_gate_closes_once_training_generalises_by_less_than_half(
+    name, below, opening, kept, closing, reason
+):
     gate = GainCondition()
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.499))
-    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.5))
-    assert gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.476))  # an open gate
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(loss_ratio=0.474))
-
-
-def test_the_default_gate_closes_once_most_of_the_fall_of_the_training_loss_is_none_of_held_out_samples():
-    gate = GainCondition()
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.49))
-    assert gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.5))
-    assert gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.41))  # an open gate
-    assert not gate.observe(signals(gain=9.0), LEARNING._replace(generalised_share=0.39))
-    assert "falls by only 39% of the fall of the training loss" in gate.explain(signals(gain=9.0))
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(**{name: below}))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(**{name: opening}))
+    assert gate.observe(signals(gain=9.0), LEARNING._replace(**{name: kept}))  # an open gate
+    assert not gate.observe(signals(gain=9.0), LEARNING._replace(**{name: closing}))
+    assert reason in gate.explain(signals(gain=9.0))
 
 
 def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the_training_loss():

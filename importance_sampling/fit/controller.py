@@ -154,7 +154,7 @@ class FitController:
     def _check_before_training(self) -> None:
         """Check at the first call what needs a batch of arrays. Earlier, Keras would not have built the model."""
         if not self.was_called and self.gate is not None:
-            self.gate.context = self._gate_context()  # for the summary, if no decision falls due
+            self.gate.context = self._gate_context(learning_rate(self.model.optimizer))  # if no decision falls due
             if self.batch_size is not None:
                 with self._closed_if_unsupported():
                     self.strategy.check_before_training()
@@ -297,16 +297,16 @@ class FitController:
     def _update_gate(self) -> None:
         """Read the averaged signals and let the gate decide."""
         self.read_signals()
-        self.state.counters.record_learning_rate(learning_rate(self.model.optimizer))
-        self.gate.observe(self.signals, self._gate_context())
+        rate = learning_rate(self.model.optimizer)
+        self.state.counters.record_learning_rate(rate)
+        self.gate.observe(self.signals, self._gate_context(rate))
         self.state.counters.record_probe(self.gate, self.signals.tau)
         if self.gate.previously_satisfied and not self.gate.satisfied:
             self.closing_reason = self.gate.explain(self.signals)
 
-    def _gate_context(self) -> GateContext:
-        counters = self.state.counters
-        rate = counters.relative_learning_rate(learning_rate(self.model.optimizer))
-        return gate_context(self.plan, self.strategy, counters, self._steps_left(), rate)
+    def _gate_context(self, rate: float) -> GateContext:
+        rate = self.state.counters.relative_learning_rate(rate)
+        return gate_context(self.plan, self.strategy, self.state.counters, self._steps_left(), rate)
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:
