@@ -19,7 +19,7 @@ from importance_sampling.conditions import (
     VarianceReductionCondition,
     WarmupCondition,
 )
-from importance_sampling.conditions.gates import step_value
+from importance_sampling.conditions.gates import CLOSING_SHARE, step_value
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 
@@ -264,7 +264,7 @@ def test_at_a_falling_learning_rate_the_default_gate_closes_once_the_loss_of_hel
     ("name", "below", "opening", "kept", "closing", "reason"),
     [
         ("loss_ratio", 0.499, 0.5, 0.476, 0.474, "is only 47% of the loss of held-out samples"),
-        ("generalised_share", 0.49, 0.5, 0.41, 0.39, "falls by only 39% of the fall of the training loss"),
+        ("generalised_share", 0.49, 0.5, 0.26, 0.24, "falls by only 24% of the fall of the training loss"),
     ],
 )
 def test_at_a_falling_learning_rate_the_default_gate_closes_once_training_generalises_by_less_than_half(
@@ -284,22 +284,23 @@ def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the
         losses.record(1.0 + 0.3 * loss, loss)
         assert np.isnan(losses.generalised_share)
     losses.record(1.3, 1.0)
-    assert losses.generalised_share == 1.0  # a single measurement is too noisy
-    losses.record(1.0, 0.0)
     assert losses.generalised_share == pytest.approx(0.3)
     losses.record(-1.0, -1.0)
     assert 0.3 < losses.generalised_share < 1.0
 
 
-def test_a_change_of_the_held_out_loss_lasts_once_two_measurements_in_succession_show_it():
-    losses, changes = LossComparison(), []
-    for loss in (4.0, 3.0, 2.0, 1.0, 9.0, 9.0):
-        losses.record(loss, 0.0)
-        changes.append(losses.held_out.change)
-    assert [np.sign(change) for change in changes] == [0, 0, 0, -1, 1, 1]
-    assert losses.lasting_change == min(changes[-2:]) > 0
-    losses.record(0.0, 0.0)
-    assert losses.lasting_change < 0
+def test_noise_of_measurements_neither_hides_that_training_generalises_nor_that_it_ceases_to():
+    for seed in range(20):
+        random, losses = np.random.default_rng(seed), {can_generalise: LossComparison() for can_generalise in (True, False)}
+        shares: dict[bool, list] = {True: [], False: []}
+        for measurement in range(1, 201):
+            training = measurement**-0.5
+            for can_generalise, held_out in ((True, training), (False, max(training, 0.1 + 0.001 * measurement))):
+                noise = random.normal(0, 0.09 * training, 2)
+                losses[can_generalise].record(held_out + noise[0], training + noise[1])
+                shares[can_generalise].append(losses[can_generalise].generalised_share)
+        assert np.nanmin(shares[True]) > CLOSING_SHARE
+        assert np.nanmin(shares[False][:40]) > CLOSING_SHARE > np.nanmax(shares[False][120:])
 
 
 def test_a_rising_training_loss_has_no_generalised_share():
@@ -320,23 +321,23 @@ def test_a_loss_that_falls_and_then_rises_is_recognised_soon_after_its_lowest_va
     for step in range(1, 41):
         trend.record(10.0 / step if step <= 20 else 0.5 + 0.02 * (step - 20))
         falls.append(trend.change < 0)
-    assert falls == [False] * 3 + [True] * 25 + [False] * 12
+    assert falls == [False] * 3 + [True] * 28 + [False] * 9
 
 
-def test_the_averages_of_a_loss_trend_are_those_of_a_tenth_and_of_a_fifth_of_the_measurements():
+def test_the_averages_of_a_loss_trend_are_those_of_a_tenth_and_of_a_quarter_of_the_measurements():
     trend = LossTrend()
     assert trend.change == 0.0
     trend.record(8.0)
     assert (trend.recent, trend.longer, trend.change) == (8.0, 8.0, 0.0) and not trend.shows_change
     trend.record(float("nan"))
     trend.record(4.0)
-    assert trend.count == 2 and trend.longer == pytest.approx(4.8)  # 8 - 4 * 4 / 5
+    assert trend.count == 2 and trend.longer == pytest.approx(5.0)  # 8 - 4 * 3 / 4
     assert trend.recent == pytest.approx(4.4)  # 8 - 4 * 9 / 10
-    for exponent, age in ((9, 0.1), (4, 0.2)):  # the mean age, as a share of all measurements
+    for exponent, age in ((9, 0.1), (3, 0.25)):  # the mean age, as a share of all measurements
         trend = LossTrend()
         for number in range(1, 1001):
             trend.record(1000.0 - number)
-        assert {9: trend.recent, 4: trend.longer}[exponent] == pytest.approx(1000 * age, rel=0.02)
+        assert {9: trend.recent, 3: trend.longer}[exponent] == pytest.approx(1000 * age, rel=0.02)
 
 
 def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keeps_the_loss_up():

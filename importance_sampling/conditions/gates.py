@@ -24,8 +24,9 @@ CLOSING_VALUE = 1.05  # to stay open
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
 MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of held-out samples
-# Most of the fall of the training loss is one of held-out samples too. It is measured with a larger error than levels.
-OPENING_SHARE, CLOSING_SHARE = 0.5, 0.4
+# Most of the fall of the training loss is one of held-out samples too. A ratio of two small changes has a large error,
+# hence the large difference.
+OPENING_SHARE, CLOSING_SHARE = 0.5, 0.25
 TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
 
 

@@ -10,14 +10,15 @@ import dataclasses
 import math
 
 # An average with exponent p weights measurement i of n about in proportion to i^(p - 1). The mean age of the
-# measurements in it is n / (p + 1): a tenth and a fifth of the time measured so far.
-RECENT, LONGER = 9, 4
+# measurements in it is n / (p + 1): a tenth and a quarter of the time measured so far. With less between the two, noise
+# would decide about the sign of their difference.
+RECENT, LONGER = 9, 3
 FEWEST = 4  # measurements that show a change
 
 
 @dataclasses.dataclass
 class LossTrend:
-    """Two averages of a series of losses: of about its last tenth, and of about its last fifth.
+    """Two averages of a series of losses: of about its last tenth, and of about its last quarter.
 
     The averages reach back in proportion to the number of measurements, so no time scale has to be chosen, and they
     take no more memory for longer series.
@@ -65,15 +66,11 @@ class LossComparison:
         held_out, training: `LossTrend`; the second has losses of 0 where the two can't be compared.
         ratio: float >= 0, default 0; the recent training loss divided by that of held-out samples, plus one standard
             error; 0 if they can't be compared, or if the error is larger than the ratio.
-        earlier_change: float, default 0; the change of the held-out loss at the measurement before.
-        earlier_share: float, default 1; the share of the fall at the measurement before; 1 if it wasn't known.
     """
 
     held_out: LossTrend = dataclasses.field(default_factory=LossTrend)
     training: LossTrend = dataclasses.field(default_factory=LossTrend)
     ratio: float = 0.0
-    earlier_change: float = 0.0
-    earlier_share: float = 1.0
 
     def record(self, held_out_loss: float, training_loss: float, ratio_error: float = 0.0) -> None:
         """Add a measurement; if one of the losses is NaN or infinite, both are ignored.
@@ -85,8 +82,6 @@ class LossComparison:
         """
         if not (math.isfinite(held_out_loss) and math.isfinite(training_loss)):
             return
-        self.earlier_change, share = self.held_out.change, self._share
-        self.earlier_share = 1.0 if math.isnan(share) else share
         self.held_out.record(held_out_loss)
         self.training.record(training_loss)
         training, held_out = self.training.recent, self.held_out.recent
@@ -94,19 +89,7 @@ class LossComparison:
         self.ratio = training / held_out * math.exp(ratio_error) if can_compare else 0.0
 
     @property
-    def lasting_change(self) -> float:
-        """The change of the held-out loss; of the last two, the smaller one, because a single one is too noisy."""
-        return min(self.held_out.change, self.earlier_change)
-
-    @property
     def generalised_share(self) -> float:
-        """How much the held-out loss falls while the training loss falls by 1; NaN if the second doesn't fall.
-
-        Of the last two, it is the larger one.
-        """
-        return max(self._share, self.earlier_share) if self.training.change < 0 else math.nan
-
-    @property
-    def _share(self) -> float:
+        """How much the held-out loss falls while the training loss falls by 1; NaN if the second doesn't fall."""
         fall = self.training.change
         return self.held_out.change / fall if fall < 0 else math.nan
