@@ -152,6 +152,10 @@ def test_without_importance_steps_there_is_no_difference_whatever_the_curves_are
     assert verdict(runs, baselines, share=0.0, reason=reason) == (
         f"No difference on this task: importance sampling took no importance steps. {reason}"
     )
+    assert verdict(runs, baselines, share=0.0004, reason="The reason.") == (
+        "No difference on this task: importance sampling took almost no importance steps. The reason."
+    )
+    assert verdict(runs, baselines, share=0.01, reason="The reason.").endswith("Use it.")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from importance_sampling.comparison.outcome import (
     outcome,
 )
 
-SMALL_SHARE = 0.2  # of importance steps, which the verdict mentions
+# Shares of importance steps.
+SMALL_SHARE = 0.2  # which the verdict mentions
+TINY_SHARE = 0.01  # which can't have made a difference
 
 
 def verdict(
@@ -46,8 +48,9 @@ def verdict(
         failed = [sum(map(diverged, runs)) for runs in (curves, baselines)]
         cause = figure.name if figure.key == "loss" else f"loss or {figure.name}"
         return _divergence(first, baseline, cause, *failed, count)
-    if share == 0:
-        return f"No difference on this task: {name} took no importance steps. {reason}".strip()
+    if share is not None and share < TINY_SHARE:
+        amount = "almost no" if share else "no"
+        return f"No difference on this task: {name} took {amount} importance steps. {reason}".strip()
     if result.kind == "untimed":
         return "No verdict: the training was too short to be timed. Set a larger budget."
     if result.kind == "no progress":
