@@ -52,8 +52,8 @@ class GainCondition(Condition):
     By the first rule, the gate opens where a step is worth more than 1.1 of its cost, and closes below 1.05. For the
     second rule, a `GateContext` may require a number of epochs before the gate opens, and a higher variance gain; a
     scoring pass that is due when the gate opens is divided by the epochs left in `fit`. It stays open by this rule
-    while the variance gain is above 0.95 of the cost. Other values close it at 0.95 of what is needed to open it, so
-    that noise doesn't open and close it repeatedly.
+    while the variance gain is above 0.95 of the cost. By the first rule, it closes below 0.95 of the ratio of losses
+    that is needed to open it, and below a half of the share, so that noise doesn't open and close it repeatedly.
 
     Attributes:
         rescores: bool, True if the gate is open by the second rule, which needs scores of the same age.
