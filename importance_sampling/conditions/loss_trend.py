@@ -66,15 +66,11 @@ class LossComparison:
         held_out, training: `LossTrend`; the second has losses of 0 where the two can't be compared.
         ratio: float >= 0, default 0; the recent training loss divided by that of held-out samples, plus one standard
             error; 0 if they can't be compared, or if the error is larger than the ratio.
-        earlier_change: float, default 0; the change of the held-out loss at the measurement before.
-        earlier_share: float, default 1; the share of the fall at the measurement before; 1 if it wasn't known.
     """
 
     held_out: LossTrend = dataclasses.field(default_factory=LossTrend)
     training: LossTrend = dataclasses.field(default_factory=LossTrend)
     ratio: float = 0.0
-    earlier_change: float = 0.0
-    earlier_share: float = 1.0
 
     def record(self, held_out_loss: float, training_loss: float, ratio_error: float = 0.0) -> None:
         """Add a measurement; if one of the losses is NaN or infinite, both are ignored.
@@ -86,8 +82,6 @@ class LossComparison:
         """
         if not (math.isfinite(held_out_loss) and math.isfinite(training_loss)):
             return
-        self.earlier_change, share = self.held_out.change, self._share
-        self.earlier_share = 1.0 if math.isnan(share) else share
         self.held_out.record(held_out_loss)
         self.training.record(training_loss)
         training, held_out = self.training.recent, self.held_out.recent
@@ -95,19 +89,7 @@ class LossComparison:
         self.ratio = training / held_out * math.exp(ratio_error) if can_compare else 0.0
 
     @property
-    def lasting_change(self) -> float:
-        """The change of the held-out loss; of the last two, the smaller one, because a single one is too noisy."""
-        return min(self.held_out.change, self.earlier_change)
-
-    @property
     def generalised_share(self) -> float:
-        """How much the held-out loss falls while the training loss falls by 1; NaN if the second doesn't fall.
-
-        Of the last two, it is the larger one.
-        """
-        return max(self._share, self.earlier_share) if self.training.change < 0 else math.nan
-
-    @property
-    def _share(self) -> float:
+        """How much the held-out loss falls while the training loss falls by 1; NaN if the second doesn't fall."""
         fall = self.training.change
         return self.held_out.change / fall if fall < 0 else math.nan

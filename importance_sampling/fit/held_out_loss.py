@@ -110,7 +110,7 @@ def held_out_context(plan: FitPlan, strategy: Strategy, counters: Counters) -> d
     is_last_known = counters.held_out_is_over and not plan.has_validation_data
     if counters.held_out_are and (are_current or is_last_known):
         validation, within_epochs = counters.validation, counters.within_epochs
-        changes = [change for change in (validation.held_out.change, within_epochs.lasting_change) if change]
+        changes = [change for change in (validation.held_out.change, within_epochs.held_out.change) if change]
         return dict(
             held_out_change=max(changes, default=0.0),
             loss_ratio=min((losses.ratio for losses in (validation, within_epochs) if losses.ratio), default=math.nan),
