@@ -78,8 +78,9 @@ class GateContext(NamedTuple):
 class Condition:
     """The base class of conditions. Training uses importance sampling while a condition is satisfied.
 
-    A trainer's gate is a condition that decides by averaged signals, in `observe`. Other conditions decide by scores,
-    in `update`. A subclass for a gate implements `_decide` and `explain`.
+    A trainer's gate is a condition that decides by averaged signals, in `observe`; gates implement `_decide` and
+    `explain`. Other conditions, such as your own for `ConditionalStartSampler`, decide by scores: they implement
+    `update(scores, steps=1)`, which returns `self._set_satisfied(...)`.
 
     Attributes:
         satisfied: bool, the last decision; False before the first one.

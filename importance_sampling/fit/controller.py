@@ -213,10 +213,10 @@ class FitController:
         if is_importance:
             if not self.importance_steps and (warning := self.strategy.first_step_warning()):
                 self.deferred.add(warning)
-            counters.importance_steps += result.steps
+            counters.importance_steps += result.steps - result.uniform_draws
             self.importance_steps += result.steps
             self.importance_cost += result.cost + probed
-            self.epoch_importance_steps += result.steps
+            self.epoch_importance_steps += result.steps - result.uniform_draws
             counters.last_importance_step = counters.steps + result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps

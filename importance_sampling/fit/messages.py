@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = __name__.partition(".")[0]
 DOCUMENTATION = 'All numbers are explained on the page "The summary" of the documentation, docs/pages/summary.md.'
+GRADIENT_NORMS = ("gnorm", "full_gnorm")  # scores from which a variance of gradients can be computed
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
 
 
@@ -118,13 +119,16 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
 
 def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
-    signals, share = controller.signals, controller.importance_steps / steps
+    signals, drawn_by_score = controller.signals, controller.importance_steps - controller.strategy.uniform_draws
+    share = drawn_by_score / steps
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
     gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
     if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most
         first += f"; each was worth an estimated {worth:.1f} uniform steps at the cost of {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
+    if not math.isnan(gain) and controller.strategy.scorer.score not in GRADIENT_NORMS:
+        first += ", if the scores are proportional to norms of gradients"
     began = controller.state.counters.first_importance_step - controller.started_steps
     numbers = [
         ("first importance step", f"{began}", "the first time that the gate opened"),
@@ -170,7 +174,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
         ),
         (
             "held-out loss",
-            context.held_out_change or math.nan,
+            context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
             f"recent change of the loss of the {controller.state.counters.held_out_are}; a rise stops importance steps",
         ),

@@ -50,7 +50,27 @@ class ReweightingPolicy:
         Returns:
             Float `(batch_size,)`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define `weights(probabilities, pool_size, scores)`")
+
+    def batch_weights(self, probabilities: np.ndarray, pool_size: int, scores: np.ndarray) -> np.ndarray:
+        """Return what `weights` computes, on the host, after a check.
+
+        Args:
+            probabilities, pool_size, scores: as for `weights`.
+
+        Returns:
+            Float `(batch_size,)`.
+
+        Raises:
+            ValueError: it isn't a finite weight of at least 0 for each sample.
+        """
+        weights = np.asarray(self.weights(probabilities, pool_size, scores))
+        if weights.shape != probabilities.shape or not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise ValueError(
+                f"`weights` of {type(self).__name__} must return a finite weight of at least 0 for each of the "
+                f"{len(probabilities)} drawn samples. Received: {weights!r}"
+            )
+        return weights
 
     def sample_weights(self, positions: Any, scores: Any, probabilities: Any = None) -> np.ndarray:
         """Compute the weight columns of a batch that was drawn from a pool, on the host.
@@ -130,4 +150,4 @@ class ReweightingPolicy:
         Returns:
             Float `(batch_size, weight_size)`.
         """
-        return np.asarray(self.weights(p, scores.size, scores[positions]))[:, None]
+        return self.batch_weights(p, scores.size, scores[positions])[:, None]

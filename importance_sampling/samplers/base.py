@@ -16,6 +16,13 @@ import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
+from importance_sampling.samplers.checks import (
+    are_usable,
+    check_num_picked,
+    check_probabilities,
+    checked_candidates,
+    saved_array,
+)
 from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, probabilities
 from importance_sampling.utils.validation import check_alpha, check_positive, check_seed, seed_from_python
@@ -29,7 +36,7 @@ class Drawn(NamedTuple):
     Attributes:
         indices: int64 `(b,)`, row indices into the training set.
         weights: float32 `(b,)`; or `(b, weight_size)` if the policy finishes them with measured scores.
-        scores: float32 `(b,)`, the predicted scores before smoothing; NaN if there are none.
+        scores: float32 `(b,)`, the predicted scores before smoothing; NaN if the batch wasn't drawn by usable scores.
         unbiased_weights: float32 `(b,)`, 1 / (B P), independent of the policy. Means over the batch that are weighted
             by them are unbiased estimates of means over the data.
     """
@@ -183,8 +190,11 @@ class BaseSampler:
 
         Returns:
             Arrays by name, for `numpy.savez`.
+
+        Raises:
+            ValueError: an attribute that `_saved` names doesn't exist, or is neither an array nor a number or string.
         """
-        state = {self._saved_keys.get(name, name): np.array(getattr(self, name)) for name in self._saved}
+        state = {self._saved_keys.get(name, name): saved_array(self, name) for name in self._saved}
         for part in self._parts:
             state.update({f"{part}/{name}": value for name, value in getattr(self, part).state().items()})
         return {"generator": np.array(json.dumps(self._rng.bit_generator.state)), **state}
@@ -220,12 +230,16 @@ class BaseSampler:
             batch_size: int >= 1.
 
         Returns:
-            Row indices, int `(n,)`, in random order; and scores, float `(n,)`, >= 0. n is any number >= 1.
+            Row indices, int `(n,)`, in random order; and scores, float `(n,)`, >= 0. n is any number >= 1. If a score
+            is NaN, infinite or negative, or all are zero, the batch is drawn uniformly.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define `_candidates(batch_size)`")
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Turn the scores of the candidates into probabilities with a sum of 1."""
+        """Turn the scores of the candidates, float64 `(n,)`, into probabilities above 0 with a sum of 1.
+
+        An override decides alone: the uniform share `alpha` isn't added to what it returns.
+        """
         return probabilities(scores, self.alpha)
 
     def _num_picked(self, batch_size: int, scores: np.ndarray) -> int:
@@ -234,26 +248,19 @@ class BaseSampler:
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
         """Draw a batch by smoothed scores. Decorators override this method."""
-        indices, scores = self._candidates(batch_size)
-        indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float64")
-        if indices.ndim != 1 or scores.shape != indices.shape or not indices.size:
-            raise ValueError(
-                f"`_candidates` of {type(self).__name__} must return an index and a score for each of at least one "
-                f"candidate. Received: indices of shape {indices.shape}, scores of shape {scores.shape}"
-            )
+        name = type(self).__name__
+        indices, scores = checked_candidates(name, self._candidates(batch_size), self.size)
         self.candidate_scores = scores
         p = self._probabilities(smooth(scores))
+        check_probabilities(name, p, len(indices), self.unbiased and self.reweighting.unbiased)
         num_picked = self._num_picked(batch_size, scores)
+        check_num_picked(name, num_picked)
         uniforms = self._rng.random(self.resampling.num_uniforms(num_picked))
         positions = self.resampling.positions(p, uniforms, num_picked)
         weights = self.reweighting.sample_weights(positions, scores, p)
         unbiased = 1.0 / (len(indices) * p[positions])
-        return Drawn(
-            indices[positions],
-            _squeeze(weights),
-            scores[positions].astype("float32"),
-            unbiased.astype("float32"),
-        )
+        drawn_scores = scores[positions] if are_usable(scores) else np.full(num_picked, np.nan)
+        return Drawn(indices[positions], _squeeze(weights), drawn_scores.astype("float32"), unbiased.astype("float32"))
 
     def _epoch_batch(self, indices: np.ndarray, p: np.ndarray, scores: np.ndarray) -> Drawn:
         """Return a batch from an epoch that was drawn as a whole, with its weights.
@@ -264,7 +271,7 @@ class BaseSampler:
             scores: float `(b,)`, >= 0, the scores of these rows.
         """
         if self.reweighting.weight_size == 1:
-            weights = self.reweighting.weights(p, self.size, scores)
+            weights = self.reweighting.batch_weights(p, self.size, scores)
         else:
             weights = self.reweighting.sample_weights(indices, *self._epoch_pool())
         unbiased = 1.0 / (self.size * p)
@@ -285,29 +292,6 @@ class BaseSampler:
 def joined(parts: Sequence[Drawn]) -> Drawn:
     """Return several batches as one."""
     return parts[0] if len(parts) == 1 else Drawn(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Remove negative and non-finite scores from the arguments of `update`.
-
-    Args:
-        indices: int `(b,)`.
-        scores: float `(b,)`.
-
-    Returns:
-        Indices, int64 `(n,)`, and scores, float64 `(n,)`.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    indices, scores = np.asarray(indices, "int64"), np.asarray(scores, "float64")
-    if indices.ndim != 1 or indices.shape != scores.shape:
-        raise ValueError(
-            "`indices` and `scores` must have one number for each sample. "
-            f"Received: indices of shape {indices.shape}, scores of shape {scores.shape}"
-        )
-    usable = np.isfinite(scores) & (scores >= 0)
-    return indices[usable], scores[usable]
 
 
 def _squeeze(weights: np.ndarray) -> np.ndarray:

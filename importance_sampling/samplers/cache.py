@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, usable_measurements
+from importance_sampling.samplers.base import BaseSampler
+from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.table import fixed_random_order
 from importance_sampling.utils.validation import check_fraction, check_non_negative, check_positive
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import usable_measurements
+from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.labels import Labels
 from importance_sampling.samplers.uniform import ShufflingSampler
 from importance_sampling.utils.validation import check_fraction, check_positive

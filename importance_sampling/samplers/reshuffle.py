@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import Drawn, Smoothing, joined, usable_measurements
+from importance_sampling.samplers.base import Drawn, Smoothing, joined
 from importance_sampling.samplers.calibration import Calibration, cells
+from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
 from importance_sampling.utils.numerics import probabilities

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, joined, usable_measurements
+from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, joined
+from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.utils.validation import check_fraction
 

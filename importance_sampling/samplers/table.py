@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, usable_measurements
+from importance_sampling.samplers.base import BaseSampler
+from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.utils.validation import check_recompute, check_scoring_model
 
 ROWS_PER_READ = 4096

@@ -31,7 +31,7 @@ from importance_sampling.utils.unsupported import Unsupported
 class StepResult(NamedTuple):
     """The result of one execution of one or several steps.
 
-    The last four fields hold one array per step. They are empty if no listener asked for them.
+    The four sequences hold one array per step. They are empty if no listener asked for them.
     """
 
     logs: dict  # of the last step, as Keras's own step returns them
@@ -41,6 +41,7 @@ class StepResult(NamedTuple):
     weights: Sequence = ()  # float32 (b,)
     scores: Sequence = ()  # float32 (b,), as predicted before the step; NaN where they weren't
     pool_scores: Sequence = ()  # float32 (n,), of the candidates, or as measured on the batch
+    uniform_draws: int = 0  # those of the steps whose batches a sampler drew uniformly, for lack of usable scores
 
     def to_host(self) -> StepResult:
         """Return the result with the batches and scores as NumPy arrays."""
@@ -64,6 +65,7 @@ class Strategy:
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
         held_out: `HeldOut`, the training samples that are left out of the steps; none by default.
         num_held_out: int, the number of training samples that are left out of steps of this `fit`, default 0.
+        uniform_draws: int, the steps of this `fit` whose batches a sampler drew uniformly, default 0.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
         measures_in_training: bool, True if scores and metrics are those of the training step, False if they are
             computed in inference mode.
@@ -74,6 +76,7 @@ class Strategy:
     supports_replicas = False
     held_out = NONE_HELD_OUT
     num_held_out = 0
+    uniform_draws = 0
     computes_metrics = True
     measures_in_training = False
 

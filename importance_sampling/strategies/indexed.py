@@ -21,6 +21,7 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
+from importance_sampling.samplers.checks import are_usable
 from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.compared_samples import (
@@ -39,6 +40,7 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
+NO_SCORES = "its scores were NaN, infinite or negative, or it doesn't draw by scores yet"
 
 
 class IndexedStrategy(Strategy):
@@ -61,6 +63,7 @@ class IndexedStrategy(Strategy):
     supports_replicas = True
     measures_in_training = True
     measures_scores = True  # False if only scoring passes give the sampler its scores
+    draws_by_score = True  # False if all batches of the sampler are meant to be uniform
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
-        self.num_held_out = 0
+        self.num_held_out = self.uniform_draws = 0
         self._validation = None
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
@@ -133,10 +136,12 @@ class IndexedStrategy(Strategy):
         trained = sum(len(one.indices) for one in draws)
         scored = self.rows.take_scored() + self._scores_batches * trained
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
+        uniform = sum(bool(np.isnan(one.scores).all()) for one in draws) if self.draws_by_score else 0
+        self.uniform_draws += uniform
         if not with_draws:
-            return StepResult(logs, n, cost)
+            return StepResult(logs, n, cost, uniform_draws=uniform)
         indices, weights, scores, *_ = zip(*draws, strict=True)
-        return StepResult(logs, n, cost, indices, weights, scores, measured)
+        return StepResult(logs, n, cost, indices, weights, scores, measured, uniform)
 
     @property
     def held_out(self) -> HeldOut:
@@ -160,6 +165,27 @@ class IndexedStrategy(Strategy):
                 self._validation = compared_validation_samples(self._validation_rows, self.plan, self.state.seed)
             compared = self._validation
         return compared if len(compared.held_out) else None
+
+    def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
+        """Return a summary of a `fit` in which the sampler drew all batches uniformly."""
+        if self.uniform_draws < importance_steps:
+            return None
+        return f"{name} drew uniform batches in all of its {importance_steps} steps: {NO_SCORES}."
+
+    def first_step_warning(self) -> str | None:
+        """Return a warning if the first batch was drawn uniformly because of scores that can't be used."""
+        scores = self.sampler.candidate_scores
+        if not self.uniform_draws or scores is None or are_usable(scores):
+            return None
+        return (
+            f"the first batch was drawn uniformly: the scores of {type(self.sampler).__name__} are NaN, infinite or "
+            "negative. The summary counts such batches"
+        )
+
+    def notes(self) -> list[str]:
+        """Return a line on the batches that were drawn uniformly."""
+        count = self.uniform_draws
+        return [f"In {count} steps the sampler drew uniformly: {NO_SCORES}."] * bool(count)
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""

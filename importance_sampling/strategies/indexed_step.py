@@ -84,7 +84,7 @@ class IndexedStep:
         )
         self._update_entries(entries, unbiased)
         self._state.update_averages(row_signals(measured, unbiased, self._alpha), 1)
-        self._state.record_weights(weights, ops.all(ops.isfinite(measured)))
+        self._state.record_weights(weights, ops.all(ops.logical_and(ops.isfinite(measured), measured >= 0)))
         return logs, measured
 
     def _train(

@@ -56,6 +56,8 @@ class SkippingStrategy(IndexedStrategy):
         arguments, options: as for `IndexedStrategy`; `make_sampler` returns a `SkippingSampler`.
     """
 
+    draws_by_score = False
+
     def __init__(self, full_epochs: float, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self._full_epochs = full_epochs

@@ -49,6 +49,7 @@ class SnapshotStrategy(IndexedStrategy):
     """
 
     rows_class = SnapshotRows
+    draws_by_score = False
     supports_replicas = False
 
     def __init__(

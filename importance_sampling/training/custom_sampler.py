@@ -79,4 +79,5 @@ class SamplerTraining(IndexedTrainer):
                 "one in your own training loop with an `OracleWrapper`. "
                 f"Received: a sampler with reweighting={sampler.reweighting!r}"
             )
+        sampler.state()  # raises an error now, and not only when a checkpoint is written
         return sampler

@@ -1,0 +1,200 @@
+"""A user's own sampler and policy: what their methods return is checked, and uniform draws aren't called importance."""
+
+import warnings
+
+import numpy as np
+import pytest
+from small_classifier import X, Y, build
+
+from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import WarmupCondition
+from importance_sampling.datasets import InMemoryDataset
+from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, ReweightingPolicy
+from importance_sampling.samplers import BaseSampler, ConditionalStartSampler
+from importance_sampling.training import SamplerTraining
+
+DATASET = InMemoryDataset(X, Y, X, Y)
+SIZE = len(X)
+
+
+class Own(BaseSampler):
+    """Returns what the test wants."""
+
+    def __init__(self, dataset, reweighting=UNBIASED, candidates=None, p=None, picked=None, **options):
+        super().__init__(dataset, reweighting, **options)
+        self.returned = candidates, p, picked
+
+    def _candidates(self, batch_size):
+        if self.returned[0] is None:
+            return np.arange(self.size), np.linspace(1.0, 3.0, self.size)
+        return self.returned[0]
+
+    def _probabilities(self, scores):
+        return super()._probabilities(scores) if self.returned[1] is None else self.returned[1]
+
+    def _num_picked(self, batch_size, scores):
+        return batch_size if self.returned[2] is None else self.returned[2]
+
+
+class Weights(ReweightingPolicy):
+    """Computes the weights that the test wants."""
+
+    def __init__(self, weights):
+        self.returned = weights
+
+    def weights(self, probabilities, pool_size, scores):
+        return self.returned
+
+
+def trained(sampler, epochs=2, score="loss", **options):
+    """Return a trainer after `fit` with a sampler, and its History."""
+    trainer = SamplerTraining(build(), lambda dataset, model, seed: sampler(dataset, seed), score=score, **options)
+    return trainer, trainer.fit(X, Y, batch_size=32, epochs=epochs, verbose=0).history
+
+
+@pytest.mark.parametrize(
+    ("candidates", "received"),
+    [
+        (None, "None"),
+        (np.arange(3), "array"),
+        ((np.arange(3), np.ones(2)), r"indices of shape \(3,\), scores of shape \(2,\)"),
+        ((np.zeros(0, int), np.zeros(0)), r"indices of shape \(0,\)"),
+        ((np.array([True, False]), np.ones(2)), "dtype bool"),
+        ((np.array([0.0, 1.5]), np.ones(2)), "dtype float64"),
+        ((np.array([0, SIZE]), np.ones(2)), f"from 0 to {SIZE}"),
+        ((np.array([-1, 1]), np.ones(2)), "from -1 to 1"),
+    ],
+)
+def test_candidates_that_arent_rows_and_scores_are_refused(candidates, received):
+    sampler = Own(DATASET, seed=0)
+    sampler._candidates = lambda batch_size: candidates
+    with pytest.raises(ValueError, match=f"(?s)`_candidates` of Own must return.*Received: .*{received}"):
+        sampler.draw(8)
+
+
+@pytest.mark.parametrize(
+    ("p", "received"),
+    [
+        (np.full(SIZE, 1.0), "a sum of 160"),
+        (np.full(SIZE, np.nan), "a sum of nan"),
+        (np.full(5, 0.2), r"shape \(5,\)"),
+        (np.r_[-0.5, 1.5, np.zeros(SIZE - 2)], "a smallest value of -0.5"),
+        (np.r_[np.full(2, 0.5), np.zeros(SIZE - 2)], "158 probabilities of 0"),
+    ],
+)
+def test_probabilities_that_arent_probabilities_are_refused(p, received):
+    with pytest.raises(ValueError, match=f"`_probabilities` of Own must return.*Received: .*{received}"):
+        Own(DATASET, p=p, seed=0).draw(8)
+
+
+def test_a_biased_sampler_may_exclude_candidates():
+    p = np.r_[np.full(2, 0.5), np.zeros(SIZE - 2)]
+    assert set(Own(DATASET, UNWEIGHTED, p=p, seed=0).draw(8).indices) == {0, 1}
+    sampler = Own(DATASET, p=p, seed=0)
+    sampler.unbiased = False
+    assert set(sampler.draw(8).indices) == {0, 1}
+
+
+@pytest.mark.parametrize("picked", [0, 2.5, np.nan])
+def test_a_number_of_samples_that_isnt_a_positive_integer_is_refused(picked):
+    with pytest.raises(ValueError, match="`_num_picked` of Own must return an integer of at least 1"):
+        Own(DATASET, picked=picked, seed=0).draw(8)
+
+
+@pytest.mark.parametrize(
+    "weights", [np.full(8, np.nan), np.full(8, np.inf), -np.ones(8), np.ones(7), np.ones((8, 2)), 1.0]
+)
+def test_weights_of_a_policy_that_arent_weights_are_refused(weights):
+    rule = "`weights` of Weights must return a finite weight of at least 0 for each of the 8 drawn samples"
+    with pytest.raises(ValueError, match=rule):
+        Own(DATASET, Weights(weights), seed=0).draw(8)
+    assert Own(DATASET, Weights(np.zeros(8)), seed=0).draw(8).weights.sum() == 0
+
+
+def test_errors_of_an_own_sampler_end_the_fit_before_it_trains():
+    model = build()
+    before = model.get_weights()
+    trainer = SamplerTraining(model, lambda dataset, model, seed: Own(dataset, p=np.ones(3), seed=seed))
+    with pytest.raises(ValueError, match="`_probabilities` of Own"):
+        trainer.fit(X, Y, batch_size=32, verbose=0)
+    assert all(map(np.array_equal, before, model.get_weights()))
+    model.fit(X, Y, batch_size=32, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"), [(BaseSampler, r"_candidates\(batch_size\)"), (ReweightingPolicy, r"weights\(prob")]
+)
+def test_a_method_that_isnt_defined_is_named(kind, missing):
+    sampler = BaseSampler(DATASET, UNBIASED) if kind is BaseSampler else Own(DATASET, ReweightingPolicy())
+    with pytest.raises(NotImplementedError, match=f"{kind.__name__} must define `{missing}"):
+        sampler.draw(8)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, None, object(), [np.zeros(2), "a", {}]])
+def test_a_state_that_cant_be_saved_is_refused_before_training(value):
+    class Stateful(Own):
+        _saved = ("memory",)
+        memory = value
+
+    with pytest.raises(ValueError, match=r"`_saved` of Stateful must name attributes that are arrays.*'memory'"):
+        trained(lambda dataset, seed: Stateful(dataset, seed=seed))
+
+
+def test_a_saved_attribute_that_doesnt_exist_is_named_before_training():
+    class Misspelt(Own):
+        _saved = ("memroy",)
+
+    with pytest.raises(ValueError, match=r"`_saved` of Misspelt must name.*'memroy'"):
+        trained(lambda dataset, seed: Misspelt(dataset, seed=seed))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_sampler_whose_scores_cant_be_used_is_told_and_its_steps_count_as_uniform(bad):
+    scores = np.ones(SIZE)
+    scores[3] = bad
+    with pytest.warns(UserWarning, match="the first batch was drawn uniformly: the scores of Own are NaN, infinite or"):
+        trainer, history = trained(lambda dataset, seed: Own(dataset, candidates=(np.arange(SIZE), scores), seed=seed))
+    assert history["importance"] == [0.0, 0.0]
+    assert trainer.summary().startswith("SamplerTraining drew uniform batches in all of its 10 steps: its scores were")
+
+
+def test_steps_without_usable_scores_are_counted_among_the_others():
+    class Late(Own):
+        draws = 0
+
+        def _candidates(self, batch_size):
+            self.draws += 1
+            return np.arange(self.size), np.arange(self.size) * (1.0 if self.draws > 3 else -1.0)
+
+    with pytest.warns(UserWarning, match="the first batch was drawn uniformly"):
+        trainer, history = trained(lambda dataset, seed: Late(dataset, seed=seed))
+    assert history["importance"] == [0.4, 1.0]
+    assert "In 3 steps the sampler drew uniformly" in trainer.summary()
+    assert trainer.summary().startswith("Importance sampling ran for 70% of the 10 steps")
+
+
+def test_steps_before_a_condition_holds_count_as_uniform():
+    def sampler(dataset, seed):
+        return ConditionalStartSampler(Own(dataset, seed=seed), WarmupCondition(4))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer, history = trained(sampler)
+    assert history["importance"] == [0.2, 1.0]
+    assert "In 4 steps the sampler drew uniformly" in trainer.summary()
+
+
+def test_a_gain_by_scores_that_arent_norms_of_gradients_says_what_it_assumes():
+    note = "if the scores are proportional to norms of gradients"
+    by_loss, _ = trained(lambda dataset, seed: Own(dataset, seed=seed))
+    by_norm, _ = trained(lambda dataset, seed: Own(dataset, seed=seed), score="gnorm")
+    assert note in by_loss.summary().splitlines()[0] and note not in by_norm.summary()
+    own = ImportanceTraining(build(), tau_th=0.0, score=lambda model, x, y: x[:, 0] ** 2)
+    own.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    assert note in own.summary().splitlines()[0]
+
+
+def test_the_held_out_loss_is_shown_only_where_a_gate_decides_by_it():
+    trainer = SamplerTraining(build(), lambda dataset, model, seed: Own(dataset, seed=seed))
+    trainer.fit(X, Y, batch_size=16, epochs=8, validation_data=(X, Y), verbose=0)
+    assert "held-out loss" not in trainer.summary()
