@@ -17,7 +17,7 @@ from importance_sampling.backend.scopes import NestedScope
 
 BACKEND = keras.config.backend()
 # None in a batch, which Keras 3.8 refuses.
-TAKES_NONE = BACKEND == "tensorflow" and not keras.__version__.startswith("3.8.")
+TAKES_NONE = not keras.__version__.startswith("3.8.")
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
 # What Keras lacks: feature -> (the backends without it, the reason).

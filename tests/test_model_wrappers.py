@@ -68,18 +68,24 @@ def build(case, score="gnorm", scheme="systematic", alpha=0.1, listening=False, 
     return model, step, x, y
 
 
+def compiled(model, step):
+    """Return a step as trainers take it, a function of the rows and the batch: on torch, it records no gradients."""
+    take = backend.compile_step(lambda rows, x, y: step(rows, (x, y, None)), model)
+    return lambda rows, data: take(rows, *data[:2])
+
+
 def steps_and_gradients(model, step, x, y):
     """What SGD with a rate of 1 followed, weights put back after every step, and every pool's own gradient."""
     weights = model.trainable_variables
     start = [host(v) for v in weights]
     compute = gradient_function(lambda x, y: model.compute_loss(x, y, model(x, training=False)), weights, constants=2)
-    take = backend.compile_step(lambda rows, x, y: step(rows, (x, y, None)), model)
+    take = compiled(model, step)
     rng, followed, whole = np.random.default_rng(9), [], []
     for _ in range(DRAWS):
         rows = rng.choice(ROWS, POOL, replace=False)
         data = batch(x[rows], y[rows], POOL)
         whole.append(flatten(compute(*data[:2])))
-        take(ops.convert_to_tensor(rows), *data[:2])
+        take(ops.convert_to_tensor(rows), data)
         followed.append(flatten([before - host(v) for before, v in zip(start, weights, strict=True)]))
         for v, value in zip(weights, start, strict=True):
             v.assign(value)
@@ -123,43 +129,45 @@ def test_the_mean_importance_step_on_masked_sequences_is_the_gradient_of_the_poo
 
 
 def test_an_importance_step_returns_indices_weights_and_scores_if_there_are_listeners():
-    _, step, x, y = build(dense_case, input_sum, alpha=0.2, listening=True)
+    model, step, x, y = build(dense_case, input_sum, alpha=0.2, listening=True)
     rows = np.arange(POOL) + 100
     data = batch(x, y, POOL)
-    _, (indices, weights, picked, pool) = step(ops.convert_to_tensor(rows), data)
+    _, (indices, weights, picked, pool) = compiled(model, step)(ops.convert_to_tensor(rows), data)
     sums = x[:POOL].sum(1)
     np.testing.assert_allclose(pool, sums, rtol=1e-5)
     np.testing.assert_allclose(picked, sums[np.array(indices) - 100], rtol=1e-5)
     share = 0.8 * np.array(picked) / sums.sum() + 0.2 / POOL
     np.testing.assert_allclose(weights, 1 / (POOL * share), rtol=1e-4)
-    _, step, *_ = build(dense_case)
-    assert step(ops.convert_to_tensor(rows), data)[1] == ()
+    model, step, *_ = build(dense_case)
+    assert compiled(model, step)(ops.convert_to_tensor(rows), data)[1] == ()
 
 
 def test_an_importance_step_records_its_signals_and_its_weights_in_the_state():
-    _, step, x, y = build(dense_case)
-    step(ops.arange(POOL), batch(x, y, POOL))
+    model, step, x, y = build(dense_case)
+    take = compiled(model, step)
+    take(ops.arange(POOL), batch(x, y, POOL))
     steps, effective, largest, useless = host(step.state.totals)
     assert (steps, useless) == (1, 0) and 1 < effective <= BATCH and 1 < largest <= 10
     for _ in range(16):
-        step(ops.arange(POOL), batch(x, y, POOL))
+        take(ops.arange(POOL), batch(x, y, POOL))
     signals = step.state.signals
     assert signals.tau > 1 and signals.score > 0 and 0.5 < signals.discount < 2
 
 
 def test_equal_scores_without_dropout_have_a_variance_gain_and_a_discount_of_one():
     # All scores equal: what is seen is what was said, and nothing is discounted.
-    _, step, x, y = build(dense_case)
+    model, step, x, y = build(dense_case)
+    take = compiled(model, step)
     same = batch(np.tile(x[1:2], (POOL, 1)), np.tile(y[1:2], POOL), POOL)
     for _ in range(17):
-        step(ops.arange(POOL), same)
+        take(ops.arange(POOL), same)
     assert step.state.signals.discount == pytest.approx(1, rel=1e-5)
     assert step.state.signals.gain == pytest.approx(1, rel=1e-5)
 
 
 def test_unusable_scores_give_a_uniform_step_that_is_counted():
     model, step, x, y = build(dense_case, lambda model, x, y: keras.ops.zeros((POOL,)), listening=True)
-    _, (_, weights, _, _) = step(ops.arange(POOL), batch(x, y, POOL))
+    _, (_, weights, _, _) = compiled(model, step)(ops.arange(POOL), batch(x, y, POOL))
     np.testing.assert_allclose(weights, np.ones(BATCH), rtol=1e-6)
     assert host(step.state.totals)[3] == 1
     assert np.isfinite(model.get_weights()[0]).all()
@@ -170,7 +178,7 @@ def test_a_probe_scores_for_the_gate_and_changes_no_variable_of_the_model():
     strategy = PoolStrategy(model, step.sampler, step.state, Scoring())
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
     before = [host(v) for v in variables]
-    scores = strategy.probe(batch(x, y, BATCH), steps=1).scores
+    scores = ops.convert_to_numpy(strategy.probe(batch(x, y, BATCH), steps=1).scores)
     assert step.state.signals.score == pytest.approx(np.mean(scores), rel=1e-5)
     assert np.isnan(step.state.signals.discount)
     for v, value in zip(variables, before, strict=True):

@@ -185,3 +185,17 @@ def test_the_wrapper_refuses_losses_and_weights_that_are_not_one_per_sample():
         OracleWrapper(linear(loss=lambda t, p: ops.mean(t - p)), Even()).train_batch(X, Y, np.ones(3))
     with pytest.raises(ValueError, match="2 weights for each of the 3 samples"):
         OracleWrapper(linear(), Corrected()).train_batch(X, Y, np.ones(3))
+
+
+def test_a_callback_of_a_fit_scores_with_the_current_weights_and_does_not_change_training():
+    model, alone, scores = linear(), linear(), []
+    wrapper = OracleWrapper(model, Even(), "loss")
+    after_a_step = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: scores.append(wrapper.score(X, Y))
+    )
+    for one, callbacks in ((model, [after_a_step]), (alone, [])):
+        one.fit(X, Y, batch_size=2, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert len(scores) == 4 and len(np.unique(scores, axis=0)) == 4
+    np.testing.assert_array_equal(scores[-1], wrapper.score(X, Y))
+    for with_scores, without in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(with_scores, without)

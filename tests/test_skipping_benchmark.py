@@ -20,13 +20,14 @@ def build():
 
 def test_the_compressed_schedule_has_the_rates_of_all_epochs_in_fewer_steps():
     rates = []
-    model = build()
-    record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
-    )
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
     x = np.zeros((10, 2), "float32")
-    callbacks = [Compressed(7, 4, lambda epoch: 1.0 / (1 + epoch)), record]
-    model.fit(x, x[:, :1], batch_size=2, epochs=4, verbose=0, callbacks=callbacks)
+    callbacks = [Compressed(7, 4, lambda epoch: 1.0 / (1 + epoch)), Rates()]
+    build().fit(x, x[:, :1], batch_size=2, epochs=4, verbose=0, callbacks=callbacks)
     # The epochs of the steps 0, ..., 6 are floor(4 i / 7).
     assert rates == pytest.approx([1, 1, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 4])
 

@@ -103,7 +103,8 @@ def epoch_dataset(source: Any, batch_size: int, shuffle: bool | str, record_orde
     index_adapter = keras_data.data_adapter(np.arange(source.num_rows), batch_size=batch_size, shuffle=shuffle)
 
     def batches() -> Iterator[Any]:
-        order = np.concatenate([keras.tree.flatten(rows)[0] for rows in index_adapter.get_jax_iterator()])
+        batches_of_rows = (keras.tree.flatten(rows)[0] for rows in index_adapter.get_jax_iterator())
+        order = np.concatenate([np.empty(0, "int64"), *batches_of_rows])  # without batches, Keras raises its own error
         if record_order is not None:
             record_order(order)
         for start in range(0, len(order), batch_size):

@@ -88,7 +88,8 @@ def train(
     def train_one(index: int) -> None:
         clock = clocks[index]
         with copies_of(arguments.get("callbacks") or ()) as callbacks:
-            fit_of(trainers[index], settings)(**settings | {"callbacks": [*callbacks, clock]})
+            flat = keras.tree.flatten(callbacks)  # Keras takes lists in a list on TensorFlow alone
+            fit_of(trainers[index], settings)(**settings | {"callbacks": [*flat, clock]})
         if not clock.interrupted:
             done(index, clock)
 

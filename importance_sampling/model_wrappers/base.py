@@ -50,12 +50,18 @@ class ModelWrapper:
         if reason is not None:
             raise ValueError(f"`model` can't be trained with sample weights: {reason}. Received: model={model.name!r}")
         scoring.check(score)
-        self.model = model
+        self._holder = keras.callbacks.Callback()
+        self._holder.set_model(model)
         self.logits = Logits(model, layer)
         self.scorer = scoring.Scorer(model, score, self.logits)
         self._functions: dict[str, Callable] = {}
         self._compiled_tracker = keras_internals.loss_tracker(model)
         self._checked = False
+
+    @property
+    def model(self) -> keras.Model:
+        """The model. In a callback of its `fit`, its variables have their values, as for `Callback.model`."""
+        return self._holder.model  # on JAX, `fit` keeps the values apart until a callback asks for the model
 
     def score(self, x: Any, y: Any, batch_size: int = 128) -> np.ndarray:
         """Compute the scores of samples in inference mode.
