@@ -43,7 +43,8 @@ class Listeners:
 
     def __init__(self, on_sample: Callable | None, on_scores: Callable | None, callbacks: Sequence[Any] = ()):
         self.callbacks = callbacks
-        self._on_sample = _without_none(on_sample, *(callback.on_sample for callback in callbacks))
+        self._on_sample = _without_none(on_sample, *(one.on_sample for one in callbacks if one.needs_rows))
+        self._on_importance_sample = _without_none(*(one.on_sample for one in callbacks if not one.needs_rows))
         self._on_scores = _without_none(on_scores, *(callback.on_scores for callback in callbacks))
         self._needs_rows = on_sample is not None or any(callback.needs_rows for callback in callbacks)
 
@@ -51,7 +52,7 @@ class Listeners:
     def is_empty(self) -> bool:
         """True if there are no listeners of any kind."""
         signals = (SAMPLE, SCORE, TRAINING)
-        return not (self._on_sample or self._on_scores or self.callbacks or any(one.receivers for one in signals))
+        return not (self.needs_draws or self.callbacks or any(one.receivers for one in signals))
 
     @property
     def needs_row_indices(self) -> bool:
@@ -61,7 +62,7 @@ class Listeners:
     @property
     def needs_samples(self) -> bool:
         """True if a listener needs the batches of importance steps."""
-        return bool(self._on_sample) or bool(SAMPLE.receivers)
+        return bool(self._on_sample) or bool(self._on_importance_sample) or bool(SAMPLE.receivers)
 
     @property
     def needs_scores(self) -> bool:
@@ -73,25 +74,19 @@ class Listeners:
         """True if importance steps must return their batches and scores to the host."""
         return self.needs_samples or self.needs_scores
 
-    def notify_execution(self, sampler: Any, result: Any) -> None:
+    def notify_execution(self, sampler: Any, result: Any, is_importance: bool) -> None:
         """Notify listeners of every step of an execution, and of its logs.
 
         Args:
             sampler: the sender.
             result: a `StepResult` on the host.
+            is_importance: bool, True for importance steps.
         """
         for scores in result.pool_scores:
             self.notify_scores(sampler, scores)
         for sample in zip(result.indices, result.weights, result.scores, strict=True):
-            self.notify_sample(sampler, *sample)
+            self._notify_sample(sampler, *sample, is_importance)
         self.notify_training(sampler, result.logs)
-
-    def notify_sample(self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> None:
-        """Notify listeners of the batch of a gradient step."""
-        for listener in self._on_sample:
-            listener(sampler, indices, weights, scores)
-        if SAMPLE.receivers:
-            SAMPLE.send(sampler, indices=indices, weights=weights, scores=scores)
 
     def notify_scores(self, sampler: Any, scores: np.ndarray) -> None:
         """Notify listeners of the scores of candidates."""
@@ -104,6 +99,15 @@ class Listeners:
         """Notify listeners of the logs of an execution of one or several steps."""
         if TRAINING.receivers:
             TRAINING.send(sampler, logs=logs)
+
+    def _notify_sample(
+        self, sampler: Any, indices: np.ndarray, weights: np.ndarray, scores: np.ndarray, is_importance: bool
+    ) -> None:
+        """Notify listeners of the batch of a gradient step."""
+        for listener in [*self._on_sample, *self._on_importance_sample] if is_importance else self._on_sample:
+            listener(sampler, indices, weights, scores)
+        if SAMPLE.receivers:
+            SAMPLE.send(sampler, indices=indices, weights=weights, scores=scores)
 
 
 def notify_batch_evaluation(wrapper: Any, figures: np.ndarray) -> None:

@@ -205,6 +205,10 @@ def test_only_callbacks_that_need_rows_receive_the_samples_of_uniform_steps():
     assert counts.steps == 0
     fit(trainer, needs)
     assert needs.steps == 7
+    fit(trainer, counts, callbacks=[counts, NeedsRows()])  # whoever else listens
+    assert counts.steps == 0
+    fit(ImportanceTraining(build(), tau_th=0.0, sampler="reshuffle"), counts)
+    assert counts.steps == 7
 
 
 # Errors and warnings

@@ -183,7 +183,7 @@ class FitController:
         self._count(result, is_importance, probed)
         if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
             self._update_gate()
-        self.listeners.notify_execution(self.strategy.get_sampler(), result.to_host())
+        self.listeners.notify_execution(self.strategy.get_sampler(), result.to_host(), is_importance)
         return result.logs
 
     def _begin_counting(self) -> None:

@@ -124,7 +124,7 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
     gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
     if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most
-        first += f"; each was worth an estimated {worth:.1f} uniform steps at the cost of {cost:.1f}"
+        first += f"; each was worth an estimated {worth:.1f} uniform steps at best, at the cost of {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
     if not math.isnan(gain) and controller.strategy.scorer.score not in GRADIENT_NORMS:
