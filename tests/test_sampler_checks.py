@@ -10,7 +10,7 @@ from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import WarmupCondition
 from importance_sampling.datasets import InMemoryDataset
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, ReweightingPolicy
-from importance_sampling.samplers import BaseSampler, ConditionalStartSampler
+from importance_sampling.samplers import BaseSampler, ConditionalStartSampler, ReshuffleSampler
 from importance_sampling.training import SamplerTraining
 
 DATASET = InMemoryDataset(X, Y, X, Y)
@@ -55,8 +55,10 @@ def trained(sampler, epochs=2, score="loss", **options):
 @pytest.mark.parametrize(
     ("candidates", "received"),
     [
-        (None, "None"),
-        (np.arange(3), "array"),
+        (None, "NoneType"),
+        (np.arange(3), "ndarray.*too many values"),
+        ((["a", "b"], ["c", "d"]), "could not convert"),
+        ((np.arange(2), [[1.0], [1.0, 2.0]]), "inhomogeneous"),
         ((np.arange(3), np.ones(2)), r"indices of shape \(3,\), scores of shape \(2,\)"),
         ((np.zeros(0, int), np.zeros(0)), r"indices of shape \(0,\)"),
         ((np.array([True, False]), np.ones(2)), "dtype bool"),
@@ -76,6 +78,8 @@ def test_candidates_that_arent_rows_and_scores_are_refused(candidates, received)
     ("p", "received"),
     [
         (np.full(SIZE, 1.0), "a sum of 160"),
+        (np.full(SIZE, 1.002 / SIZE), r"a sum of 1.002"),
+        (["a"] * SIZE, "could not convert"),
         (np.full(SIZE, np.nan), "a sum of nan"),
         (np.full(5, 0.2), r"shape \(5,\)"),
         (np.r_[-0.5, 1.5, np.zeros(SIZE - 2)], "a smallest value of -0.5"),
@@ -87,6 +91,24 @@ def test_probabilities_that_arent_probabilities_are_refused(p, received):
         Own(DATASET, p=p, seed=0).draw(8)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int32", "float32", list])
+def test_indices_of_any_type_of_integers_are_accepted(kind):
+    indices = list(range(8)) if kind is list else np.arange(8).astype(kind)
+    drawn = Own(DATASET, candidates=[indices, [1.0] * 8], picked=np.float64(4.0), seed=0).draw(8)
+    assert drawn.indices.dtype == "int64" and len(drawn.indices) == 4
+
+
+def test_probabilities_in_single_precision_are_accepted():
+    drawn = Own(DATASET, p=[float(np.float32(1.0001 / SIZE))] * SIZE, seed=0).draw(8)
+    np.testing.assert_allclose(drawn.weights, 1.0, rtol=2e-4)
+
+
+def test_an_unbiased_sampler_may_exclude_candidates_with_a_score_of_zero():
+    scores = np.r_[np.ones(2), np.zeros(SIZE - 2)]
+    drawn = Own(DATASET, candidates=(np.arange(SIZE), scores), p=scores / 2.0, seed=0).draw(8)
+    assert set(drawn.indices) == {0, 1}
+
+
 def test_a_biased_sampler_may_exclude_candidates():
     p = np.r_[np.full(2, 0.5), np.zeros(SIZE - 2)]
     assert set(Own(DATASET, UNWEIGHTED, p=p, seed=0).draw(8).indices) == {0, 1}
@@ -95,7 +117,7 @@ def test_a_biased_sampler_may_exclude_candidates():
     assert set(sampler.draw(8).indices) == {0, 1}
 
 
-@pytest.mark.parametrize("picked", [0, 2.5, np.nan])
+@pytest.mark.parametrize("picked", [0, 2.5, np.nan, True, "8", [8]])
 def test_a_number_of_samples_that_isnt_a_positive_integer_is_refused(picked):
     with pytest.raises(ValueError, match="`_num_picked` of Own must return an integer of at least 1"):
         Own(DATASET, picked=picked, seed=0).draw(8)
@@ -109,6 +131,12 @@ def test_weights_of_a_policy_that_arent_weights_are_refused(weights):
     with pytest.raises(ValueError, match=rule):
         Own(DATASET, Weights(weights), seed=0).draw(8)
     assert Own(DATASET, Weights(np.zeros(8)), seed=0).draw(8).weights.sum() == 0
+
+
+def test_weights_of_a_policy_are_checked_in_resampled_epochs_too():
+    sampler = ReshuffleSampler(DATASET, Weights(np.full(8, np.nan)), seed=0)
+    with pytest.raises(ValueError, match="`weights` of Weights must return a finite weight"):
+        sampler.draw(8)
 
 
 def test_errors_of_an_own_sampler_end_the_fit_before_it_trains():
@@ -130,14 +158,31 @@ def test_a_method_that_isnt_defined_is_named(kind, missing):
         sampler.draw(8)
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, None, object(), [np.zeros(2), "a", {}]])
+@pytest.mark.parametrize("value", [{"a": 1}, object(), [np.zeros(2), "a", {}]])
 def test_a_state_that_cant_be_saved_is_refused_before_training(value):
     class Stateful(Own):
         _saved = ("memory",)
         memory = value
 
     with pytest.raises(ValueError, match=r"`_saved` of Stateful must name attributes that are arrays.*'memory'"):
-        trained(lambda dataset, seed: Stateful(dataset, seed=seed))
+        trained(lambda dataset, seed: ConditionalStartSampler(Stateful(dataset, seed=seed), WarmupCondition(1)))
+
+
+def test_an_attribute_that_is_set_at_the_first_draw_can_be_saved_from_then_on():
+    class Lazy(Own):
+        _saved = ("memory",)
+        memory = None
+
+        def _candidates(self, batch_size):
+            self.memory = np.ones(3)
+            return super()._candidates(batch_size)
+
+    sampler = Lazy(DATASET, seed=0)
+    with pytest.raises(ValueError, match="'memory', which is None"):
+        sampler.state()
+    sampler.draw(8)
+    assert sampler.state()["memory"].tolist() == [1, 1, 1]
+    trained(lambda dataset, seed: Lazy(dataset, seed=seed))
 
 
 def test_a_saved_attribute_that_doesnt_exist_is_named_before_training():
@@ -158,6 +203,18 @@ def test_a_sampler_whose_scores_cant_be_used_is_told_and_its_steps_count_as_unif
     assert trainer.summary().startswith("SamplerTraining drew uniform batches in all of its 10 steps: its scores were")
 
 
+def test_a_sampler_with_its_own_formula_may_have_negative_scores():
+    class Softmax(Own):
+        def _candidates(self, batch_size):
+            return np.arange(self.size), -np.linspace(0.0, 3.0, self.size)
+
+        def _probabilities(self, scores):
+            return np.exp(scores) / np.exp(scores).sum()
+
+    trainer, history = trained(lambda dataset, seed: Softmax(dataset, seed=seed))
+    assert history["importance"] == [1.0, 1.0] and "drew uniformly" not in trainer.summary()
+
+
 def test_steps_without_usable_scores_are_counted_among_the_others():
     class Late(Own):
         draws = 0
@@ -171,6 +228,23 @@ def test_steps_without_usable_scores_are_counted_among_the_others():
     assert history["importance"] == [0.4, 1.0]
     assert "In 3 steps the sampler drew uniformly" in trainer.summary()
     assert trainer.summary().startswith("Importance sampling ran for 70% of the 10 steps")
+    assert trainer.importance_steps == 10  # what they have cost is that of importance steps
+    trainer.fit(X, Y, batch_size=32, epochs=1, verbose=0)
+    assert "drew uniformly" not in trainer.summary()
+
+
+@pytest.mark.parametrize("options", [{"on_sample": lambda *_: None}, {"steps_per_execution": 3}])
+def test_uniform_draws_are_counted_with_listeners_and_in_executions_of_several_steps(options):
+    steps_per_execution = options.pop("steps_per_execution", 1)
+    model = build()
+    model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=steps_per_execution)
+    trainer = SamplerTraining(
+        model,
+        lambda dataset, _, seed: ConditionalStartSampler(Own(dataset, seed=seed), WarmupCondition(4)),
+        score="loss",
+    )
+    history = trainer.fit(X, Y, batch_size=32, epochs=2, verbose=0, **options).history
+    assert history["importance"] == [0.2, 1.0] and "In 4 steps the sampler drew uniformly" in trainer.summary()
 
 
 def test_steps_before_a_condition_holds_count_as_uniform():
@@ -189,6 +263,8 @@ def test_a_gain_by_scores_that_arent_norms_of_gradients_says_what_it_assumes():
     by_loss, _ = trained(lambda dataset, seed: Own(dataset, seed=seed))
     by_norm, _ = trained(lambda dataset, seed: Own(dataset, seed=seed), score="gnorm")
     assert note in by_loss.summary().splitlines()[0] and note not in by_norm.summary()
+    by_all_weights, _ = trained(lambda dataset, seed: Own(dataset, seed=seed), score="full_gnorm")
+    assert note not in by_all_weights.summary()
     own = ImportanceTraining(build(), tau_th=0.0, score=lambda model, x, y: x[:, 0] ** 2)
     own.fit(X, Y, batch_size=16, epochs=2, verbose=0)
     assert note in own.summary().splitlines()[0]

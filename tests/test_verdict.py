@@ -155,7 +155,9 @@ def test_without_importance_steps_there_is_no_difference_whatever_the_curves_are
     assert verdict(runs, baselines, share=0.0004, reason="The reason.") == (
         "No difference on this task: importance sampling took almost no importance steps. The reason."
     )
+    assert "almost no" in verdict(runs, baselines, share=0.009, reason="The reason.")
     assert verdict(runs, baselines, share=0.01, reason="The reason.").endswith("Use it.")
+    assert "2.0 times slower" in verdict(baselines, runs, share=0.0004, reason="The reason.")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def verdict(
         failed = [sum(map(diverged, runs)) for runs in (curves, baselines)]
         cause = figure.name if figure.key == "loss" else f"loss or {figure.name}"
         return _divergence(first, baseline, cause, *failed, count)
-    if share is not None and share < TINY_SHARE:
+    if share == 0 or (share is not None and share < TINY_SHARE and result.kind not in ("slower", "missed")):
         amount = "almost no" if share else "no"
         return f"No difference on this task: {name} took {amount} importance steps. {reason}".strip()
     if result.kind == "untimed":

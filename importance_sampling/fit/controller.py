@@ -213,7 +213,7 @@ class FitController:
         if is_importance:
             if not self.importance_steps and (warning := self.strategy.first_step_warning()):
                 self.deferred.add(warning)
-            counters.importance_steps += result.steps - result.uniform_draws
+            counters.importance_steps += result.steps
             self.importance_steps += result.steps
             self.importance_cost += result.cost + probed
             self.epoch_importance_steps += result.steps - result.uniform_draws

@@ -17,10 +17,10 @@ import numpy as np
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.checks import (
-    are_usable,
-    check_num_picked,
-    check_probabilities,
     checked_candidates,
+    checked_num_picked,
+    checked_probabilities,
+    is_uniform_draw,
     saved_array,
 )
 from importance_sampling.utils.deprecation import warn_renamed
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
     Attributes:
         indices: int64 `(b,)`, row indices into the training set.
         weights: float32 `(b,)`; or `(b, weight_size)` if the policy finishes them with measured scores.
-        scores: float32 `(b,)`, the predicted scores before smoothing; NaN if the batch wasn't drawn by usable scores.
+        scores: float32 `(b,)`, the predicted scores before smoothing; NaN if the batch was drawn uniformly.
         unbiased_weights: float32 `(b,)`, 1 / (B P), independent of the policy. Means over the batch that are weighted
             by them are unbiased estimates of means over the data.
     """
@@ -90,7 +90,8 @@ class BaseSampler:
         ...         indices = self._rng.permutation(self.size)
         ...         return indices, self.losses[indices]
         ...     def update(self, indices, scores):
-        ...         self.losses[indices] = scores
+        ...         usable = np.isfinite(scores) & (scores >= 0)
+        ...         self.losses[indices[usable]] = scores[usable]
         >>> indices, (x, y), weights = LastLoss(dset, UNBIASED, seed=0).sample(128)
 
     Source: [KF18], Algorithm 1, where alpha is 0 and draws are multinomial.
@@ -236,9 +237,10 @@ class BaseSampler:
         raise NotImplementedError(f"{type(self).__name__} must define `_candidates(batch_size)`")
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Turn the scores of the candidates, float64 `(n,)`, into probabilities above 0 with a sum of 1.
+        """Turn the scores of the candidates, float64 `(n,)`, into probabilities with a sum of 1.
 
-        An override decides alone: the uniform share `alpha` isn't added to what it returns.
+        An override decides alone: the uniform share `alpha` isn't added to what it returns, and scores may be negative.
+        With an unbiased policy, only a candidate with a score of 0 may have a probability of 0.
         """
         return probabilities(scores, self.alpha)
 
@@ -252,14 +254,13 @@ class BaseSampler:
         indices, scores = checked_candidates(name, self._candidates(batch_size), self.size)
         self.candidate_scores = scores
         p = self._probabilities(smooth(scores))
-        check_probabilities(name, p, len(indices), self.unbiased and self.reweighting.unbiased)
-        num_picked = self._num_picked(batch_size, scores)
-        check_num_picked(name, num_picked)
+        p = checked_probabilities(name, p, scores, self.unbiased and self.reweighting.unbiased)
+        num_picked = checked_num_picked(name, self._num_picked(batch_size, scores))
         uniforms = self._rng.random(self.resampling.num_uniforms(num_picked))
         positions = self.resampling.positions(p, uniforms, num_picked)
         weights = self.reweighting.sample_weights(positions, scores, p)
         unbiased = 1.0 / (len(indices) * p[positions])
-        drawn_scores = scores[positions] if are_usable(scores) else np.full(num_picked, np.nan)
+        drawn_scores = np.full(num_picked, np.nan) if is_uniform_draw(scores, p) else scores[positions]
         return Drawn(indices[positions], _squeeze(weights), drawn_scores.astype("float32"), unbiased.astype("float32"))
 
     def _epoch_batch(self, indices: np.ndarray, p: np.ndarray, scores: np.ndarray) -> Drawn:

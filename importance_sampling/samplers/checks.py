@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-SUM_TOLERANCE = 1e-6  # of probabilities
+SUM_TOLERANCE = 1e-3  # of probabilities; sums of 10^7 float32 numbers are off by 1e-4
+UNIFORM_TOLERANCE = 1e-9  # of the ratio of two probabilities
 
 
 def checked_candidates(name: str, candidates: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,46 +26,55 @@ def checked_candidates(name: str, candidates: Any, size: int) -> tuple[np.ndarra
         ValueError: they aren't integers in [0, size) and as many numbers.
     """
     rule = f"`_candidates` of {name} must return the row index and the score of each of at least one candidate"
-    if not isinstance(candidates, tuple) or len(candidates) != 2:
-        raise ValueError(f"{rule}, as a tuple of two arrays. Received: {candidates!r}")
-    indices, scores = np.asarray(candidates[0]), np.asarray(candidates[1], "float64")
+    try:
+        indices, scores = candidates
+        indices, scores = np.asarray(indices), np.asarray(scores, "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{rule}, as two arrays of numbers. Received: {type(candidates)} ({error})") from error
     if indices.ndim != 1 or scores.shape != indices.shape or not indices.size:
         raise ValueError(f"{rule}. Received: indices of shape {indices.shape}, scores of shape {scores.shape}")
-    if indices.dtype.kind not in "iu":
-        raise ValueError(f"{rule}. Indices are integers. Received: indices of dtype {indices.dtype}")
+    if indices.dtype.kind not in "iu" and not (indices.dtype.kind == "f" and (indices % 1 == 0).all()):
+        raise ValueError(f"{rule}. Indices are integers. Received: indices {indices[:3]}..., of dtype {indices.dtype}")
     first, last = indices.min(), indices.max()
     if first < 0 or last >= size:
         raise ValueError(f"{rule}. There are {size} rows. Received: indices from {first} to {last}")
     return indices.astype("int64", copy=False), scores
 
 
-def check_probabilities(name: str, p: Any, size: int, is_unbiased: bool) -> None:
-    """Check the probabilities of the candidates.
+def checked_probabilities(name: str, p: Any, scores: np.ndarray, is_unbiased: bool) -> np.ndarray:
+    """Return the probabilities of the candidates as an array, float64 `(n,)`.
 
     Args:
         name: of the sampler's class.
         p: what `_probabilities` returned.
-        size: int, the number of candidates.
-        is_unbiased: bool, True if the weights are to make up for the probabilities: then none may be zero.
+        scores: float64 `(n,)`, of the candidates.
+        is_unbiased: bool, True if the weights are to make up for the probabilities. Then a candidate can have a
+            probability of 0 only if its score is 0, so that it has nothing to contribute.
 
     Raises:
-        ValueError: they aren't a number for each candidate, in [0, 1] and with a sum of 1, or one of them is zero.
+        ValueError: they aren't a number for each candidate, in [0, 1] and with a sum of 1, or one of them is 0.
     """
-    rule = f"`_probabilities` of {name} must return a probability for each of the {size} candidates"
-    if np.shape(p) != (size,):
-        raise ValueError(f"{rule}. Received: an array of shape {np.shape(p)}")
-    total, smallest = float(np.sum(p)), float(np.min(p))
+    rule = f"`_probabilities` of {name} must return a probability for each of the {len(scores)} candidates"
+    try:
+        p = np.asarray(p, "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{rule}. Received: {type(p)} ({error})") from error
+    if p.shape != scores.shape:
+        raise ValueError(f"{rule}. Received: an array of shape {p.shape}")
+    total, smallest = float(p.sum()), float(p.min())
     if not abs(total - 1.0) <= SUM_TOLERANCE or smallest < 0:
         raise ValueError(f"{rule}, with a sum of 1. Received: a sum of {total:.6g}, a smallest value of {smallest:.3g}")
-    if is_unbiased and smallest == 0:
+    if is_unbiased and smallest == 0 and ((p == 0) & (scores != 0)).any():
         raise ValueError(
-            f"{rule}, all above 0: no weight makes up for a sample that is never drawn. Mix in a uniform share, or set "
-            f"`unbiased = False` on the sampler. Received: {int(np.sum(np.asarray(p) == 0))} probabilities of 0"
+            f"{rule}, above 0 unless its score is 0: no weight makes up for a sample that is never drawn. Mix in a "
+            "uniform share, or set `unbiased = False` on the sampler. "
+            f"Received: {int(((p == 0) & (scores != 0)).sum())} probabilities of 0"
         )
+    return p
 
 
-def check_num_picked(name: str, num_picked: Any) -> None:
-    """Check the number of samples to draw.
+def checked_num_picked(name: str, num_picked: Any) -> int:
+    """Return the number of samples to draw.
 
     Args:
         name: of the sampler's class.
@@ -73,8 +83,25 @@ def check_num_picked(name: str, num_picked: Any) -> None:
     Raises:
         ValueError: it isn't an integer of at least 1.
     """
-    if not isinstance(num_picked, (int, np.integer)) or num_picked < 1:
+    is_number = isinstance(num_picked, (int, float, np.number)) and not isinstance(num_picked, bool)
+    if not is_number or num_picked < 1 or num_picked % 1 != 0:
         raise ValueError(f"`_num_picked` of {name} must return an integer of at least 1. Received: {num_picked!r}")
+    return int(num_picked)
+
+
+def is_uniform_draw(scores: np.ndarray, p: np.ndarray) -> bool:
+    """Return True if a batch was drawn uniformly because the scores can't be used.
+
+    Args:
+        scores: float64 `(n,)`, of the candidates.
+        p: float64 `(n,)`, the probabilities.
+    """
+    return not are_usable(scores) and bool(p.max() <= p.min() * (1.0 + UNIFORM_TOLERANCE))
+
+
+def are_usable(scores: np.ndarray) -> bool:
+    """Return True if scores, float64 `(n,)`, are finite and not negative."""
+    return bool(scores.min() >= 0 and scores.max() < np.inf)
 
 
 def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +127,23 @@ def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarr
     return indices[usable], scores[usable]
 
 
+def check_saved(sampler: Any) -> None:
+    """Check that the attributes in `_saved` of a new sampler can be saved, as far as they have a value.
+
+    Args:
+        sampler: a sampler, or one of its parts.
+
+    Raises:
+        ValueError: one of them doesn't exist, or is neither an array nor a number or string.
+    """
+    for name in sampler._saved:
+        if getattr(sampler, name, ...) is not None:
+            saved_array(sampler, name)
+    for part in sampler._parts:
+        if hasattr(getattr(sampler, part), "_parts"):
+            check_saved(getattr(sampler, part))
+
+
 def saved_array(sampler: Any, name: str) -> np.ndarray:
     """Return an attribute of a sampler as an array that can be saved.
 
@@ -110,18 +154,13 @@ def saved_array(sampler: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: it doesn't exist, or is neither an array nor a number or string.
     """
-    value, array = getattr(sampler, name, None), np.array(None)
-    with contextlib.suppress(ValueError):  # raised for lists of unequal lengths
-        array = np.array(value)
+    value, array = getattr(sampler, name, "no such attribute"), np.array(None)
+    if hasattr(sampler, name):
+        with contextlib.suppress(ValueError):  # raised for lists of unequal lengths
+            array = np.array(value)
     if array.dtype.hasobject:
         raise ValueError(
-            f"`_saved` of {type(sampler).__name__} must name attributes that are arrays, numbers or strings from the "
-            "constructor on; attributes with a `state` and a `restore` belong in `_parts`. "
-            f"Received: {name!r}, which is {value!r}"
+            f"`_saved` of {type(sampler).__name__} must name attributes that are arrays, numbers or strings. Those "
+            f"with a `state` and a `restore` belong in `_parts`. Received: {name!r}, which is {value!r}"
         )
     return array
-
-
-def are_usable(scores: np.ndarray) -> bool:
-    """Return True if scores, float64 `(n,)`, are finite and not negative."""
-    return bool(scores.min() >= 0 and scores.max() < np.inf)

@@ -40,7 +40,7 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
-NO_SCORES = "its scores were NaN, infinite or negative, or it doesn't draw by scores yet"
+NO_SCORES = "its scores were NaN, infinite or negative, or it didn't draw by scores"
 
 
 class IndexedStrategy(Strategy):
@@ -106,6 +106,7 @@ class IndexedStrategy(Strategy):
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
         self.num_held_out = self.uniform_draws = 0
+        self._begins_uniformly = False
         self._validation = None
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult:
@@ -136,7 +137,8 @@ class IndexedStrategy(Strategy):
         trained = sum(len(one.indices) for one in draws)
         scored = self.rows.take_scored() + self._scores_batches * trained
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
-        uniform = sum(bool(np.isnan(one.scores).all()) for one in draws) if self.draws_by_score else 0
+        are_uniform = [self.draws_by_score and bool(np.isnan(one.scores).all()) for one in draws]
+        self._begins_uniformly, uniform = are_uniform[0], sum(are_uniform)
         self.uniform_draws += uniform
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
@@ -175,7 +177,7 @@ class IndexedStrategy(Strategy):
     def first_step_warning(self) -> str | None:
         """Return a warning if the first batch was drawn uniformly because of scores that can't be used."""
         scores = self.sampler.candidate_scores
-        if not self.uniform_draws or scores is None or are_usable(scores):
+        if not self._begins_uniformly or scores is None or are_usable(scores):
             return None
         return (
             f"the first batch was drawn uniformly: the scores of {type(self.sampler).__name__} are NaN, infinite or "
@@ -185,7 +187,7 @@ class IndexedStrategy(Strategy):
     def notes(self) -> list[str]:
         """Return a line on the batches that were drawn uniformly."""
         count = self.uniform_draws
-        return [f"In {count} steps the sampler drew uniformly: {NO_SCORES}."] * bool(count)
+        return [f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {NO_SCORES}."] * bool(count)
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from importance_sampling.samplers import BaseSampler
+from importance_sampling.samplers.checks import check_saved
 from importance_sampling.training.indexed import IndexedTrainer
 
 
@@ -79,5 +80,5 @@ class SamplerTraining(IndexedTrainer):
                 "one in your own training loop with an `OracleWrapper`. "
                 f"Received: a sampler with reweighting={sampler.reweighting!r}"
             )
-        sampler.state()  # raises an error now, and not only when a checkpoint is written
+        check_saved(sampler)  # now, and not only when a checkpoint is written
         return sampler
