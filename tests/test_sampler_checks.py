@@ -12,6 +12,7 @@ from importance_sampling.datasets import InMemoryDataset
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, ReweightingPolicy
 from importance_sampling.samplers import BaseSampler, ConditionalStartSampler, ReshuffleSampler
 from importance_sampling.training import SamplerTraining
+from importance_sampling.utils.numerics import probabilities
 
 DATASET = InMemoryDataset(X, Y, X, Y)
 SIZE = len(X)
@@ -30,7 +31,7 @@ class Own(BaseSampler):
         return self.returned[0]
 
     def _probabilities(self, scores):
-        return super()._probabilities(scores) if self.returned[1] is None else self.returned[1]
+        return probabilities(scores, self.alpha) if self.returned[1] is None else self.returned[1]
 
     def _num_picked(self, batch_size, scores):
         return batch_size if self.returned[2] is None else self.returned[2]
@@ -68,10 +69,12 @@ def trained(sampler, epochs=2, score="loss", **options):
     ],
 )
 def test_candidates_that_arent_rows_and_scores_are_refused(candidates, received):
-    sampler = Own(DATASET, seed=0)
-    sampler._candidates = lambda batch_size: candidates
-    with pytest.raises(ValueError, match=f"(?s)`_candidates` of Own must return.*Received: .*{received}"):
-        sampler.draw(8)
+    class Returns(Own):
+        def _candidates(self, batch_size):
+            return candidates
+
+    with pytest.raises(ValueError, match=f"(?s)`_candidates` of Returns must return.*Received: .*{received}"):
+        Returns(DATASET, seed=0).draw(8)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_an_attribute_that_is_set_at_the_first_draw_can_be_saved_from_then_on():
 
         def _candidates(self, batch_size):
             self.memory = np.ones(3)
-            return super()._candidates(batch_size)
+            return np.arange(self.size), np.ones(self.size)
 
     sampler = Lazy(DATASET, seed=0)
     with pytest.raises(ValueError, match="'memory', which is None"):
