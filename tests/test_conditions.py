@@ -291,10 +291,7 @@ def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the
 
 def test_noise_of_measurements_neither_hides_that_training_generalises_nor_that_it_ceases_to():
     for seed in range(20):
-        random, losses = (
-            np.random.default_rng(seed),
-            {can_generalise: LossComparison() for can_generalise in (True, False)},
-        )
+        random, losses = np.random.default_rng(seed), {True: LossComparison(), False: LossComparison()}
         shares: dict[bool, list] = {True: [], False: []}
         for measurement in range(1, 201):
             training = measurement**-0.5

@@ -119,8 +119,7 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
 
 def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
-    signals, drawn_by_score = controller.signals, controller.importance_steps - controller.strategy.uniform_draws
-    share = drawn_by_score / steps
+    signals, share = controller.signals, (controller.importance_steps - controller.strategy.uniform_draws) / steps
     first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
     gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
     if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most

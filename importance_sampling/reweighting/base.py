@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from importance_sampling.utils.deprecation import warn_renamed
-from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.numerics import FLOAT, all_usable
 from importance_sampling.utils.numerics import probabilities as normalised
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ReweightingPolicy:
             ValueError: it isn't a finite weight of at least 0 for each sample.
         """
         weights = np.asarray(self.weights(probabilities, pool_size, scores))
-        if weights.shape != probabilities.shape or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        if weights.shape != probabilities.shape or not all_usable(weights):
             raise ValueError(
                 f"`weights` of {type(self).__name__} must return a finite weight of at least 0 for each of the "
                 f"{len(probabilities)} drawn samples. Received: {weights!r}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, rescaled_power, usable_scores
-from importance_sampling.utils.numerics import array_namespace, as_floats
+from importance_sampling.utils.numerics import all_usable, array_namespace, as_floats
 
 MAX_WEIGHT = 10.0  # before rescaling; the limit that a uniform share of 0.1 gives to unbiased weights
 
@@ -63,7 +63,7 @@ class AdjustedBiasedReweightingPolicy(BiasedReweightingPolicy):
 
     def _columns(self, positions: np.ndarray, scores: np.ndarray, p: np.ndarray) -> np.ndarray:
         unique, inverse, counts = np.unique(positions, return_inverse=True, return_counts=True)
-        if np.isfinite(scores).all() and (scores >= 0).all():
+        if all_usable(scores):
             outside, size = max(scores.sum() - scores[unique].sum(), 0.0), scores.size
         else:
             outside, size = 0.0, unique.size  # unusable scores: the batch takes the place of the pool

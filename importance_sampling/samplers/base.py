@@ -232,7 +232,7 @@ class BaseSampler:
 
         Returns:
             Row indices, int `(n,)`, in random order; and scores, float `(n,)`, >= 0. n is any number >= 1. If a score
-            is NaN, infinite or negative, or all are zero, the batch is drawn uniformly.
+            is NaN, infinite or negative, or all are zero, `_probabilities` of this class draws the batch uniformly.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `_candidates(batch_size)`")
 

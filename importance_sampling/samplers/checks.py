@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
+
+from importance_sampling.utils.numerics import all_usable
 
 SUM_TOLERANCE = 1e-3  # of probabilities; sums of 10^7 float32 numbers are off by 1e-4
 UNIFORM_TOLERANCE = 1e-9  # of the ratio of two probabilities
@@ -96,12 +97,7 @@ def is_uniform_draw(scores: np.ndarray, p: np.ndarray) -> bool:
         scores: float64 `(n,)`, of the candidates.
         p: float64 `(n,)`, the probabilities.
     """
-    return not are_usable(scores) and bool(p.max() <= p.min() * (1.0 + UNIFORM_TOLERANCE))
-
-
-def are_usable(scores: np.ndarray) -> bool:
-    """Return True if scores, float64 `(n,)`, are finite and not negative."""
-    return bool(scores.min() >= 0 and scores.max() < np.inf)
+    return not all_usable(scores) and bool(p.max() <= p.min() * (1.0 + UNIFORM_TOLERANCE))
 
 
 def usable_measurements(indices: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -154,10 +150,11 @@ def saved_array(sampler: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: it doesn't exist, or is neither an array nor a number or string.
     """
-    value, array = getattr(sampler, name, "no such attribute"), np.array(None)
-    if hasattr(sampler, name):
-        with contextlib.suppress(ValueError):  # raised for lists of unequal lengths
-            array = np.array(value)
+    value = getattr(sampler, name, None)
+    try:
+        array = np.array(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.array(None)
     if array.dtype.hasobject:
         raise ValueError(
             f"`_saved` of {type(sampler).__name__} must name attributes that are arrays, numbers or strings. Those "

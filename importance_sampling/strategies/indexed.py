@@ -21,7 +21,6 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
-from importance_sampling.samplers.checks import are_usable
 from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.compared_samples import (
@@ -31,7 +30,7 @@ from importance_sampling.strategies.compared_samples import (
 )
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
-from importance_sampling.utils.numerics import DEFAULT_ALPHA
+from importance_sampling.utils.numerics import DEFAULT_ALPHA, all_usable
 
 # Drawing by known scores costs so little that any variance gain would open the gate. It must be larger. Where high
 # scores are wrong labels the gain is lost again: a fifth of wrong labels holds it below 2 until the network has
@@ -177,7 +176,7 @@ class IndexedStrategy(Strategy):
     def first_step_warning(self) -> str | None:
         """Return a warning if the first batch was drawn uniformly because of scores that can't be used."""
         scores = self.sampler.candidate_scores
-        if not self._begins_uniformly or scores is None or are_usable(scores):
+        if not self._begins_uniformly or scores is None or all_usable(scores):
             return None
         return (
             f"the first batch was drawn uniformly: the scores of {type(self.sampler).__name__} are NaN, infinite or "

@@ -50,6 +50,19 @@ def at_least_float32_dtype(dtype: Any) -> str:
     return FLOAT if dtype in ("float16", "bfloat16") else dtype
 
 
+def all_usable(values: np.ndarray) -> bool:
+    """Return True if all values, float `(n,)`, are finite and not negative.
+
+    Args:
+        values: scores or weights on the host, at least one.
+
+    Example:
+        >>> all_usable(np.array([0.0, 2.0])), all_usable(np.array([1.0, np.nan])), all_usable(np.array([-1.0]))
+        (True, False, False)
+    """
+    return bool(values.min() >= 0 and values.max() < np.inf)
+
+
 def clean_scores(scores: Any) -> tuple[Any, Any]:
     """Scale scores to a maximum of 1, and replace unusable scores by ones.
 
