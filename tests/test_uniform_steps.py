@@ -1,5 +1,7 @@
 """Plain steps whose rows are told: they are the rows trained on, and the steps are those of Keras's own function."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,9 @@ from frameworks import BACKEND, needs, several, tf
 
 from importance_sampling import ImportanceTraining, backend
 from importance_sampling.conditions import Condition
+from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.fit.plan import FitPlan
+from importance_sampling.strategies.uniform import UniformStrategy
 
 ROWS, BATCH = 29, 4  # 8 batches a pass, the last of one row; three executions of 3 steps, the last of two
 X = np.arange(ROWS, dtype="float32")[:, None] / ROWS
@@ -279,3 +284,19 @@ def test_listening_and_other_batch_sizes_trace_the_step_no_more_often_than_keras
 
     ours = traces(lambda model: ImportanceTraining(model, tau_th=float("inf")), on_sample=lambda *_: None)
     assert ours == traces(lambda model: model)
+
+
+@needs("TensorFlow")
+def test_batches_that_were_scored_first_reach_keras_in_order_by_an_iterator_of_the_type_it_was_traced_for():
+    dataset, received = tf.data.Dataset.range(7).batch(2), []
+
+    def keras_function(iterator):
+        received.append((next(iterator).numpy().tolist(), iterator.element_spec))
+
+    batches, plan = PeekableBatches(iter(dataset)), FitPlan({}, batches_per_epoch=4)
+    strategy = UniformStrategy(types.SimpleNamespace(steps_per_execution=1), keras_function, plan, with_rows=False)
+    for peeked in (0, 1, 2, 1):
+        batches.peek(peeked)
+        assert strategy.step(1, batches).steps == 1
+    assert [rows for rows, _ in received] == [[0, 1], [2, 3], [4, 5], [6]]
+    assert all(spec == dataset.element_spec for _, spec in received)

@@ -76,6 +76,7 @@ PROTOCOL = (
     "is_pipeline_error",
     "pool_iterator",
     "queue_iterator",
+    "queued_batches",
     "slice_rows",
     "to_fit_array",
     "without_autotune",

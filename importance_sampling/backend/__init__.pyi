@@ -55,6 +55,7 @@ from importance_sampling.backend.tensorflow_pipelines import (
     is_pipeline_error,
     pool_iterator,
     queue_iterator,
+    queued_batches,
     without_autotune,
 )
 
@@ -95,6 +96,7 @@ __all__ = [
     "per_sample_grad_norms",
     "pool_iterator",
     "queue_iterator",
+    "queued_batches",
     "repeat_steps",
     "repeatable_random",
     "replicas",

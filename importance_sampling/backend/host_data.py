@@ -110,6 +110,16 @@ def queue_iterator(queue: deque, pack: Callable, static: bool = False) -> Iterat
     return _QueueIterator(queue, pack)
 
 
+def queued_batches(queue: deque, iterator: Any) -> Iterator:
+    """Return an iterator over the batches in a queue.
+
+    Args:
+        queue: of batches; more may be added later.
+        iterator: Keras's iterator; without effect.
+    """
+    return _QueueIterator(queue, lambda batch: batch)
+
+
 class _QueueIterator:
     """Unlike a generator, this goes on after it has found the queue empty."""
 

@@ -105,6 +105,31 @@ def queue_iterator(queue: deque, pack: Callable, static: bool = False) -> Any:
     return iter(dataset.with_options(_unoptimised()))
 
 
+def queued_batches(queue: deque, iterator: Any) -> Any:
+    """Return an iterator over the batches in a queue that were read from another iterator.
+
+    Where the other one is a plain iterator of `tf.data`, this one has its type, so that Keras's function runs as it was
+    traced. Otherwise it is an iterator of Python.
+
+    Args:
+        queue: of batches; more may be added later. The caller keeps it.
+        iterator: Keras's iterator.
+    """
+    reference = weakref.ref(queue)  # for the same reason as in `_on_host`
+
+    def produce():
+        while reference():
+            yield reference().popleft()
+
+    is_plain = isinstance(iterator, tf.data.Iterator) and all(
+        isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(iterator.element_spec)
+    )
+    if not is_plain:
+        return produce()
+    dataset = tf.data.Dataset.from_generator(produce, output_signature=iterator.element_spec)
+    return iter(dataset.with_options(_unoptimised()))
+
+
 def is_pipeline_error(error: Exception) -> bool:
     """Return True for an error of a pipeline: its end, or an error that replaces one raised inside it."""
     return isinstance(error, (StopIteration, tf.errors.OpError))

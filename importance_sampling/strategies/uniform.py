@@ -76,7 +76,12 @@ class UniformStrategy:
 
     def _step_on_batches(self, n: int, batches: PeekableBatches) -> tuple[dict, int]:
         """Call Keras's function; return the logs and the number of steps that it took."""
-        if batches.has_peeked or self._steps_of_keras(batches) != n:
+        is_whole = self._steps_of_keras(batches) == n
+        if batches.has_peeked and is_whole and len(batches.peek(n)) == n:
+            self._queue.extend(batches.take(n))
+            self._queue_iterator = self._queue_iterator or backend.queued_batches(self._queue, batches.iterator)
+            return self.keras_function(self._queue_iterator), n
+        if batches.has_peeked or not is_whole:
             # Keras's function accepts a Python iterable of batches too, and steps through it with the same step.
             first, taken = batches.take(1), batches.taken
             if not first:
