@@ -6,7 +6,8 @@ import pytest
 from saved_states import counters_of
 
 from importance_sampling.conditions import GainCondition, GateContext, Signals, step_cost
-from importance_sampling.training import ImportanceTraining
+from importance_sampling.training import BiasedImportanceTraining, ImportanceTraining
+from importance_sampling.training.constant import ResizedPoolTrainer
 
 
 def test_a_scored_batch_costs_a_third_of_a_uniform_step():
@@ -67,3 +68,34 @@ def test_the_gate_receives_the_number_of_epochs_left(steps_per_epoch):
     total = (epochs - 2) * (steps_per_epoch or 40)
     assert len(seen) > 4
     assert all(left == pytest.approx((total - steps) / 40, abs=1e-6) for steps, left in seen)
+
+
+class Halving(ResizedPoolTrainer):
+    """Draws half of a batch from a pool of two."""
+
+    def __init__(self, model, tau_th):
+        super().__init__(model, tau_th, "gnorm", None, None, 0.1, "systematic", 1)
+
+    def _rows_needed(self, plan, batch_size):
+        return 2 * batch_size
+
+    def _sizes(self, vr, batch_size):
+        return 2 * batch_size, batch_size // 2
+
+
+@pytest.mark.parametrize(
+    ("make", "cost"),
+    [
+        (lambda model, tau_th: ImportanceTraining(model, presample=2.5, tau_th=tau_th), 1 + 2.5 / 3),
+        (lambda model, tau_th: ImportanceTraining(model, tau_th=tau_th, score="full_gnorm"), 1 + 3 * 3 / 3),
+        (lambda model, tau_th: BiasedImportanceTraining(model, presample=48, tau_th=tau_th), 1 + 3 / 3),
+        (Halving, 2 / 3 + 1 / 2),
+    ],
+)
+def test_the_cost_that_a_gate_assumes_is_the_cost_of_the_steps_that_are_taken(make, cost):
+    for tau_th in (1e9, 0.0):  # closed and open
+        model, x, y = hard_few()
+        trainer = make(model, tau_th)
+        trainer.fit(x, y, batch_size=16, verbose=0)
+        (line,) = (line for line in trainer.summary().splitlines() if line.startswith("  cost "))
+        assert line.split()[1] == f"{cost:.2f}"

@@ -1,6 +1,7 @@
 """The family of trainers: what each is constructed with, what all keep, and what each does to its batches."""
 
 import inspect
+import warnings
 
 import keras
 import numpy as np
@@ -226,6 +227,19 @@ def test_batches_of_a_generator_are_joined_to_pools_of_the_requested_size():
     # 96 rows are six batches, every step takes a pool of two.
     assert [len(indices) for indices, _, _ in heard.samples] == [BATCH] * 3
     assert [len(scores) for scores in heard.scores] == [32] * 3
+
+
+@pytest.mark.parametrize("as_generator", [False, True])
+def test_a_pool_that_is_smaller_than_a_batch_warns_once_for_the_line_that_called_fit(as_generator):
+    for size, count in ((32, 1), (8, 0)):
+        trainer = training.BiasedImportanceTraining(build(), presample=16)
+        data = [((X[:size], Y[:size]) for _ in range(4))] if as_generator else [X[: 4 * size], Y[: 4 * size]]
+        options = dict(steps_per_epoch=4, shuffle=False) if as_generator else dict(batch_size=size)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(*data, verbose=0, **options)
+        found = [one for one in caught if "A pool must not be smaller than a batch" in str(one.message)]
+        assert [one.filename for one in found] == [__file__] * count
 
 
 @needs("batches drawn in a step")

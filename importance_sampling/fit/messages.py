@@ -175,7 +175,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out loss",
             context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
-            f"recent change of the loss of the {controller.state.counters.held_out_are}; a rise stops importance steps",
+            f"recent change of the loss of held-out {controller.state.counters.held_out_are}; a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]
@@ -183,8 +183,9 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
 
 
 def _numbers(numbers: list[tuple[str, str, str]]) -> list[str]:
-    """Return one line per number."""
-    return [f"  {name:22}{value:>7}  {meaning}" for name, value, meaning in numbers]
+    """Return one line per number, aligned."""
+    width = max((len(value) for _, value, _ in numbers), default=0)
+    return [f"  {name:22}{value:>{width}}  {meaning}" for name, value, meaning in numbers]
 
 
 def _noise(gain: float) -> str:

@@ -108,9 +108,9 @@ class Trainer(Display, LegacyFit):
             return CustomIndexedStrategy(*arguments, **options, compiled=self._compiled)
         return IndexedStrategy(*arguments, **options)
 
-    def _pools(self, sampler: PoolSampler, uniform_batch_size: int | None = None) -> PoolStrategy:
-        """Return the strategy for pools that a sampler draws from."""
-        arguments = self.model, sampler, self._state, self._scoring, uniform_batch_size
+    def _pools(self, sampler: PoolSampler, batch_size: int | None = None, warning: str | None = None) -> PoolStrategy:
+        """Return the strategy for pools that a sampler draws from; `warning` is given at its first step."""
+        arguments = self.model, sampler, self._state, self._scoring, batch_size, warning
         if eligibility.has_train_step(self.model):
             return CustomPoolStrategy(*arguments, compiled=self._compiled)
         return PoolStrategy(*arguments)

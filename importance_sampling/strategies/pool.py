@@ -13,14 +13,8 @@ import keras
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.conditions import (
-    GateContext,
-    Signals,
-    measured_variance_gain,
-    step_cost,
-    tau,
-    variance_gain,
-)
+from importance_sampling.conditions import GateContext, Signals, measured_variance_gain, tau, variance_gain
+from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.metric_updates import update_from_pool
 from importance_sampling.core.scoring import Scorer, Scoring
@@ -41,6 +35,7 @@ class PoolStrategy(Strategy):
         model, state, scoring: as for `Strategy`.
         sampler: draws the batch.
         batch_size: int, of a uniform step; None (default): the sampler's.
+        warning: what the user should know at the first step; None (default): nothing.
     """
 
     supports_replicas = True
@@ -52,11 +47,13 @@ class PoolStrategy(Strategy):
         state: TrainerState,
         scoring: Scoring,
         batch_size: int | None = None,
+        warning: str | None = None,
     ):
         super().__init__(model, sampler, batch_size or sampler.batch_size, state, scoring)
         self._compiled: dict[bool, Callable] = {}
         self._pools: Any = None
         self._sizes_checked = False
+        self._warning = warning
 
     def check_replicas(self) -> None:
         """Check that the replicas of the model, if there are several, can share a pool and a batch equally."""
@@ -113,7 +110,11 @@ class PoolStrategy(Strategy):
 
     def gate_context(self) -> GateContext:
         """Return the context for the gate's decision."""
-        return GateContext(step_cost(self.scorer.cost * self.sampler.presample))
+        return GateContext(self.passes(scored=self.sampler.pool_size, trained=self.sampler.batch_size) / UNIFORM_STEP)
+
+    def first_step_warning(self) -> str | None:
+        """Return what the user should know at the first step."""
+        return self._warning
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for pools from the scores of uniformly drawn samples."""

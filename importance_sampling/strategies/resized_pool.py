@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from importance_sampling.conditions import Signals
+from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.plan import FitPlan
 from importance_sampling.strategies.base import StepResult, Strategy
@@ -42,6 +42,10 @@ class ResizedPoolStrategy(Strategy):
             chosen.continue_from(self._current)
             self._current, self.sampler = chosen, chosen.sampler
         return self._current.step(n, batches, steps_left, with_draws)
+
+    def gate_context(self) -> GateContext:
+        """Return the context for the gate's decision, with the current sizes."""
+        return self._current.gate_context()
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for pools from the scores of uniformly drawn samples."""

@@ -5,7 +5,6 @@ Source: [KF17] Katharopoulos & Fleuret, Biased Importance Sampling, 2017 (arXiv 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import keras
@@ -81,13 +80,10 @@ class BiasedImportanceTraining(Trainer):
         return max(self.presample, batch_size)
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
-        if self.presample < batch_size:
-            warnings.warn(
-                f"A pool must not be smaller than a batch, so {batch_size} candidates are scored per step. Use a "
-                f"`presample` above the batch size. Received: presample={self.presample}, with batch_size={batch_size}",
-                stacklevel=7,
-            )
-        pool_size = self._rows_needed(plan, batch_size)
-        return self._pools(
-            PoolSampler(pool_size, batch_size, self.alpha, self.resampling, self.reweighting, self.smooth)
+        warning = (
+            f"A pool must not be smaller than a batch, so {batch_size} candidates are scored per step. Use a "
+            f"`presample` above the batch size. Received: presample={self.presample}, with batch_size={batch_size}"
         )
+        pool_size = self._rows_needed(plan, batch_size)
+        sampler = PoolSampler(pool_size, batch_size, self.alpha, self.resampling, self.reweighting, self.smooth)
+        return self._pools(sampler, warning=warning if self.presample < batch_size else None)
