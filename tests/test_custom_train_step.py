@@ -13,7 +13,7 @@ with contextlib.suppress(ImportError):
     import jax
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.fit.train_step_check import check_train_step
+from importance_sampling.core.train_step_check import check_train_step
 from importance_sampling.training import HistoryImportanceTraining, ReshuffleTraining, SelectiveBackprop
 
 compiled = {"tensorflow": lambda f: tf.function(f), "jax": lambda f: jax.jit(f), "torch": lambda f: f}[

@@ -23,7 +23,7 @@ from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers.pool import PoolSampler
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.strategies.pool import PoolStrategy
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 SCRIPTS = Path(__file__).parent / "devices"
 EVERY_STEP = ("reshuffled", "pools", "exact norms", "snapshots")

@@ -9,8 +9,8 @@ from frameworks import lacks
 from keras import layers
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.fit import eligibility
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.core import eligibility
+from importance_sampling.utils.errors import Unsupported
 
 X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
 Y = X[:, :3].argmax(1)

@@ -13,7 +13,7 @@ import pytest
 from frameworks import build_ahead, needs
 from keras import layers
 
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.compiled_steps import MOST_STRATEGIES, CompiledSteps
 from importance_sampling.training import ImportanceTraining, ReshuffleTraining
 

@@ -11,8 +11,8 @@ from importance_sampling import ImportanceTraining
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.compared_rows import compared_rows
 from importance_sampling.datasets import InMemoryDataset
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.held_out_loss import held_out_context, record_validation_loss
-from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probing import discount_is_outdated
 from importance_sampling.fit.state import Counters
 from importance_sampling.reweighting import UNBIASED

@@ -222,8 +222,11 @@ def test_the_recorder_warns_in_the_fit_of_a_model_also_after_a_failed_fit_of_a_t
     trainer = ImportanceTraining(model, tau_th=float("inf"))
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         fit(trainer, recorder, callbacks=[recorder, keras.callbacks.LambdaCallback(on_train_batch_end=fail)])
-    with pytest.warns(UserWarning, match=r"SamplingRecorder receives no samples: .* Received: the `fit` of a model"):
+    with pytest.warns(
+        UserWarning, match=r"SamplingRecorder receives no samples: .* Received: the `fit` of a model"
+    ) as caught:
         fit(model, recorder)
+    assert caught[0].filename == __file__
     assert recorder.draws.sum() == BATCH
 
 

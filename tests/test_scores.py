@@ -7,7 +7,7 @@ import scipy.special
 from frameworks import gradient_function, host, needs
 from keras import layers
 
-from importance_sampling import backend
+from importance_sampling import ImportanceTraining, backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
@@ -317,8 +317,10 @@ def test_probabilities_without_logits_are_scored_with_a_warning():
     inputs = keras.Input((4,))
     softmax = layers.Dense(3, activation="softmax")(inputs)
     model = compiled(keras.Model(inputs, layers.Average()([softmax, softmax])), "categorical_crossentropy")
-    with pytest.warns(UserWarning, match="at the probabilities that the model returns.*`layer=`"):
+    with pytest.warns(UserWarning, match="at the probabilities that the model returns.*`layer=`") as caught:
         assert (scored(model, (x, y)) > 0).all()
+        ImportanceTraining(model, tau_th=0).fit(x, y, batch_size=len(x) // 4, verbose=0)  # where it is compiled
+    assert [one.filename for one in caught] == [__file__] * 2
 
 
 @needs("logits of probabilities")

@@ -12,7 +12,7 @@ from keras import layers
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.data import ArraySource, LazyArray, is_lazy, is_mapped
-from importance_sampling.fit.plan import plan_fit
+from importance_sampling.fit.fit_plan import plan_data
 
 
 class Counting(np.memmap):
@@ -282,7 +282,7 @@ def test_keras_and_the_candidates_share_one_tensor_of_each_array():
     y = np.arange(64)
     names = ("x", "y", "sample_weight", "class_weight", "validation_data", "steps_per_epoch", "batch_size")
     names += ("validation_batch_size",)
-    prepared = plan_fit(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), build(), with_order=False)
+    prepared = plan_data(dict.fromkeys(names) | dict(x=x, y=y, validation_split=0.0), build(), with_order=False)
     for column, name in zip(prepared.source.columns, ("x", "y"), strict=True):
         assert column is prepared.arguments[name]
 

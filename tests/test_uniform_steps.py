@@ -10,7 +10,7 @@ from frameworks import BACKEND, needs, several, tf
 from importance_sampling import ImportanceTraining, backend
 from importance_sampling.conditions import Condition
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.uniform import UniformStrategy
 
 ROWS, BATCH = 29, 4  # 8 batches a pass, the last of one row; three executions of 3 steps, the last of two
@@ -293,7 +293,7 @@ def test_batches_that_were_scored_first_reach_keras_in_order_by_an_iterator_of_t
     def keras_function(iterator):
         received.append((next(iterator).numpy().tolist(), iterator.element_spec))
 
-    batches, plan = PeekableBatches(iter(dataset)), FitPlan({}, batches_per_epoch=4)
+    batches, plan = PeekableBatches(iter(dataset)), FitPlan({}, batches_per_pass=4)
     strategy = UniformStrategy(types.SimpleNamespace(steps_per_execution=1), keras_function, plan, with_rows=False)
     for peeked in (0, 1, 2, 1):
         batches.peek(peeked)

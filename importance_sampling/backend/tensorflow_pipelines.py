@@ -121,10 +121,10 @@ def queued_batches(queue: deque, iterator: Any) -> Any:
         while reference():
             yield reference().popleft()
 
-    is_plain = isinstance(iterator, tf.data.Iterator) and all(
+    has_spec = isinstance(iterator, tf.data.Iterator) and all(
         isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(iterator.element_spec)
     )
-    if not is_plain:
+    if not has_spec:
         return produce()
     dataset = tf.data.Dataset.from_generator(produce, output_signature=iterator.element_spec)
     return iter(dataset.with_options(_unoptimised()))

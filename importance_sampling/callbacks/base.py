@@ -5,11 +5,12 @@ Callbacks are called directly, not by signals, because a signal would also deliv
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from importance_sampling.utils.warn import warn_caller
 
 # On JAX a hook that Keras calls in another thread, after the step, finds the state of the trainer donated to the next.
 BATCH_HOOKS = tuple(f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end"))
@@ -72,8 +73,7 @@ class SamplingCallback(keras.callbacks.Callback):
         """Warn if training was started by `model.fit` instead of a trainer's `fit`."""
         if self._figures is None:
             name = type(self).__name__
-            warnings.warn(
+            warn_caller(
                 f"{name} receives no samples: pass it to the `callbacks` of a trainer's `fit`, such as "
-                f"`ImportanceTraining(model).fit(..., callbacks=[{name}(...)])`. Received: the `fit` of a model",
-                stacklevel=2,
+                f"`ImportanceTraining(model).fit(..., callbacks=[{name}(...)])`. Received: the `fit` of a model"
             )

@@ -12,7 +12,7 @@ from importance_sampling.utils.validation import is_real
 UNIFORM_STEP = 3.0  # cost of a uniform step, in forward passes of a batch: a backward pass counts as two
 # Steps from one decision of a gate to the next, or more. A probe costs a third of a step by arithmetic: one in 17 steps
 # keeps the cost under 2 %.
-PROBE_EVERY = 17
+DECIDE_EVERY = 17
 
 
 def step_cost(scored: float) -> float:

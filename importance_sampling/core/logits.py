@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from keras import ops
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import replaced_attribute
 from importance_sampling.utils.numerics import at_least_float32
+from importance_sampling.utils.warn import warn_caller
 
 # Layers that apply `self.activation` last: its argument is the pre-activation.
 _WITH_ACTIVATION = (
@@ -110,11 +110,10 @@ class Logits:
         losses = keras_internals.output_losses(self.model)
         if not self._warned and with_logits < sum(map(_expects_probabilities, losses)):
             self._warned = True
-            warnings.warn(
+            warn_caller(
                 'The score "gnorm" is computed at the probabilities that the model returns, because no logits were '
                 "found. Gradients at probabilities overrate confident mistakes. Pass `layer=` with the layer that "
-                "computes the logits, or end the model with a softmax or sigmoid activation.",
-                stacklevel=2,
+                "computes the logits, or end the model with a softmax or sigmoid activation."
             )
 
 

@@ -19,8 +19,8 @@ from importance_sampling.core.layer_calls import CallRecorder, call_shapes, weig
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.weighted_loss import stateless, weighted_loss
 from importance_sampling.data.batches import count_rows, flatten
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT
-from importance_sampling.utils.unsupported import Unsupported
 
 NAMES = ("gnorm", "loss", "full_gnorm")
 

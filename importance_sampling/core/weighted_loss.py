@@ -19,8 +19,8 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.data.batches import count_rows
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import at_least_float32_dtype
-from importance_sampling.utils.unsupported import Unsupported
 
 # multiplier(index of the output, loss of the output) -> float32 (batch,)
 Multiplier = Callable[[int, "OutputLoss"], Any]

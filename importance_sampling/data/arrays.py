@@ -96,7 +96,7 @@ class ArraySource:
         """Return the first `size` rows, or all rows if there are fewer, as `(x, y, sample_weight)`."""
         return self.read(np.arange(min(size, self.num_rows)))
 
-    def begin_epoch(self, iterator: Any) -> None:
+    def begin_pass(self, iterator: Any) -> None:
         """Do nothing: rows are read by index, independently of Keras's iterator."""
 
     def release(self) -> None:

@@ -45,10 +45,10 @@ def count_rows(data: Any) -> int | None:
 
 
 class PeekableBatches:
-    """The batches of one epoch, in the order of Keras's iterator.
+    """The batches of one pass over the data, in the order of Keras's iterator.
 
     Args:
-        iterator: Keras's iterator; None (default) before an epoch has begun.
+        iterator: Keras's iterator; None (default) before a pass has begun.
 
     Attributes:
         iterator: Keras's iterator, which yields the batches after those that were peeked at.
@@ -82,7 +82,7 @@ class PeekableBatches:
         return bool(self._peeked)
 
     def peek(self, n: int) -> list:
-        """Return the next n batches without using them; fewer at the end of the epoch."""
+        """Return the next n batches without using them; fewer at the end of the pass."""
         while len(self._peeked) < n:
             try:
                 self._peeked.append(next(self.iterator))
@@ -91,7 +91,7 @@ class PeekableBatches:
         return [self._peeked[i] for i in range(min(n, len(self._peeked)))]
 
     def take(self, n: int) -> list:
-        """Return the next n batches and use them; fewer at the end of the epoch."""
+        """Return the next n batches and use them; fewer at the end of the pass."""
         batches = self.peek(n)
         for _ in batches:
             self._peeked.popleft()
@@ -99,7 +99,7 @@ class PeekableBatches:
         return batches
 
     def stream(self, n: int) -> Iterator[Any]:
-        """Yield the next n batches, each used as it is yielded; fewer at the end of the epoch."""
+        """Yield the next n batches, each used as it is yielded; fewer at the end of the pass."""
         for _ in range(n):
             batches = self.take(1)
             if not batches:

@@ -18,7 +18,7 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.data.batches import PeekableBatches, count_rows, flatten, unpack_batch
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 DRAWN_BY_KERAS = (
     "Keras draws one batch for each step, and these data can't be read a second time, for candidates. Pass a "
@@ -63,7 +63,7 @@ class StreamSource:
     def raise_read_error(self) -> None:
         """Do nothing: a stream's own errors reach the caller as they are."""
 
-    def begin_epoch(self, iterator: Any) -> None:
+    def begin_pass(self, iterator: Any) -> None:
         """Set the second reading to the data that Keras's iterator reads, if `rereads_iterator` is True."""
         if self._rereads_iterator:
             self._reread = backend.batch_reader_factory(iterator)

@@ -1,16 +1,8 @@
-"""Run Keras's `fit` with a controller, and add the trainer's figures and callbacks to those of the user.
-
-Keras passes one dict of logs from callback to callback. `score`, `tau` and `importance` are added just before History
-and the progress bar. Callbacks before these receive the logs of the model, because many of them write, send or compare
-all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
-"""
+"""Run Keras's `fit` with a controller, and add the callbacks of the trainer to those of the user."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
-from typing import Any
 
 import keras
 
@@ -19,8 +11,7 @@ from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.epoch_end import ContinueTraining
 from importance_sampling.fit.held_out_loss import record_validation_loss
-
-FIGURES = ("score", "tau", "importance")
+from importance_sampling.fit.history_figures import LogCallback, arranged, is_progress_bar
 
 
 def fit_with_controller(controller: FitController, arguments: dict) -> keras.callbacks.History:
@@ -36,16 +27,16 @@ def fit_with_controller(controller: FitController, arguments: dict) -> keras.cal
         enclose_callback, state=controller.state, on_restore=controller.continue_from_state, warn=deferred.add
     )
     shows_progress = arguments["verbose"] != 0 and not isinstance(users, keras.callbacks.CallbackList)
-    arranged = _arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
+    in_order = arranged(user_fit.as_list(users), log_callback, enclose, shows_progress)
     if plan.full_epoch_steps:  # the trainer may end epochs early
-        log_callback.progress_bars = [callback for callback in arranged if _is_progress_bar(callback)]
-        arranged.insert(0, ContinueTraining(controller.model))
+        log_callback.progress_bars = [callback for callback in in_order if is_progress_bar(callback)]
+        in_order.insert(0, ContinueTraining(controller.model))
     if plan.has_validation_data:
-        arranged.insert(0, ValidationLoss(controller))
+        in_order.insert(0, ValidationLoss(controller))
     with (
         user_fit.trained_by(controller.model, controller),
         user_fit.connected(controller.listeners.callbacks, plan.source, controller.reason, log_callback, deferred.add),
-        user_fit.with_callbacks(users, arranged) as callbacks,
+        user_fit.with_callbacks(users, in_order) as callbacks,
     ):
         for number, callback in enumerate(one for one in controller.listeners.callbacks if one.is_saved):
             controller.state.register(f"{type(callback).__name__} {number}", callback)
@@ -72,135 +63,3 @@ class ValidationLoss(keras.callbacks.Callback):
         """Record the validation loss, if it was measured in this epoch."""
         controller = self.controller
         record_validation_loss(logs or {}, controller.plan, controller.strategy, controller.state.counters)
-
-
-class LogCallback(keras.callbacks.Callback):
-    """Adds the figures to the logs for all callbacks after it, and marks the executions of this `fit`.
-
-    Args:
-        controller: the controller of the `fit`.
-        adds_figures: bool, False for a trainer that is switched off, so that History has exactly Keras's keys.
-
-    Attributes:
-        progress_bars: the progress bars, if epochs may have fewer steps than Keras expects; else none.
-    """
-
-    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
-
-    def __init__(self, controller: FitController, adds_figures: bool):
-        super().__init__()
-        self.controller = controller
-        self.adds_figures = adds_figures
-        self.progress_bars: list[keras.callbacks.ProgbarLogger] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Reset the figures of the epoch, and show its number of steps in progress bars."""
-        self.controller.begin_epoch(epoch)
-        if self.controller.epoch_length:
-            for bar in self.progress_bars:
-                bar.target = self.controller.epoch_length
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
-        self.controller.is_called_by_fit = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Add the figures that were read last."""
-        self._add(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Read the figures and add them."""
-        self.refresh()
-        self._add(logs)
-
-    def refresh(self) -> None:
-        """Read the averaged signals from the device, if the gate uses them."""
-        if self.controller.gate is not None:
-            self.controller.read_signals()
-
-    def figures(self) -> dict[str, float]:
-        """Return the figures that were read last, by name."""
-        controller = self.controller
-        importance = controller.epoch_importance_steps / max(controller.epoch_steps, 1)
-        figures = zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True)
-        return dict(figures) | controller.strategy.figures()
-
-    def _add(self, logs: dict | None) -> None:
-        if logs is not None and self.adds_figures:
-            logs.update(self.figures())
-
-
-class ProgressBar(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar, added by the trainer instead of Keras, which would add it after all callbacks."""
-
-    async_safe = True  # as for the progress bar that Keras adds
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.verbose = 0  # until Keras sets it
-
-
-class HideUnmeasured(keras.callbacks.Callback):
-    """Removes figures that were never measured from the logs, before a progress bar."""
-
-    async_safe = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Remove figures that are NaN."""
-        self._remove(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Remove figures that are NaN."""
-        self._remove(logs)
-
-    def _remove(self, logs: dict | None) -> None:
-        for name in FIGURES:
-            if logs and math.isnan(logs.get(name, 0.0)):
-                del logs[name]
-
-
-class RestoreUnmeasured(keras.callbacks.Callback):
-    """Adds figures that were never measured to the logs as NaN, after a progress bar, for History."""
-
-    async_safe = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Add the removed figures as NaN."""
-        self._restore(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the removed figures as NaN."""
-        self._restore(logs)
-
-    def _restore(self, logs: dict | None) -> None:
-        if logs is not None:
-            logs.update({name: math.nan for name in FIGURES if name not in logs})
-
-
-def _arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
-    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar.
-
-    Args:
-        found: the user's callbacks.
-        log_callback: the `LogCallback` of the `fit`.
-        enclose: function from a callback of the user to a list of this callback and the callbacks around it.
-        shows_progress: bool, True if Keras would add a progress bar.
-    """
-    # What is saved with the state comes before the callbacks that save it.
-    found = sorted(found, key=lambda callback: not getattr(callback, "is_saved", False))
-    if log_callback.adds_figures and shows_progress and not any(map(_is_progress_bar, found)):
-        found = [*found, ProgressBar()]
-    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
-    position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
-    arranged: list = []
-    for callback in found[:position]:
-        arranged += enclose(callback)
-    arranged.append(log_callback)
-    for callback in found[position:]:
-        hides = log_callback.adds_figures and _is_progress_bar(callback)
-        arranged += [HideUnmeasured(), callback, RestoreUnmeasured()] if hides else enclose(callback)
-    return arranged
-
-
-def _is_progress_bar(callback: Any) -> bool:
-    return isinstance(callback, keras.callbacks.ProgbarLogger)

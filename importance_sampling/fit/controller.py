@@ -16,20 +16,20 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.conditions import Condition, GateContext
-from importance_sampling.conditions.base import PROBE_EVERY
+from importance_sampling.conditions.base import DECIDE_EVERY
+from importance_sampling.core.eligibility import uniform_training_message
 from importance_sampling.core.gradients import learning_rate
 from importance_sampling.data.batches import PeekableBatches, count_rows, unpack_batch
 from importance_sampling.events import Listeners
-from importance_sampling.fit.eligibility import uniform_training_message
 from importance_sampling.fit.epoch_end import end_epoch
-from importance_sampling.fit.held_out_loss import end_if_due, measure_if_due, note_training
+from importance_sampling.fit.fit_plan import FitPlan
+from importance_sampling.fit.held_out_loss import measure_if_due, note_training, release_held_out_if_due
 from importance_sampling.fit.messages import DeferredWarnings
-from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.probing import discount_is_outdated, gate_context, probe_is_due
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.uniform import UniformStrategy
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
 
@@ -108,7 +108,7 @@ class FitController:
                 self.plan.source.raise_read_error()  # the pipeline hides it behind its own
             raise
         self.deferred.release()
-        if 0 < self.epoch_length == self._steps_in_pass < self.plan.batches_per_epoch:
+        if 0 < self.epoch_length == self._steps_in_pass < self.plan.batches_per_pass:
             end_epoch(self.model)
         return logs
 
@@ -116,7 +116,7 @@ class FitController:
         """Reset the figures of the epoch and set its length."""
         self.epoch = epoch
         self.epoch_steps = self.epoch_importance_steps = 0
-        self.epoch_length = self.plan.full_epoch_steps if self.gate is None else self.strategy.begin_epoch(epoch)
+        self.epoch_length = self.plan.full_epoch_steps if self.gate is None else self.strategy.plan_epoch(epoch)
 
     def read_signals(self) -> None:
         """Read the averaged signals from the device."""
@@ -126,7 +126,7 @@ class FitController:
         """Continue after the trainer's state was restored within this `fit`."""
         if self.plan.source is not None and self.strategy.reads_rows:
             self.state.set_dataset(self.plan.source.digest)
-        self.state.counters.restore_decision(self.condition)
+        self.state.counters.apply_decision(self.condition)
         self.strategy.close()
         self.state.reset_totals()
         self._begin_counting()
@@ -164,24 +164,24 @@ class FitController:
         if self._begins_pass(iterator):
             self.batches = PeekableBatches(iterator)
             self._steps_in_pass = 0
-            self.uniform.begin_epoch()
+            self.uniform.begin_pass()
             if self.plan.source is not None:
-                self.plan.source.begin_epoch(iterator)
+                self.plan.source.begin_pass(iterator)
         elif backend.DRAWS_BEFORE_STEP:
             self.batches.replace_iterator(iterator)
         n = self._steps_of_execution()
-        if n <= 0 and self.batches.taken < self.plan.batches_per_epoch:
+        if n <= 0 and self.batches.taken < self.plan.batches_per_pass:
             raise StopIteration  # importance steps have replaced the rest of the pass
         result = self._importance_step(n) if self.gate is not None and self.gate.satisfied else None
         is_importance = result is not None
         if result is None:
-            probed = self._probe_if_due()
+            extra_cost = self._probe_if_due()
             result = self.uniform.step(n, self.batches)
         else:
-            probed = measure_if_due(self.strategy, self.state.counters)
-            end_if_due(self.strategy, self.state.counters, self._share_done())
-        self._count(result, is_importance, probed)
-        if is_importance and self.state.counters.steps_since_probe >= PROBE_EVERY:
+            extra_cost = measure_if_due(self.strategy, self.state.counters)
+            release_held_out_if_due(self.strategy, self.state.counters, self._share_done())
+        self._count(result, is_importance, extra_cost)
+        if is_importance and self.state.counters.steps_since_probe >= DECIDE_EVERY:
             self._update_gate()
         self.listeners.notify_execution(self.strategy.get_sampler(), result.to_host(), is_importance)
         return result.logs
@@ -199,15 +199,15 @@ class FitController:
             return iterator is not self.batches.iterator
         is_over = self.epoch_steps == 0
         if self.plan.arguments["steps_per_epoch"]:
-            is_over = 0 < self.plan.batches_per_epoch <= self._steps_in_pass
+            is_over = 0 < self.plan.batches_per_pass <= self._steps_in_pass
         return is_over or self.batches.iterator is None
 
     def _steps_of_execution(self) -> int:
         """Return how many steps Keras would take in this execution; at most that many if only its iterator knows."""
-        steps = self.epoch_length or self.plan.batches_per_epoch or math.inf
+        steps = self.epoch_length or self.plan.batches_per_pass or math.inf
         return min(self.model.steps_per_execution, steps - self._steps_in_pass)
 
-    def _count(self, result: StepResult, is_importance: bool, probed: float) -> None:
+    def _count(self, result: StepResult, is_importance: bool, extra_cost: float) -> None:
         """Add the steps of an execution to all counters."""
         counters = self.state.counters
         if is_importance:
@@ -215,15 +215,15 @@ class FitController:
                 self.deferred.add(warning)
             counters.importance_steps += result.steps
             self.importance_steps += result.steps
-            self.importance_cost += result.cost + probed
+            self.importance_cost += result.cost + extra_cost
             self.epoch_importance_steps += result.steps - result.uniform_draws
             counters.last_importance_step = counters.steps + result.steps
             if counters.first_importance_step < 0:
                 counters.first_importance_step = counters.steps
         note_training(self.plan, counters, is_importance)
-        counters.record_steps(result.steps, result.cost + probed)
-        if self.plan.batches_per_epoch:
-            counters.epochs_on_dataset += result.steps / self.plan.batches_per_epoch
+        counters.record_steps(result.steps, result.cost + extra_cost)
+        if self.plan.batches_per_pass:
+            counters.epochs_on_dataset += result.steps / self.plan.batches_per_pass
         self._steps_in_pass += result.steps
         self.epoch_steps += result.steps
 
@@ -244,7 +244,7 @@ class FitController:
         return (self.plan.arguments["epochs"] - self.epoch) * self._steps_per_epoch() - self.epoch_steps
 
     def _steps_per_epoch(self) -> float:
-        return self.plan.arguments["steps_per_epoch"] or self.plan.batches_per_epoch or math.inf
+        return self.plan.arguments["steps_per_epoch"] or self.plan.batches_per_pass or math.inf
 
     def _share_done(self) -> float:
         """Return the share of the epochs of this `fit` that is done, in [0, 1]."""
@@ -261,7 +261,7 @@ class FitController:
             self.batch_size = size
             self.strategy = self.strategy_for(size)
             self.strategy.check_before_training()
-            self.strategy.begin_epoch(self.epoch)
+            self.strategy.plan_epoch(self.epoch)
 
     # The gate
 
@@ -300,7 +300,7 @@ class FitController:
         rate = learning_rate(self.model.optimizer)
         self.state.counters.record_learning_rate(rate)
         self.gate.observe(self.signals, self._gate_context(rate))
-        self.state.counters.record_probe(self.gate, self.signals.tau)
+        self.state.counters.record_gate_decision(self.gate, self.signals.tau)
         if self.gate.previously_satisfied and not self.gate.satisfied:
             self.closing_reason = self.gate.explain(self.signals)
 

@@ -19,7 +19,7 @@ def end_epoch(model: keras.Model) -> None:
 
 
 class ContinueTraining(keras.callbacks.Callback):
-    """Lets training continue after an epoch that `end_epoch` ended. It must be the first callback.
+    """Lets training continue after an epoch that `end_epoch` ended. It must come before the callbacks of the user.
 
     Args:
         model: the user's model.

@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from importance_sampling.conditions import LossComparison
-from importance_sampling.conditions.base import PROBE_EVERY, UNIFORM_STEP
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.conditions.base import DECIDE_EVERY, UNIFORM_STEP
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.compared_samples import TRAINING_SAMPLES, VALIDATION_DATA
@@ -62,7 +62,7 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     if compared is None:
         return 0.0
     cost = strategy.passes(scored=len(compared.held_out) + len(compared.others))
-    if counters.steps - counters.loss_measured_at < max(PROBE_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE):
+    if counters.steps - counters.loss_measured_at < max(DECIDE_EVERY, cost / UNIFORM_STEP / MEASURING_SHARE):
         return 0.0
     losses, others = (_finite(compared.rows.losses(indices)) for indices in (compared.held_out, compared.others))
     error = math.hypot(_relative_error(losses), _relative_error(others))
@@ -72,7 +72,7 @@ def measure_if_due(strategy: Strategy, counters: Counters) -> float:
     return cost
 
 
-def end_if_due(strategy: Strategy, counters: Counters, share_done: float) -> None:
+def release_held_out_if_due(strategy: Strategy, counters: Counters, share_done: float) -> None:
     """Let importance steps train on the held-out training samples in the second half of a `fit`.
 
     These samples may be rare, and training that has generalised until then rarely ceases to do so at the smaller

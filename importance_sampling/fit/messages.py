@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +12,12 @@ import keras
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.utils.warn import caller, warn_caller
 
 if TYPE_CHECKING:
     from importance_sampling.fit.controller import FitController
     from importance_sampling.fit.uniform_fit import UniformFit
 
-PACKAGE = __name__.partition(".")[0]
 DOCUMENTATION = 'All numbers are explained on the page "The summary" of the documentation, docs/pages/summary.md.'
 GRADIENT_NORMS = ("gnorm", "full_gnorm")  # scores from which a variance of gradients can be computed
 INTERRUPTED_EARLY = "fit was interrupted before the first step."
@@ -32,15 +31,7 @@ class DeferredWarnings:
     """
 
     def __init__(self) -> None:
-        frame = sys._getframe()
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
-            frame = frame.f_back
-        self._location = dict(
-            filename=frame.f_code.co_filename,
-            lineno=frame.f_lineno,
-            module=frame.f_globals.get("__name__"),
-            registry=frame.f_globals.setdefault("__warningregistry__", {}),
-        )
+        self._location = caller()
         self._pending: list[str] = []
         self._is_released = False
 
@@ -66,10 +57,9 @@ def warn_of_another_model(saved: int | None, current: int | None, path: str | Pa
         path: of the file.
     """
     if saved and current and saved != current:
-        warnings.warn(
+        warn_caller(
             f"The trainer's state was saved with a model after {saved} steps of the optimizer, and this one has taken "
-            f"{current}. Load the model and the state of one checkpoint. Received: path={str(path)!r}",
-            stacklevel=3,
+            f"{current}. Load the model and the state of one checkpoint. Received: path={str(path)!r}"
         )
 
 
@@ -175,7 +165,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out loss",
             context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
-            f"recent change of the loss of held-out {controller.state.counters.held_out_are}; a rise stops importance steps",
+            f"recent change, of the held-out {controller.state.counters.held_out_are}; a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]

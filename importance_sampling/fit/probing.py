@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 from importance_sampling.conditions import GateContext
-from importance_sampling.conditions.base import PROBE_EVERY
+from importance_sampling.conditions.base import DECIDE_EVERY
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.held_out_loss import held_out_context
-from importance_sampling.fit.plan import FitPlan
 from importance_sampling.fit.state import Counters
 from importance_sampling.strategies.base import Strategy
 
@@ -69,7 +69,7 @@ def steps_between_probes(closed_probes: int) -> int:
         >>> steps_between_probes(0), steps_between_probes(2), steps_between_probes(5), steps_between_probes(100)
         (17, 34, 68, 544)
     """
-    return PROBE_EVERY * min(2 ** (closed_probes // PROBES_PER_INTERVAL), LONGEST)
+    return DECIDE_EVERY * min(2 ** (closed_probes // PROBES_PER_INTERVAL), LONGEST)
 
 
 def gate_context(
@@ -85,11 +85,11 @@ def gate_context(
         relative_learning_rate: float in [0, 1], the learning rate divided by the largest one so far.
     """
     context = strategy.gate_context()._replace(relative_learning_rate=relative_learning_rate)
-    if not plan.batches_per_epoch:
+    if not plan.batches_per_pass:
         return context
     return context._replace(
         epochs_done=_passed(counters.epochs_on_dataset),
-        epochs_left=steps_left / plan.batches_per_epoch,
+        epochs_left=steps_left / plan.batches_per_pass,
         **held_out_context(plan, strategy, counters),
     )
 

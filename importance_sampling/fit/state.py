@@ -99,14 +99,14 @@ class Counters:
         peak = max(rate, self.peak_learning_rate)
         return rate / peak if peak else 1.0
 
-    def record_probe(self, gate: Condition, tau: float) -> None:
+    def record_gate_decision(self, gate: Condition, tau: float) -> None:
         """Set the gate's last decision, which it has made after a probe or by what importance steps measured."""
         self.steps_since_probe, self.epochs_at_decision = 0, self.epochs_on_dataset
         self.closed_probes = 0 if gate.satisfied else self.closed_probes + 1
         self.tau = tau if tau > 1.0 else 1.0  # also for NaN
         self.record_decision(gate)
 
-    def restore_decision(self, gate: Condition) -> None:
+    def apply_decision(self, gate: Condition) -> None:
         """Set a gate to the last decision."""
         gate.restore_decision(self.gate_is_open, self.gate_rescores)
 

@@ -17,16 +17,16 @@ from typing import Any
 import keras
 
 from importance_sampling.conditions import Condition
-from importance_sampling.core import scoring
+from importance_sampling.core import eligibility, scoring
 from importance_sampling.core.logits import find_layer
 from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
-from importance_sampling.fit import eligibility, messages, user_fit
+from importance_sampling.fit import messages, user_fit
 from importance_sampling.fit.controlled_fit import fit_with_controller
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.display import Display
+from importance_sampling.fit.fit_plan import FitPlan, make_plan
 from importance_sampling.fit.legacy import LegacyFit
-from importance_sampling.fit.plan import FitPlan, make_plan
 from importance_sampling.fit.state import TrainerState, steps_taken
 from importance_sampling.fit.state_file import load_state, save_state
 from importance_sampling.fit.uniform_fit import UniformFit
@@ -37,7 +37,7 @@ from importance_sampling.strategies.custom_train_step import CustomIndexedStrate
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.validation import check_seed, is_real
 
 logger = logging.getLogger("importance_sampling")
@@ -267,7 +267,7 @@ class Trainer(Display, LegacyFit):
         """
         self._state = self._state or TrainerState(0, kind=type(self).__name__)
         messages.warn_of_another_model(load_state(self._state, path), steps_taken(self.model), path)
-        self._state.counters.restore_decision(self.condition)
+        self._state.counters.apply_decision(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
@@ -276,7 +276,7 @@ class Trainer(Display, LegacyFit):
         plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
         is_new = plan.source is not None and self._is_indexed(plan) and self._state.set_dataset(plan.source.digest)
         if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
-            self._state.counters.restore_decision(self.condition)
+            self._state.counters.apply_decision(self.condition)
         gate = self.condition if self.condition.probes and plan.source is not None and plan.reason is None else None
         # Before the batches of a stream show their size, listeners get the sampler of a strategy of the default size.
         known = plan if plan.batch_size else FitPlan(plan.arguments)
@@ -309,7 +309,7 @@ class Trainer(Display, LegacyFit):
             deferred.add(plan.warning)
         if plan.reason is not None:
             deferred.add(eligibility.uniform_training_message(plan.reason))
-        elif is_on and plan.batches_per_epoch and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
+        elif is_on and plan.batches_per_pass and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
             of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
             return dataclasses.replace(plan, reason=f"the data have fewer rows ({plan.source.num_rows}) than {of}")
         return plan

@@ -78,7 +78,7 @@ class UniformFit(keras.callbacks.Callback):
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
-        self.state.counters.restore_decision(self.condition)
+        self.state.counters.apply_decision(self.condition)
         self.state.reset_totals()
         self.started_steps = self.state.counters.steps
 

@@ -14,10 +14,10 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.core import eligibility
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.data.arrays import ArraySource
-from importance_sampling.fit import eligibility
 from importance_sampling.samplers.table import fixed_random_order
 
 PATIENCE = 2  # epochs without a new minimum: the loss of a network with batch normalisation rises now and then

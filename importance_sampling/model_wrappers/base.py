@@ -15,11 +15,12 @@ from keras import ops
 
 from importance_sampling import backend, events
 from importance_sampling.backend import keras_internals
-from importance_sampling.core import scoring
+from importance_sampling.core import eligibility, scoring
 from importance_sampling.core.gradients import Measurements
 from importance_sampling.core.logits import Logits
-from importance_sampling.fit import eligibility, user_fit
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.data.batches import flatten
+from importance_sampling.fit import user_fit
+from importance_sampling.utils.errors import Unsupported
 
 
 class ModelWrapper:
@@ -78,7 +79,7 @@ class ModelWrapper:
         Raises:
             ValueError: samples can't be weighted, or a callable score returns another shape than `(batch,)`.
         """
-        leaves, pack = scoring.flatten((x, y))
+        leaves, pack = flatten((x, y))
         rows = len(leaves[0])
         size = min(batch_size, rows)
         result = np.empty(rows, "float32")

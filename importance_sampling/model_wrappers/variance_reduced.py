@@ -26,8 +26,8 @@ from importance_sampling.core.metric_updates import batch_metrics, update_from_b
 from importance_sampling.core.weighted_loss import Multiplier
 from importance_sampling.data.batches import count_rows
 from importance_sampling.model_wrappers.base import ModelWrapper, to_host_results
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import at_least_float32_dtype
-from importance_sampling.utils.unsupported import Unsupported
 
 
 class SVRGWrapper(ModelWrapper):

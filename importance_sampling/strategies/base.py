@@ -17,15 +17,15 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.core import eligibility
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scored, Scorer, Scoring
 from importance_sampling.data.batches import PeekableBatches, flatten
-from importance_sampling.fit import eligibility
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.held_out import NONE_HELD_OUT
 from importance_sampling.strategies.compared_samples import ComparedSamples
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 
 class StepResult(NamedTuple):
@@ -115,7 +115,7 @@ class Strategy:
                 f"size that is a multiple of {count}"
             )
 
-    def begin_epoch(self, epoch: int) -> int:
+    def plan_epoch(self, epoch: int) -> int:
         """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
         return 0
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from importance_sampling.data.compared_rows import compared_rows
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.samplers.held_out import FEWEST_HELD_OUT, MOST_HELD_OUT, SAMPLES_PER_HELD_OUT, HeldOut
 from importance_sampling.strategies.dataset_rows import DatasetRows
 

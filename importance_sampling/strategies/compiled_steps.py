@@ -10,7 +10,7 @@ import keras
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import replaced_attribute
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.base import Strategy
 
 MOST_STRATEGIES = 8  # that are kept; one for each batch size and, where compiled steps depend on it, number of rows

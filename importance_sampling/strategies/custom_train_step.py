@@ -14,15 +14,15 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.signals import uniform_signals
+from importance_sampling.core.train_step_check import check_train_step, loss_ranks, with_weights
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.train_step_check import check_train_step, loss_ranks, with_weights
 from importance_sampling.samplers.base import Drawn
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStep, PoolStrategy
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 METRICS = (
     "The training metrics of importance steps come from the `train_step` of the model: figures that it weights by "
@@ -129,7 +129,7 @@ class CustomIndexedStrategy(_CustomTrainStep, IndexedStrategy):
         """Add the scores of a scoring pass to the averages of the gate's signals."""
         scores = self.rows.take_scores()
         if len(scores):
-            self.state.update_averages(uniform_signals(scores, self.alpha), self.plan.batches_per_epoch)
+            self.state.update_averages(uniform_signals(scores, self.alpha), self.plan.batches_per_pass)
 
 
 class CustomPoolStrategy(_CustomTrainStep, PoolStrategy):

@@ -10,9 +10,9 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
+from importance_sampling.core import eligibility
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.data.arrays import is_on_host, read_column
-from importance_sampling.fit import eligibility
 from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.samplers.table import ROWS_PER_FORWARD
 

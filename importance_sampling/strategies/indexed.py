@@ -18,7 +18,7 @@ from importance_sampling.conditions import GateContext, Signals, step_cost
 from importance_sampling.conditions.signals import uniform_signals
 from importance_sampling.core.scoring import Scoring
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
 from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
@@ -85,7 +85,7 @@ class IndexedStrategy(Strategy):
         self._holds_out = holds_out
         self._make_sampler = make_sampler
         self._step: Callable | None = None
-        self._steps: dict[tuple[int, bool], Callable] = {}  # compiled, by the number of rows and `is_biased`
+        self._repeated: dict[tuple[int, bool], Callable] = {}  # compiled, by the number of rows and `is_biased`
         self._is_prepared = False
         self._parts: dict[str, Any] = {}  # saved with the trainer's state
         self._dataset = ""  # the digest of the data that the sampler has scores of
@@ -248,11 +248,11 @@ class IndexedStrategy(Strategy):
         # A sampler may draw other weights than those of its policy. One of a biased policy needs one trace, not two.
         is_biased = not self.sampler.reweighting.unbiased or not np.array_equal(weights, unbiased)
         key = indices.shape[1], is_biased
-        if key not in self._steps:
-            self._steps[key] = backend.repeat_steps(self._one_of_many(is_biased), self.model, any_rows=3)
-        return self._steps[key](len(draws), weights, unbiased, indices, *columns)
+        if key not in self._repeated:
+            self._repeated[key] = backend.repeat_steps(self._compiled_step(is_biased), self.model, any_rows=3)
+        return self._repeated[key](len(draws), weights, unbiased, indices, *columns)
 
-    def _one_of_many(self, is_biased: bool) -> Callable:
+    def _compiled_step(self, is_biased: bool) -> Callable:
         """Return `step(i, weights, unbiased_weights, indices, *columns) -> (logs, measured)` for step i of n."""
         if self._step is None:
             self._step = self._make_step()
@@ -263,10 +263,10 @@ class IndexedStrategy(Strategy):
             reduce_retracing=False,  # shapes are static: a sampler that draws fewer rows should use few sizes
         )
 
-        def one_of_many(i: Any, weights: Any, unbiased: Any, indices: Any, *columns: Any) -> tuple:
+        def step_of_many(i: Any, weights: Any, unbiased: Any, indices: Any, *columns: Any) -> tuple:
             return step(weights[i], unbiased[i], indices[i], *self.rows.columns_of_step(columns, i))
 
-        return one_of_many
+        return step_of_many
 
     def _make_step(self) -> Callable:
         """Return `step(data, weights, unbiased_weights, is_biased) -> (logs, measured)`."""

@@ -16,8 +16,8 @@ from importance_sampling.core.metric_updates import update_from_weighted_batch
 from importance_sampling.core.scoring import Scorer
 from importance_sampling.core.weighted_loss import valid_entries
 from importance_sampling.fit.state import TrainerState
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, FLOAT
-from importance_sampling.utils.unsupported import Unsupported
 
 ENTRIES_DECAY = 0.99  # per step, of the running sums of mask entries
 MEASURED_SCORES = ("gnorm", "loss")  # scores that the backward pass of the step gives at no extra cost

@@ -15,17 +15,17 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.conditions import GateContext, Signals, measured_variance_gain, tau, variance_gain
 from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.core import eligibility
 from importance_sampling.core.gradients import weighted_step
 from importance_sampling.core.metric_updates import update_from_pool
 from importance_sampling.core.scoring import Scorer, Scoring
 from importance_sampling.core.weighted_loss import valid_entries
 from importance_sampling.data.batches import PeekableBatches, count_rows
-from importance_sampling.fit import eligibility
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.strategies.base import StepResult, Strategy
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT, clean_scores
-from importance_sampling.utils.unsupported import Unsupported
 
 
 class PoolStrategy(Strategy):

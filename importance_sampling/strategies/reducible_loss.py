@@ -13,7 +13,7 @@ import numpy as np
 
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.irreducible_loss import IrreducibleLoss
 from importance_sampling.strategies.pool import PoolStrategy

@@ -7,7 +7,7 @@ from typing import Any
 
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.pool import PoolStrategy
 

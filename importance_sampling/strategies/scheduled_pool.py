@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from importance_sampling.data.batches import PeekableBatches
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.pool import PoolStrategy
 
@@ -62,9 +62,9 @@ class ScheduledPoolStrategy(PoolStrategy):
     def use(self, plan: FitPlan) -> None:
         """Set the data of a `fit`."""
         super().use(plan)
-        self.begin_epoch(plan.arguments.get("initial_epoch") or 0)
+        self.plan_epoch(plan.arguments.get("initial_epoch") or 0)
 
-    def begin_epoch(self, epoch: int) -> int:
+    def plan_epoch(self, epoch: int) -> int:
         """Count the steps of a new epoch."""
         self._epoch = epoch
         self._executions = self._steps_done = 0
@@ -72,7 +72,7 @@ class ScheduledPoolStrategy(PoolStrategy):
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
         """Take up to n importance steps; None if the schedule has uniform ones."""
-        per_epoch = self.plan.arguments["steps_per_epoch"] or self.plan.batches_per_epoch
+        per_epoch = self.plan.arguments["steps_per_epoch"] or self.plan.batches_per_pass
         within = self._steps_done / per_epoch if per_epoch else 0.0
         progress = (self._epoch + within) / self.plan.arguments["epochs"]
         is_active = self._schedule.is_active(progress, self._executions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.samplers.base import Drawn
 from importance_sampling.strategies.indexed import IndexedStrategy
 
@@ -70,7 +70,7 @@ class SkippingStrategy(IndexedStrategy):
         self._share = 1.0
         self._begun_epochs = self._planned_steps = 0
 
-    def begin_epoch(self, epoch: int) -> int:
+    def plan_epoch(self, epoch: int) -> int:
         """Draw the samples of an epoch by the losses measured so far; return the number of its steps."""
         self.get_sampler()
         self.update_sampler()

@@ -1,6 +1,6 @@
 """Uniform steps: Keras's own step, on the batches of Keras's own iterator, in their order.
 
-If a listener needs row indices, the order of the epoch is recorded as it begins, and a batch is identified by its place
+If a listener needs row indices, the order of a pass is recorded as it begins, and a batch is identified by its place
 in that order. Source: `keras.src.backend.tensorflow.trainer`, for the iterators that Keras's function accepts.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.data.batches import PeekableBatches, count_rows, flatten
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import steps_taken
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.compiled_steps import KerasFunction
@@ -38,10 +38,10 @@ class UniformStrategy:
         self.keras_function = keras_function
         self.plan = plan
         self.with_rows = with_rows and plan.source is not None
-        self.begin_epoch()
+        self.begin_pass()
 
-    def begin_epoch(self) -> None:
-        """Reset what belongs to one epoch."""
+    def begin_pass(self) -> None:
+        """Reset what belongs to one pass over the data."""
         self._order: np.ndarray | None = None
         self._queue: deque = deque()  # batches that were read here, on their way to Keras's function
         self._queue_iterator: Any = None
@@ -49,14 +49,14 @@ class UniformStrategy:
     def release(self) -> None:
         """Drop all references to the data."""
         self.plan = FitPlan({})
-        self.begin_epoch()
+        self.begin_pass()
 
     def step(self, n: int, batches: PeekableBatches) -> StepResult:
         """Take up to n uniform steps.
 
         Args:
             n: int >= 1.
-            batches: the batches of the epoch.
+            batches: the batches of the pass.
 
         Returns:
             `StepResult`.
@@ -90,7 +90,7 @@ class UniformStrategy:
             return logs, batches.taken - taken + 1
         before = self._optimizer_steps()
         logs = self.keras_function(batches.iterator)
-        if not self.plan.batches_per_epoch and n > 1:
+        if not self.plan.batches_per_pass and n > 1:
             n = max(self._optimizer_steps() - before, 1)
         batches.taken += n
         return logs, n
@@ -114,12 +114,12 @@ class UniformStrategy:
     def _steps_of_keras(self, batches: PeekableBatches) -> int:
         """Return how many batches Keras's function would take from its own iterator."""
         steps = self.model.steps_per_execution
-        if self.plan.batches_per_epoch:
-            steps = min(steps, self.plan.batches_per_epoch - batches.taken)
+        if self.plan.batches_per_pass:
+            steps = min(steps, self.plan.batches_per_pass - batches.taken)
         return steps
 
     def _rows_of(self, first: int, steps: int) -> list[np.ndarray]:
-        """Return the row indices of batches by their numbers in the epoch."""
+        """Return the row indices of batches by their numbers in the pass."""
         if self._order is None:  # read once: a strategy's next iterator begins its epoch early
             self._order = self.plan.order.rows
         size = self.plan.batch_size
@@ -127,7 +127,7 @@ class UniformStrategy:
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have fewer steps than requested; else 0."""
-        if self.plan.batches_per_epoch or self.model.steps_per_execution == 1:
+        if self.plan.batches_per_pass or self.model.steps_per_execution == 1:
             return 0
         return steps_taken(self.model) or 0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import keras
 
 from importance_sampling.conditions import GainCondition, gate
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import PoolSampler, ReshuffleSampler

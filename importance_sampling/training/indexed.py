@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, BiasedReweightingPolicy
 from importance_sampling.samplers import (

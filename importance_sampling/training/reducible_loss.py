@@ -13,7 +13,7 @@ import keras
 from importance_sampling.conditions import gate
 from importance_sampling.events import Listeners
 from importance_sampling.fit.controller import FitController
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.labels import OutOfSample
 from importance_sampling.samplers.selective import HighestSampler

@@ -13,8 +13,8 @@ import keras
 
 from importance_sampling.backend import keras_internals
 from importance_sampling.events import Listeners
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.messages import DeferredWarnings
-from importance_sampling.fit.plan import FitPlan
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import BaseSampler, SkippingSampler
 from importance_sampling.samplers.skipping import checked_skip_probability
@@ -104,11 +104,11 @@ class SkippingTraining(IndexedTrainer):
     def _plan(self, arguments: dict, listeners: Listeners, deferred: DeferredWarnings) -> FitPlan:
         """Return the plan of a `fit`; the trainer ends its epochs itself, also those of `steps_per_epoch` steps."""
         plan = super()._plan(arguments, listeners, deferred)
-        if plan.reason is not None or not plan.batches_per_epoch:
+        if plan.reason is not None or not plan.batches_per_pass:
             return plan
         if keras_internals.has_step_schedule(self.model.optimizer):
             deferred.add(SCHEDULE_WARNING)
-        steps = min(plan.arguments["steps_per_epoch"] or plan.batches_per_epoch, plan.batches_per_epoch)
+        steps = min(plan.arguments["steps_per_epoch"] or plan.batches_per_pass, plan.batches_per_pass)
         batch_size = plan.arguments["batch_size"] or plan.batch_size
         changed = dict(plan.arguments, steps_per_epoch=None, batch_size=batch_size)
         return dataclasses.replace(plan, arguments=changed, full_epoch_steps=steps)

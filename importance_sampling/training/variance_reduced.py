@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 
 from importance_sampling.conditions import gate
-from importance_sampling.fit.plan import FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.trainer import Trainer
 from importance_sampling.model_wrappers import KatyushaWrapper, SVRGWrapper
 from importance_sampling.model_wrappers.katyusha import check_shares

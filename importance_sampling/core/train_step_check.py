@@ -18,12 +18,12 @@ from keras import ops
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import replaced_attribute
+from importance_sampling.core.eligibility import rows_of, tolerance
 from importance_sampling.core.scoring import call
 from importance_sampling.core.weighted_loss import per_sample, stateless, weighted_loss
 from importance_sampling.data.batches import count_rows, flatten
-from importance_sampling.fit.eligibility import rows_of, tolerance
+from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT
-from importance_sampling.utils.unsupported import Unsupported
 
 UNPACK = "Unpack its data by `keras.utils.unpack_x_y_sample_weight`, and pass `sample_weight` to `compute_loss`"
 SMALL_GRADIENTS = 0.01  # gradients of a weight that are smaller, relative to the largest, are compared with this

@@ -1,8 +1,8 @@
 """Plan a `fit`: find the source of its samples, or the reason if they can't be drawn or weighted.
 
-Keras and importance steps read the same arrays, without a second copy. Lazily read arrays are read in batches and
-pools, never as a whole. If there are any, or if a listener needs row indices, a pipeline of this library replaces
-Keras's and shuffles in the same way. Source: `keras.src.trainers.data_adapters.array_data_adapter`.
+Keras and importance steps read the same arrays, without a second copy, and lazily read arrays never as a whole. For
+these, or if a listener needs row indices, a pipeline of this library replaces Keras's and shuffles in the same way.
+Source: `keras.src.trainers.data_adapters.array_data_adapter`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_data
+from importance_sampling.core import eligibility
 from importance_sampling.data.arrays import ArraySource, EpochOrder
 from importance_sampling.data.batches import flatten
 from importance_sampling.data.lazy_arrays import (
@@ -31,7 +32,7 @@ from importance_sampling.data.lazy_arrays import (
 )
 from importance_sampling.data.py_dataset import LockedDataset, ShuffledBatches, has_workers, is_finite
 from importance_sampling.data.streams import DRAWN_BY_KERAS, StreamSource
-from importance_sampling.fit import eligibility, user_fit
+from importance_sampling.fit import user_fit
 
 DEFAULT_BATCH_SIZE = 32  # Keras's
 ROWS_PER_SLICE = 65536  # labels converted to class weights at once
@@ -49,7 +50,7 @@ class FitPlan:
         arguments: the arguments for `keras.Model.fit`, by name.
         source: where importance steps read samples from; None if they can't.
         batch_size: int, rows of a uniform step; None if only the batches of a stream show it.
-        batches_per_epoch: int, uniform steps of an epoch; 0 if only Keras's iterator knows.
+        batches_per_pass: int, uniform steps of an epoch; 0 if only Keras's iterator knows.
         order: the order of the rows in the current epoch; None if no listener needs it or rows have no indices.
         reason: why importance sampling is impossible, as a clause; None if it is possible, if the trainer is switched
             off, or if Keras raises an error.
@@ -62,7 +63,7 @@ class FitPlan:
     arguments: dict[str, Any]
     source: Any = None
     batch_size: int | None = DEFAULT_BATCH_SIZE
-    batches_per_epoch: int = 0
+    batches_per_pass: int = 0
     order: Any = None
     reason: str | None = None
     warning: str | None = None
@@ -104,14 +105,13 @@ def make_plan(
     Raises:
         ValueError: rows are needed by index, and the data are a stream.
     """
-    needs_source = is_on or needs_indices or has_lazy_rows(arguments)
-    prepares_data = user_fit.has_own_fit(model)
+    needs_source, prepares_data = is_on or needs_indices or has_lazy_rows(arguments), user_fit.has_own_fit(model)
     if prepares_data and is_on and not needs_rows:
         plan = plan_custom_fit(arguments)
     elif user_fit.reads_its_own_data(model) or not needs_source:
         plan = FitPlan(with_lazy_validation_data(arguments))
     else:
-        plan = plan_fit(arguments, model, needs_indices)
+        plan = plan_data(arguments, model, needs_indices)
     class_weight = arguments["class_weight"]
     is_weighted = class_weight is not None or arguments["sample_weight"] is not None
     plan = dataclasses.replace(plan, class_weight=class_weight, is_weighted=is_weighted)
@@ -131,8 +131,8 @@ def make_plan(
     return dataclasses.replace(plan, reason=reason)
 
 
-def plan_fit(arguments: dict, model: keras.Model, with_order: bool) -> FitPlan:
-    """Return the plan of a `fit`.
+def plan_data(arguments: dict, model: keras.Model, with_order: bool) -> FitPlan:
+    """Return a plan with the source of the samples, or with the reason why there is none.
 
     Args:
         arguments: all arguments of `keras.Model.fit`, by name.
@@ -243,7 +243,7 @@ def plan_arrays(arguments: dict, model: keras.Model, with_order: bool) -> FitPla
         arguments,
         source,
         batch_size=batch_size,
-        batches_per_epoch=math.ceil(num_rows / batch_size),
+        batches_per_pass=math.ceil(num_rows / batch_size),
         order=order,
         warning=warning,
     )

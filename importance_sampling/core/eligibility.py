@@ -20,7 +20,7 @@ from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.core.scoring import call
 from importance_sampling.core.weighted_loss import stateless, weighted_loss
 from importance_sampling.data.batches import count_rows, flatten
-from importance_sampling.utils.unsupported import Unsupported
+from importance_sampling.utils.errors import Unsupported
 
 # Largest change, relative to the largest entry, of a row that doesn't depend on the other rows: rounding.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-3}

@@ -1,0 +1,151 @@
+"""Add the trainer's figures to the logs, for History and the progress bar.
+
+Keras passes one dict of logs from callback to callback. `score`, `tau` and `importance` are added just before History
+and the progress bar. Callbacks before these receive the logs of the model, because many of them write, send or compare
+all entries, and NaN isn't valid JSON. Source: `keras.src.callbacks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from importance_sampling.fit.controller import FitController
+
+FIGURES = ("score", "tau", "importance")
+
+
+class LogCallback(keras.callbacks.Callback):
+    """Adds the figures to the logs for all callbacks after it, and marks the executions of this `fit`.
+
+    Args:
+        controller: the controller of the `fit`.
+        adds_figures: bool, False for a trainer that is switched off, so that History has exactly Keras's keys.
+
+    Attributes:
+        progress_bars: the progress bars, if epochs may have fewer steps than Keras expects; else none.
+    """
+
+    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
+
+    def __init__(self, controller: FitController, adds_figures: bool):
+        super().__init__()
+        self.controller = controller
+        self.adds_figures = adds_figures
+        self.progress_bars: list[keras.callbacks.ProgbarLogger] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Reset the figures of the epoch, and show its number of steps in progress bars."""
+        self.controller.begin_epoch(epoch)
+        if self.controller.epoch_length:
+            for bar in self.progress_bars:
+                bar.target = self.controller.epoch_length
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
+        self.controller.is_called_by_fit = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Add the figures that were read last."""
+        self._add(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Read the figures and add them."""
+        self.refresh()
+        self._add(logs)
+
+    def refresh(self) -> None:
+        """Read the averaged signals from the device, if the gate uses them."""
+        if self.controller.gate is not None:
+            self.controller.read_signals()
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures that were read last, by name."""
+        controller = self.controller
+        importance = controller.epoch_importance_steps / max(controller.epoch_steps, 1)
+        figures = zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True)
+        return dict(figures) | controller.strategy.figures()
+
+    def _add(self, logs: dict | None) -> None:
+        if logs is not None and self.adds_figures:
+            logs.update(self.figures())
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, added by the trainer instead of Keras, which would add it after all callbacks."""
+
+    async_safe = True  # as for the progress bar that Keras adds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verbose = 0  # until Keras sets it
+
+
+class HideUnmeasured(keras.callbacks.Callback):
+    """Removes figures that were never measured from the logs, before a progress bar."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Remove figures that are NaN."""
+        self._remove(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Remove figures that are NaN."""
+        self._remove(logs)
+
+    def _remove(self, logs: dict | None) -> None:
+        for name in FIGURES:
+            if logs and math.isnan(logs.get(name, 0.0)):
+                del logs[name]
+
+
+class RestoreUnmeasured(keras.callbacks.Callback):
+    """Adds figures that were never measured to the logs as NaN, after a progress bar, for History."""
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Add the removed figures as NaN."""
+        self._restore(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add the removed figures as NaN."""
+        self._restore(logs)
+
+    def _restore(self, logs: dict | None) -> None:
+        if logs is not None:
+            logs.update({name: math.nan for name in FIGURES if name not in logs})
+
+
+def arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], list], shows_progress: bool) -> list:
+    """Return the user's callbacks in their order, with `log_callback` before the first History or progress bar.
+
+    Args:
+        found: the user's callbacks.
+        log_callback: the `LogCallback` of the `fit`.
+        enclose: function from a callback of the user to a list of this callback and the callbacks around it.
+        shows_progress: bool, True if Keras would add a progress bar.
+    """
+    # What is saved with the state comes before the callbacks that save it.
+    found = sorted(found, key=lambda callback: not getattr(callback, "is_saved", False))
+    if log_callback.adds_figures and shows_progress and not any(map(is_progress_bar, found)):
+        found = [*found, ProgressBar()]
+    shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+    position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
+    arranged: list = []
+    for callback in found[:position]:
+        arranged += enclose(callback)
+    arranged.append(log_callback)
+    for callback in found[position:]:
+        hides = log_callback.adds_figures and is_progress_bar(callback)
+        arranged += [HideUnmeasured(), callback, RestoreUnmeasured()] if hides else enclose(callback)
+    return arranged
+
+
+def is_progress_bar(callback: Any) -> bool:
+    """Return True for the progress bar of Keras, or one derived from it."""
+    return isinstance(callback, keras.callbacks.ProgbarLogger)
