@@ -6,13 +6,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from frameworks import host, needs
+from frameworks import host, is_traced, needs
 from keras import layers
 from test_exact_norms import check, with_data
 
 import importance_sampling
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, backend
+from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.conditions import GainCondition
+from importance_sampling.core import eligibility
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.state_file import save_state
 from importance_sampling.fit.uniform_fit import UniformFit
@@ -158,3 +160,35 @@ def test_no_module_outside_the_backend_compares_the_name_of_the_backend():
             if is_call or is_name:
                 found.append(f"{file.name}:{node.lineno}")
     assert found == []
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_shapes_are_known_without_results_and_updates_reach_the_scope_around(run_eagerly):
+    model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3, dtype="float16")])
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    inputs, before = keras.ops.convert_to_tensor(X), model.get_weights()
+    with NestedScope() as scope:
+        output = backend.shapes_of(lambda: model(inputs, training=True), model)
+    assert tuple(output.shape) == (48, 3) and keras.backend.standardize_dtype(output.dtype) == "float16"
+    updated = {variable.path.split("/")[-1] for variable, _ in scope.updates}
+    assert updated == {"moving_mean", "moving_variance"}
+    for array, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+@needs("jax state")
+def test_on_jax_a_model_is_checked_without_compiling_its_operations_one_by_one():
+    class Noting(layers.Layer):
+        seen = []
+
+        def call(self, inputs):
+            self.seen.append(is_traced(inputs))
+            return inputs
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax"), Noting()])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    batch = (keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(Y), None)
+    Noting.seen.clear()
+    eligibility.check_loss(model, batch)
+    assert eligibility.accepts(model, batch, 7)
+    assert Noting.seen == [True, True]

@@ -44,6 +44,7 @@ PROTOCOL = (
     "apply_gradients",
     "dense",
     "per_sample_grad_norms",
+    "shapes_of",
     "try_train_step",
     # Tensors
     "to_tensor",

@@ -4,6 +4,7 @@ from importance_sampling.backend.defaults import (
     collect_rows,
     distribute_rows,
     repeatable_random,
+    shapes_of,
 )
 from importance_sampling.backend.tensorflow import (
     JIT_COMPILE_SMALL,
@@ -103,6 +104,7 @@ __all__ = [
     "replicas_in_step",
     "row_spec",
     "searchsorted",
+    "shapes_of",
     "slice_rows",
     "slice_tensor",
     "stand_in",

@@ -36,6 +36,16 @@ def dense(gradient: Any) -> Any:
     return gradient
 
 
+def shapes_of(function: Callable, model: keras.Model) -> Any:
+    """Return results of which only the shapes and dtypes are used, without computing them where that saves time.
+
+    Args:
+        function: called without arguments; may assign variables in a scope around this call.
+        model: the model that it calls.
+    """
+    return function()
+
+
 def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
     """Run the `train_step` of a model eagerly, with its optimizers replaced. No Keras variable of the model changes.
 

@@ -102,6 +102,16 @@ def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = Tr
     return _CompiledStep(step)
 
 
+def shapes_of(function: Callable, model: keras.Model) -> Any:
+    """Return the shapes and dtypes of results without computing them: JAX would compile every operation for itself.
+
+    Args:
+        function: called without arguments; may assign variables in a scope around this call.
+        model: the model that it calls. A model that runs eagerly may look at values, so these are computed.
+    """
+    return function() if model.run_eagerly or not model.jit_compile else jax.eval_shape(function)
+
+
 class _CompiledStep:
     """A step that is compiled for each signature of its arguments.
 

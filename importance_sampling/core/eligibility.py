@@ -107,7 +107,7 @@ def check_loss(model: keras.Model, batch: tuple) -> None:
     x, y, sample_weight = batch
     regularised = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
     with backend.repeatable_random(), NestedScope(regularised, collect_losses=True) as scope:
-        call(model, x, training=True)
+        backend.shapes_of(lambda: call(model, x, training=True), model)
     if scope.losses:
         raise Unsupported(
             "the model adds a loss with `add_loss`, one number for the batch, which can't be weighted by sample. "
@@ -187,7 +187,7 @@ def accepts(model: keras.Model, batch: tuple, rows: int) -> bool:
     (x,) = rows_of((batch[0],), np.arange(rows) % size)
     try:
         with stateless(model):
-            outputs = flatten(call(model, x, training=False))[0]
+            outputs = flatten(backend.shapes_of(lambda: call(model, x, training=False), model))[0]
     except Exception:  # any error of the model's layers and operations; a batch of the user's has just succeeded
         return False
     return all(len(output.shape) > 0 and output.shape[0] == rows for output in outputs)

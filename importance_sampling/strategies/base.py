@@ -275,7 +275,8 @@ class Strategy:
         quantities = {"outputs": flatten(scored.y_pred)[0], "losses": scored.losses}
         if not callable(self.scorer.score):
             # Scores of masked sequences have a factor in common.
-            quantities["scores"] = [scored.scores / ops.maximum(ops.max(scored.scores[::2]), 1e-30)]
+            scores = ops.convert_to_numpy(scored.scores)
+            quantities["scores"] = [scores / max(scores[::2].max(), 1e-30)]
         return quantities
 
 
