@@ -11,7 +11,7 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.data.lazy_arrays import is_lazy
 from importance_sampling.datasets import BaseDataset
-from importance_sampling.fit.legacy import lazy_arrays
+from importance_sampling.datasets.rows_as_arrays import lazy_arrays
 
 MAX_BYTES = 2**30  # of x; larger training sets aren't loaded into memory
 TEST_ROWS = 20000

@@ -237,7 +237,7 @@ class FitController:
                     return None
                 self._examine(examined)
             return self.strategy.step(n, self.batches, self._steps_left(), self.listeners.needs_draws)
-        return None
+        return None  # unsupported
 
     def _steps_left(self) -> float:
         """Return the number of steps left in this `fit`."""
@@ -270,7 +270,7 @@ class FitController:
         if self._probe_is_due() and (following := self.batches.peek(1)):
             with self._closed_if_unsupported():
                 return self._probe(following[0])
-        return 0.0
+        return 0.0  # not due, or unsupported
 
     def _probe_is_due(self) -> bool:
         # Traced on a single batch, Keras's step would take the batch size as fixed.
