@@ -192,3 +192,6 @@ def test_on_jax_a_model_is_checked_without_compiling_its_operations_one_by_one()
     eligibility.check_loss(model, batch)
     assert eligibility.accepts(model, batch, 7)
     assert Noting.seen == [True, True]
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)  # a layer may then look at values
+    eligibility.check_loss(model, batch)
+    assert Noting.seen == [True, True, False]

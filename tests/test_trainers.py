@@ -231,7 +231,7 @@ def test_batches_of_a_generator_are_joined_to_pools_of_the_requested_size():
 
 @pytest.mark.parametrize("as_generator", [False, True])
 def test_a_pool_that_is_smaller_than_a_batch_warns_once_for_the_line_that_called_fit(as_generator):
-    for size, count in ((32, 1), (8, 0)):
+    for size, count in ((32, 1), (16, 0), (8, 0)):
         trainer = training.BiasedImportanceTraining(build(), presample=16)
         data = [((X[:size], Y[:size]) for _ in range(4))] if as_generator else [X[: 4 * size], Y[: 4 * size]]
         options = dict(steps_per_epoch=4, shuffle=False) if as_generator else dict(batch_size=size)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_the_default_gate_of_pools_closes_when_the_learning_rate_falls():
     falls = keras.callbacks.LearningRateScheduler(lambda epoch: 0.3 if epoch < 3 else 0.03)
     *_, before, after = fit(trainer, xy, epochs=4, callbacks=[falls])["importance"]
     assert before == 1 and after <= 17 / 40  # until it is looked at, at every 17th of 40 steps
-    assert "learning rate             10%  of its peak" in trainer.summary()
+    assert re.search(r"  learning rate +10%  of its peak", trainer.summary())
 
 
 def test_the_peak_of_the_learning_rate_is_that_of_the_optimizer_compiled_last():

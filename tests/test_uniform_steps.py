@@ -291,12 +291,16 @@ def test_batches_that_were_scored_first_reach_keras_in_order_by_an_iterator_of_t
     dataset, received = tf.data.Dataset.range(7).batch(2), []
 
     def keras_function(iterator):
-        received.append((next(iterator).numpy().tolist(), iterator.element_spec))
+        received.append((next(iterator).numpy().tolist(), iterator.element_spec, iterator))
 
-    batches, plan = PeekableBatches(iter(dataset)), FitPlan({}, batches_per_pass=4)
+    plan = FitPlan({}, batches_per_pass=4)
     strategy = UniformStrategy(types.SimpleNamespace(steps_per_execution=1), keras_function, plan, with_rows=False)
-    for peeked in (0, 1, 2, 1):
-        batches.peek(peeked)
-        assert strategy.step(1, batches).steps == 1
-    assert [rows for rows, _ in received] == [[0, 1], [2, 3], [4, 5], [6]]
-    assert all(spec == dataset.element_spec for _, spec in received)
+    for _ in range(2):
+        batches = PeekableBatches(iter(dataset))
+        strategy.begin_pass()
+        for peeked in (0, 1, 2, 1):
+            batches.peek(peeked)
+            assert strategy.step(1, batches).steps == 1
+    assert [rows for rows, *_ in received] == [[0, 1], [2, 3], [4, 5], [6]] * 2
+    assert all(spec == dataset.element_spec for _, spec, _ in received)
+    assert len({id(iterator) for *_, iterator in received}) == 3  # one in each pass, and one for what was scored

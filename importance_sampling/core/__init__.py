@@ -1,1 +1,1 @@
-"""The computations of one training step: weighted loss, scores, logits, gradients and metric updates."""
+"""The computations of one training step, and the checks of which models they are possible for."""

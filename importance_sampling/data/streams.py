@@ -130,7 +130,7 @@ class StreamPools:
         self._second_reading: Any = None
         self._leftover: list | None = None  # leaves of rows that were read for a pool and not used
         self._queue: deque = deque()
-        self._used = 0  # batches of the epoch that are in the queue
+        self._used = 0  # batches of the pass that are in the queue
         self.resize(pool_size)
 
     def resize(self, pool_size: int) -> StreamPools:
@@ -141,7 +141,7 @@ class StreamPools:
         return self
 
     def fill(self, n: int, batches: PeekableBatches) -> int:
-        """Make up to n pools, fewer at the end of the epoch; return the number of pools that are ready.
+        """Make up to n pools, fewer at the end of the pass; return the number of pools that are ready.
 
         Raises:
             Unsupported: the stream can't be read a second time, or its batches can't be joined.
@@ -175,7 +175,7 @@ class StreamPools:
             self._second_reading = None
 
     def _pool(self, batches: PeekableBatches) -> list | None:
-        """Return the leaves of the next pool; None if the rest of the epoch isn't enough for one."""
+        """Return the leaves of the next pool; None if the rest of the pass isn't enough for one."""
         used = self._used + 1
         peeked = batches.peek(used)
         if len(peeked) < used:

@@ -1,1 +1,1 @@
-"""Everything that runs inside one `fit`: which `fit` runs the loop, and which models can be importance-sampled."""
+"""Everything that runs inside one `fit`: which `fit` runs the loop, what it counts, saves and tells."""

@@ -50,8 +50,8 @@ class FitPlan:
         arguments: the arguments for `keras.Model.fit`, by name.
         source: where importance steps read samples from; None if they can't.
         batch_size: int, rows of a uniform step; None if only the batches of a stream show it.
-        batches_per_pass: int, uniform steps of an epoch; 0 if only Keras's iterator knows.
-        order: the order of the rows in the current epoch; None if no listener needs it or rows have no indices.
+        batches_per_pass: int, uniform steps of a pass over the data; 0 if only Keras's iterator knows.
+        order: the order of the rows in the current pass; None if no listener needs it or rows have no indices.
         reason: why importance sampling is impossible, as a clause; None if it is possible, if the trainer is switched
             off, or if Keras raises an error.
         warning: a warning about the data; None if there is none.

@@ -165,7 +165,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out loss",
             context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
-            f"recent change, of the held-out {controller.state.counters.held_out_are}; a rise stops importance steps",
+            f"recent change ({controller.state.counters.held_out_are}); a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from importance_sampling import backend
@@ -35,7 +36,7 @@ class StepResult(NamedTuple):
     """
 
     logs: dict  # of the last step, as Keras's own step returns them
-    steps: int  # 0: the epoch had ended
+    steps: int  # 0: the pass had ended
     cost: float  # forward passes of a batch, a backward pass counting as two
     indices: Sequence = ()  # int64 (b,), row indices, -1 for samples of streams
     weights: Sequence = ()  # float32 (b,)
@@ -191,12 +192,12 @@ class Strategy:
 
         Args:
             n: int >= 1.
-            batches: the batches of the epoch; strategies that read rows by index leave them alone.
+            batches: the batches of the pass; strategies that read rows by index leave them alone.
             steps_left: float, the number of steps left in this `fit`.
             with_draws: bool, fill in the per-sample fields of the result.
 
         Returns:
-            `StepResult`, or None if the rest of the epoch isn't enough for one step.
+            `StepResult`, or None if the rest of the pass isn't enough for one step.
 
         Raises:
             Unsupported: samples can't be weighted.
@@ -276,7 +277,8 @@ class Strategy:
         if not callable(self.scorer.score):
             # Scores of masked sequences have a factor in common.
             scores = ops.convert_to_numpy(scored.scores)
-            quantities["scores"] = [scores / max(scores[::2].max(), 1e-30)]
+            with np.errstate(all="ignore"):
+                quantities["scores"] = [scores / max(scores[::2].max(), 1e-30)]
         return quantities
 
 

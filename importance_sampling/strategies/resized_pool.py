@@ -44,8 +44,8 @@ class ResizedPoolStrategy(Strategy):
         return self._current.step(n, batches, steps_left, with_draws)
 
     def gate_context(self) -> GateContext:
-        """Return the context for the gate's decision, with the current sizes."""
-        return self._current.gate_context()
+        """Return the context for the gate's decision, with the sizes that suit the current signals."""
+        return self._strategy_of(self._sizes()).gate_context()
 
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for pools from the scores of uniformly drawn samples."""

@@ -64,7 +64,7 @@ class SnapshotStrategy(IndexedStrategy):
     ):
         def make_sampler(rows: DatasetRows) -> SCSGSampler:
             self.wrapper = make_wrapper()
-            self._step, self._steps = None, {}
+            self._step, self._repeated = None, {}  # compiled for the wrapper before
             self._register("gradients", self.wrapper)
             return SCSGSampler(rows, UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 

@@ -38,6 +38,8 @@ class UniformStrategy:
         self.keras_function = keras_function
         self.plan = plan
         self.with_rows = with_rows and plan.source is not None
+        self._peeked: deque = deque()  # a batch that was scored first, on its way to Keras's function
+        self._peeked_iterator: Any = None  # over these batches, in all passes
         self.begin_pass()
 
     def begin_pass(self) -> None:
@@ -48,7 +50,7 @@ class UniformStrategy:
 
     def release(self) -> None:
         """Drop all references to the data."""
-        self.plan = FitPlan({})
+        self.plan, self._peeked, self._peeked_iterator = FitPlan({}), deque(), None
         self.begin_pass()
 
     def step(self, n: int, batches: PeekableBatches) -> StepResult:
@@ -76,16 +78,16 @@ class UniformStrategy:
 
     def _step_on_batches(self, n: int, batches: PeekableBatches) -> tuple[dict, int]:
         """Call Keras's function; return the logs and the number of steps that it took."""
-        is_whole = self._steps_of_keras(batches) == n
-        if batches.has_peeked and is_whole and len(batches.peek(n)) == n:
-            self._queue.extend(batches.take(n))
-            self._queue_iterator = self._queue_iterator or backend.queued_batches(self._queue, batches.iterator)
-            return self.keras_function(self._queue_iterator), n
-        if batches.has_peeked or not is_whole:
+        steps_of_keras = self._steps_of_keras(batches)
+        if batches.has_peeked and n == steps_of_keras == 1:
+            self._peeked.extend(batches.take(1))
+            self._peeked_iterator = self._peeked_iterator or backend.queued_batches(self._peeked, batches.iterator)
+            return self.keras_function(self._peeked_iterator), 1
+        if batches.has_peeked or n != steps_of_keras:
             # Keras's function accepts a Python iterable of batches too, and steps through it with the same step.
             first, taken = batches.take(1), batches.taken
             if not first:
-                return self.keras_function(batches.iterator), 0  # which ends the epoch as Keras expects
+                return self.keras_function(batches.iterator), 0  # which ends the pass as Keras expects
             logs = self.keras_function(itertools.chain(first, batches.stream(n - 1)))
             return logs, batches.taken - taken + 1
         before = self._optimizer_steps()
@@ -120,7 +122,7 @@ class UniformStrategy:
 
     def _rows_of(self, first: int, steps: int) -> list[np.ndarray]:
         """Return the row indices of batches by their numbers in the pass."""
-        if self._order is None:  # read once: a strategy's next iterator begins its epoch early
+        if self._order is None:  # read once: a strategy's next iterator begins its pass early
             self._order = self.plan.order.rows
         size = self.plan.batch_size
         return [self._order[number * size : (number + 1) * size] for number in range(first, first + steps)]

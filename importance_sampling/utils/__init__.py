@@ -1,1 +1,1 @@
-"""Helpers that several packages share: argument checks, numerics, random seeds and deprecations."""
+"""Helpers that several packages share: argument checks, numerics, random seeds, warnings and deprecations."""

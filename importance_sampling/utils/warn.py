@@ -6,13 +6,15 @@ import sys
 import warnings
 from typing import Any
 
-INNER = (__name__.partition(".")[0], "keras", "tensorflow", "jax", "torch")  # packages whose lines aren't the user's
+# Packages and modules whose lines aren't the user's, although they may call or be called by this library.
+PACKAGES = (__name__.partition(".")[0], "keras", "tensorflow", "jax", "torch", "optree")
+MODULES = ("concurrent", "contextlib", "functools", "threading")
 
 
 def caller() -> dict[str, Any]:
     """Return the line of the user's code that is being executed, as arguments of `warnings.warn_explicit`."""
     frame = sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in INNER:
+    while frame.f_back is not None and _package(frame.f_globals) in PACKAGES + MODULES:
         frame = frame.f_back
     return dict(
         filename=frame.f_code.co_filename,
@@ -25,3 +27,7 @@ def caller() -> dict[str, Any]:
 def warn_caller(message: str) -> None:
     """Issue a `UserWarning` for the line of the user's code that is being executed."""
     warnings.warn_explicit(message, UserWarning, **caller())
+
+
+def _package(module: dict[str, Any]) -> str:
+    return (module.get("__name__") or "").partition(".")[0]
