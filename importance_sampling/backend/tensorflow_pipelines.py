@@ -93,16 +93,9 @@ def queue_iterator(queue: deque, pack: Callable, static: bool = False) -> Any:
         static: bool, default False. True gives tensors the static number of rows of the first entry; False leaves the
             number of rows dynamic, as in iterators of Keras's own pipeline.
     """
-
-    reference = weakref.ref(queue)  # for the same reason as in `_on_host`
-
-    def produce():
-        while reference():
-            yield reference().popleft()
-
     specs = tuple(_spec(leaf, static) for leaf in queue[0])
-    dataset = tf.data.Dataset.from_generator(produce, output_signature=specs).map(lambda *leaves: pack(leaves))
-    return iter(dataset.with_options(_unoptimised()))
+    dataset = tf.data.Dataset.from_generator(_taken_from(queue), output_signature=specs)
+    return iter(dataset.map(lambda *leaves: pack(leaves)).with_options(_unoptimised()))
 
 
 def queued_batches(queue: deque, iterator: Any) -> Any:
@@ -115,24 +108,29 @@ def queued_batches(queue: deque, iterator: Any) -> Any:
         queue: of batches; more may be added later. The caller keeps it.
         iterator: Keras's iterator.
     """
-    reference = weakref.ref(queue)  # for the same reason as in `_on_host`
-
-    def produce():
-        while reference():
-            yield reference().popleft()
-
     has_spec = isinstance(iterator, tf.data.Iterator) and all(
         isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(iterator.element_spec)
     )
     if not has_spec:
-        return produce()
-    dataset = tf.data.Dataset.from_generator(produce, output_signature=iterator.element_spec)
+        return _taken_from(queue)()
+    dataset = tf.data.Dataset.from_generator(_taken_from(queue), output_signature=iterator.element_spec)
     return iter(dataset.with_options(_unoptimised()))
 
 
 def is_pipeline_error(error: Exception) -> bool:
     """Return True for an error of a pipeline: its end, or an error that replaces one raised inside it."""
     return isinstance(error, (StopIteration, tf.errors.OpError))
+
+
+def _taken_from(queue: deque) -> Callable[[], Iterator]:
+    """Return a function that makes a generator of the entries of a queue, which ends when the queue is empty."""
+    reference = weakref.ref(queue)  # for the same reason as in `_on_host`
+
+    def produce() -> Iterator:
+        while reference():
+            yield reference().popleft()
+
+    return produce
 
 
 def _spec(leaf: Any, static: bool) -> Any:

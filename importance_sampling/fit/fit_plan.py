@@ -105,16 +105,16 @@ def make_plan(
     Raises:
         ValueError: rows are needed by index, and the data are a stream.
     """
-    needs_source, prepares_data = is_on or needs_indices or has_lazy_rows(arguments), user_fit.has_own_fit(model)
+    needs_source = is_on or needs_indices or has_lazy_rows(arguments)
+    prepares_data = user_fit.has_own_fit(model)
     if prepares_data and is_on and not needs_rows:
         plan = plan_custom_fit(arguments)
     elif user_fit.reads_its_own_data(model) or not needs_source:
         plan = FitPlan(with_lazy_validation_data(arguments))
     else:
         plan = plan_data(arguments, model, needs_indices)
-    class_weight = arguments["class_weight"]
-    is_weighted = class_weight is not None or arguments["sample_weight"] is not None
-    plan = dataclasses.replace(plan, class_weight=class_weight, is_weighted=is_weighted)
+    is_weighted = arguments["class_weight"] is not None or arguments["sample_weight"] is not None
+    plan = dataclasses.replace(plan, class_weight=arguments["class_weight"], is_weighted=is_weighted)
     if not is_on:
         return dataclasses.replace(plan, reason=None)
     if needs_rows and plan.source is not None and not plan.source.has_rows:

@@ -18,7 +18,24 @@ from importance_sampling.fit.controller import FitController
 FIGURES = ("score", "tau", "importance")
 
 
-class LogCallback(keras.callbacks.Callback):
+class _ChangesLogs(keras.callbacks.Callback):
+    """Changes the logs of batches and epochs, for the callbacks after it. A subclass implements `_change`."""
+
+    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Change the logs of a batch."""
+        self._change(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Change the logs of an epoch."""
+        self._change(logs)
+
+    def _change(self, logs: dict | None) -> None:
+        raise NotImplementedError
+
+
+class LogCallback(_ChangesLogs):
     """Adds the figures to the logs for all callbacks after it, and marks the executions of this `fit`.
 
     Args:
@@ -28,8 +45,6 @@ class LogCallback(keras.callbacks.Callback):
     Attributes:
         progress_bars: the progress bars, if epochs may have fewer steps than Keras expects; else none.
     """
-
-    async_safe = True  # Keras may then dispatch the hooks of batches as it does without this callback
 
     def __init__(self, controller: FitController, adds_figures: bool):
         super().__init__()
@@ -48,14 +63,10 @@ class LogCallback(keras.callbacks.Callback):
         """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
         self.controller.is_called_by_fit = True
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Add the figures that were read last."""
-        self._add(logs)
-
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Read the figures and add them."""
         self.refresh()
-        self._add(logs)
+        super().on_epoch_end(epoch, logs)
 
     def refresh(self) -> None:
         """Read the averaged signals from the device, if the gate uses them."""
@@ -69,7 +80,7 @@ class LogCallback(keras.callbacks.Callback):
         figures = zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True)
         return dict(figures) | controller.strategy.figures()
 
-    def _add(self, logs: dict | None) -> None:
+    def _change(self, logs: dict | None) -> None:
         if logs is not None and self.adds_figures:
             logs.update(self.figures())
 
@@ -84,39 +95,19 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         self.verbose = 0  # until Keras sets it
 
 
-class HideUnmeasured(keras.callbacks.Callback):
+class HideUnmeasured(_ChangesLogs):
     """Removes figures that were never measured from the logs, before a progress bar."""
 
-    async_safe = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Remove figures that are NaN."""
-        self._remove(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Remove figures that are NaN."""
-        self._remove(logs)
-
-    def _remove(self, logs: dict | None) -> None:
+    def _change(self, logs: dict | None) -> None:
         for name in FIGURES:
             if logs and math.isnan(logs.get(name, 0.0)):
                 del logs[name]
 
 
-class RestoreUnmeasured(keras.callbacks.Callback):
+class RestoreUnmeasured(_ChangesLogs):
     """Adds figures that were never measured to the logs as NaN, after a progress bar, for History."""
 
-    async_safe = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Add the removed figures as NaN."""
-        self._restore(logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the removed figures as NaN."""
-        self._restore(logs)
-
-    def _restore(self, logs: dict | None) -> None:
+    def _change(self, logs: dict | None) -> None:
         if logs is not None:
             logs.update({name: math.nan for name in FIGURES if name not in logs})
 
@@ -136,14 +127,14 @@ def arranged(found: list, log_callback: LogCallback, enclose: Callable[[Any], li
         found = [*found, ProgressBar()]
     shown = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
     position = next((i for i, callback in enumerate(found) if isinstance(callback, shown)), len(found))
-    arranged: list = []
+    result: list = []
     for callback in found[:position]:
-        arranged += enclose(callback)
-    arranged.append(log_callback)
+        result += enclose(callback)
+    result.append(log_callback)
     for callback in found[position:]:
         hides = log_callback.adds_figures and is_progress_bar(callback)
-        arranged += [HideUnmeasured(), callback, RestoreUnmeasured()] if hides else enclose(callback)
-    return arranged
+        result += [HideUnmeasured(), callback, RestoreUnmeasured()] if hides else enclose(callback)
+    return result
 
 
 def is_progress_bar(callback: Any) -> bool:

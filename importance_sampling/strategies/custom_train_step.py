@@ -65,8 +65,7 @@ class _CustomTrainStep(Strategy):
 
     def first_step_warning(self) -> str | None:
         """Return what the training metrics are from the first importance step on; None if all of them are weighted."""
-        metrics = f"{METRICS}." if keras_internals.has_unweighted_metrics(self.model) else None
-        return " ".join(filter(None, (metrics, super().first_step_warning()))) or None
+        return f"{METRICS}." if keras_internals.has_unweighted_metrics(self.model) else None
 
     def notes(self) -> list[str]:
         """Return a line for the summary that says what the training metrics are."""

@@ -6,15 +6,15 @@ import sys
 import warnings
 from typing import Any
 
-# Packages and modules whose lines aren't the user's, although they may call or be called by this library.
-PACKAGES = (__name__.partition(".")[0], "keras", "tensorflow", "jax", "torch", "optree")
-MODULES = ("concurrent", "contextlib", "functools", "threading")
+# Packages and modules that may stand between the user's line and a warning.
+FRAMEWORKS = ("keras", "tensorflow", "jax", "torch", "optree")
+INNER = (__name__.partition(".")[0], *FRAMEWORKS, "concurrent", "contextlib", "functools", "threading")
 
 
 def caller() -> dict[str, Any]:
     """Return the line of the user's code that is being executed, as arguments of `warnings.warn_explicit`."""
     frame = sys._getframe()
-    while frame.f_back is not None and _package(frame.f_globals) in PACKAGES + MODULES:
+    while frame.f_back is not None and _package(frame.f_globals) in INNER:
         frame = frame.f_back
     return dict(
         filename=frame.f_code.co_filename,
