@@ -13,7 +13,7 @@ from saved_states import counters_of
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import Condition
-from importance_sampling.fit.probing import steps_between_probes
+from importance_sampling.fit.gating import steps_between_probes
 
 ROWS = 203
 

@@ -8,13 +8,15 @@ import pytest
 from saved_states import counters_of
 
 from importance_sampling import ImportanceTraining
+from importance_sampling.conditions import GainCondition, GateContext, Signals
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.compared_rows import compared_rows
 from importance_sampling.datasets import InMemoryDataset
 from importance_sampling.fit.fit_plan import FitPlan
-from importance_sampling.fit.held_out_loss import held_out_context, record_validation_loss
-from importance_sampling.fit.probing import discount_is_outdated
-from importance_sampling.fit.state import Counters
+from importance_sampling.fit.gating import Gating
+from importance_sampling.fit.held_out_losses import HeldOutLosses
+from importance_sampling.fit.progress import Progress
+from importance_sampling.fit.state import TrainerState
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
 from importance_sampling.samplers.held_out import hold_out
@@ -163,7 +165,7 @@ def test_scoring_passes_and_held_out_samples_are_scored_in_the_same_fit():
     trainer = ImportanceTraining(model, seed=5)
     trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=8, verbose=0)
     assert trainer.condition.satisfied and trainer.condition.rescores
-    assert "times less gradient noise at the cost of 1.3" in trainer.summary().splitlines()[0]  # not "worth"
+    assert "times less gradient noise, and cost 1.3" in trainer.summary().splitlines()[0]  # not "worth"
     assert trainer.condition.context.loss_ratio > 0
 
 
@@ -314,21 +316,18 @@ def test_the_rows_compared_are_chosen_at_random_and_large_rows_are_fewer():
 
 @pytest.mark.fast
 def test_a_closed_gate_may_open_again_when_the_validation_loss_has_a_new_minimum():
-    plan, counters = FitPlan(dict(validation_data="some")), Counters()
-    strategy = types.SimpleNamespace(compared_samples=lambda: "some")
-    counters.begin_losses("validation data")
+    losses = HeldOutLosses()
+    losses.begin("validation data")
     for loss in (1.0, 0.8, 0.9, 1.0, 1.1):  # it rises
-        counters.within_epochs.record(loss, 0.4)
-    counters.min_validation_loss = 0.7
+        losses.within_epochs.record(loss, 0.4)
+    losses.min_validation_loss = 0.7
 
-    def after(loss):
-        record_validation_loss(dict(val_loss=loss, loss=0.5), plan, strategy, counters)
-        return held_out_context(plan, strategy, counters)
+    def after(loss, gate_is_open=False):
+        losses.record_validation(loss, 0.5, gate_is_open, only_here=False)
+        return losses.context(has_validation_data=True, are_held_out=False)
 
     assert after(0.75)["held_out_change"] > 0  # not a minimum
-    counters.gate_is_open = True
-    assert after(0.65)["held_out_change"] > 0  # an open gate has to close
-    counters.gate_is_open = False
+    assert after(0.65, gate_is_open=True)["held_out_change"] > 0  # an open gate has to close
     assert after(0.66)["loss_ratio"] == pytest.approx(0.4, rel=0.1)
     again = after(0.64)
     assert again["held_out_change"] <= 0 and again["loss_ratio"] == pytest.approx(0.73, rel=0.1)
@@ -336,15 +335,14 @@ def test_a_closed_gate_may_open_again_when_the_validation_loss_has_a_new_minimum
 
 @pytest.mark.fast
 def test_losses_within_epochs_and_validation_losses_both_have_to_fall():
-    plan = FitPlan(dict(validation_data="some"))
     for name in ("validation", "within_epochs"):
-        counters = Counters()
-        counters.begin_losses("validation data")
+        losses = HeldOutLosses()
+        losses.begin("validation data")
         for step in range(5):
-            for losses in (counters.validation, counters.within_epochs):
-                rises = losses is getattr(counters, name)
-                losses.record(1.0 + 0.1 * step * (1 if rises else -1), (0.9 if rises else 0.5) - 0.1 * step)
-        context = held_out_context(plan, None, counters)
+            for series in (losses.validation, losses.within_epochs):
+                rises = series is getattr(losses, name)
+                series.record(1.0 + 0.1 * step * (1 if rises else -1), (0.9 if rises else 0.5) - 0.1 * step)
+        context = losses.context(has_validation_data=True, are_held_out=False)
         assert context["held_out_change"] > 0
         assert context["loss_ratio"] < 0.6  # the smaller one
         assert context["generalised_share"] == pytest.approx(-1.0 if name == "within_epochs" else 1.0)
@@ -372,19 +370,28 @@ def test_validation_weights_do_not_count_beside_class_weights():
 
 @pytest.mark.fast
 def test_a_validation_loss_that_is_not_finite_is_no_minimum_and_hides_none():
-    plan, counters = FitPlan(dict(validation_data="some")), Counters()
+    losses = HeldOutLosses()
     for loss in (1.0, 0.5, float("nan"), 0.9):
-        record_validation_loss(dict(val_loss=loss, loss=0.5), plan, None, counters)
-    assert counters.min_validation_loss == 0.5
-    assert counters.validation.held_out.count == counters.validation.training.count == 3
-    counters.begin_losses("training samples")
-    assert counters.min_validation_loss == float("inf")
+        losses.record_validation(loss, 0.5, gate_is_open=False, only_here=True)
+    assert losses.min_validation_loss == 0.5
+    assert losses.validation.held_out.count == losses.validation.training.count == 3
+    losses.begin("training samples")
+    assert losses.min_validation_loss == float("inf")
 
 
 @pytest.mark.fast
-def test_a_discount_is_outdated_once_training_is_twice_as_long():
-    outdated = [
-        discount_is_outdated(Counters(steps=steps, last_importance_step=last))
-        for steps, last in [(50, 0), (199, 100), (200, 100), (500, 100)]
-    ]
-    assert outdated == [False, False, True, True]
+@pytest.mark.parametrize("steps, last, is_reset", [(50, 0, False), (199, 100, False), (200, 100, True)])
+def test_a_probe_measures_the_discount_anew_once_training_is_twice_as_long(steps, last, is_reset):
+    state = TrainerState(1)
+    for _ in range(17):
+        state.update_averages(Signals(2.0, 3.0, 0.5, 1.0), 1)
+    state.counters.steps, state.counters.last_importance_step = steps, last
+    model = types.SimpleNamespace(optimizer=keras.optimizers.SGD(0.1))
+    strategy = types.SimpleNamespace(
+        check=lambda batch: None, probe=lambda batch, steps: "scored", gate_context=GateContext
+    )
+    plan = FitPlan({})
+    gating = Gating(model, GainCondition(), True, plan, state, Progress())
+    assert gating.probe(strategy, ()) == "scored"
+    assert np.isnan(state.signals.discount) == is_reset
+    assert np.isnan(gating.signals.discount) == is_reset  # before the gate decides

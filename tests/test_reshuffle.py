@@ -50,7 +50,7 @@ def test_the_first_epoch_is_uniform_with_weights_of_one():
     assert (indices != np.arange(SIZE)).any()
     np.testing.assert_allclose(weights, 1, rtol=1e-6)
     np.testing.assert_array_equal(weights, unbiased)
-    np.testing.assert_array_equal(scores, 1)
+    assert np.isnan(scores).all()  # none is known
 
 
 def test_expected_scores_start_at_a_geometric_mean_and_approach_the_measured_scores():
@@ -144,6 +144,7 @@ def test_rescoring_needs_a_model_that_scores():
 
 def test_a_sample_occurs_in_an_epoch_as_often_as_expected_rounded_up_or_down():
     sampler = build()
+    epoch(sampler, 12)
     for _ in range(30):
         indices, weights, expected, _ = joined(epoch(sampler, 12))
         count = np.bincount(indices, minlength=SIZE)
@@ -237,7 +238,8 @@ def test_unusable_measured_scores_are_ignored():
     scores[:3] = np.nan, np.inf, -1
     sampler = build(scores)
     for drawn in epoch(sampler, 12, 30):
-        assert np.isfinite(drawn.weights).all() and np.isfinite(drawn.scores).all()
+        assert np.isfinite(drawn.weights).all()
+    assert np.isfinite(drawn.scores).all()
     last = sampler.state()["_scores"]
     assert np.isnan(last[:3]).all() and np.isfinite(last[3:]).sum() > 50
 

@@ -9,8 +9,10 @@ import pytest
 from frameworks import host, needs
 
 from importance_sampling import ImportanceTraining
-from importance_sampling.conditions import Signals
-from importance_sampling.fit.state import Counters, TrainerState
+from importance_sampling.conditions import GainCondition, Signals
+from importance_sampling.fit.counters import LastDecision
+from importance_sampling.fit.held_out_losses import HeldOutLosses
+from importance_sampling.fit.state import TrainerState
 from importance_sampling.fit.state_file import load_state, save_state
 
 
@@ -53,10 +55,10 @@ def test_totals_count_steps_effective_sizes_the_largest_weight_and_unusable_scor
     state.record_weights(keras.ops.array([0.0, 4.0, 0.0, 0.0]), True)
     state.record_weights(keras.ops.array([1.0, 1.0, 1.0, 1.0]), False)
     np.testing.assert_allclose(state.totals.value, [2, 5, 4, 1])
-    state.counters.first_importance_step, state.counters.steps = 3, 9
+    state.counters.steps = 9
     state.reset_totals()
     np.testing.assert_array_equal(state.totals.value, np.zeros(4))
-    assert state.counters.first_importance_step == -1 and state.counters.steps == 9
+    assert state.counters.steps == 9
 
 
 def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
@@ -65,11 +67,16 @@ def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
     for _ in range(17):
         state.update_averages(signals(2, 3, 0.75, 0), 1)
     state.record_weights(keras.ops.array([1.0, 2.0]), False)
-    state.counters.steps, state.counters.importance_steps, state.counters.gate_is_open = 7, 4, True
+    state.add_steps(7, 30.0, batches_per_pass=2)
+    state.counters.add_importance(4, 1)
+    state.decision.gate_is_open = True
+    state.losses.record_validation(0.5, 0.4, True, True)
     save_state(state, tmp_path / "state.npz")
     other = TrainerState(6)
     load_state(other, tmp_path / "state.npz")
-    assert other.counters == state.counters
+    assert (other.counters, other.decision, other.losses) == (state.counters, state.decision, state.losses)
+    assert (other.counters.importance_steps, other.counters.last_importance_step) == (3, 11)
+    assert (other.decision.steps_since_probe, other.losses.min_validation_loss) == (7, 0.5)
     assert (other.seed, other.momentum) == (5, 0.8)
     np.testing.assert_array_equal(other.signals, state.signals)
     assert other.signals.discount == pytest.approx(0.75)
@@ -207,23 +214,36 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
 
 
 def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
-    counters = Counters()
-    counters.begin_losses("training samples")
+    losses = HeldOutLosses()
+    losses.begin("training samples")
     for loss in (4.0, 3.0, 2.5, 2.0):
-        counters.begin_losses("training samples")
-        counters.within_epochs.record(loss, 0.75 * loss, ratio_error=0.1)
-    losses = counters.within_epochs
-    assert losses.held_out.count == 4 and losses.held_out.change < 0
-    assert losses.ratio == pytest.approx(0.75 * np.exp(0.1))
-    losses.record(2.0, 1.5, ratio_error=800.0)
-    assert losses.ratio == 0  # an error as large says nothing
-    losses.record(2.0, 0.0)
-    counters.begin_losses("validation data")
-    assert counters.within_epochs.held_out.count == 0
+        losses.begin("training samples")
+        losses.within_epochs.record(loss, 0.75 * loss, ratio_error=0.1)
+    within_epochs = losses.within_epochs
+    assert within_epochs.held_out.count == 4 and within_epochs.held_out.change < 0
+    assert within_epochs.ratio == pytest.approx(0.75 * np.exp(0.1))
+    within_epochs.record(2.0, 1.5, ratio_error=800.0)
+    assert within_epochs.ratio == 0  # an error as large says nothing
+    within_epochs.record(2.0, 0.0)
+    losses.begin("validation data")
+    assert losses.within_epochs.held_out.count == 0
 
 
 def test_a_learning_rate_between_decisions_does_not_change_the_peak():
-    counters = Counters()
-    counters.record_learning_rate(0.2)
-    assert counters.relative_learning_rate(0.4) == 1.0 and counters.relative_learning_rate(0.1) == 0.5
-    assert counters.peak_learning_rate == 0.2
+    decision = LastDecision(peak_learning_rate=0.2)
+    assert decision.relative_learning_rate(0.4) == 1.0 and decision.relative_learning_rate(0.1) == 0.5
+    assert decision.peak_learning_rate == 0.2
+
+
+def test_a_decision_begins_the_count_of_steps_until_the_next_and_counts_decisions_that_left_the_gate_closed():
+    decision, gate = LastDecision(steps_since_probe=17), GainCondition()
+    for tau, closed in ((1.5, 1), (float("nan"), 2)):
+        decision.record(gate, tau, 0.5)
+        assert (decision.steps_since_probe, decision.closed_probes, decision.epochs_at_decision) == (0, closed, 0.5)
+        assert decision.tau == (1.5 if closed == 1 else 1.0)
+    gate.restore_decision(True, False)
+    decision.record(gate, 2.0, 1.5)
+    assert (decision.gate_is_open, decision.gate_rescores, decision.closed_probes) == (True, False, 0)
+    other = GainCondition()
+    decision.apply_to(other)
+    assert other.satisfied and not other.rescores

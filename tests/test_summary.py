@@ -81,7 +81,7 @@ def test_a_step_is_worth_the_variance_gain_by_the_rule_on_noise_and_at_most_two_
 def test_the_first_line_says_what_importance_sampling_did_and_the_others_explain_their_numbers():
     first, *others = trained(ImportanceTraining(build(), tau_th=0, seed=1)).summary().splitlines()
     assert first.startswith("Importance sampling ran for 100% of the 6 steps; each had ")
-    assert first.endswith(" times less gradient noise at the cost of 2.0 uniform steps.")
+    assert first.endswith(" times less gradient noise, and cost 2.0 uniform steps.")
     names = [line[2:24].strip() for line in others[:-1]]
     assert names[:3] == ["first importance step", "variance gain", "cost"]
     assert {"tau", "largest weight", "effective batch size"} <= set(names)
@@ -102,30 +102,48 @@ def test_the_first_line_says_what_importance_sampling_did_and_the_others_explain
     ids=["reshuffle", "reshuffle, rescored", "history", "online batch selection", "constant variance", "exact norms"],
 )
 def test_the_cost_in_the_summary_is_what_the_importance_steps_have_cost(make):
-    trainer = trained(make(build()), epochs=2)
-    assert trainer.importance_steps == 12  # of 12: there are no other costs
+    trainer = trained(make(build()), epochs=2)  # the gate is always open: there are no other costs
     lines = [line for line in trainer.summary().splitlines() if line.startswith("  cost ")]
     assert float(lines[0].split()[1]) == pytest.approx(trainer.forward_equivalents / 3 / 12, abs=0.005)
 
 
-def test_the_summary_says_with_which_step_importance_steps_ended_and_why():
-    class OpensTwice(GainCondition):
-        decisions = 0
+class OpenFor(GainCondition):
+    """A gate that closes after a number of decisions."""
 
-        def _decide(self, signals):
-            self.decisions += 1
-            return self.decisions <= 2
+    def __init__(self, decisions):
+        super().__init__()
+        self.left = decisions
 
-        def explain(self, signals):
-            return f"decision {self.decisions} was that it doesn't pay"
+    def _decide(self, signals):
+        self.left -= 1
+        return self.left >= 0
 
+    def explain(self, signals):
+        return "it doesn't pay"
+
+
+def opened_for(decisions):
     trainer = ImportanceTraining(build(), sampler="reshuffle", seed=1)
-    trainer.condition = OpensTwice()
+    trainer.condition = OpenFor(decisions)
     x = np.random.default_rng(0).normal(size=(960, 6)).astype("float32")
-    trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=2, verbose=0)
+    history = trainer.fit(x, x[:, :3].argmax(1), batch_size=16, epochs=3, verbose=0).history
+    return trainer, history["importance"]
+
+
+def test_the_summary_says_with_which_step_importance_steps_ended_and_why():
+    trainer, importance = opened_for(6)
     ended = re.search(r"Importance steps ended with step (\d+): (.*)\.", trainer.summary())
-    assert 0 < int(ended[1]) < 120 and ended[2] == "decision 3 was that it doesn't pay"
-    assert trainer.importance_steps <= int(ended[1])
+    assert 60 < int(ended[1]) < 120 and ended[2] == "it doesn't pay"
+    # Until the first epoch of the sampler ends, all scores are unknown and equal.
+    assert importance[0] == 0 and importance[1] > 0
+    began = int(re.search(r"first importance step +(\d+)", trainer.summary())[1])
+    assert 60 <= began < 70 and trainer.importance_steps == int(ended[1]) - began
+
+
+def test_steps_that_only_measure_scores_are_no_importance_steps():
+    trainer, importance = opened_for(2)
+    assert trainer.importance_steps == 0 and importance == [0.0, 0.0, 0.0]
+    assert trainer.summary().startswith("Uniform training throughout (180 steps): it doesn't pay.")
 
 
 def test_figures_in_inference_mode_are_announced_for_pools_alone():
@@ -147,7 +165,7 @@ def test_the_same_noise_as_that_of_a_uniform_step_is_called_so():
     x = np.ones((96, 6), "float32")
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
     trainer.fit(x, np.zeros(96), batch_size=16, verbose=0)
-    assert "each had about as much gradient noise at the cost of 2.0 uniform steps." in trainer.summary()
+    assert "each had about as much gradient noise, and cost 2.0 uniform steps." in trainer.summary()
 
 
 def test_the_first_line_of_uniform_training_gives_the_number_of_steps_and_the_reason():

@@ -10,7 +10,6 @@ from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.epoch_end import ContinueTraining
-from importance_sampling.fit.held_out_loss import record_validation_loss
 from importance_sampling.fit.history_figures import LogCallback, arranged, is_progress_bar
 
 
@@ -61,5 +60,4 @@ class ValidationLoss(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the validation loss, if it was measured in this epoch."""
-        controller = self.controller
-        record_validation_loss(logs or {}, controller.plan, controller.strategy, controller.state.counters)
+        self.controller.gating.record_validation_loss(self.controller.strategy, logs or {})

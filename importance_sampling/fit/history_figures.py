@@ -55,9 +55,9 @@ class LogCallback(_ChangesLogs):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Reset the figures of the epoch, and show its number of steps in progress bars."""
         self.controller.begin_epoch(epoch)
-        if self.controller.epoch_length:
+        if self.controller.progress.epoch_length:
             for bar in self.progress_bars:
-                bar.target = self.controller.epoch_length
+                bar.target = self.controller.progress.epoch_length
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Mark the next call of the training function as one of this `fit`, not of a callback that trains the model."""
@@ -70,15 +70,15 @@ class LogCallback(_ChangesLogs):
 
     def refresh(self) -> None:
         """Read the averaged signals from the device, if the gate uses them."""
-        if self.controller.gate is not None:
-            self.controller.read_signals()
+        if self.controller.gating.is_possible:
+            self.controller.gating.read_signals()
 
     def figures(self) -> dict[str, float]:
         """Return the figures that were read last, by name."""
-        controller = self.controller
-        importance = controller.epoch_importance_steps / max(controller.epoch_steps, 1)
-        figures = zip(FIGURES, (controller.signals.score, controller.signals.tau, importance), strict=True)
-        return dict(figures) | controller.strategy.figures()
+        signals, progress = self.controller.gating.signals, self.controller.progress
+        importance = progress.epoch_importance_steps / max(progress.epoch_steps, 1)
+        figures = zip(FIGURES, (signals.score, signals.tau, importance), strict=True)
+        return dict(figures) | self.controller.strategy.figures()
 
     def _change(self, logs: dict | None) -> None:
         if logs is not None and self.adds_figures:

@@ -73,7 +73,7 @@ def summarise_interrupted(error: BaseException, name: str, run: FitController | 
     Returns:
         str.
     """
-    steps = run.state.counters.steps - run.started_steps
+    steps = run.progress.steps
     error_name = type(error).__name__
     if not steps:
         return f"fit was interrupted by {error_name} before the first step."
@@ -94,35 +94,40 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
     Returns:
         str.
     """
-    steps = run.state.counters.steps - run.started_steps
-    if run.importance_steps:
-        description = run.strategy.describe(name, run.importance_steps, steps)
+    steps, progress = run.progress.steps, run.progress
+    if progress.importance_steps or (progress.strategy_steps and not run.gating.closing_reason):
+        description = run.strategy.describe(name, progress.strategy_steps, steps)
         return description or _summarise_importance(run, steps)
     first = f"Uniform training throughout ({_steps(steps)}): "
     if run.reason is not None:
         return f"{first}{run.reason}."
     if not run.condition.probes:
         return f"{first}importance sampling is switched off by tau_th."
-    lines = [f"{first}{run.condition.explain(run.signals)}.", *_numbers(_gate_numbers(run))]
+    lines = [f"{first}{run.condition.explain(run.gating.signals)}.", *_numbers(_gate_numbers(run))]
     return "\n".join(lines if len(lines) == 1 else [*lines, DOCUMENTATION])
 
 
 def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
-    signals, share = controller.signals, (controller.importance_steps - controller.strategy.uniform_draws) / steps
-    first = f"Importance sampling ran for {share:.0%} of the {_steps(steps)}"
-    gain, worth, cost = signals.trusted_gain, controller.condition.worth(signals), _cost(controller)
+    progress, closing_reason = controller.progress, controller.gating.closing_reason
+    first = f"Importance sampling ran for {progress.importance_steps / steps:.0%} of the {_steps(steps)}"
+    measured, cost = controller.gating.signals, _cost(controller)
+    gain = measured.trusted_gain if math.isnan(progress.mean_gain) else progress.mean_gain
+    worth = controller.condition.worth(measured._replace(gain=gain, discount=1.0))
     if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most
-        first += f"; each was worth an estimated {worth:.1f} uniform steps at best, at the cost of {cost:.1f}"
+        first += f"; each was worth at most an estimated {worth:.1f} uniform steps, and cost {cost:.1f}"
     elif not math.isnan(gain):
-        first += f"; each had {_noise(gain)} gradient noise at the cost of {cost:.1f} uniform steps"
+        first += f"; each had {_noise(gain)} gradient noise, and cost {cost:.1f} uniform steps"
     if not math.isnan(gain) and controller.strategy.scorer.score not in GRADIENT_NORMS:
         first += ", if the scores are proportional to norms of gradients"
-    began = controller.state.counters.first_importance_step - controller.started_steps
     numbers = [
-        ("first importance step", f"{began}", "the first time that the gate opened"),
+        ("first importance step", f"{progress.first_importance_step}", "steps of this fit before it"),
         *_gate_numbers(controller),
-        ("largest weight", f"{largest:.2f}", "of a sample's loss, to make up for how often it is drawn; 1 is uniform"),
+        (
+            "largest weight",
+            f"{largest:.2f}",
+            "the largest factor of a sample's loss; 1 for all if they are drawn equally often",
+        ),
         (
             "effective batch size",
             f"{effective / count:.1f}",
@@ -132,9 +137,8 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     lines = [f"{first}.", *_numbers(numbers)]
     if unusable:
         lines.append(f"In {unusable:.0f} steps the scores were NaN, negative or all zero, and weren't used.")
-    if controller.reason is None and not controller.condition.satisfied and controller.closing_reason:
-        last = controller.state.counters.last_importance_step - controller.started_steps
-        lines.append(f"Importance steps ended with step {last}: {controller.closing_reason}.")
+    if controller.reason is None and not controller.condition.satisfied and closing_reason:
+        lines.append(f"Importance steps ended with step {progress.last_importance_step}: {closing_reason}.")
     if controller.reason is not None:
         lines.append(f"Then importance sampling was switched off: {controller.reason}.")
     lines += controller.strategy.notes()
@@ -145,27 +149,27 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
 
 def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
     """Return name, value and meaning of the numbers that the gate has measured."""
-    signals, context = controller.signals, controller.condition.context
+    signals, context = controller.gating.signals, controller.condition.context
     numbers = [
         (
             "variance gain",
             signals.trusted_gain,
             ".2f",
-            "how many times larger a uniform batch would have to be for as little gradient noise",
+            "at the end; a uniform batch would have to be so many times larger to have as little gradient noise",
         ),
         ("cost", _cost(controller), ".2f", "of an importance step in uniform steps, counted in forward passes"),
         ("tau", float(signals.tau), ".2f", "how unequal the scores of the samples are; 1 if all are equal"),
         (
-            "held-out samples",
+            "held-out training samples",
             controller.strategy.num_held_out or math.nan,
             ".0f",
-            "training samples left out of importance steps in the first half, to see whether a closer fit helps",
+            "left out of importance steps in the first half, to see whether a closer fit helps on new samples",
         ),
         (
             "held-out loss",
             context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
-            f"recent change ({controller.state.counters.held_out_are}); a rise stops importance steps",
+            f"recent change ({controller.state.losses.held_out_are}); a rise stops importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]
@@ -175,7 +179,7 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
 def _numbers(numbers: list[tuple[str, str, str]]) -> list[str]:
     """Return one line per number, aligned."""
     width = max((len(value) for _, value, _ in numbers), default=0)
-    return [f"  {name:22}{value:>{width}}  {meaning}" for name, value, meaning in numbers]
+    return [f"  {name:26}{value:>{width}}  {meaning}" for name, value, meaning in numbers]
 
 
 def _noise(gain: float) -> str:
@@ -187,8 +191,8 @@ def _noise(gain: float) -> str:
 
 def _cost(controller: FitController) -> float:
     """Return the cost of an importance step in uniform steps: the mean of those taken, or what the gate assumes."""
-    if controller.importance_steps:
-        return controller.importance_cost / controller.importance_steps / UNIFORM_STEP
+    if controller.progress.strategy_steps:
+        return controller.progress.importance_cost / controller.progress.strategy_steps / UNIFORM_STEP
     context = controller.strategy.gate_context()
     return context.cost if controller.condition.rescores else context.lowest_cost
 

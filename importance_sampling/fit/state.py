@@ -1,4 +1,4 @@
-"""The state of a trainer: averages for the gate, totals for the summary, counters, and its own random stream.
+"""The state of a trainer: averages for the gate, totals for the summary, counters, losses, and its own random stream.
 
 All of it belongs to the trainer, none of it to the user's model or to a global generator, and all of it can be saved.
 """
@@ -6,7 +6,6 @@ All of it belongs to the trainer, none of it to the user's model or to a global 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -17,104 +16,14 @@ from keras import ops
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
-from importance_sampling.conditions import Condition, LossComparison, Signals, moving_average
+from importance_sampling.conditions import Signals, moving_average
+from importance_sampling.fit.counters import Counters, LastDecision
+from importance_sampling.fit.held_out_losses import HeldOutLosses
 from importance_sampling.utils.validation import seed_from_python
 
 # A single step measures the discount with a large error, and the first steps decide whether importance steps end.
 DISCOUNT_DECAY = 0.99  # per step that measures it
 MIN_DISCOUNT_STEPS = 15.0  # the count that 17 steps reach with this decay
-
-
-@dataclasses.dataclass
-class Counters:
-    """What a trainer counts, on the host.
-
-    Attributes:
-        steps: all gradient steps so far.
-        importance_steps: those of them that were importance steps.
-        pools: pools of candidates read so far.
-        steps_since_probe: steps since the gate decided last.
-        closed_probes: probes in a row that left the gate closed.
-        first_importance_step: number of the first importance step of the current `fit`; -1 before it.
-        last_importance_step: number of steps up to the last importance step; 0 before it.
-        gate_is_open, gate_rescores: the gate's last decision.
-        forward_passes: the cost so far, in forward passes of a batch.
-        tau: as at the gate's last decision; 1 if not measured.
-        peak_learning_rate: the largest learning rate at a decision.
-        epochs_on_dataset: epochs over the current data set, with fractions.
-        epochs_at_decision: the same at the gate's last decision.
-        validation: the losses that Keras measures on validation data at the ends of epochs, and its training losses.
-        within_epochs: the losses of some validation samples, or of training samples that importance steps leave out, as
-            measured within epochs, and losses of other training samples.
-        held_out_are: what the samples are: "validation data" or "training samples"; empty before the first measurement.
-        held_out_is_over: True once the model has been trained on the held-out training samples.
-        min_validation_loss: the lowest loss that Keras has measured on validation data.
-        loss_measured_at: number of steps when a loss was measured within an epoch last.
-        dataset: digest of the current data set if rows are drawn by index.
-    """
-
-    steps: int = 0
-    importance_steps: int = 0
-    pools: int = 0
-    steps_since_probe: int = 0
-    closed_probes: int = 0
-    first_importance_step: int = -1
-    last_importance_step: int = 0
-    gate_is_open: bool = False
-    gate_rescores: bool = True
-    forward_passes: float = 0.0
-    tau: float = 1.0
-    peak_learning_rate: float = 0.0
-    epochs_on_dataset: float = 0.0
-    epochs_at_decision: float = 0.0
-    validation: LossComparison = dataclasses.field(default_factory=LossComparison)
-    within_epochs: LossComparison = dataclasses.field(default_factory=LossComparison)
-    held_out_are: str = ""
-    held_out_is_over: bool = False
-    min_validation_loss: float = math.inf
-    loss_measured_at: int = 0
-    dataset: str = ""
-
-    def begin_anew(self) -> None:
-        """Drop what belongs to the optimizer and the loss that the model was compiled with before."""
-        self.peak_learning_rate = 0.0
-        self.begin_losses("")
-
-    def begin_losses(self, held_out_are: str) -> None:
-        """Begin to measure the loss of held-out samples; those of the same kind as before are measured on."""
-        if held_out_are != self.held_out_are:
-            self.validation, self.within_epochs = LossComparison(), LossComparison()
-            self.held_out_are, self.min_validation_loss = held_out_are, math.inf
-
-    def record_decision(self, gate: Condition) -> None:
-        """Set the gate's last decision."""
-        self.gate_is_open, self.gate_rescores = bool(gate.satisfied), bool(gate.rescores)
-
-    def record_learning_rate(self, rate: float) -> None:
-        """Record the learning rate at a decision."""
-        self.peak_learning_rate = max(rate, self.peak_learning_rate)
-
-    def relative_learning_rate(self, rate: float) -> float:
-        """Return a learning rate divided by the largest one at any decision so far, this one included."""
-        peak = max(rate, self.peak_learning_rate)
-        return rate / peak if peak else 1.0
-
-    def record_gate_decision(self, gate: Condition, tau: float) -> None:
-        """Set the gate's last decision, which it has made after a probe or by what importance steps measured."""
-        self.steps_since_probe, self.epochs_at_decision = 0, self.epochs_on_dataset
-        self.closed_probes = 0 if gate.satisfied else self.closed_probes + 1
-        self.tau = tau if tau > 1.0 else 1.0  # also for NaN
-        self.record_decision(gate)
-
-    def apply_decision(self, gate: Condition) -> None:
-        """Set a gate to the last decision."""
-        gate.restore_decision(self.gate_is_open, self.gate_rescores)
-
-    def record_steps(self, steps: int, cost: float) -> None:
-        """Count gradient steps and their cost in forward passes of a batch."""
-        self.steps += steps
-        self.steps_since_probe += steps
-        self.forward_passes += cost
 
 
 class Part(Protocol):
@@ -142,6 +51,8 @@ class TrainerState:
             with unusable scores.
         generator: `keras.random.SeedGenerator`, used once for each importance step.
         counters: `Counters`.
+        decision: `LastDecision`, of the gate.
+        losses: `HeldOutLosses`.
         parts: the `Part`s that are saved with it, by name.
         restored: what was loaded for parts that aren't registered yet, by name.
     """
@@ -156,6 +67,8 @@ class TrainerState:
             self.totals = keras.Variable(np.zeros(4, "float32"), trainable=False, name="importance_totals")
             self.generator = keras.random.SeedGenerator(self.seed, name="importance_generator")
         self.counters = Counters()
+        self.decision = LastDecision()
+        self.losses = HeldOutLosses()
         self.parts: dict[str, Part] = {}
         self.restored: dict[str, dict] = {}
 
@@ -165,22 +78,31 @@ class TrainerState:
         if name in self.restored:
             part.restore(self.restored.pop(name))
 
+    def begin_anew(self) -> None:
+        """Drop what belongs to the optimizer and the loss that the model was compiled with before."""
+        self.decision.peak_learning_rate = 0.0
+        self.losses.begin("")
+
+    def add_steps(self, steps: int, cost: float, batches_per_pass: int = 0) -> None:
+        """Count gradient steps, as `Counters.add`, also since the gate's last decision."""
+        self.counters.add(steps, cost, batches_per_pass)
+        self.decision.steps_since_probe += steps
+
     def set_dataset(self, digest: str) -> bool:
         """Set the current data set; return True if it is another one, whose parts and epochs then start afresh."""
         if digest == self.counters.dataset:
             return False
         self.counters.dataset = digest
-        self.counters.epochs_on_dataset = self.counters.epochs_at_decision = 0.0
-        self.counters.begin_losses("")
-        self.counters.held_out_is_over = False
-        self.counters.gate_is_open = False
+        self.counters.epochs_on_dataset = self.decision.epochs_at_decision = 0.0
+        self.losses.begin("")
+        self.losses.held_out_is_over = False
+        self.decision.gate_is_open = False
         self.parts, self.restored = {}, {}
         return True
 
     def reset_totals(self) -> None:
         """Reset the totals at the beginning of a `fit`."""
         self.totals.assign(np.zeros(4, "float32"))
-        self.counters.first_importance_step = -1
 
     def update_averages(self, signals: Signals, steps: Any) -> None:
         """Add signals to the moving averages; `steps` is the number of steps since the last ones."""

@@ -18,7 +18,9 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.conditions import LossComparison, LossTrend
-from importance_sampling.fit.state import Counters, TrainerState
+from importance_sampling.fit.counters import Counters, LastDecision
+from importance_sampling.fit.held_out_losses import HeldOutLosses
+from importance_sampling.fit.state import TrainerState
 
 FORMAT = 4
 NEWER = "a file of this version of the library or an earlier one (upgrade keras-importance-sampling)"
@@ -27,7 +29,6 @@ FORMAT_3_NAMES = {
     "open_steps": "importance_steps",
     "since_look": "steps_since_probe",
     "closed_looks": "closed_probes",
-    "opened_at": "first_importance_step",
     "satisfied": "gate_is_open",
     "forwards": "forward_passes",
     "rate": "peak_learning_rate",
@@ -35,7 +36,7 @@ FORMAT_3_NAMES = {
     "data": "dataset",
 }
 # Counters of earlier versions that are no longer used.
-GONE = ("presample", "new_loss", "mean_loss", "validation_ratio")
+GONE = ("presample", "new_loss", "mean_loss", "validation_ratio", "first_importance_step", "opened_at")
 
 
 class UnreadableState(ValueError):
@@ -70,7 +71,7 @@ def save_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
             seed=state.seed,
             momentum=state.momentum,
             optimizer_steps=optimizer_steps,
-            counters=dataclasses.asdict(state.counters),
+            counters={name: value for one in _counted(state) for name, value in dataclasses.asdict(one).items()},
         )
     )
     path = Path(path)
@@ -120,7 +121,7 @@ def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
             name, _, rest = key.partition("/")
             if rest:
                 parts.setdefault(name, {})[rest] = value
-        counters, kind = _read_counters(header), header["kind"]
+        counted, kind = _read_counters(header), header["kind"]
         seed, momentum, steps = header["seed"], header["momentum"], header.get("optimizer_steps")
     except UnreadableState:
         raise
@@ -136,7 +137,7 @@ def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
         )
     if any(values[name].shape != tuple(variable.shape) for name, variable in state.variables):
         raise UnreadableState(path)
-    registered = set(state.parts) & set(parts) if counters.dataset == state.counters.dataset else set()
+    registered = set(state.parts) & set(parts) if counted[0].dataset == state.counters.dataset else set()
     before = {name: state.parts[name].state() for name in registered}
     try:
         for name in registered:
@@ -147,7 +148,8 @@ def load_state(state: TrainerState, path: str | Path, optimizer_steps: int | Non
         raise
     for name, variable in state.variables:
         variable.assign(values[name])
-    state.seed, state.momentum, state.counters = seed, momentum, counters
+    state.seed, state.momentum = seed, momentum
+    state.counters, state.decision, state.losses = counted
     state.restored = parts
     return steps
 
@@ -173,22 +175,33 @@ def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         return {name: saved[name] for name in saved.files}
 
 
-def _read_counters(header: dict) -> Counters:
-    """Return the counters in the header of a file.
+def _counted(state: TrainerState) -> tuple[Counters, LastDecision, HeldOutLosses]:
+    """Return what is saved as `counters`, a flat dict in which all names are different."""
+    return state.counters, state.decision, state.losses
+
+
+def _read_counters(header: dict) -> tuple[Counters, LastDecision, HeldOutLosses]:
+    """Return what the header of a file contains as `counters`.
 
     Raises:
         ValueError, TypeError, KeyError: the file has another format.
     """
-    counters = dict(header["counters"])
+    saved = dict(header["counters"])
     for name in GONE:
-        counters.pop(name, None)
+        saved.pop(name, None)
     if header["format"] == 3:
-        counters = {FORMAT_3_NAMES.get(name, name): value for name, value in counters.items()}
-        counters["gate_is_open"] = bool(counters["gate_is_open"])
+        saved = {FORMAT_3_NAMES.get(name, name): value for name, value in saved.items()}
+        saved["gate_is_open"] = bool(saved["gate_is_open"])
     elif header["format"] != FORMAT:
         raise ValueError("another format")
     for name in ("validation", "within_epochs"):
-        if name in counters:
-            trends = {kind: LossTrend(**counters[name][kind]) for kind in ("held_out", "training")}
-            counters[name] = LossComparison(**counters[name] | trends)
-    return Counters(**counters)
+        if name in saved:
+            trends = {kind: LossTrend(**saved[name][kind]) for kind in ("held_out", "training")}
+            saved[name] = LossComparison(**saved[name] | trends)
+    parts = [
+        {field.name: saved.pop(field.name) for field in dataclasses.fields(kind) if field.name in saved}
+        for kind in (Counters, LastDecision, HeldOutLosses)
+    ]
+    if saved:
+        raise ValueError(f"unknown counters: {', '.join(saved)}")
+    return Counters(**parts[0]), LastDecision(**parts[1]), HeldOutLosses(**parts[2])

@@ -267,25 +267,25 @@ class Trainer(Display, LegacyFit):
         """
         self._state = self._state or TrainerState(0, kind=type(self).__name__)
         messages.warn_of_another_model(load_state(self._state, path), steps_taken(self.model), path)
-        self._state.counters.apply_decision(self.condition)
+        self._state.decision.apply_to(self.condition)
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         """Plan a `fit` and return the controller that runs its steps."""
         if not self._compiled.update():
-            self._state.counters.begin_anew()
+            self._state.begin_anew()
         plan = self._plan(arguments, listeners, deferred := messages.DeferredWarnings())
         is_new = plan.source is not None and self._is_indexed(plan) and self._state.set_dataset(plan.source.digest)
         if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
-            self._state.counters.apply_decision(self.condition)
-        gate = self.condition if self.condition.probes and plan.source is not None and plan.reason is None else None
+            self._state.decision.apply_to(self.condition)
+        is_possible = self.condition.probes and plan.source is not None and plan.reason is None
         # Before the batches of a stream show their size, listeners get the sampler of a strategy of the default size.
         known = plan if plan.batch_size else FitPlan(plan.arguments)
         strategy = self._strategy(known, known.batch_size)
-        if gate is not None and plan.batch_size is not None:
+        if is_possible and plan.batch_size is not None:
             try:
                 self._compiled.use(strategy, plan)
             except Unsupported as error:
-                gate, plan = None, dataclasses.replace(plan, reason=str(error))
+                is_possible, plan = False, dataclasses.replace(plan, reason=str(error))
                 deferred.add(eligibility.uniform_training_message(plan.reason))
         return FitController(
             self.model,
@@ -294,7 +294,7 @@ class Trainer(Display, LegacyFit):
             strategy,
             lambda batch_size: self._compiled.use(self._strategy(plan, batch_size), plan),
             self.condition,
-            gate,
+            is_possible,
             self._state,
             listeners,
             deferred,

@@ -13,6 +13,7 @@ from importance_sampling.data.lazy_arrays import with_lazy_validation_data
 from importance_sampling.fit import user_fit
 from importance_sampling.fit.checkpoint import enclose_callback
 from importance_sampling.fit.messages import DeferredWarnings
+from importance_sampling.fit.progress import Progress
 from importance_sampling.fit.state import TrainerState, steps_taken
 
 
@@ -28,19 +29,17 @@ class UniformFit(keras.callbacks.Callback):
 
     Attributes:
         reason: None, as none was searched for.
-        importance_steps: int, 0.
-        started_steps: int, the trainer's steps before this `fit`.
+        progress: `Progress` of this `fit`.
     """
 
     reason = None
-    importance_steps = 0
 
     def __init__(self, model: keras.Model, condition: Condition, state: TrainerState):
         super().__init__()
         self.set_model(model)  # Keras doesn't, in a `CallbackList` of the user
         self.condition = condition
         self.state = state
-        self.started_steps = state.counters.steps
+        self.progress = Progress()
         # If True, Keras may dispatch the hooks of batches to another thread, as it does without this callback. Such a
         # hook must not ask for `self.model`: on JAX that writes the state of the running step to the variables.
         self.async_safe = model.steps_per_execution == 1
@@ -78,9 +77,9 @@ class UniformFit(keras.callbacks.Callback):
 
     def continue_from_state(self) -> None:
         """Continue after the trainer's state was restored within this `fit`."""
-        self.state.counters.apply_decision(self.condition)
+        self.state.decision.apply_to(self.condition)
         self.state.reset_totals()
-        self.started_steps = self.state.counters.steps
+        self.progress.restart()
 
     def _count(self, batch: float) -> None:
         """Count the steps of the current execution if it began at this batch or before, and not twice."""
@@ -89,7 +88,8 @@ class UniformFit(keras.callbacks.Callback):
                 return
             self._running = None
             steps = max(self._optimizer_steps() - self._before, 1)
-            self.state.counters.record_steps(steps, UNIFORM_STEP * steps)
+            self.progress.add(steps)
+            self.state.add_steps(steps, UNIFORM_STEP * steps)
 
     def _optimizer_steps(self) -> int:
         """Return the optimizer's count of steps, if an execution may have several; else 0."""

@@ -42,7 +42,7 @@ class StepResult(NamedTuple):
     weights: Sequence = ()  # float32 (b,)
     scores: Sequence = ()  # float32 (b,), as predicted before the step; NaN where they weren't
     pool_scores: Sequence = ()  # float32 (n,), of the candidates, or as measured on the batch
-    uniform_draws: int = 0  # those of the steps whose batches a sampler drew uniformly, for lack of usable scores
+    uniform_draws: int = 0  # those of the steps whose batches a sampler drew uniformly, for lack of scores
 
     def to_host(self) -> StepResult:
         """Return the result with the batches and scores as NumPy arrays."""
@@ -66,7 +66,6 @@ class Strategy:
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
         held_out: `HeldOut`, the training samples that are left out of the steps; none by default.
         num_held_out: int, the number of training samples that are left out of steps of this `fit`, default 0.
-        uniform_draws: int, the steps of this `fit` whose batches a sampler drew uniformly, default 0.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
         measures_in_training: bool, True if scores and metrics are those of the training step, False if they are
             computed in inference mode.
@@ -77,7 +76,6 @@ class Strategy:
     supports_replicas = False
     held_out = NONE_HELD_OUT
     num_held_out = 0
-    uniform_draws = 0
     computes_metrics = True
     measures_in_training = False
 
@@ -217,7 +215,7 @@ class Strategy:
 
         Args:
             name: of the trainer.
-            importance_steps: int > 0, out of all `steps` of the `fit`.
+            importance_steps: int > 0, those taken by this strategy, out of all `steps` of the `fit`.
         """
         return None
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from importance_sampling.data.compared_rows import compared_rows
 from importance_sampling.fit.fit_plan import FitPlan
+from importance_sampling.fit.held_out_losses import TRAINING_SAMPLES, VALIDATION_DATA
 from importance_sampling.samplers.held_out import FEWEST_HELD_OUT, MOST_HELD_OUT, SAMPLES_PER_HELD_OUT, HeldOut
 from importance_sampling.strategies.dataset_rows import DatasetRows
-
-TRAINING_SAMPLES, VALIDATION_DATA = "training samples", "validation data"  # values of `ComparedSamples.kind`
 
 
 class ComparedSamples(NamedTuple):
@@ -20,7 +19,7 @@ class ComparedSamples(NamedTuple):
     Attributes:
         rows: the rows of both.
         held_out, others: row indices, int64 `(n,)`; empty if there are no such samples.
-        kind: str, what the first are.
+        kind: "training samples" or "validation data", what the first are.
     """
 
     rows: DatasetRows

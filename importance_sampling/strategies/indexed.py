@@ -39,7 +39,7 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA, all_usable
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
-NO_SCORES = "its scores were NaN, infinite or negative, or it didn't draw by scores"
+NO_SCORES = "its scores weren't measured yet, were NaN, infinite or negative, or it didn't draw by scores"
 
 
 class IndexedStrategy(Strategy):
@@ -104,7 +104,7 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
-        self.num_held_out = self.uniform_draws = 0
+        self.num_held_out = self._uniform_draws = 0
         self._begins_uniformly = False
         self._validation = None
 
@@ -118,7 +118,7 @@ class IndexedStrategy(Strategy):
             self.sampler.held_out = self.held_out.samples
             self.num_held_out = max(self.num_held_out, len(self.sampler.held_out))
         if self._scored_regularly:
-            self.sampler.recompute = int(self.state.counters.gate_rescores or not self.measures_scores)
+            self.sampler.recompute = int(self.state.decision.gate_rescores or not self.measures_scores)
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []
@@ -138,7 +138,7 @@ class IndexedStrategy(Strategy):
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
         are_uniform = [self.draws_by_score and bool(np.isnan(one.scores).all()) for one in draws]
         self._begins_uniformly, uniform = are_uniform[0], sum(are_uniform)
-        self.uniform_draws += uniform
+        self._uniform_draws += uniform
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
         indices, weights, scores, *_ = zip(*draws, strict=True)
@@ -148,7 +148,7 @@ class IndexedStrategy(Strategy):
     def held_out(self) -> HeldOut:
         """The training samples that are left out of the steps; none once the model has been trained on them."""
         holds_out = self._holds_out and self.plan is not None and not self.plan.has_validation_data
-        if not holds_out or self.state.counters.held_out_is_over:
+        if not holds_out or self.state.losses.held_out_is_over:
             return NONE_HELD_OUT
         return hold_out(self.plan.source.num_rows, self.state.seed)
 
@@ -169,7 +169,7 @@ class IndexedStrategy(Strategy):
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
         """Return a summary of a `fit` in which the sampler drew all batches uniformly."""
-        if self.uniform_draws < importance_steps:
+        if self._uniform_draws < importance_steps:
             return None
         return f"{name} drew uniform batches in all of its {importance_steps} steps: {NO_SCORES}."
 
@@ -185,7 +185,7 @@ class IndexedStrategy(Strategy):
 
     def notes(self) -> list[str]:
         """Return a line on the batches that were drawn uniformly."""
-        count = self.uniform_draws
+        count = self._uniform_draws
         return [f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {NO_SCORES}."] * bool(count)
 
     def get_sampler(self) -> BaseSampler | None:

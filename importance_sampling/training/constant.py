@@ -68,7 +68,7 @@ class ResizedPoolTrainer(Trainer):
         def make(pool_size: int, size: int) -> PoolStrategy:
             return self._pools(PoolSampler(pool_size, size, self.alpha, self.resampling, UNBIASED), batch_size)
 
-        return ResizedPoolStrategy(lambda: self._sizes(self._state.counters.tau, batch_size), make, batch_size)
+        return ResizedPoolStrategy(lambda: self._sizes(self._state.decision.tau, batch_size), make, batch_size)
 
 
 class ConstantVarianceImportanceTraining(ResizedPoolTrainer):

@@ -106,7 +106,7 @@ class ReducibleLossTraining(Trainer):
 
     def _make_controller(self, arguments: dict, listeners: Listeners) -> FitController:
         controller = super()._make_controller(arguments, listeners)
-        if self._irreducible.copies_trained_model and controller.gate is not None:
+        if self._irreducible.copies_trained_model and controller.gating.is_possible:
             controller.deferred.add(TRAINED_WARNING)
         return controller
 

@@ -160,8 +160,9 @@ def _train(way: str, save_freq: str | int, folder: Path, end: End | None) -> Non
             verbose=0,
             callbacks=[recorder, backup, progress],
         )
-    figures = _flat(dataclasses.asdict(trainer._state.counters)) | recorder.arrays()
-    del figures["first_importance_step"]  # of this `fit`
+    state, figures = trainer._state, recorder.arrays()
+    for counted in (state.counters, state.decision, state.losses):
+        figures |= _flat(dataclasses.asdict(counted))
     for number, variable in enumerate([*model.variables, *model.optimizer.variables]):
         figures[f"variable {number}"] = keras.ops.convert_to_numpy(variable)
     for name, values in history.history.items():
