@@ -200,8 +200,8 @@ def test_the_default_gate_opens_above_the_cost_and_closes_below_95_percent_of_it
     assert not gate.observe(signals(gain=1.9), GateContext(2.0)) and gate.previously_satisfied
     assert not gate.observe(signals(gain=1.95), GateContext(2.0)) and not gate.previously_satisfied
     assert gate.explain(signals(gain=1.954)) == (
-        "the samples are about equally hard: the variance gain is 1.95, and steps that cost 2.00 uniform steps need "
-        "more than 2.00, at a learning rate that doesn't fall"
+        "the samples are about equally hard: the variance gain is 1.95, and would have to be above 2.00, at a learning "
+        "rate that doesn't fall, because a step costs 2.00 uniform steps"
     )
 
 
@@ -226,6 +226,17 @@ def test_the_default_gate_can_require_more_variance_gain_than_the_cost_and_a_num
     assert gate.observe(signals(gain=3.1), GateContext(1.0, required_gain=3.0, required_epochs=1.0, epochs_done=1.0))
 
 
+def test_the_default_gate_can_require_scores_that_are_more_unequal_than_the_gain_alone_shows():
+    gate, context = GainCondition(), GateContext(2.0, required_tau=3.0)
+    assert not gate.observe(signals(gain=2.5)._replace(tau=2.99), context)
+    assert gate.explain(signals(gain=2.5)._replace(tau=2.999)) == (
+        "the scores differ too little for steps that cost 2.00 uniform steps: tau is 2.99, and would have to be 3.00. "
+        "Arrays in memory need no such steps"
+    )
+    assert gate.observe(signals(gain=2.5)._replace(tau=3.0), context)
+    assert gate.observe(signals(gain=2.5)._replace(tau=1.5), context)  # an open gate compares the gain with the cost
+
+
 def test_the_default_gate_closes_when_the_learning_rate_decays():
     gate = GainCondition()
     assert not gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.98))
@@ -233,8 +244,7 @@ def test_the_default_gate_closes_when_the_learning_rate_decays():
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.95))
     assert not gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=0.94))
     assert gate.explain(signals(gain=3.0)) == (
-        "the learning rate is decaying (94% of its peak), which already removes the noise that importance sampling "
-        "would"
+        "the learning rate is at 94% of its peak, which already removes the noise that importance sampling would"
     )
     assert gate.observe(signals(gain=3.0), GateContext(2.0, relative_learning_rate=1.0))  # the rate has risen again
 

@@ -173,7 +173,7 @@ def encoder(term, **options):
     "term", [lambda model: keras.ops.mean(model.code**2), lambda model: keras.ops.max(model.code)], ids=["mean", "max"]
 )
 def test_a_term_of_a_hidden_layer_without_sample_weights_is_found(term):
-    with pytest.raises(Unsupported, match="adds a term of the data"):
+    with pytest.raises(Unsupported, match="adds a term to the compiled loss that depends on the data"):
         eligibility.check_loss(encoder(term), BATCH)
 
 

@@ -93,12 +93,12 @@ def test_without_validation_data_importance_steps_leave_the_held_out_samples_out
     trainer, history, uniform, importance = trained(*data(), epochs=8)
     held_out = hold_out(ROWS, 5).samples
     steps_per_epoch = -(-ROWS // BATCH_SIZE)
-    assert history["importance"][1:] == [1.0] * 7
+    assert history["importance"][2:] == [1.0] * 6  # one epoch only measures scores
     first_half = importance[: 4 * steps_per_epoch * BATCH_SIZE - len(uniform)]
     assert not np.isin(first_half, held_out).any() and len(np.unique(first_half)) > 0.9 * ROWS
     assert np.isin(held_out, importance).mean() > 0.5  # in the second half
     assert np.isin(uniform, held_out).any()  # before the gate opened
-    assert "  held-out samples          200  " in trainer.summary()
+    assert "  held-out training samples      200  " in trainer.summary()
 
 
 def test_held_out_samples_are_not_held_out_again_once_the_model_has_been_trained_on_them():
@@ -109,15 +109,15 @@ def test_held_out_samples_are_not_held_out_again_once_the_model_has_been_trained
     history = trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=2, verbose=0, **arguments)
     assert history.history["importance"] == [1.0, 1.0]  # by the losses measured before
     assert np.isin(hold_out(ROWS, 5).samples, np.concatenate(indices)).mean() > 0.3
-    assert "  held-out samples " not in trainer.summary()
+    assert "  held-out training samples " not in trainer.summary()
 
 
 def test_with_validation_data_no_training_sample_is_held_out():
     x, y = data()
     trainer, history, _, importance = trained(x, y, epochs=4, validation_data=data(500, seed=1))
-    assert history["importance"][1] == 1.0
+    assert history["importance"][2] == 1.0
     assert np.isin(hold_out(ROWS, 5).samples, importance).mean() > 0.9
-    assert "  held-out samples " not in trainer.summary()
+    assert "  held-out training samples " not in trainer.summary()
 
 
 @pytest.mark.parametrize("has_validation_data", [False, True])
@@ -131,7 +131,7 @@ def test_the_gate_stays_open_while_training_generalises_and_closes_when_labels_a
         _, history, *_ = trained(*data(can_generalise=can_generalise), model=model, **arguments)
         shares[can_generalise], losses[can_generalise] = history["importance"], history["loss"]
     # Validation samples are few, too, and some measurements of them are noisy.
-    assert np.mean(shares[True][1:]) > (0.5 if has_validation_data else 0.999)
+    assert np.mean(shares[True][2:]) > (0.5 if has_validation_data else 0.999)
     assert losses[True][-1] < 0.5 * losses[True][1]
     assert losses[False][-1] < losses[False][1]  # the training loss alone doesn't show it
     assert 0 < sum(shares[False]) < 0.75 * sum(shares[True])
@@ -204,14 +204,14 @@ def test_after_a_fit_with_validation_data_no_training_samples_are_held_out():
     trainer, *_ = trained(x, y, epochs=3, validation_data=data(500, seed=1))
     history = trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=3, verbose=0)
     assert history.history["importance"] == [1.0] * 3  # by the validation losses of before
-    assert "  held-out samples " not in trainer.summary()
+    assert "  held-out training samples " not in trainer.summary()
 
 
 def test_a_figure_that_a_callback_calls_val_loss_is_no_validation_loss():
     x, y = data()
     writes = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(val_loss=float(epoch)))
     _, history, *_ = trained(x, y, epochs=4, callbacks=[writes])
-    assert history["importance"][1:] == [1.0] * 3
+    assert history["importance"][2:] == [1.0] * 2
 
 
 def test_a_resumed_fit_has_the_validation_losses_of_the_uninterrupted_one(tmp_path):
@@ -269,6 +269,7 @@ def test_the_losses_of_validation_and_training_samples_are_measured_within_the_e
     validation_weights, arguments, losses
 ):
     trainer, counters = trained_on_squares(*validation_weights, **arguments)
+    assert "only at the ends of epochs" not in trainer.summary()
     within_epochs = counters["within_epochs"]
     # Of each 100 samples are measured, whose squares vary by half of their mean: five standard errors.
     for name, expected in zip(("held_out", "training"), losses, strict=True):
@@ -286,7 +287,8 @@ def test_the_losses_of_validation_and_training_samples_are_measured_within_the_e
     ],
 )
 def test_where_validation_samples_cannot_be_compared_the_loss_that_keras_measures_counts(validation_data):
-    _, counters = trained_on_squares(validation_data=validation_data)
+    trainer, counters = trained_on_squares(validation_data=validation_data)
+    assert "The gate knew the validation loss only at the ends of epochs" in trainer.summary()
     assert counters["within_epochs"]["held_out"]["count"] == 0
     assert counters["validation"]["held_out"]["count"] == 3
     assert counters["validation"]["held_out"]["recent"] == pytest.approx(4.0)

@@ -281,7 +281,7 @@ PLAIN = {
     "scalar loss": (lambda: build(loss=scalar_loss), "not one per sample"),
     "divided by weights": (lambda: build(loss=divided()), "mean_with_sample_weight"),
     "own loss": (lambda: build(kind=OwnLoss), "doesn't use the compiled loss"),
-    "adds to the loss": (lambda: build(kind=AddingToLoss), "a term of the data to the compiled loss"),
+    "adds to the loss": (lambda: build(kind=AddingToLoss), "a term to the compiled loss that depends on the data"),
     "add_loss": (lambda: with_layer(Adding), "adds a loss with `add_loss`"),
     "activity regulariser": (
         lambda: with_layer(lambda: layers.Dense(4, activity_regularizer="l2")),

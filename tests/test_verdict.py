@@ -118,7 +118,7 @@ def test_a_difference_below_a_tenth_is_none():
 def test_a_difference_within_the_spread_of_the_seeds_needs_more_seeds(times):
     text = verdict([falling(time) for time in times], [falling(8.0)] * len(times), reason="The reason.")
     assert text.startswith("No clear difference on this task: importance sampling reached ")
-    assert text.endswith("The seeds differ too much to tell: compare with more seeds.")
+    assert text.endswith("The seeds are too few, or differ too much, to tell: compare with more seeds.")
 
 
 def test_runs_without_timed_steps_give_no_verdict():
@@ -279,7 +279,7 @@ def test_the_final_excess_is_relative_to_the_mean_loss_or_to_the_progress_if_the
 
 def test_ranges_have_two_decimals_if_one_hides_the_side_of_1():
     text = verdict([falling(time) for time in (7.7, 2.0, 2.1)], [falling(8.0)] * 3)
-    assert "2.4 times sooner on average (3 seeds, 1.03 to 4.00). The seeds differ" in text
+    assert "2.4 times sooner on average (3 seeds, 1.03 to 4.00). The seeds are too few" in text
     assert "(3 seeds, 1.3 to 4.0)" in verdict([falling(time) for time in (6.0, 2.0, 2.1)], [falling(8.0)] * 3)
 
 

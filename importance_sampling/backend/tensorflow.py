@@ -5,6 +5,7 @@ Steps are compiled like Keras's own (`keras.src.backend.tensorflow.trainer`), wi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = Tr
     """
     if model.run_eagerly:
         return step
-    return tf.function(step, autograph=False, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
+    return _compiled(step, reduce_retracing=reduce_retracing, jit_compile=model.jit_compile)
 
 
 def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None) -> Callable:
@@ -75,8 +76,8 @@ def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None
 
     if model.run_eagerly:
         return run_many
-    many = tf.function(run_many, autograph=False, reduce_retracing=True)
-    one = tf.function(run_one, autograph=False, reduce_retracing=True)
+    many = _compiled(run_many, reduce_retracing=True)
+    one = _compiled(run_one, reduce_retracing=True)
     concrete: dict[tuple, Callable] = {}  # traces of `run_one` by the types and shapes of tensors
 
     def run(n, *inputs):
@@ -91,7 +92,7 @@ def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None
         signature = tuple((value.dtype, *shape) for value, shape in zip(inputs, shapes, strict=True))
         if signature not in concrete:
             specs = [tf.TensorSpec(shape, value.dtype) for value, shape in zip(inputs, shapes, strict=True)]
-            concrete[signature] = tf.function(run_one, autograph=False).get_concrete_function(*specs)
+            concrete[signature] = _compiled(run_one).get_concrete_function(*specs)
         return concrete[signature](*inputs)
 
     return run
@@ -270,6 +271,15 @@ def map_chunks(function: Callable, data: Any, size: int, slice_size: int) -> Any
     stacked = _stacked(lambda i: apply(i * slice_size, slice_size), count)
     joined = tf.nest.map_structure(lambda t: tf.reshape(t, (count * slice_size, *t.shape[2:])), stacked)
     return concatenate([joined, apply(count * slice_size, rest)]) if rest else joined
+
+
+def _compiled(function: Callable, **options: Any) -> Callable:
+    """Return a compiled function.
+
+    TensorFlow counts traces by code object, and would warn about retracing after a few trainers in one process. A
+    partial has none, so that each is counted by itself.
+    """
+    return tf.function(functools.partial(function), autograph=False, **options)
 
 
 def _static_rows(tensor: Any, start: Any, length: int) -> Any:

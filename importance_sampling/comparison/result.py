@@ -7,6 +7,7 @@ import csv
 import html
 import importlib.util
 import io
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -207,7 +208,10 @@ class Comparison:
         return row
 
     def _speed_up(self, way: str) -> float:
-        """Return the geometric mean of the speed-ups over the seeds."""
+        """Return the geometric mean of the speed-ups over the seeds; NaN for a trainer without importance steps."""
+        runs = self.runs_of(way)
+        if any(run["summary"] for run in runs) and not _importance_share(runs):
+            return math.nan  # a ratio would be the noise of the clock
         pairs = zip(self._falling_curves(way), self._falling_curves(self.ways[0]), strict=True)
         return float(np.exp(np.mean([np.log(speed_up(*pair)) for pair in pairs])))
 
@@ -255,4 +259,6 @@ def _importance_share(runs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    if isinstance(value, str):
+        return value
+    return "-" if math.isnan(value) else f"{value:.4g}"

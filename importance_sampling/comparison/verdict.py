@@ -82,7 +82,8 @@ def verdict(
     text += _ending(result)
     if result.kind == "equal":
         return f"No difference on this task: {text}.{note} Keep {baseline}."
-    advice = f"Keep {baseline}." if is_small else "The seeds differ too much to tell: compare with more seeds."
+    unclear = "The seeds are too few, or differ too much, to tell: compare with more seeds."
+    advice = f"Keep {baseline}." if is_small else unclear
     return f"No clear difference on this task: {text}.{note} {advice}"
 
 

@@ -36,6 +36,7 @@ class GateContext(NamedTuple):
     Attributes:
         cost: float, default 1; the cost of an importance step (uniform step = 1).
         required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
+        required_tau: float >= 1, default 1; the inequality of the scores that is needed for the gate to open.
         required_epochs: float, default 0; the minimum number of epochs before the gate opens.
         base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
         held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time, see
@@ -52,6 +53,7 @@ class GateContext(NamedTuple):
 
     cost: float = 1.0
     required_gain: float = 1.0
+    required_tau: float = 1.0
     required_epochs: float = 0.0
     base_cost: float | None = None
     held_out_change: float = float("nan")

@@ -50,10 +50,11 @@ class GainCondition(Condition):
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
 
     By the first rule, the gate opens where a step is worth more than 1.1 of its cost, and closes below 1.05. For the
-    second rule, a `GateContext` may require a number of epochs before the gate opens, and a higher variance gain; a
-    scoring pass that is due when the gate opens is divided by the epochs left in `fit`. It stays open by this rule
-    while the variance gain is above 0.95 of the cost. By the first rule, it closes below 0.95 of the ratio of losses
-    that is needed to open it, and below a half of the share, so that noise doesn't open and close it repeatedly.
+    second rule, a `GateContext` may require a number of epochs before the gate opens, a higher variance gain, and more
+    unequal scores; a scoring pass that is due when the gate opens is divided by the epochs left in `fit`. It stays open
+    by this rule while the variance gain is above 0.95 of the cost. By the first rule, it closes below 0.95 of the ratio
+    of losses that is needed to open it, and below a half of the share, so that noise doesn't open and close it
+    repeatedly.
 
     Attributes:
         rescores: bool, True if the gate is open by the second rule, which needs scores of the same age.
@@ -87,7 +88,8 @@ class GainCondition(Condition):
             # Steps by the first rule draw by older scores: what they measured doesn't count.
             gain = signals.gain if self.satisfied else signals.trusted_gain
             has_waited = context.epochs_done >= context.required_epochs
-            is_worthwhile = gain > max(context.opening_cost, context.required_gain) and has_waited
+            required = max(context.opening_cost, context.required_gain)
+            is_worthwhile = gain > required and has_waited and not signals.tau < context.required_tau
             min_rate = OPENING_RATE
         return is_worthwhile and context.relative_learning_rate >= min_rate
 
@@ -101,11 +103,13 @@ class GainCondition(Condition):
         if np.isnan(gain):
             return TOO_SHORT
         required = max(context.opening_cost, context.required_gain)
-        reduces_noise, learns_faster = gain > required, step_value(gain) > OPENING_VALUE * context.lowest_cost
+        is_unequal = not signals.tau < context.required_tau
+        reduces_noise = gain > required and is_unequal
+        learns_faster = step_value(gain) > OPENING_VALUE * context.lowest_cost
         is_decaying = context.relative_learning_rate < OPENING_RATE
         decay = (
-            f"the learning rate is decaying ({context.relative_learning_rate:.0%} of its peak), which already removes "
-            "the noise that importance sampling would"
+            f"the learning rate is at {context.relative_learning_rate:.0%} of its peak, which already removes the "
+            "noise that importance sampling would"
         )
         if reduces_noise and not is_decaying:
             return "the gain was measured too late in the training to be used. Train for more epochs"
@@ -124,9 +128,16 @@ class GainCondition(Condition):
         if reduces_noise:
             return decay
         if OPENING_VALUE * context.lowest_cost >= 2.0:  # which no step is worth by the first rule
+            if not is_unequal:
+                return (
+                    f"the scores differ too little for steps that cost {context.cost:.2f} uniform steps: tau is "
+                    f"{_rounded_down(float(signals.tau))}, and would have to be {context.required_tau:.2f}. Arrays in "
+                    "memory need no such steps"
+                )
             return (
-                f"the samples are about equally hard: the variance gain is {gain:.2f}, and steps that cost "
-                f"{context.cost:.2f} uniform steps need more than {required:.2f}, at a learning rate that doesn't fall"
+                f"the samples are about equally hard: the variance gain is {gain:.2f}, and would have to be above "
+                f"{required:.2f}, at a learning rate that doesn't fall, because a step costs {context.cost:.2f} "
+                "uniform steps"
             )
         return (
             f"the samples are about equally hard: an importance step would be worth {_rounded_down(step_value(gain))} "
@@ -136,16 +147,15 @@ class GainCondition(Condition):
 
     def _memorising_reason(self) -> str:
         """Return why a closer fit of the training samples wouldn't help on new ones; empty if it would."""
-        context, wont_help = self.context, "so a closer fit of the training samples would hardly help"
+        context, wont_help = self.context, "so fitting the training samples more closely would hardly help"
         if context.held_out_change > 0:
-            return "the loss of held-out samples no longer falls, so a closer fit of the training samples won't help"
+            return f"the loss of held-out samples no longer falls, {wont_help}"
         if context.loss_ratio < MIN_LOSS_RATIO:
             return f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples, {wont_help}"
         if context.generalised_share < OPENING_SHARE:
-            share = max(context.generalised_share, 0.0)
-            return (
-                f"the loss of held-out samples falls by only {share:.0%} of the fall of the training loss, {wont_help}"
-            )
+            falls = f"falls by only {context.generalised_share:.0%} of the fall of the training loss"
+            falls = falls if context.generalised_share > 0 else "doesn't fall with the training loss"
+            return f"the loss of held-out samples {falls}, {wont_help}"
         return ""
 
 

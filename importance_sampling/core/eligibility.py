@@ -127,8 +127,8 @@ def check_loss(model: keras.Model, batch: tuple) -> None:
     # A `compute_loss` may or may not include the regularisers.
     if all(_has_gradient(functools.partial(unweighted, flag), model.trainable_variables) for flag in (False, True)):
         raise Unsupported(
-            "`compute_loss` of the model adds a term of the data to the compiled loss that has no sample weights. "
-            "Make it part of the compiled loss"
+            "`compute_loss` of the model adds a term to the compiled loss that depends on the data but isn't "
+            "multiplied by the sample weights. Make it part of the compiled loss"
         )
 
 

@@ -108,12 +108,14 @@ def check_train_step(model: keras.Model, batch: tuple, ranks: Sequence[int]) -> 
     parts = zip(trial.gradients(batch, part), trial.gradients(batch, ones - part), nothing, strict=True)
     if not trial.are_equal(unweighted, uniform) or not trial.are_equal([a + b - c for a, b, c in parts], uniform):
         raise Unsupported(
-            f"the gradients of {trial.name} aren't proportional to the sample weights. Don't divide by their sum or "
-            "change them, and clip gradients by the arguments of the optimizer (`clipnorm`)"
+            f"the gradients of {trial.name} aren't proportional to the sample weights. Don't divide by the sum of "
+            "the weights or change the gradients. To clip them, use an argument of the optimizer: `global_clipnorm` "
+            "for `tf.clip_by_global_norm`, `clipnorm` for a norm per variable, `clipvalue` for values"
         )
     if not trial.are_equal(nothing, trial.gradients(rows_of(batch, np.zeros(rows, int)), zeros)):
         raise Unsupported(
-            f"{trial.name} adds a term of the data that has no sample weights. Weight every term of its loss"
+            f"{trial.name} adds a term that depends on the data but isn't multiplied by the sample weights. Multiply "
+            "every term of the loss by `sample_weight`"
         )
     kept = np.random.default_rng(0).permutation(rows) < (rows + 1) // 2
     others = rows_of(batch, np.where(kept, np.arange(rows), np.argmax(kept)))

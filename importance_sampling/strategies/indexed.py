@@ -39,6 +39,10 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA, all_usable
 # most of their data have gains far above 5.
 REQUIRED_GAIN = 5.0
 MAX_PENDING = 64  # steps whose scores wait on the device
+NOT_COMPARED = (
+    "The gate knew the validation loss only at the ends of epochs: the validation data aren't arrays in memory like "
+    "the training data, or fewer than 100 rows."
+)
 NO_SCORES = "its scores weren't measured yet, were NaN, infinite or negative, or it didn't draw by scores"
 
 
@@ -184,9 +188,12 @@ class IndexedStrategy(Strategy):
         )
 
     def notes(self) -> list[str]:
-        """Return a line on the batches that were drawn uniformly."""
+        """Return lines on the batches that were drawn uniformly, and on validation data that can't be compared."""
         count = self._uniform_draws
-        return [f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {NO_SCORES}."] * bool(count)
+        lines = [f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {NO_SCORES}."] * bool(count)
+        if self._holds_out and self.plan.has_validation_data and self.compared_samples() is None:
+            lines.append(NOT_COMPARED)
+        return lines
 
     def get_sampler(self) -> BaseSampler | None:
         """Return the sampler of the current data, which is made on the first call; None between fits."""
