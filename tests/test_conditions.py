@@ -234,7 +234,8 @@ def test_the_default_gate_can_require_scores_that_are_more_unequal_than_the_gain
         "Arrays in memory need no such steps"
     )
     assert gate.observe(signals(gain=2.5)._replace(tau=3.0), context)
-    assert gate.observe(signals(gain=2.5)._replace(tau=1.5), context)  # an open gate compares the gain with the cost
+    assert gate.observe(signals(gain=2.5)._replace(tau=2.86), context)
+    assert not gate.observe(signals(gain=2.5)._replace(tau=2.84), context)
 
 
 def test_the_default_gate_closes_when_the_learning_rate_decays():

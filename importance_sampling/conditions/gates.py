@@ -52,9 +52,9 @@ class GainCondition(Condition):
     By the first rule, the gate opens where a step is worth more than 1.1 of its cost, and closes below 1.05. For the
     second rule, a `GateContext` may require a number of epochs before the gate opens, a higher variance gain, and more
     unequal scores; a scoring pass that is due when the gate opens is divided by the epochs left in `fit`. It stays open
-    by this rule while the variance gain is above 0.95 of the cost. By the first rule, it closes below 0.95 of the ratio
-    of losses that is needed to open it, and below a half of the share, so that noise doesn't open and close it
-    repeatedly.
+    by this rule while the variance gain is above 0.95 of the cost, and tau above 0.95 of what was required. By the
+    first rule, it closes below 0.95 of the ratio of losses that is needed to open it, and below a half of the share, so
+    that noise doesn't open and close it repeatedly.
 
     Attributes:
         rescores: bool, True if the gate is open by the second rule, which needs scores of the same age.
@@ -83,7 +83,8 @@ class GainCondition(Condition):
         """Return True if the second rule holds."""
         context = self.context
         if self.satisfied and self.rescores:
-            is_worthwhile, min_rate = signals.trusted_gain > HYSTERESIS * context.cost, CLOSING_RATE
+            is_unequal = not signals.tau < HYSTERESIS * context.required_tau
+            is_worthwhile, min_rate = signals.trusted_gain > HYSTERESIS * context.cost and is_unequal, CLOSING_RATE
         else:
             # Steps by the first rule draw by older scores: what they measured doesn't count.
             gain = signals.gain if self.satisfied else signals.trusted_gain
