@@ -2,6 +2,7 @@
 
 import gc
 import io
+import logging
 import os
 import threading
 import weakref
@@ -96,6 +97,20 @@ def test_trainers_in_several_threads_end_with_the_weights_that_each_has_alone():
         fit(WAYS[way](alone := compiled()), 3)
         for weight, expected in zip(model.get_weights(), alone.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
+
+
+@needs("TensorFlow")
+def test_several_trainers_in_one_process_are_no_reason_for_tensorflow_to_warn_about_retracing():
+    messages, logger = [], logging.getLogger("tensorflow")
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        for options in [{}] * 7 + [dict(tau_th=0.0)] * 7 + [dict(tau_th=0.0, sampler="reshuffle")] * 7:
+            fit(ImportanceTraining(compiled(), **options), epochs=2)
+    finally:
+        logger.removeHandler(handler)
+    assert [message for message in messages if "retracing" in message] == []
 
 
 def test_a_full_disk_does_not_end_fit_and_leaves_no_incomplete_state(tmp_path, monkeypatch):
