@@ -12,7 +12,7 @@ from keras import layers
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.data import ArraySource, LazyArray, is_lazy, is_mapped
-from importance_sampling.fit.fit_plan import plan_data
+from importance_sampling.fit.make_plan import plan_data
 
 
 class Counting(np.memmap):

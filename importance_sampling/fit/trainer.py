@@ -25,8 +25,9 @@ from importance_sampling.fit import messages, user_fit
 from importance_sampling.fit.controlled_fit import fit_with_controller
 from importance_sampling.fit.controller import FitController
 from importance_sampling.fit.display import Display
-from importance_sampling.fit.fit_plan import FitPlan, make_plan
+from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.legacy import LegacyFit
+from importance_sampling.fit.make_plan import make_plan
 from importance_sampling.fit.state import TrainerState, steps_taken
 from importance_sampling.fit.state_file import load_state, save_state
 from importance_sampling.fit.uniform_fit import UniformFit

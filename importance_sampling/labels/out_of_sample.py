@@ -17,7 +17,7 @@ from importance_sampling.core import eligibility
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.batches import flatten
 from importance_sampling.data.subset import subset
-from importance_sampling.fit.fit_plan import plan_arrays
+from importance_sampling.fit.plan_arrays import plan_arrays
 from importance_sampling.labels.model_copy import ModelCopy
 from importance_sampling.utils.classes import log_probabilities
 from importance_sampling.utils.validation import check_positive, check_seed, seed_from_python
