@@ -145,6 +145,14 @@ def test_steps_that_only_measure_scores_are_no_importance_steps():
     trainer, importance = opened_for(2)
     assert trainer.importance_steps == 0 and importance == [0.0, 0.0, 0.0]
     assert trainer.summary().startswith("Uniform training throughout (180 steps): it doesn't pay.")
+    one_epoch = trained(ReshuffleTraining(build()), epochs=1)
+    assert one_epoch.summary() == (
+        "ReshuffleTraining drew uniform batches in all of its 6 steps: the scores measured in one epoch are drawn by "
+        "in the next."
+    )
+    two_epochs = trained(ReshuffleTraining(build()), epochs=2).summary()
+    assert "In 6 steps the sampler drew uniformly: the scores measured in one epoch are drawn by in" in two_epochs
+    assert "NaN" not in two_epochs
 
 
 def test_figures_in_inference_mode_are_announced_for_pools_alone():

@@ -66,6 +66,7 @@ class BaseSampler:
         needs_model: bool, True if the sampler uses a model.
         candidate_scores: float64 `(n,)`, the scores of the last draw's candidates before smoothing; None if the last
             batch was uniform.
+        is_measuring: bool, default False; True while batches are drawn uniformly because no score is known yet.
         samples_left: float, the number of samples still to be drawn in the current `fit`, which sets it; infinity
             outside `fit`.
 
@@ -101,6 +102,7 @@ class BaseSampler:
     needs_scores = False
     needs_model = False
     candidate_scores: np.ndarray | None = None
+    is_measuring = False
     samples_left = float("inf")
     _saved: tuple[str, ...] = ()
     _saved_keys: Mapping[str, str] = {}  # attribute name to key in the saved state, for those that differ

@@ -62,6 +62,7 @@ class ReshuffleSampler(RescoringSampler):
     Attributes:
         held_out: sequence of int, empty by default; the row indices of samples that are left out of the epochs that are
             drawn from now on.
+        is_measuring: bool, True in an epoch that was drawn before any score was known.
 
     Example:
         >>> sampler = ReshuffleSampler(dset, UNBIASED, seed=0)
@@ -105,7 +106,6 @@ class ReshuffleSampler(RescoringSampler):
         self._cells = np.zeros(self.size, "int16")  # cell of each sample's last score, by row index
         self._expected = self.calibration.expected_scores()  # by cell
         self._draw_probabilities = np.zeros(self.size, "float32")  # by row index
-        self._scores_differ = False  # not before any score is known
         # Of each drawn batch whose scores may still be measured: row indices, their cells, samples drawn by then.
         self._drawn_batches: deque = deque(maxlen=MOST_DRAWN_BATCHES)
 
@@ -123,7 +123,11 @@ class ReshuffleSampler(RescoringSampler):
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Set the sampler to a state that `state` returned."""
         super().restore(state)
-        self._scores_differ = bool((self._cells != self._cells[0]).any())
+        self._note_cells()
+
+    def _note_cells(self) -> None:
+        """Note whether any score was known when the current epoch was drawn."""
+        self.is_measuring = bool((self._cells == self._cells[0]).all())
 
     def _when_drawn(self, indices: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the cells of a batch and the number of samples drawn, as of its draw; as of now for other rows."""
@@ -157,7 +161,7 @@ class ReshuffleSampler(RescoringSampler):
         self._samples_drawn += len(indices)
         p = self._draw_probabilities[indices].astype("float64")
         drawn = self._epoch_batch(indices, p, self._expected[self._cells[indices]])
-        return drawn if self._scores_differ else drawn._replace(scores=np.full(len(indices), np.nan, "float32"))
+        return drawn._replace(scores=np.full(len(indices), np.nan, "float32")) if self.is_measuring else drawn
 
     def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
         return self._expected[self._cells], self._draw_probabilities
@@ -172,7 +176,7 @@ class ReshuffleSampler(RescoringSampler):
             self._score_all(lambda *scored: self._record(*usable_measurements(*scored), self._samples_drawn))
             self._rescored_at = self._samples_drawn
         self._cells = cells(self._scores, self._samples_drawn / self.size - self._scored_at)
-        self._scores_differ = bool((self._cells != self._cells[0]).any())
+        self._note_cells()
         self._expected = self.calibration.expected_scores()
         p = self._probabilities_of_rows(smooth(self._expected[self._cells]), is_drawn)
         # Weights are 1 / (size p): without the held-out samples, fewer represent the data.

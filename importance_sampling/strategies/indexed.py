@@ -43,7 +43,8 @@ NOT_COMPARED = (
     "The gate knew the validation loss only at the ends of epochs: the validation data aren't arrays in memory like "
     "the training data, or fewer than 100 rows."
 )
-NO_SCORES = "its scores weren't measured yet, were NaN, infinite or negative, or it didn't draw by scores"
+NO_SCORES = "its scores were NaN, infinite or negative, or it didn't draw by scores"
+MEASURING = "the scores measured in one epoch are drawn by in the next"
 
 
 class IndexedStrategy(Strategy):
@@ -108,7 +109,8 @@ class IndexedStrategy(Strategy):
             self.sampler = None
         for name, part in self._parts.items():
             self.state.register(name, part)  # a strategy of another batch size may have registered its own
-        self.num_held_out = self._uniform_draws = 0
+        self.num_held_out = 0
+        self._uniform_draws = {MEASURING: 0, NO_SCORES: 0}  # by reason
         self._begins_uniformly = False
         self._validation = None
 
@@ -142,7 +144,7 @@ class IndexedStrategy(Strategy):
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
         are_uniform = [self.draws_by_score and bool(np.isnan(one.scores).all()) for one in draws]
         self._begins_uniformly, uniform = are_uniform[0], sum(are_uniform)
-        self._uniform_draws += uniform
+        self._uniform_draws[MEASURING if self.sampler.is_measuring else NO_SCORES] += uniform
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
         indices, weights, scores, *_ = zip(*draws, strict=True)
@@ -173,9 +175,10 @@ class IndexedStrategy(Strategy):
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str | None:
         """Return a summary of a `fit` in which the sampler drew all batches uniformly."""
-        if self._uniform_draws < importance_steps:
+        if sum(self._uniform_draws.values()) < importance_steps:
             return None
-        return f"{name} drew uniform batches in all of its {importance_steps} steps: {NO_SCORES}."
+        why = max(self._uniform_draws, key=self._uniform_draws.get)
+        return f"{name} drew uniform batches in all of its {importance_steps} steps: {why}."
 
     def first_step_warning(self) -> str | None:
         """Return a warning if the first batch was drawn uniformly because of scores that can't be used."""
@@ -189,8 +192,11 @@ class IndexedStrategy(Strategy):
 
     def notes(self) -> list[str]:
         """Return lines on the batches that were drawn uniformly, and on validation data that can't be compared."""
-        count = self._uniform_draws
-        lines = [f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {NO_SCORES}."] * bool(count)
+        lines = [
+            f"In {count} step{'s' * (count != 1)} the sampler drew uniformly: {why}."
+            for why, count in self._uniform_draws.items()
+            if count
+        ]
         if self._holds_out and self.plan.has_validation_data and self.compared_samples() is None:
             lines.append(NOT_COMPARED)
         return lines
