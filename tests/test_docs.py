@@ -103,6 +103,25 @@ def test_every_trainer_has_a_card_with_all_its_defaults_and_a_row_to_choose_it_b
     assert f"| [{trainer}](trainers/{page.name}) |" in choosing
 
 
+def slugs(path):
+    """The anchors of the headings of a page in the repository: the site has the same ones."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE))
+    return {heading.strip().replace(" ", "-") for heading in headings}
+
+
+def test_links_to_headings_work_in_the_repository_as_on_the_site():
+    pages = [ROOT / "README.md", ROOT / "docs/CONTRIBUTING.md", *PAGES.rglob("*.md")]
+    links = [
+        (page, *link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s:]*)#([\w-]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 80
+    broken = [link for link in links if link[2] not in slugs(link[0].parent / link[1] if link[1] else link[0])]
+    assert broken == []
+
+
 def test_every_public_name_is_in_the_reference():
     reference = "\n".join(page.read_text(encoding="utf-8") for page in PAGES.glob("api/*.md"))
     shown = set(re.findall(r"^::: ([\w.]+)$", reference, re.MULTILINE))
