@@ -1,8 +1,9 @@
 """Count the files, classes and changes of file that a `fit` of a few steps passes through, tracing included.
 
-A reader who follows a step through the code opens that many files. `python benchmarks/code_path.py` prints one line for
-each kind of step, `--list` the names of the files as well. `default` has both kinds, a gate that decides between them,
-and validation data.
+A reader who follows a `fit` through the code opens that many files; `files in a step` are those of its last step, which
+was compiled before. `python benchmarks/code_path.py` prints one line for each kind of step, `--list` the names of the
+files as well, with a star for those of a step. `default` has both kinds, a gate that decides between them, and
+validation data.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class CodePath(NamedTuple):
     files: list[str]  # relative to the package, in the order of their first call
     classes: int
     changes: int  # calls into another file than the call before
+    in_step: list[str]  # the files of the last step
 
 
 def measure(options: dict[str, Any]) -> CodePath:
@@ -58,12 +60,16 @@ def measure(options: dict[str, Any]) -> CodePath:
     y = x[:, :3].argmax(1)
     arguments = dict(steps_per_epoch=STEPS) if options else dict(epochs=3, validation_data=(x, y))
     calls: list[tuple[str, str | None]] = []
+    begin, end = 0, 0  # of the last step, among the calls
 
     def profile(frame: Any, event: str, _: Any) -> None:
+        nonlocal begin, end
         file = frame.f_code.co_filename
         if event == "call" and file.startswith(PACKAGE):
             owner = frame.f_locals.get("self")
             calls.append((file.removeprefix(PACKAGE), None if owner is None else type(owner).__qualname__))
+            begin = len(calls) if frame.f_code.co_name == "on_train_batch_begin" else begin
+            end = len(calls) if frame.f_code.co_name == "on_epoch_end" and end < begin else end
 
     sys.setprofile(profile)
     try:
@@ -73,7 +79,8 @@ def measure(options: dict[str, Any]) -> CodePath:
     files = list(dict.fromkeys(file for file, _ in calls))
     classes = {owner for _, owner in calls if owner is not None}
     changes = sum(one[0] != other[0] for one, other in itertools.pairwise(calls))
-    return CodePath(files, len(classes), changes)
+    in_step = list(dict.fromkeys(file for file, _ in calls[begin - 1 : end - 1]))
+    return CodePath(files, len(classes), changes, in_step)
 
 
 def main() -> None:
@@ -82,9 +89,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for name, options in WAYS.items():
         path = measure(options)
-        print(f"{name:10} {len(path.files):3} files {path.classes:3} classes {path.changes:4} changes of file")
+        counts = f"{len(path.files):3} files {path.classes:3} classes {path.changes:4} changes of file"
+        print(f"{name:10} {counts} {len(path.in_step):4} files in a step")
         if arguments.list:
-            print("   ", "\n    ".join(path.files))
+            print("\n".join(f"    {'*' if file in path.in_step else ' '} {file}" for file in path.files))
 
 
 if __name__ == "__main__":
