@@ -231,7 +231,7 @@ def test_the_default_gate_can_require_scores_that_are_more_unequal_than_the_gain
     assert not gate.observe(signals(gain=2.5)._replace(tau=2.99), context)
     assert gate.explain(signals(gain=2.5)._replace(tau=2.999)) == (
         "the scores differ too little for steps that cost 2.00 uniform steps: tau is 2.99, and would have to be 3.00. "
-        "Arrays in memory need no such steps"
+        'Arrays in memory need no such steps with `sampler="reshuffle"`'
     )
     assert gate.observe(signals(gain=2.5)._replace(tau=3.0), context)
     assert gate.observe(signals(gain=2.5)._replace(tau=2.86), context)

@@ -100,6 +100,23 @@ def test_trainers_in_several_threads_end_with_the_weights_that_each_has_alone():
 
 
 @needs("TensorFlow")
+@pytest.mark.parametrize("arrays_first", [True, False])
+def test_arrays_and_a_stream_of_the_same_batches_are_trained_in_turn(arrays_first):
+    import tensorflow as tf
+
+    trainer, kinds = ImportanceTraining(compiled(), seed=1), set()
+    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    for is_stream in (not arrays_first, arrays_first):
+        trainer.condition.restore(True)
+        listener = dict(on_sample=lambda sampler, *_: kinds.add((is_stream, type(sampler).__name__)))  # noqa: B023
+        if is_stream:
+            trainer.fit(stream, epochs=2, shuffle=False, verbose=0, **listener)
+        else:
+            fit(trainer, epochs=2, **listener)
+    assert kinds == {(True, "PoolSampler"), (False, "ReshuffleSampler")}
+
+
+@needs("TensorFlow")
 def test_several_trainers_in_one_process_are_no_reason_for_tensorflow_to_warn_about_retracing():
     messages, logger = [], logging.getLogger("tensorflow")
     handler = logging.Handler()

@@ -1,5 +1,7 @@
 """A user's own sampler and policy: what their methods return is checked, and uniform draws aren't called importance."""
 
+import re
+
 import numpy as np
 import pytest
 from frameworks import several
@@ -9,8 +11,13 @@ from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import WarmupCondition
 from importance_sampling.datasets import InMemoryDataset
 from importance_sampling.reweighting import UNBIASED, UNWEIGHTED, ReweightingPolicy
-from importance_sampling.samplers import BaseSampler, ConditionalStartSampler, ReshuffleSampler
-from importance_sampling.training import SamplerTraining
+from importance_sampling.samplers import (
+    AdditiveSmoothingSampler,
+    BaseSampler,
+    ConditionalStartSampler,
+    ReshuffleSampler,
+)
+from importance_sampling.training import ReshuffleTraining, SamplerTraining
 from importance_sampling.utils.numerics import probabilities
 
 DATASET = InMemoryDataset(X, Y, X, Y)
@@ -275,3 +282,20 @@ def test_the_held_out_loss_is_shown_only_where_a_gate_decides_by_it():
     trainer = SamplerTraining(build(), lambda dataset, model, seed: Own(dataset, seed=seed))
     trainer.fit(X, Y, batch_size=16, epochs=8, validation_data=(X, Y), verbose=0)
     assert "held-out loss" not in trainer.summary()
+
+
+@pytest.mark.parametrize(
+    "decorated", [lambda sampler: sampler, lambda sampler: AdditiveSmoothingSampler(sampler, 1.0)], ids=["no", "yes"]
+)
+def test_the_first_pass_of_a_sampler_that_resamples_epochs_only_measures_scores(decorated):
+    trainer, history = trained(lambda dataset, seed: decorated(ReshuffleSampler(dataset, UNBIASED, seed=seed)))
+    assert history["importance"] == [0.0, 1.0]
+    assert "In 5 steps the sampler drew uniformly: the first pass over the data only measured" in trainer.summary()
+    assert "NaN" not in trainer.summary() and re.search("first importance step +5 ", trainer.summary())
+
+
+def test_scores_that_are_always_nan_are_the_reason_for_uniform_batches():
+    trainer = ReshuffleTraining(build(), score=lambda model, x, y: np.nan * x[:, 0], seed=1)
+    trainer.fit(X, Y, batch_size=32, epochs=3, verbose=0)
+    assert trainer.importance_steps == 0
+    assert "its scores were NaN, infinite or negative" in trainer.summary()

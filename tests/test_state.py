@@ -68,7 +68,7 @@ def test_a_saved_state_is_restored_with_its_random_stream(tmp_path):
         state.update_averages(signals(2, 3, 0.75, 0), 1)
     state.record_weights(keras.ops.array([1.0, 2.0]), False)
     state.add_steps(7, 30.0, batches_per_pass=2)
-    state.counters.add_importance(4, 1)
+    state.counters.add_importance(4, 3)
     state.decision.gate_is_open = True
     state.losses.record_validation(0.5, 0.4, True, True)
     save_state(state, tmp_path / "state.npz")

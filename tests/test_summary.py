@@ -147,11 +147,11 @@ def test_steps_that_only_measure_scores_are_no_importance_steps():
     assert trainer.summary().startswith("Uniform training throughout (180 steps): it doesn't pay.")
     one_epoch = trained(ReshuffleTraining(build()), epochs=1)
     assert one_epoch.summary() == (
-        "ReshuffleTraining drew uniform batches in all of its 6 steps: the scores measured in one epoch are drawn by "
-        "in the next."
+        "ReshuffleTraining drew uniform batches in all of its 6 steps: the first pass over the data only measured the "
+        "scores."
     )
     two_epochs = trained(ReshuffleTraining(build()), epochs=2).summary()
-    assert "In 6 steps the sampler drew uniformly: the scores measured in one epoch are drawn by in" in two_epochs
+    assert "In 6 steps the sampler drew uniformly: the first pass over the data only measured" in two_epochs
     assert "NaN" not in two_epochs
 
 

@@ -22,10 +22,11 @@ from importance_sampling.comparison.plot import draw
 from importance_sampling.comparison.verdict import verdict
 
 BASELINE = "uniform"
+TIMES_SOONER = "times sooner"
 PROSE_NAMES = {BASELINE: "uniform training", "importance": "importance sampling"}
 NO_PLOT = "No plot: install matplotlib (pip install matplotlib)."
 # How the line of a trainer's summary begins that gives the reason for uniform steps.
-REASONS = ("Uniform training throughout", "Importance steps ended", "Then importance sampling was switched off")
+REASONS = ("Uniform training throughout", "Importance steps ended", "Then importance sampling was switched off", "In ")
 
 
 class Comparison:
@@ -156,7 +157,7 @@ class Comparison:
         return paths
 
     def __str__(self) -> str:
-        rows = [[_cell(value) for value in row.values()] for row in self.rows]
+        rows = [[_cell(*item) for item in row.items()] for row in self.rows]
         cells = [list(self.rows[0]), *rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
@@ -168,7 +169,7 @@ class Comparison:
         return f"<Comparison of {', '.join(self.ways)}: {seeds} seeds, {self.budget:g} {self.by} each. {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        rows = [list(self.rows[0]), *([_cell(value) for value in row.values()] for row in self.rows)]
+        rows = [list(self.rows[0]), *([_cell(*item) for item in row.items()] for row in self.rows)]
         notes = "".join(f"<p>{html.escape(text)}</p>" for text in self._summaries())
         lines = [f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows]
         return f"<p><b>{html.escape(self.verdict)}</b></p>{self._html_plot()}<table>{''.join(lines)}</table>{notes}"
@@ -198,7 +199,7 @@ class Comparison:
         for name in last[0]:
             if name not in ("seconds", "cost", "steps", "loss"):
                 row[f"final {prefix}{name}"] = _mean(point[name] for point in last)
-        row["times sooner"] = self._speed_up(way)
+        row[TIMES_SOONER] = self._speed_up(way)
         row["seconds"] = statistics.median(run["seconds"] for run in runs)
         row["steps"] = round(statistics.median(run["steps"] for run in runs))
         row["importance steps"] = _importance_share(runs)
@@ -258,7 +259,7 @@ def _importance_share(runs: Sequence[Mapping[str, Any]]) -> float:
     return sum(run["importance_steps"] for run in runs) / steps if steps else 0.0
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if math.isnan(value) else f"{value:.4g}"
+def _cell(column: str, value: Any) -> str:
+    if column == TIMES_SOONER and math.isnan(value):
+        return "-"  # of a trainer without importance steps
+    return value if isinstance(value, str) else f"{value:.4g}"

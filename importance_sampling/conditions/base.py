@@ -36,7 +36,6 @@ class GateContext(NamedTuple):
     Attributes:
         cost: float, default 1; the cost of an importance step (uniform step = 1).
         required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
-        required_tau: float >= 1, default 1; the inequality of the scores that is needed for the gate to open.
         required_epochs: float, default 0; the minimum number of epochs before the gate opens.
         base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
         held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time, see
@@ -49,11 +48,11 @@ class GateContext(NamedTuple):
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.
         is_paid_in_advance: bool, default False; True if the additional cost of an epoch is due at its start.
+        required_tau: float >= 1, default 1; the inequality of the scores that is needed for the gate to open.
     """
 
     cost: float = 1.0
     required_gain: float = 1.0
-    required_tau: float = 1.0
     required_epochs: float = 0.0
     base_cost: float | None = None
     held_out_change: float = float("nan")
@@ -63,6 +62,7 @@ class GateContext(NamedTuple):
     epochs_done: float = float("inf")
     epochs_left: float = float("inf")
     is_paid_in_advance: bool = False
+    required_tau: float = 1.0
 
     @property
     def opening_cost(self) -> float:

@@ -132,8 +132,8 @@ class GainCondition(Condition):
             if not is_unequal:
                 return (
                     f"the scores differ too little for steps that cost {context.cost:.2f} uniform steps: tau is "
-                    f"{_rounded_down(float(signals.tau))}, and would have to be {context.required_tau:.2f}. Arrays in "
-                    "memory need no such steps"
+                    f"{_rounded_down(float(signals.tau))}, and would have to be {_rounded_up(context.required_tau)}. "
+                    'Arrays in memory need no such steps with `sampler="reshuffle"`'
                 )
             return (
                 f"the samples are about equally hard: the variance gain is {gain:.2f}, and would have to be above "
@@ -247,6 +247,11 @@ def gate(tau_th: float) -> VarianceReductionCondition:
     if not is_real(tau_th):
         raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
     return VarianceReductionCondition(tau_th)
+
+
+def _rounded_up(value: float) -> str:
+    """Return a value that is needed with two decimals, not rounded down to one that is too small."""
+    return f"{math.ceil(100.0 * value) / 100.0:.2f}"
 
 
 def _rounded_down(value: float) -> str:

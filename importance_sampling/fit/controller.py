@@ -212,9 +212,9 @@ class FitController:
         if is_importance:
             if not self.progress.strategy_steps and (warning := self.strategy.first_step_warning()):
                 self.deferred.add(warning)
-            gain = self.gating.signals.trusted_gain
-            self.progress.add_importance(result.steps, result.uniform_draws, cost, gain)
-            self.state.counters.add_importance(result.steps, result.uniform_draws)
+            by_score = self.progress.add_importance(result.steps, result.uniform_draws, cost)
+            self.progress.worth.add(by_score, *self.gating.worth)
+            self.state.counters.add_importance(result.steps, by_score)
         self.progress.add(result.steps)
         self.state.losses.note_training(self.plan.has_validation_data, is_importance)
         self.state.add_steps(result.steps, cost, self.plan.batches_per_pass)

@@ -42,14 +42,14 @@ class Counters:
         if batches_per_pass:
             self.epochs_on_dataset += steps / batches_per_pass
 
-    def add_importance(self, steps: int, uniform_draws: int) -> None:
+    def add_importance(self, steps: int, by_score: int) -> None:
         """Count the steps of a strategy, before `add` counts them among all steps.
 
         Args:
             steps: their number.
-            uniform_draws: those of them whose batches were drawn uniformly; they aren't importance steps.
+            by_score: those of them whose batches were drawn by scores.
         """
-        self.importance_steps += steps - uniform_draws
+        self.importance_steps += by_score
         self.last_importance_step = self.steps + steps
 
 

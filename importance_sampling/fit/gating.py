@@ -63,6 +63,14 @@ class Gating:
         """True if importance steps are taken."""
         return self.is_possible and self.gate.satisfied
 
+    @property
+    def worth(self) -> tuple[float, float, bool]:
+        """The variance gain of an importance step, its estimated worth in uniform steps, and the gate's rule.
+
+        The third is True if the gate is open because gradient noise keeps the loss up.
+        """
+        return self.signals.trusted_gain, self.gate.worth(self.signals), self.gate.rescores
+
     def restart(self) -> None:
         """Begin a `fit`, or continue it after the trainer's state was restored within it."""
         self.closing_reason = ""
@@ -125,7 +133,8 @@ class Gating:
     def measure_held_out(self, strategy: Strategy) -> float:
         """Measure the loss of held-out samples if it is due; return the cost in forward passes of a batch."""
         cost = self._measure_if_due(strategy)
-        self.state.losses.release_if_due(self.progress.share_done)
+        if len(strategy.held_out.samples):
+            self.state.losses.release_if_due(self.progress.share_done)
         return cost
 
     def decide_if_due(self, strategy: Strategy) -> None:

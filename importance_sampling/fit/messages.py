@@ -12,6 +12,7 @@ import keras
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.base import UNIFORM_STEP
+from importance_sampling.fit.progress import MeanWorth
 from importance_sampling.utils.warn import caller, warn_caller
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def summarise(name: str, run: FitController | UniformFit) -> str:
         str.
     """
     steps, progress = run.progress.steps, run.progress
-    if progress.importance_steps or (progress.strategy_steps and not run.gating.closing_reason):
+    has_reason = run.reason is not None or bool(progress.strategy_steps and run.gating.closing_reason)
+    if progress.importance_steps or (progress.strategy_steps and not has_reason):
         description = run.strategy.describe(name, progress.strategy_steps, steps)
         return description or _summarise_importance(run, steps)
     first = f"Uniform training throughout ({_steps(steps)}): "
@@ -111,11 +113,13 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
     progress, closing_reason = controller.progress, controller.gating.closing_reason
     first = f"Importance sampling ran for {progress.importance_steps / steps:.0%} of the {_steps(steps)}"
-    measured, cost = controller.gating.signals, _cost(controller)
-    gain = measured.trusted_gain if math.isnan(progress.mean_gain) else progress.mean_gain
-    worth = controller.condition.worth(measured._replace(gain=gain, discount=1.0))
-    if not (math.isnan(worth) or controller.condition.rescores):  # by the rule on noise, that much faster at most
-        first += f"; each was worth at most an estimated {worth:.1f} uniform steps, and cost {cost:.1f}"
+    cost, mean = _cost(controller), progress.worth
+    if not mean.steps:  # a `fit` of a few steps
+        mean = MeanWorth()
+        mean.add(1, *controller.gating.worth)
+    gain = mean.gain
+    if not math.isnan(mean.worth):
+        first += f"; each was worth at most an estimated {mean.worth:.1f} uniform steps, and cost {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise, and cost {cost:.1f} uniform steps"
     if not math.isnan(gain) and controller.strategy.scorer.score not in GRADIENT_NORMS:

@@ -9,6 +9,48 @@ from importance_sampling.fit.fit_plan import FitPlan
 
 
 @dataclasses.dataclass
+class MeanWorth:
+    """Means over importance steps, for the summary. Steps before the first measurement don't count.
+
+    Attributes:
+        steps: how many importance steps are in the means.
+        noise_steps: those of them that the gate took because gradient noise keeps the loss up.
+        worths: the sum of their estimated worths in uniform steps; NaN if there are no estimates.
+        noises: the sum of their gradient variances, divided by those of uniform steps.
+    """
+
+    steps: int = 0
+    noise_steps: int = 0
+    worths: float = 0.0
+    noises: float = 0.0
+
+    def add(self, steps: int, gain: float, worth: float, by_noise: bool) -> None:
+        """Add importance steps.
+
+        Args:
+            steps: their number.
+            gain: their variance gain; NaN if it wasn't measured.
+            worth: their estimated worth in uniform steps; NaN if there is no estimate.
+            by_noise: True if the gate took them because gradient noise keeps the loss up.
+        """
+        if not math.isnan(gain):
+            self.steps += steps
+            self.noise_steps += steps * by_noise
+            self.worths += steps * worth
+            self.noises += steps / gain
+
+    @property
+    def gain(self) -> float:
+        """The variance gain that corresponds to the mean gradient noise; NaN if there are no steps."""
+        return self.steps / self.noises if self.noises else math.nan
+
+    @property
+    def worth(self) -> float:
+        """The mean worth in uniform steps; NaN if noise was the reason for most steps, or if there are no estimates."""
+        return math.nan if 2 * self.noise_steps > self.steps or not self.steps else self.worths / self.steps
+
+
+@dataclasses.dataclass
 class Progress:
     """The steps of one `fit`.
 
@@ -23,7 +65,7 @@ class Progress:
         importance_steps: those of them whose batches were drawn by scores.
         uniform_draws: those of them whose batches a sampler drew uniformly, for lack of scores.
         importance_cost: the cost of both in forward passes of a batch, with all scoring.
-        gain_sum, gain_steps: the sum of the variance gains of importance steps, and how many of them had one.
+        worth: `MeanWorth` of the importance steps.
         first_importance_step: the number of steps before the first importance step; -1 if there was none.
         last_importance_step: the number of steps up to the last importance step; 0 if there was none.
         epoch: the number of the current epoch.
@@ -40,8 +82,7 @@ class Progress:
     importance_steps: int = 0
     uniform_draws: int = 0
     importance_cost: float = 0.0
-    gain_sum: float = 0.0
-    gain_steps: int = 0
+    worth: MeanWorth = dataclasses.field(default_factory=MeanWorth)
     first_importance_step: int = -1
     last_importance_step: int = 0
     epoch: int = 0
@@ -58,9 +99,8 @@ class Progress:
 
     def restart(self) -> None:
         """Count the steps of the `fit` anew, after the trainer's state was restored within it."""
-        self.steps = self.importance_steps = self.uniform_draws = self.gain_steps = self.last_importance_step = 0
-        self.importance_cost = self.gain_sum = 0.0
-        self.first_importance_step = -1
+        self.steps = self.importance_steps = self.uniform_draws = self.last_importance_step = 0
+        self.importance_cost, self.worth, self.first_importance_step = 0.0, MeanWorth(), -1
 
     def begin_epoch(self, epoch: int, length: int) -> None:
         """Begin an epoch of a length, or of 0 if Keras ends it."""
@@ -77,27 +117,28 @@ class Progress:
         self.epoch_steps += steps
         self.pass_steps += steps
 
-    def add_importance(self, steps: int, uniform_draws: int, cost: float, gain: float) -> None:
+    def add_importance(self, steps: int, uniform_draws: int, cost: float) -> int:
         """Count the steps of a strategy, before `add` counts them among all steps.
 
         Args:
             steps: their number.
-            uniform_draws: those of them whose batches were drawn uniformly; they aren't importance steps.
+            uniform_draws: those of them whose batches were drawn uniformly, which come first; they aren't importance
+                steps.
             cost: of all of them, in forward passes of a batch.
-            gain: the variance gain of an importance step; NaN if it wasn't measured.
+
+        Returns:
+            The number of importance steps.
         """
         self.uniform_draws += uniform_draws
         self.importance_cost += cost
-        steps_by_score = steps - uniform_draws
-        if steps_by_score:
+        importance_steps = steps - uniform_draws
+        if importance_steps:
             if self.first_importance_step < 0:
-                self.first_importance_step = self.steps
+                self.first_importance_step = self.steps + uniform_draws
             self.last_importance_step = self.steps + steps
-            self.importance_steps += steps_by_score
-            if not math.isnan(gain):
-                self.gain_sum += steps_by_score * gain
-                self.gain_steps += steps_by_score
-            self.epoch_importance_steps += steps_by_score
+            self.importance_steps += importance_steps
+            self.epoch_importance_steps += importance_steps
+        return importance_steps
 
     def steps_of_execution(self, steps_per_execution: int) -> int:
         """Return how many steps Keras would take in this execution; at most that many if only its iterator knows."""
@@ -108,11 +149,6 @@ class Progress:
     def strategy_steps(self) -> int:
         """The number of steps that the strategy has taken: importance steps, and those drawn uniformly."""
         return self.importance_steps + self.uniform_draws
-
-    @property
-    def mean_gain(self) -> float:
-        """The mean variance gain of the importance steps; NaN if none was measured."""
-        return self.gain_sum / self.gain_steps if self.gain_steps else math.nan
 
     @property
     def epoch_ends_early(self) -> bool:

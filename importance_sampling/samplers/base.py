@@ -66,7 +66,8 @@ class BaseSampler:
         needs_model: bool, True if the sampler uses a model.
         candidate_scores: float64 `(n,)`, the scores of the last draw's candidates before smoothing; None if the last
             batch was uniform.
-        is_measuring: bool, default False; True while batches are drawn uniformly because no score is known yet.
+        is_measuring: bool, default False; True while a sampler that learns scores from steps draws uniformly in its
+            first pass over the data.
         samples_left: float, the number of samples still to be drawn in the current `fit`, which sets it; infinity
             outside `fit`.
 

@@ -15,6 +15,7 @@ import numpy as np
 # The last score's magnitude is divided into half octaves, its age into octaves from an eighth of an epoch on.
 NUM_MAGNITUDES = 128
 NUM_AGES = 8
+UNSEEN = NUM_AGES * NUM_MAGNITUDES  # the cell of samples without a score
 UNIT_MAGNITUDE = 84  # the magnitude of a score of 1
 MIN_SCORE = 2.0 ** (-UNIT_MAGNITUDE / 2)
 NARROW, WIDE = 1.5, 6.0  # standard deviations of the smoothing kernels over magnitudes, in half octaves
@@ -102,7 +103,7 @@ def cells(scores: np.ndarray, ages: np.ndarray) -> np.ndarray:
     age = np.log2(np.maximum(ages, 0.125)) + 3
     cell = np.clip(age, 0, NUM_AGES - 1).astype("int16") * NUM_MAGNITUDES
     cell = cell + np.clip(magnitude, 0, NUM_MAGNITUDES - 1).astype("int16")
-    return np.where(unseen, NUM_AGES * NUM_MAGNITUDES, cell).astype("int16")
+    return np.where(unseen, UNSEEN, cell).astype("int16")
 
 
 def _kernel(deviation: float) -> np.ndarray:

@@ -55,6 +55,11 @@ class ConditionalStartSampler(SamplerDecorator):
         """The decorated sampler's `candidate_scores`; None if the last batch was drawn uniformly."""
         return None if self._is_uniform else self.sampler.candidate_scores
 
+    @property
+    def is_measuring(self) -> bool:
+        """The decorated sampler's `is_measuring`; False if the last batch was drawn uniformly for the condition."""
+        return not self._is_uniform and self.sampler.is_measuring
+
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Update the decorated sampler with measured scores; after a uniform batch, the condition too."""
         super().update(indices, scores)

@@ -60,6 +60,11 @@ class SamplerDecorator(BaseSampler):
         """The decorated sampler's `candidate_scores`."""
         return self.sampler.candidate_scores
 
+    @property
+    def is_measuring(self) -> bool:
+        """The decorated sampler's `is_measuring`."""
+        return self.sampler.is_measuring
+
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Pass measured scores on to the decorated sampler."""
         self.sampler.update(indices, scores)

@@ -17,7 +17,7 @@ import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing, joined
-from importance_sampling.samplers.calibration import Calibration, cells
+from importance_sampling.samplers.calibration import UNSEEN, Calibration, cells
 from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
@@ -62,7 +62,7 @@ class ReshuffleSampler(RescoringSampler):
     Attributes:
         held_out: sequence of int, empty by default; the row indices of samples that are left out of the epochs that are
             drawn from now on.
-        is_measuring: bool, True in an epoch that was drawn before any score was known.
+        is_measuring: bool, True in the first epoch, if it was drawn before any score was known.
 
     Example:
         >>> sampler = ReshuffleSampler(dset, UNBIASED, seed=0)
@@ -126,8 +126,9 @@ class ReshuffleSampler(RescoringSampler):
         self._note_cells()
 
     def _note_cells(self) -> None:
-        """Note whether any score was known when the current epoch was drawn."""
-        self.is_measuring = bool((self._cells == self._cells[0]).all())
+        """Note whether any score was known when the current epoch was drawn, and if not, why."""
+        self._has_scores = bool((self._cells != UNSEEN).any())
+        self.is_measuring = not self._has_scores and self._samples_drawn < self.size
 
     def _when_drawn(self, indices: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the cells of a batch and the number of samples drawn, as of its draw; as of now for other rows."""
@@ -161,7 +162,7 @@ class ReshuffleSampler(RescoringSampler):
         self._samples_drawn += len(indices)
         p = self._draw_probabilities[indices].astype("float64")
         drawn = self._epoch_batch(indices, p, self._expected[self._cells[indices]])
-        return drawn._replace(scores=np.full(len(indices), np.nan, "float32")) if self.is_measuring else drawn
+        return drawn if self._has_scores else drawn._replace(scores=np.full(len(indices), np.nan, "float32"))
 
     def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
         return self._expected[self._cells], self._draw_probabilities

@@ -59,8 +59,8 @@ class CompiledSteps:
 
     Attributes:
         keras_function: Keras's training function; None before the first `update`.
-        strategies: the strategies used last, by batch size, signature of the data, and number of rows where that
-            matters.
+        strategies: the strategies used last, by batch size, signature of the data, whether rows are read by index, and
+            number of rows where that matters.
     """
 
     def __init__(self, model: keras.Model):
@@ -85,11 +85,12 @@ class CompiledSteps:
         """Return the strategy for data and a batch size, made by `make(plan, batch_size)` on the first call.
 
         Args:
-            is_indexed: bool, True if compiled steps take the whole arrays of the data.
+            is_indexed: bool, True if importance steps read rows of these data by index. Compiled steps then take the
+                whole arrays.
         """
         is_by_size = is_indexed and (backend.STATIC_ROWS or self.model.jit_compile)
         rows = plan.source.num_rows if is_by_size else 0
-        key = (batch_size, plan.signature, rows)
+        key = (batch_size, plan.signature, is_indexed, rows)
         strategy = self.strategies.pop(key, None) or make(plan, batch_size)
         self.strategies[key] = strategy  # the latest comes last
         while len(self.strategies) > MOST_STRATEGIES:

@@ -44,7 +44,7 @@ NOT_COMPARED = (
     "the training data, or fewer than 100 rows."
 )
 NO_SCORES = "its scores were NaN, infinite or negative, or it didn't draw by scores"
-MEASURING = "the scores measured in one epoch are drawn by in the next"
+MEASURING = "the first pass over the data only measured the scores"
 
 
 class IndexedStrategy(Strategy):
@@ -128,6 +128,7 @@ class IndexedStrategy(Strategy):
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []
+        uniform = 0
         while len(draws) < n:
             self.sampler.samples_left = (steps_left - len(draws)) * self.batch_size
             chunk, is_last_of_plan = self._draw(n - len(draws))
@@ -138,13 +139,12 @@ class IndexedStrategy(Strategy):
                 measured += list(ops.convert_to_numpy(scores).reshape(len(chunk), -1))
             if with_draws or is_last_of_plan or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
                 self.update_sampler()
+            uniform += self._count_uniform(chunk)
             draws += chunk
+        self._begins_uniformly = self.draws_by_score and bool(np.isnan(draws[0].scores).all())
         trained = sum(len(one.indices) for one in draws)
         scored = self.rows.take_scored() + self._scores_batches * trained
         cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
-        are_uniform = [self.draws_by_score and bool(np.isnan(one.scores).all()) for one in draws]
-        self._begins_uniformly, uniform = are_uniform[0], sum(are_uniform)
-        self._uniform_draws[MEASURING if self.sampler.is_measuring else NO_SCORES] += uniform
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
         indices, weights, scores, *_ = zip(*draws, strict=True)
@@ -251,6 +251,12 @@ class IndexedStrategy(Strategy):
             return [self.sampler.draw(self.batch_size) for _ in range(planned)], False
         self.update_sampler()
         return [self.sampler.draw(self.batch_size)], True
+
+    def _count_uniform(self, chunk: list[Drawn]) -> int:
+        """Count the batches that the sampler has just drawn uniformly, by reason."""
+        count = sum(bool(np.isnan(one.scores).all()) for one in chunk) if self.draws_by_score else 0
+        self._uniform_draws[MEASURING if self.sampler.is_measuring else NO_SCORES] += count
+        return count
 
     def _train(self, draws: list[Drawn]) -> tuple[dict, Any]:
         """Take a step on each batch; return the logs of the last and the measured scores, one row per step."""
