@@ -1,12 +1,13 @@
 """What can fail on one backend: values kept in compiled steps, and callbacks that use the model in an epoch."""
 
 import ast
+import threading
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from frameworks import host, is_traced, needs
+from frameworks import BACKEND, host, is_traced, needs
 from keras import layers
 from test_exact_norms import check, with_data
 
@@ -195,3 +196,32 @@ def test_on_jax_a_model_is_checked_without_compiling_its_operations_one_by_one()
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)  # a layer may then look at values
     eligibility.check_loss(model, batch)
     assert Noting.seen == [True, True, False]
+
+
+def test_an_iterator_whose_deletion_waits_does_not_keep_training_waiting_where_that_happens():
+    begun, may_end, deleted = threading.Event(), threading.Event(), threading.Event()
+
+    class Waits:
+        def __del__(self):
+            begun.set()
+            may_end.wait(10)
+            deleted.set()
+
+    if BACKEND != "tensorflow":
+        may_end.set()
+    box = [Waits()]
+    thread = backend.clear_later(box)
+    assert begun.wait(10)
+    assert deleted.is_set() == (BACKEND != "tensorflow") == (thread is None)
+    may_end.set()
+    if thread is not None:
+        thread.join(10)
+    assert deleted.is_set() and box == []
+
+
+def test_after_a_fit_of_several_passes_no_thread_deletes_an_iterator():
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    ImportanceTraining(model).fit(x, x[:, :1], batch_size=16, epochs=4, verbose=0)
+    assert [one.name for one in threading.enumerate() if "importance_sampling" in one.name] == []

@@ -68,6 +68,7 @@ PROTOCOL = (
     "as_column",
     "as_input",
     "batch_reader_factory",
+    "clear_later",
     "epoch_dataset",
     "has_rows",
     "is_dataset",

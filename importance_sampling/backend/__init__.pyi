@@ -52,6 +52,7 @@ from importance_sampling.backend.tensorflow_data import (
     without_optionals,
 )
 from importance_sampling.backend.tensorflow_pipelines import (
+    clear_later,
     epoch_dataset,
     is_pipeline_error,
     pool_iterator,
@@ -76,6 +77,7 @@ __all__ = [
     "as_column",
     "as_input",
     "batch_reader_factory",
+    "clear_later",
     "collect_rows",
     "compile_step",
     "concatenate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +30,18 @@ def repeatable_random() -> contextlib.AbstractContextManager:
     It does nothing where they draw from variables, which a scope keeps from changing.
     """
     return contextlib.nullcontext()
+
+
+def clear_later(box: list) -> threading.Thread | None:
+    """Empty a list that holds the last reference to an iterator.
+
+    Args:
+        box: the list.
+
+    Returns:
+        None: that is done at once.
+    """
+    box.clear()
 
 
 def dense(gradient: Any) -> Any:

@@ -7,6 +7,7 @@ order of pools is drawn from a separate, stateless random stream.
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -165,6 +166,20 @@ def without_autotune() -> Iterator[None]:
     finally:
         if is_outermost:
             tf.data.Dataset.__iter__ = iterate
+
+
+def clear_later(box: list) -> threading.Thread:
+    """Empty a list that holds the last reference to an iterator of `tf.data`, without waiting for it.
+
+    Args:
+        box: the list.
+
+    Returns:
+        The thread that deletes the iterator: with autotuning (see `without_autotune`) that can take seconds.
+    """
+    thread = threading.Thread(target=box.clear, name="importance_sampling: delete an iterator")
+    thread.start()
+    return thread
 
 
 def _without_tuning() -> tf.data.Options:

@@ -22,7 +22,7 @@ from importance_sampling.comparison.plot import draw
 from importance_sampling.comparison.verdict import verdict
 
 BASELINE = "uniform"
-TIMES_SOONER = "times sooner"
+SPEED_UP_COLUMN = "times sooner"
 PROSE_NAMES = {BASELINE: "uniform training", "importance": "importance sampling"}
 NO_PLOT = "No plot: install matplotlib (pip install matplotlib)."
 # How the line of a trainer's summary begins that gives the reason for uniform steps.
@@ -199,7 +199,7 @@ class Comparison:
         for name in last[0]:
             if name not in ("seconds", "cost", "steps", "loss"):
                 row[f"final {prefix}{name}"] = _mean(point[name] for point in last)
-        row[TIMES_SOONER] = self._speed_up(way)
+        row[SPEED_UP_COLUMN] = self._speed_up(way)
         row["seconds"] = statistics.median(run["seconds"] for run in runs)
         row["steps"] = round(statistics.median(run["steps"] for run in runs))
         row["importance steps"] = _importance_share(runs)
@@ -260,6 +260,6 @@ def _importance_share(runs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _cell(column: str, value: Any) -> str:
-    if column == TIMES_SOONER and math.isnan(value):
+    if column == SPEED_UP_COLUMN and math.isnan(value):
         return "-"  # of a trainer without importance steps
     return value if isinstance(value, str) else f"{value:.4g}"

@@ -7,6 +7,7 @@ is open; it alone counts steps, notifies listeners and asks the gate.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 import keras
@@ -78,6 +79,7 @@ class FitController:
         self.batch_size = plan.batch_size  # of a stream: None until its batches show it
         self.is_called_by_fit = self.was_called = False
         self.batches = PeekableBatches()
+        self._deleting: list[threading.Thread] = []  # threads that delete the iterators of earlier passes
         self.progress = Progress.of(plan)
         self.gating = Gating(model, condition, is_possible, plan, state, self.progress)
 
@@ -133,6 +135,8 @@ class FitController:
         finally:
             if source is not None:
                 source.release()
+            for thread in self._deleting:
+                thread.join()
 
     def _check_before_training(self) -> None:
         """Check at the first call what needs a batch of arrays. Earlier, Keras would not have built the model."""
@@ -172,7 +176,10 @@ class FitController:
         return self.progress.pass_is_over or self.batches.iterator is None
 
     def _begin_pass(self, iterator: Iterator) -> None:
-        self.batches = PeekableBatches(iterator)
+        self._deleting = [thread for thread in self._deleting if thread.is_alive()]
+        earlier, self.batches = [self.batches], PeekableBatches(iterator)
+        if self.plan.source is not None and self.plan.source.has_rows and (thread := backend.clear_later(earlier)):
+            self._deleting.append(thread)
         self.progress.begin_pass()
         self.uniform.begin_pass()
         if self.plan.source is not None:
