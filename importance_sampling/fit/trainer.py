@@ -17,8 +17,7 @@ from typing import Any
 import keras
 
 from importance_sampling.conditions import Condition
-from importance_sampling.core import eligibility, scoring
-from importance_sampling.core.logits import find_layer
+from importance_sampling.core import eligibility, logits, scoring
 from importance_sampling.data.lazy_arrays import has_lazy_rows
 from importance_sampling.events import Listeners
 from importance_sampling.fit import messages, user_fit
@@ -85,7 +84,7 @@ class Trainer(Display, LegacyFit):
         check_seed(seed)
         scoring.check(score)
         if layer is not None:
-            find_layer(model, layer)
+            logits.find_layer(model, layer)
         self.model = model
         self.condition = condition
         self.forward_batch_size = None if forward_batch_size is None else int(forward_batch_size)
@@ -247,7 +246,7 @@ class Trainer(Display, LegacyFit):
 
     @property
     def importance_steps(self) -> int:
-        """The number of importance steps of all training so far."""
+        """The number of importance steps of all training so far, without those drawn uniformly for lack of scores."""
         return 0 if self._state is None else self._state.counters.importance_steps
 
     def save_state(self, path: str | Path) -> None:
