@@ -158,7 +158,7 @@ REFUSED = {
         "aren't proportional",
     ),
     "halves them": (lambda x, y, w: (x, y, w if w is None else 0.5 * w), "aren't proportional"),
-    "adds a term": (lambda x, y, w: (x, y, w if w is None else (1 + w) / 2), "no sample weights"),
+    "adds a term": (lambda x, y, w: (x, y, w if w is None else (1 + w) / 2), "isn't multiplied by the sample weights"),
     "mixes rows": (lambda x, y, w: ((x + ops.flip(x, 0)) / 2, y, w), "depends on the other samples"),
     "draws its own numbers": (Noise(), "can't be repeated"),
 }

@@ -16,14 +16,14 @@ from keras import layers
 
 from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.compiled_steps import MOST_STRATEGIES, CompiledSteps
-from importance_sampling.training import ImportanceTraining, ReshuffleTraining
+from importance_sampling.training import ImportanceTraining
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(192, 6)).astype("float32")
 Y = (X[:, 0] + 0.3 * rng.normal(size=192) > 0).astype("int32")
 WAYS = {
     "pools": lambda model: ImportanceTraining(model, tau_th=1.0, seed=1),
-    "rows": lambda model: ReshuffleTraining(model, seed=1),
+    "rows": lambda model: ImportanceTraining(model, tau_th=0.0, sampler="reshuffle", seed=1),
     "off": lambda model: ImportanceTraining(model, tau_th=float("inf")),
 }
 

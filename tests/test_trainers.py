@@ -89,6 +89,8 @@ NO_STREAMS = [
     "katyusha",
 ]
 
+ONLY_MEASURE_FIRST = ("reshuffle", "robust")  # scores, in the first pass over the data
+
 # The arguments that scripts of version 0.10 know, in their order, with their defaults.
 KNOWN = {
     "ImportanceTraining": dict(presample=3.0, tau_th=None, forward_batch_size=None, score="gnorm", layer=None),
@@ -165,7 +167,8 @@ def fits(request):
 
 def test_every_trainer_takes_the_steps_of_fit_and_lowers_the_loss(fits):
     assert fits.steps == 2 * ROWS // BATCH
-    assert fits.history["importance"] == [1.0, 1.0] and fits.history["loss"][1] < fits.history["loss"][0]
+    first = 0.0 if fits.name in ONLY_MEASURE_FIRST else 1.0
+    assert fits.history["importance"] == [first, 1.0] and fits.history["loss"][1] < fits.history["loss"][0]
     assert {"accuracy", "val_loss", "tau", "score"} <= fits.history.keys()
 
 
