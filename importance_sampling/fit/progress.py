@@ -33,7 +33,7 @@ class MeanWorth:
             worth: their estimated worth in uniform steps; NaN if there is no estimate.
             by_noise: True if the gate took them because gradient noise keeps the loss up.
         """
-        if not math.isnan(gain):
+        if gain > 0:  # not NaN
             self.steps += steps
             self.noise_steps += steps * by_noise
             self.worths += steps * worth
