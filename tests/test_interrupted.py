@@ -9,7 +9,6 @@ from saved_states import read_state
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.callbacks import SamplingCallback
-from importance_sampling.fit import messages
 
 X = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
 Y = X[:, :3].argmax(1)
@@ -89,10 +88,10 @@ def test_a_fit_after_an_interrupted_one_has_a_summary_of_its_own_steps():
 def test_a_summary_that_fails_does_not_hide_the_error(monkeypatch):
     trainer = ImportanceTraining(build(), tau_th=0, seed=1)
 
-    def fail(*arguments):
+    def fail(signals):
         raise OSError("the device is gone")
 
-    monkeypatch.setattr(messages, "layer_notes", fail)
+    monkeypatch.setattr(trainer.condition, "worth", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(trainer, [Raising(RuntimeError("power cut"))])
     assert trainer.summary() == "fit was interrupted by RuntimeError after 8 steps."

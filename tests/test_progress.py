@@ -5,7 +5,7 @@ import math
 import pytest
 
 from importance_sampling.fit.fit_plan import FitPlan
-from importance_sampling.fit.progress import MeanWorth, Progress
+from importance_sampling.fit.progress import MeanNoise, Progress
 
 
 def progress(batches_per_pass=10, **arguments):
@@ -68,29 +68,25 @@ def test_importance_steps_are_counted_with_their_place_among_all_steps():
     assert fit.importance_cost == 21.0
     assert (fit.first_importance_step, fit.last_importance_step) == (6, 9)
     assert (fit.epoch_steps, fit.epoch_importance_steps) == (13, 3)
-    fit.worth.add(3, 2.0, 1.5, False)
+    fit.noise.add(3, 2.0, False)
     fit.restart()
-    assert (fit.steps, fit.strategy_steps, fit.importance_cost, fit.worth.steps) == (0, 0, 0.0, 0)
+    assert (fit.steps, fit.strategy_steps, fit.importance_cost, fit.noise.steps) == (0, 0, 0.0, 0)
     assert (fit.first_importance_step, fit.last_importance_step) == (-1, 0)
 
 
 def test_the_mean_gain_is_that_of_the_mean_noise_and_a_short_peak_hardly_changes_it():
-    worth = MeanWorth()
-    assert math.isnan(worth.gain) and math.isnan(worth.worth)
-    worth.add(7, math.nan, math.nan, False)  # nothing was measured yet
-    worth.add(90, 1.2, 2 - 1 / 1.2, False)
-    worth.add(10, 50.0, 2 - 1 / 50.0, False)
-    assert worth.gain == pytest.approx(100 / (90 / 1.2 + 10 / 50))
-    assert worth.worth == pytest.approx(2 - 1 / worth.gain)
+    noise = MeanNoise()
+    assert math.isnan(noise.gain)
+    noise.add(7, math.nan, False)  # nothing was measured yet
+    noise.add(90, 1.2, False)
+    noise.add(10, 50.0, False)
+    assert noise.gain == pytest.approx(100 / (90 / 1.2 + 10 / 50))
 
 
-def test_there_is_no_mean_worth_if_most_steps_were_taken_for_noise_or_if_there_are_no_estimates():
-    worth = MeanWorth()
-    worth.add(5, 2.0, 1.5, False)
-    worth.add(5, 4.0, 4.0, True)
-    assert not math.isnan(worth.worth)
-    worth.add(1, 4.0, 4.0, True)
-    assert math.isnan(worth.worth) and worth.gain == pytest.approx(11 / (5 / 2 + 6 / 4))
-    without = MeanWorth()
-    without.add(3, 2.0, math.nan, False)
-    assert math.isnan(without.worth) and without.gain == 2.0
+def test_noise_is_the_reason_if_the_gate_took_most_steps_for_it():
+    noise = MeanNoise()
+    noise.add(5, 2.0, False)
+    noise.add(5, 4.0, True)
+    assert not noise.is_reason
+    noise.add(1, 4.0, True)
+    assert noise.is_reason and noise.gain == pytest.approx(11 / (5 / 2 + 6 / 4))

@@ -178,12 +178,15 @@ class FitController:
     def _begin_pass(self, iterator: Iterator) -> None:
         self._deleting = [thread for thread in self._deleting if thread.is_alive()]
         earlier, self.batches = [self.batches], PeekableBatches(iterator)
-        if self.plan.source is not None and self.plan.source.has_rows and (thread := backend.clear_later(earlier)):
+        source = self.plan.source
+        if source is None or not source.has_rows:
+            earlier.clear()  # the next pass may read the same stream
+        elif thread := backend.clear_later(earlier):
             self._deleting.append(thread)
         self.progress.begin_pass()
         self.uniform.begin_pass()
-        if self.plan.source is not None:
-            self.plan.source.begin_pass(iterator)
+        if source is not None:
+            source.begin_pass(iterator)
 
     def _importance_step(self, n: int) -> StepResult | None:
         """Take up to n importance steps; None if the rest of the epoch isn't enough for one, or they're impossible."""
@@ -220,7 +223,7 @@ class FitController:
             if not self.progress.strategy_steps and (warning := self.strategy.first_step_warning()):
                 self.deferred.add(warning)
             by_score = self.progress.add_importance(result.steps, result.uniform_draws, cost)
-            self.progress.worth.add(by_score, *self.gating.worth)
+            self.progress.noise.add(by_score, self.gating.signals.trusted_gain, self.condition.rescores)
             self.state.counters.add_importance(result.steps, by_score)
         self.progress.add(result.steps)
         self.state.losses.note_training(self.plan.has_validation_data, is_importance)

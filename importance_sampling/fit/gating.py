@@ -63,14 +63,6 @@ class Gating:
         """True if importance steps are taken."""
         return self.is_possible and self.gate.satisfied
 
-    @property
-    def worth(self) -> tuple[float, float, bool]:
-        """The variance gain of an importance step, its estimated worth in uniform steps, and the gate's rule.
-
-        The third is True if the gate is open because gradient noise keeps the loss up.
-        """
-        return self.signals.trusted_gain, self.gate.worth(self.signals), self.gate.rescores
-
     def restart(self) -> None:
         """Begin a `fit`, or continue it after the trainer's state was restored within it."""
         self.closing_reason = ""

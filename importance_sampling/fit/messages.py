@@ -12,7 +12,6 @@ import keras
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.conditions.base import UNIFORM_STEP
-from importance_sampling.fit.progress import MeanWorth
 from importance_sampling.utils.warn import caller, warn_caller
 
 if TYPE_CHECKING:
@@ -113,13 +112,11 @@ def _summarise_importance(controller: FitController, steps: int) -> str:
     count, effective, largest, unusable = backend.to_host(controller.state.totals)
     progress, closing_reason = controller.progress, controller.gating.closing_reason
     first = f"Importance sampling ran for {progress.importance_steps / steps:.0%} of the {_steps(steps)}"
-    cost, mean = _cost(controller), progress.worth
-    if not mean.steps:  # a `fit` of a few steps
-        mean = MeanWorth()
-        mean.add(1, *controller.gating.worth)
-    gain = mean.gain
-    if not math.isnan(mean.worth):
-        first += f"; each was worth at most an estimated {mean.worth:.1f} uniform steps, and cost {cost:.1f}"
+    cost, condition, measured = _cost(controller), controller.condition, controller.gating.signals
+    gain = progress.noise.gain if progress.noise.steps else measured.trusted_gain  # of a `fit` of a few steps
+    worth = condition.worth(measured._replace(gain=gain, discount=1.0))
+    if not (math.isnan(worth) or condition.rescores or progress.noise.is_reason):
+        first += f"; each was worth at most an estimated {worth:.1f} uniform steps, and cost {cost:.1f}"
     elif not math.isnan(gain):
         first += f"; each had {_noise(gain)} gradient noise, and cost {cost:.1f} uniform steps"
     if not math.isnan(gain) and controller.strategy.scorer.score not in GRADIENT_NORMS:

@@ -9,34 +9,30 @@ from importance_sampling.fit.fit_plan import FitPlan
 
 
 @dataclasses.dataclass
-class MeanWorth:
-    """Means over importance steps, for the summary. Steps before the first measurement don't count.
+class MeanNoise:
+    """The gradient noise of importance steps, for the summary. Steps before the first measurement don't count.
 
     Attributes:
-        steps: how many importance steps are in the means.
-        noise_steps: those of them that the gate took because gradient noise keeps the loss up.
-        worths: the sum of their estimated worths in uniform steps; NaN if there are no estimates.
+        steps: how many importance steps are in the mean.
+        steps_by_noise: those of them that the gate took because gradient noise keeps the loss up.
         noises: the sum of their gradient variances, divided by those of uniform steps.
     """
 
     steps: int = 0
-    noise_steps: int = 0
-    worths: float = 0.0
+    steps_by_noise: int = 0
     noises: float = 0.0
 
-    def add(self, steps: int, gain: float, worth: float, by_noise: bool) -> None:
+    def add(self, steps: int, gain: float, by_noise: bool) -> None:
         """Add importance steps.
 
         Args:
             steps: their number.
             gain: their variance gain; NaN if it wasn't measured.
-            worth: their estimated worth in uniform steps; NaN if there is no estimate.
             by_noise: True if the gate took them because gradient noise keeps the loss up.
         """
         if gain > 0:  # not NaN
             self.steps += steps
-            self.noise_steps += steps * by_noise
-            self.worths += steps * worth
+            self.steps_by_noise += steps * by_noise
             self.noises += steps / gain
 
     @property
@@ -45,9 +41,9 @@ class MeanWorth:
         return self.steps / self.noises if self.noises else math.nan
 
     @property
-    def worth(self) -> float:
-        """The mean worth in uniform steps; NaN if noise was the reason for most steps, or if there are no estimates."""
-        return math.nan if 2 * self.noise_steps > self.steps or not self.steps else self.worths / self.steps
+    def is_reason(self) -> bool:
+        """True if the gate took most of the steps because gradient noise keeps the loss up."""
+        return 2 * self.steps_by_noise > self.steps
 
 
 @dataclasses.dataclass
@@ -65,7 +61,7 @@ class Progress:
         importance_steps: those of them whose batches were drawn by scores.
         uniform_draws: those of them whose batches a sampler drew uniformly, for lack of scores.
         importance_cost: the cost of both in forward passes of a batch, with all scoring.
-        worth: `MeanWorth` of the importance steps.
+        noise: `MeanNoise` of the importance steps.
         first_importance_step: the number of steps before the first importance step; -1 if there was none.
         last_importance_step: the number of steps up to the last importance step; 0 if there was none.
         epoch: the number of the current epoch.
@@ -82,7 +78,7 @@ class Progress:
     importance_steps: int = 0
     uniform_draws: int = 0
     importance_cost: float = 0.0
-    worth: MeanWorth = dataclasses.field(default_factory=MeanWorth)
+    noise: MeanNoise = dataclasses.field(default_factory=MeanNoise)
     first_importance_step: int = -1
     last_importance_step: int = 0
     epoch: int = 0
@@ -100,7 +96,7 @@ class Progress:
     def restart(self) -> None:
         """Count the steps of the `fit` anew, after the trainer's state was restored within it."""
         self.steps = self.importance_steps = self.uniform_draws = self.last_importance_step = 0
-        self.importance_cost, self.worth, self.first_importance_step = 0.0, MeanWorth(), -1
+        self.importance_cost, self.noise, self.first_importance_step = 0.0, MeanNoise(), -1
 
     def begin_epoch(self, epoch: int, length: int) -> None:
         """Begin an epoch of a length, or of 0 if Keras ends it."""
