@@ -48,6 +48,11 @@ def final_results(run: Mapping[str, Any]) -> dict[str, float]:
     return {name: statistics.fmean(point[name] for point in points) for name in names}
 
 
+def lowest_test_loss(run: Mapping[str, Any]) -> float:
+    """Return the lowest test loss of a run of `anytime`: what early stopping by this loss would keep."""
+    return min(point["test_loss"] for point in run["points"])
+
+
 def protocol_name(run: Mapping[str, Any]) -> str:
     """Return the protocol of a run or group, with the schedule of the learning rate if it isn't the usual one.
 
@@ -149,6 +154,9 @@ def summarise_ways(runs: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
                 ratios = [final_results(run)[name] / final_results(base)[name] for run, base in pairs]
                 row[f"{name} over {baseline}"] = summarise(ratios)
             if by_seed[next(iter(by_seed))]["protocol"] == "anytime":
+                row[f"lowest test_loss over {baseline}"] = summarise(
+                    [lowest_test_loss(run) / lowest_test_loss(base) for run, base in pairs]
+                )
                 for fraction in FRACTIONS:
                     row[f"speed-up over {baseline}, {fraction:.0%}"] = summarise(
                         [speed_up(run, base, fraction) for run, base in pairs]

@@ -61,6 +61,7 @@ COLUMNS = {
 }
 GAINS = {
     "train_loss over uniform": ("training loss", ".2g"),
+    "lowest test_loss over uniform": ("lowest test loss", ".2f"),
     "test_loss over uniform": ("test loss", ".2f"),
     "test_error over uniform": ("test error", ".2f"),
     "balanced_error over uniform": ("balanced error", ".2f"),

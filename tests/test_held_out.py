@@ -11,7 +11,6 @@ from saved_states import counters_of
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import GainCondition, GateContext, Signals
 from importance_sampling.data.arrays import ArraySource
-from importance_sampling.data.compared_rows import compared_rows
 from importance_sampling.datasets import InMemoryDataset
 from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.gating import Gating
@@ -20,7 +19,7 @@ from importance_sampling.fit.progress import Progress
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import ReshuffleSampler
-from importance_sampling.samplers.held_out import hold_out
+from importance_sampling.strategies.held_out import compared_rows, hold_out
 
 ROWS, BATCH_SIZE = 10000, 64
 EPOCHS = 8

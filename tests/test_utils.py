@@ -10,9 +10,9 @@ import pytest
 
 import importance_sampling
 from importance_sampling.utils import validation
-from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import array_namespace, as_floats
 from importance_sampling.utils.validation import seed_from_python
+from importance_sampling.utils.warn import warn_renamed
 
 PACKAGE = Path(importance_sampling.__file__).parent
 NAN, INFINITY = float("nan"), float("inf")

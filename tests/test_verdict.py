@@ -10,8 +10,10 @@ from importance_sampling.comparison.outcome import (
     Effect,
     effect,
     excess,
-    final_excess,
+    last,
+    lowest,
     outcome,
+    relative_difference,
     speed_up,
     time_to_reach,
 )
@@ -214,19 +216,20 @@ def test_a_way_that_is_sooner_and_ends_worse_is_not_recommended_without_stopping
     )
 
 
-def test_final_losses_of_one_distribution_seldom_differ_and_others_mostly_do():
+def test_lowest_and_final_losses_of_one_distribution_seldom_differ_and_others_mostly_do():
     random = np.random.default_rng(0)
 
     def runs(seeds, noise, end=0.5):
         return [curve(1.0, 0.7, end * math.exp(noise * random.normal())) for _ in range(seeds)]
 
-    def rate(seeds, *, noise, end=0.5):
-        return np.mean([outcome(runs(seeds, noise, end), runs(seeds, noise)).final != 0.0 for _ in range(1000)])
+    def rates(seeds, *, noise, end=0.5):
+        results = [outcome(runs(seeds, noise, end), runs(seeds, noise)) for _ in range(1000)]
+        return np.array([[result.lowest != 0.0, result.final != 0.0] for result in results]).mean(axis=0)
 
     for seeds in (3, 5):
-        assert rate(seeds, noise=0.05) < 0.06
-        assert rate(seeds, noise=0.01, end=0.45) > 0.9
-    assert rate(1, noise=0.05) == 0.0
+        assert (rates(seeds, noise=0.05) < 0.06).all()
+        assert (rates(seeds, noise=0.01, end=0.45) > 0.9).all()
+    assert (rates(1, noise=0.05) == 0.0).all()
 
 
 @pytest.mark.parametrize("ends", [(1.009, 1.009, 1.009), (0.9, 0.9, 1.5), (0.99, 1.05), (1.016, 1.03, 0.999), (1.5,)])
@@ -271,10 +274,33 @@ def test_every_sentence_says_that_the_final_loss_is_worse():
         ([curve(1.0, 0.0)], [curve(1.0, 0.0)], 0.0),
     ],
 )
-def test_the_final_excess_is_relative_to_the_mean_loss_or_to_the_progress_if_the_sign_changes(
-    runs, baselines, expected
-):
-    assert final_excess(runs, baselines).mean == pytest.approx(expected)
+def test_differences_are_relative_to_the_mean_loss_or_to_the_progress_if_the_sign_changes(runs, baselines, expected):
+    assert relative_difference(runs, baselines, last).mean == pytest.approx(expected)
+
+
+def test_lowest_losses_are_compared_wherever_in_the_run_they_are():
+    runs, baselines = [curve(3.0, 0.4, 0.9), curve(3.0, 0.5, 0.2)], [curve(3.0, 0.8, 0.5), curve(3.0, 0.7, 0.9)]
+    assert relative_difference(runs, baselines, lowest).mean == pytest.approx(0.3 / 0.6 - 1.0)
+    assert relative_difference(runs, baselines, last).mean == pytest.approx(0.55 / 0.7 - 1.0)
+
+
+def test_a_lowest_loss_below_that_of_the_baseline_is_named_beside_the_final_one():
+    baselines = [curve(1.0, 0.6, 0.5, 0.5)] * 3
+    early = "Importance sampling reached uniform training's lowest validation loss 2.4 times sooner (3 seeds, 2.4 to 2."
+    texts = [verdict([curve(1.0, 0.4, 0.5, end)] * 3, baselines) for end in (0.52, 0.5, 0.48)]
+    assert all(text.startswith(early) for text in texts)
+    assert ", went 20 % below it, but ended 4.0 % worse: stop early, for example with Early" in texts[0]
+    assert texts[1].endswith(", and went 20 % below it. Use it.")
+    assert texts[2].endswith(", went 20 % below it, and ended 4.0 % better. Use it.")
+    higher = [(spent, -losses) for spent, losses in [curve(0.5, 0.9, 0.8, 0.8)] * 3]
+    text = verdict(higher, [(spent, -losses) for spent, losses in [curve(0.5, 0.6, 0.8, 0.8)] * 3], figure=AUC)
+    assert text.endswith("and went 12 % above it. Use it.")
+
+
+@pytest.mark.parametrize("ends", [(0.496, 0.497, 0.496), (0.45, 0.5, 0.3), (0.4,)])
+def test_a_lowest_loss_that_is_lower_by_less_or_within_the_spread_of_the_seeds_does_not_count(ends):
+    runs = [curve(1.0, 0.5, end, 0.5) for end in ends]
+    assert "below it" not in verdict(runs, [curve(1.0, 0.6, 0.6, 0.5)] * len(ends))
 
 
 def test_ranges_have_two_decimals_if_one_hides_the_side_of_1():

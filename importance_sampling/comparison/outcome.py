@@ -8,7 +8,7 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 MIN_SPEED_UP = 1.1  # smaller differences don't count
 MIN_EXCESS = 0.02  # of the progress of the baseline, as for `excess`
-MIN_FINAL_EXCESS = 0.01  # of the final loss, as for `final_excess`; smaller differences don't count
+MIN_DIFFERENCE = 0.01  # of the lowest or final loss, as for `relative_difference`; smaller ones don't count
 LIMIT = 100.0  # speed-ups are clipped to [1/100, 100]
 # The half widths of two-sided intervals of Student's t distribution, by their level in % and the degrees of freedom
 # from 1 on; the last one is for all larger numbers.
@@ -110,29 +110,43 @@ def effect(values: Sequence[float], level: int = 90) -> Effect:
     return Effect(float(np.mean(values)), min(values), max(values), margin)
 
 
-def final_excess(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Effect:
-    """Return the last loss minus that of the baseline with the same seed, as a fraction of the latter's mean.
+def relative_difference(
+    curves: Sequence[Curve], baselines: Sequence[Curve], figure: Callable[[np.ndarray], float]
+) -> Effect:
+    """Return a figure of the losses minus that of the baseline with the same seed, as a fraction of the latter's mean.
 
-    The mean of this is the excess of the mean over the seeds, which the table of a comparison contains. If losses of
-    the baseline change their sign, the differences are fractions of its mean progress.
+    The mean of this is the difference of the means over the seeds, which the table of a comparison contains. If losses
+    of the baseline change their sign, the differences are fractions of its mean progress.
 
     Args:
         curves, baselines: as for `outcome`.
+        figure: `lowest` or `last`, of the losses of a curve.
 
     Returns:
         `Effect` with an interval at a level of 95 %.
 
     Example:
         >>> spent = np.array([0.0, 2.0])
-        >>> final_excess([(spent, np.array([1.0, 0.6]))], [(spent, np.array([1.0, 0.5]))]).mean
-        0.2
+        >>> relative_difference([(spent, np.array([1.0, 0.75]))], [(spent, np.array([1.0, 0.5]))], last).mean
+        0.5
     """
     losses = [_finite(baseline)[1] for baseline in baselines]
-    differences = [float(_finite(curve)[1][-1] - run[-1]) for curve, run in zip(curves, losses, strict=True)]
-    scale = abs(float(np.mean([run[-1] for run in losses])))
+    figures = [figure(run) for run in losses]
+    differences = [float(figure(_finite(curve)[1]) - own) for curve, own in zip(curves, figures, strict=True)]
+    scale = abs(float(np.mean(figures)))
     if not scale or min(run.min() for run in losses) < 0 < max(run.max() for run in losses):
         scale = float(np.mean([run[0] - run.min() for run in losses]))
     return effect([difference / scale if scale else 0.0 for difference in differences], 95)
+
+
+def lowest(losses: np.ndarray) -> float:
+    """Return the lowest loss of a run."""
+    return float(losses.min())
+
+
+def last(losses: np.ndarray) -> float:
+    """Return the loss at the end of a run."""
+    return float(losses[-1])
 
 
 def diverged(curve: Curve) -> bool:
@@ -147,12 +161,14 @@ class Outcome(NamedTuple):
         kind: "diverged", "untimed", "no progress", "missed", "faster", "slower", "equal" or "unclear".
         speeds: `Effect`, of the logarithms of the speed-ups; None if there are none.
         missed: `Effect`, by how much the lowest loss of the baseline was missed; None if it was reached with a seed.
-        final: float, the mean of `final_excess`, if it counts; otherwise 0.
+        lowest: float, the mean of the `relative_difference` of the lowest losses, if it counts; otherwise 0.
+        final: float, that of the last losses, if it counts; otherwise 0.
     """
 
     kind: str
     speeds: Effect | None = None
     missed: Effect | None = None
+    lowest: float = 0.0
     final: float = 0.0
 
 
@@ -165,9 +181,9 @@ def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
     the baseline with no seed, and stays above it by a clear margin, has missed it. One seed has no interval, and its
     difference counts by its size alone.
 
-    The final loss differs if its mean over the seeds is at least 1 % above or below that of the baseline, and if the
-    confidence interval (95 %) of the mean difference excludes 0. It never does with one seed. If the ways don't differ,
-    about 5 % of the outcomes are "faster", and about 5 % have a final loss that differs.
+    The lowest or the final loss differs if its mean over the seeds is at least 1 % above or below that of the baseline,
+    and if the confidence interval (95 %) of the mean difference excludes 0. It never does with one seed. If the ways
+    don't differ, about 5 % of the outcomes are "faster", and about 5 % have a lowest, or a final, loss that differs.
 
     Args:
         curves: the curves of the way, one per seed; lower values are better.
@@ -184,9 +200,8 @@ def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
     speeds = effect(np.log(ratios).tolist())
     above = [excess(*pair) for pair in pairs if math.isinf(time_to_reach(pair[0], _finite(pair[1])[1].min()))]
     missed = effect(above) if len(above) == len(pairs) else None
-    final = final_excess(curves, baselines)
-    differs = abs(final.mean) >= MIN_FINAL_EXCESS and abs(final.mean) > final.margin
-    results = speeds, missed, final.mean if differs else 0.0
+    differences = (_counting(relative_difference(curves, baselines, figure)) for figure in (lowest, last))
+    results = speeds, missed, *differences
     if missed is not None and missed.mean >= MIN_EXCESS and not missed.mean <= missed.margin:
         return Outcome("missed", *results)
     size = math.log(MIN_SPEED_UP)
@@ -195,6 +210,12 @@ def outcome(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Outcome:
     if abs(speeds.mean) <= speeds.margin:
         return Outcome("unclear", *results)
     return Outcome("faster" if speeds.mean > 0 else "slower", *results)
+
+
+def _counting(difference: Effect) -> float:
+    """Return the mean of a difference that counts, or 0."""
+    counts = abs(difference.mean) >= MIN_DIFFERENCE and abs(difference.mean) > difference.margin
+    return difference.mean if counts else 0.0
 
 
 def _finite(curve: Curve) -> Curve:

@@ -75,6 +75,7 @@ def verdict(
         text = f"{_speed(first, baseline, target, result)} ({seeds}, {_range(result.speeds)})"
         if result.kind == "slower":
             return f"{text}{_ending(result)}.{note} Keep {baseline}."
+        text = f"{text}{_lowest(result, figure)}"
         if result.final <= 0:
             return f"{text}{_ending(result)}.{note} Use it."
         return f"{text}{_ending(result)}: stop early, for example with {figure.stopping}, or keep {baseline}.{note}"
@@ -106,6 +107,14 @@ def _range(speeds: Effect) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.{1 if fraction < 0.1 else 0}f} %"
+
+
+def _lowest(result: Outcome, figure: Figure) -> str:
+    """Return the part of a sentence on a best value that is better than that of the baseline, or ""."""
+    if _percent(-result.lowest) == _percent(-result.final):
+        return ""  # the end of the sentence says it
+    side, conjunction = "above" if figure.maximised else "below", "" if result.final else "and "
+    return f", {conjunction}went {_percent(-result.lowest)} {side} it" * (result.lowest < 0)
 
 
 def _ending(result: Outcome) -> str:

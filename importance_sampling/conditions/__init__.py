@@ -11,7 +11,7 @@ from importance_sampling.conditions.gates import GainCondition, VarianceReductio
 from importance_sampling.conditions.loss_trend import LossComparison, LossTrend
 from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
-from importance_sampling.utils.deprecation import renamed
+from importance_sampling.utils.warn import renamed
 
 RENAMED = {
     "GrowthCondition": GainCondition,

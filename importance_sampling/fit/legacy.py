@@ -17,7 +17,7 @@ from importance_sampling.data.batches import flatten
 from importance_sampling.datasets.base import check_dataset
 from importance_sampling.datasets.generator import StreamRows
 from importance_sampling.datasets.rows_as_arrays import lazy_arrays
-from importance_sampling.utils.deprecation import warn_renamed
+from importance_sampling.utils.warn import warn_renamed
 
 
 class LegacyFit:

@@ -6,7 +6,7 @@ from importance_sampling.model_wrappers.base import ModelWrapper
 from importance_sampling.model_wrappers.katyusha import KatyushaWrapper
 from importance_sampling.model_wrappers.oracle import OracleWrapper
 from importance_sampling.model_wrappers.variance_reduced import SVRGWrapper
-from importance_sampling.utils.deprecation import renamed
+from importance_sampling.utils.warn import renamed
 
 __all__ = ["KatyushaWrapper", "ModelWrapper", "OracleWrapper", "SVRGWrapper"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import FLOAT, all_usable
 from importance_sampling.utils.numerics import probabilities as normalised
+from importance_sampling.utils.warn import warn_renamed
 
 if TYPE_CHECKING:
     from importance_sampling.reweighting.weight_layer import WeightLayer

@@ -23,9 +23,9 @@ from importance_sampling.samplers.checks import (
     is_uniform_draw,
     saved_array,
 )
-from importance_sampling.utils.deprecation import warn_renamed
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, probabilities
 from importance_sampling.utils.validation import check_alpha, check_positive, check_seed, seed_from_python
+from importance_sampling.utils.warn import warn_renamed
 
 Smoothing = Callable[[np.ndarray], np.ndarray]
 

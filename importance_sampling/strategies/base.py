@@ -24,8 +24,7 @@ from importance_sampling.core.scoring import Scored, Scorer, Scoring
 from importance_sampling.data.batches import PeekableBatches, flatten
 from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import TrainerState
-from importance_sampling.samplers.held_out import NONE_HELD_OUT
-from importance_sampling.strategies.compared_samples import ComparedSamples
+from importance_sampling.strategies.held_out import NONE_HELD_OUT, ComparedSamples
 from importance_sampling.utils.errors import Unsupported
 
 

@@ -21,14 +21,16 @@ from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
-from importance_sampling.samplers.held_out import NONE_HELD_OUT, HeldOut, hold_out
 from importance_sampling.strategies.base import StepResult, Strategy
-from importance_sampling.strategies.compared_samples import (
+from importance_sampling.strategies.dataset_rows import DatasetRows
+from importance_sampling.strategies.held_out import (
+    NONE_HELD_OUT,
     ComparedSamples,
+    HeldOut,
     compared_training_samples,
     compared_validation_samples,
+    hold_out,
 )
-from importance_sampling.strategies.dataset_rows import DatasetRows
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, all_usable
 

@@ -19,8 +19,8 @@ from importance_sampling.samplers import PoolSampler, ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
-from importance_sampling.utils.deprecation import warn_gone
 from importance_sampling.utils.validation import check_alpha, check_presample
+from importance_sampling.utils.warn import warn_gone
 
 SAMPLERS = ("auto", "pool", "reshuffle")
 DEFAULT_PRESAMPLE = 3.0

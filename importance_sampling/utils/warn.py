@@ -1,4 +1,7 @@
-"""Warn for the line of the user's code, also from a step that a framework traces or a callback that Keras calls."""
+"""Warn for the line of the user's code, and of public names and options that are gone.
+
+Names that were renamed are accepted for one release.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,50 @@ def caller() -> dict[str, Any]:
 def warn_caller(message: str) -> None:
     """Issue a `UserWarning` for the line of the user's code that is being executed."""
     warnings.warn_explicit(message, UserWarning, **caller())
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that an old name is used.
+
+    Args:
+        old, new: the names.
+        stacklevel: int, default 3, the caller of the calling function; as for `warnings.warn`.
+    """
+    warnings.warn(
+        f"`{old}` is deprecated and will be removed in the next release. Use `{new}`.",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def warn_gone(option: str, effect: str) -> None:
+    """Warn the caller of a constructor that an option is gone.
+
+    Args:
+        option: the argument, with its value if only that is gone.
+        effect: what happens instead, as a sentence without its full stop.
+    """
+    warnings.warn(
+        f"`{option}` is gone and will be refused in the next release. {effect}.", DeprecationWarning, stacklevel=3
+    )
+
+
+def renamed(module: str, name: str, names: dict[str, Any]) -> Any:
+    """Return an object of a module by its former name, with a warning; for the module's `__getattr__`.
+
+    Args:
+        module: the module's name.
+        name: the name that was asked for.
+        names: the objects by their former names.
+
+    Raises:
+        AttributeError: the module never had the name.
+    """
+    if name not in names:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    new = names[name]
+    warn_renamed(f"{module}.{name}", new.__name__, stacklevel=4)
+    return new
 
 
 def _package(module: dict[str, Any]) -> str:

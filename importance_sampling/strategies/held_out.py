@@ -1,9 +1,14 @@
-"""Rows of the validation data beside rows of the training data, whose losses are compared within an epoch."""
+"""Samples that importance steps don't train on: their loss shows whether training still generalises.
+
+They are validation data, or training samples that are left out. Their loss is compared with that of as many training
+samples. Source: this library; the principle is that of a validation set.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,8 +17,90 @@ from importance_sampling import backend
 from importance_sampling.data.arrays import ArraySource, read_column
 from importance_sampling.data.batches import flatten
 from importance_sampling.data.lazy_arrays import is_lazy
+from importance_sampling.fit.fit_plan import FitPlan
+from importance_sampling.fit.held_out_losses import TRAINING_SAMPLES, VALIDATION_DATA
+from importance_sampling.strategies.dataset_rows import DatasetRows
 
+SAMPLES_PER_HELD_OUT = 50  # one in 50 samples
+MOST_HELD_OUT = 512  # enough to measure a mean loss
+FEWEST_HELD_OUT = 100  # fewer are too few to tell
 MOST_NUMBERS = 2**25  # that are copied from each of the two data sets
+
+
+class HeldOut(NamedTuple):
+    """Samples that are left out, and as many others to compare their loss with.
+
+    Attributes:
+        samples, others: row indices, int64 `(n,)`, ascending; empty if no samples are left out.
+    """
+
+    samples: np.ndarray
+    others: np.ndarray
+
+
+NONE_HELD_OUT = HeldOut(np.zeros(0, "int64"), np.zeros(0, "int64"))
+
+
+@functools.lru_cache(maxsize=8)
+def hold_out(size: int, seed: int) -> HeldOut:
+    """Choose the samples to hold out at random: 2 % of them, at most 512; none if there are fewer than 5,000.
+
+    Args:
+        size: int >= 1, the number of training samples.
+        seed: int >= 0.
+
+    Example:
+        >>> len(hold_out(10000, seed=0).samples), len(hold_out(1000, seed=0).samples)
+        (200, 0)
+    """
+    count = min(size // SAMPLES_PER_HELD_OUT, MOST_HELD_OUT)
+    if count < FEWEST_HELD_OUT:
+        return NONE_HELD_OUT
+    chosen = np.random.default_rng((seed, size)).choice(size, 2 * count, replace=False)
+    return HeldOut(np.sort(chosen[:count]), np.sort(chosen[count:]))
+
+
+class ComparedSamples(NamedTuple):
+    """Samples that importance steps don't train on, and as many training samples.
+
+    Attributes:
+        rows: the rows of both.
+        held_out, others: row indices, int64 `(n,)`; empty if there are no such samples.
+        kind: "training samples" or "validation data", what the first are.
+    """
+
+    rows: DatasetRows
+    held_out: np.ndarray
+    others: np.ndarray
+    kind: str
+
+
+def compared_training_samples(rows: DatasetRows, held_out: HeldOut) -> ComparedSamples:
+    """Return the training samples that are left out.
+
+    Args:
+        rows: the training data.
+        held_out: indices of the samples that are left out, and of others.
+    """
+    return ComparedSamples(rows, held_out.samples, held_out.others, TRAINING_SAMPLES)
+
+
+def compared_validation_samples(rows: DatasetRows, plan: FitPlan, seed: int) -> ComparedSamples:
+    """Return validation samples, as many as training samples are left out without validation data, but at least 100.
+
+    Args:
+        rows: they are set to copies of the samples.
+        plan: of the `fit`.
+        seed: int >= 0, determines the choice.
+    """
+    validation_data, size = plan.arguments["validation_data"], plan.source.num_rows
+    if plan.class_weight is not None and isinstance(validation_data, (tuple, list)):
+        validation_data = validation_data[:2]  # its sample weights aren't of the same kind
+    wanted = min(max(size // SAMPLES_PER_HELD_OUT, FEWEST_HELD_OUT), MOST_HELD_OUT)
+    rows.source = compared_rows(validation_data, plan.source, wanted, seed)
+    count = 0 if rows.source is None else rows.source.num_rows // 2
+    count = count if count >= FEWEST_HELD_OUT else 0
+    return ComparedSamples(rows, np.arange(count), np.arange(count, 2 * count), VALIDATION_DATA)
 
 
 def compared_rows(validation_data: Any, training: ArraySource, rows: int, seed: int) -> ArraySource | None:
