@@ -213,7 +213,7 @@ class FitController:
                 scored = self.gating.probe(self.strategy, batch)
                 if self.listeners.needs_scores:
                     self.listeners.notify_scores(self.strategy.get_sampler(), ops.convert_to_numpy(scored.scores))
-                return self.strategy.passes(scored=self.batch_size)
+                return self.strategy.cost_of(scored=self.batch_size)
         return 0.0  # unsupported, or a smaller batch, which needs another trace: the next batch is probed
 
     def _count(self, result: StepResult, is_importance: bool, extra_cost: float) -> None:

@@ -146,7 +146,7 @@ class Gating:
         compared = strategy.compared_samples()
         if compared is None:
             return 0.0
-        cost = strategy.passes(scored=len(compared.held_out) + len(compared.others))
+        cost = strategy.cost_of(scored=len(compared.held_out) + len(compared.others))
         if not losses.is_due(steps, cost):
             return 0.0
         held_out, others = (compared.rows.losses(rows) for rows in (compared.held_out, compared.others))

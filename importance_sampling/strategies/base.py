@@ -258,7 +258,7 @@ class Strategy:
             function = _reporting_failure(function)
         return backend.compile_step(function, self.model, **options)
 
-    def passes(self, scored: float = 0, trained: float = 0) -> float:
+    def cost_of(self, scored: float = 0, trained: float = 0) -> float:
         """Return the cost of scoring and training on a number of rows, in forward passes of a batch."""
         return (self.scorer.cost * scored + UNIFORM_STEP * trained) / self.batch_size
 

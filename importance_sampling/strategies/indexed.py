@@ -146,7 +146,7 @@ class IndexedStrategy(Strategy):
         self._begins_uniformly = self.draws_by_score and bool(np.isnan(draws[0].scores).all())
         trained = sum(len(one.indices) for one in draws)
         scored = self.rows.take_scored() + self._scores_batches * trained
-        cost = self.passes(scored=scored, trained=trained + self._trained_beside(n))
+        cost = self.cost_of(scored=scored, trained=trained + self._trained_beside(n))
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
         indices, weights, scores, *_ = zip(*draws, strict=True)

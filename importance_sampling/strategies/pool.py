@@ -105,7 +105,7 @@ class PoolStrategy(Strategy):
         logs, drawn = self._steps(with_draws)(n, self._pools.iterator)
         self._pools.take(batches)
         self.state.counters.pools += n
-        cost = self.passes(scored=n * self.sampler.pool_size, trained=n * self.sampler.batch_size)
+        cost = self.cost_of(scored=n * self.sampler.pool_size, trained=n * self.sampler.batch_size)
         return StepResult(logs, n, cost, *drawn)
 
     def continue_from(self, other: PoolStrategy) -> None:
@@ -116,7 +116,7 @@ class PoolStrategy(Strategy):
 
     def gate_context(self) -> GateContext:
         """Return the context for the gate's decision."""
-        cost = self.passes(scored=self.sampler.pool_size, trained=self.sampler.batch_size) / UNIFORM_STEP
+        cost = self.cost_of(scored=self.sampler.pool_size, trained=self.sampler.batch_size) / UNIFORM_STEP
         return GateContext(cost, required_tau=REQUIRED_TAU)
 
     def first_step_warning(self) -> str | None:
