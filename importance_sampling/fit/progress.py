@@ -14,7 +14,7 @@ class MeanNoise:
 
     Attributes:
         steps: how many importance steps are in the mean.
-        steps_by_noise: those of them that the gate took because gradient noise keeps the loss up.
+        steps_by_noise: those of them that the gate took because gradient noise keeps the loss high.
         noises: the sum of their gradient variances, divided by those of uniform steps.
     """
 
@@ -28,7 +28,7 @@ class MeanNoise:
         Args:
             steps: their number.
             gain: their variance gain; NaN if it wasn't measured.
-            by_noise: True if the gate took them because gradient noise keeps the loss up.
+            by_noise: True if the gate took them because gradient noise keeps the loss high.
         """
         if gain > 0:  # not NaN
             self.steps += steps
@@ -42,7 +42,7 @@ class MeanNoise:
 
     @property
     def is_reason(self) -> bool:
-        """True if the gate took most of the steps because gradient noise keeps the loss up."""
+        """True if the gate took most of the steps because gradient noise keeps the loss high."""
         return 2 * self.steps_by_noise > self.steps
 
 

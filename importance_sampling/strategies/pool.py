@@ -29,7 +29,7 @@ from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT, clean_scores
 
 # A step on a pool costs about two uniform steps, and is worth at most as many as a pool has batches: noise has to be
-# most of what keeps the loss up. At this tau, the scores are as unequal as if one sample in ten had all of them. On
+# most of what keeps the loss high. At this tau, the scores are as unequal as if one sample in ten had all of them. On
 # streams of nine tasks, pools were slower than uniform steps while tau was smaller.
 REQUIRED_TAU = math.sqrt(10.0)
 
