@@ -45,8 +45,8 @@ class GainCondition(Condition):
        validation data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out in
        the first half of a `fit` (`strategies.held_out`). Steps of this kind take no scoring passes: the scores that
        they measure in an epoch are those that the next one draws by. Hence at least one epoch must be left.
-    2. *Gradient noise keeps the loss high.* At a learning rate that doesn't fall, the weights move around a minimum at a
-       distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
+    2. *Gradient noise keeps the loss high.* At a learning rate that doesn't fall, the weights move around a minimum at
+       a distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.
 
     By the first rule, the gate opens where a step is worth more than 1.1 of its cost, and closes below 1.05. For the
