@@ -201,7 +201,7 @@ def known_scores(sampler):
 PLANTED = {
     "constant variance": (1.0, 480, 1000),  # whose gate opens at scores this unequal
     "constant time": (1.0, 480, 1000),
-    "robust": (0.25, SIZE, 300),
+    "robust": (0.25, SIZE, 700),
 }
 # Groups of 20 rows by their values, the largest with most of every batch: another mean than that of the data.
 BY_VALUE = VALUES.argsort().argsort() // 20
@@ -211,7 +211,7 @@ BALANCED = {"balanced quota": without_model(samplers.QuotaSampler, {2: 0.6}, BY_
 @pytest.mark.parametrize("name", [*SAMPLERS, *BALANCED])
 @pytest.mark.slow
 def test_the_tolerance_of_five_standard_errors_finds_a_planted_bias_of_two_per_cent(name):
-    exponent, size, draws = PLANTED.get(name, (0.25, SIZE, 2000))
+    exponent, size, draws = PLANTED.get(name, (0.25, SIZE, 3000))
     make = BALANCED.get(name) or SAMPLERS[name].make
     sampler, expected = make(Toy(SCORES**exponent), UNBIASED, Reader(), seed=3), VALUES.mean()
     if name in BALANCED:
