@@ -39,9 +39,15 @@ class Listeners:
 
     Attributes:
         callbacks: the same.
+
+    Raises:
+        ValueError: an argument isn't a function.
     """
 
     def __init__(self, on_sample: Callable | None, on_scores: Callable | None, callbacks: Sequence[Any] = ()):
+        for name, listener in dict(on_sample=on_sample, on_scores=on_scores).items():
+            if listener is not None and not callable(listener):
+                raise ValueError(f"`{name}` must be a function, or None. Received: {name}={listener!r}")
         self.callbacks = callbacks
         self._on_sample = _without_none(on_sample, *(one.on_sample for one in callbacks if one.needs_rows))
         self._on_importance_sample = _without_none(*(one.on_sample for one in callbacks if not one.needs_rows))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from frameworks import needs, tf
 from keras import layers
+from toys import stream
 
 from importance_sampling import labels
 from importance_sampling.callbacks import TrainingDynamics
@@ -431,5 +432,6 @@ def test_outputs_and_labels_that_are_not_a_classifiers_are_refused():
     model = build("mse", 2, None)
     with pytest.raises(ValueError, match=r"from 0 to 1.*Received: labels"):
         model.fit(X, X[:, :2], verbose=0, callbacks=[TrainingDynamics(X, np.arange(ROWS))])
+    batches = stream(X, X[:, :2], 16)  # whose rows nobody knows before they are read
     with pytest.raises(ValueError, match=r"shape \(61, 2\) for 5 labels"):
-        model.fit(X, X[:, :2], verbose=0, callbacks=[TrainingDynamics(X, Y[:5])])
+        model.fit(X, X[:, :2], verbose=0, callbacks=[TrainingDynamics(batches, Y[:5])])

@@ -7,6 +7,7 @@ ICLR 2019 (arXiv 1812.05159).
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 
 from importance_sampling.backend import keras_internals
 from importance_sampling.utils.classes import as_classes, log_probabilities
+from importance_sampling.utils.validation import as_array, check_positive
 
 
 class TrainingDynamics(keras.callbacks.Callback):
@@ -41,7 +43,8 @@ class TrainingDynamics(keras.callbacks.Callback):
         learned: bool `(rows,)`, whether the sample was ever classified correctly.
 
     Raises:
-        ValueError: in `fit`, the model's outputs aren't those of a classifier, or a label isn't one of its classes.
+        ValueError: an argument is out of its range, or `x` and `y` have different numbers of rows; in `fit`, the
+            model's outputs aren't those of a classifier, or a label isn't one of its classes.
 
     Example:
         >>> dynamics = TrainingDynamics(x_train, y_train)
@@ -53,7 +56,9 @@ class TrainingDynamics(keras.callbacks.Callback):
 
     def __init__(self, x: Any, y: Any, batch_size: int | None = None):
         super().__init__()
-        rows = len(y)
+        rows = _checked_rows(x, y)
+        if batch_size is not None:
+            check_positive(batch_size=batch_size)
         self.x, self.y, self.batch_size = x, y, batch_size
         self.epochs = 0
         self.forgetting_events = np.zeros(rows, "int64")
@@ -98,6 +103,29 @@ class TrainingDynamics(keras.callbacks.Callback):
 
     def _mean(self, total: np.ndarray) -> np.ndarray:
         return total / self.epochs if self.epochs else np.full(len(total), np.nan)
+
+
+def _checked_rows(x: Any, y: Any) -> int:
+    """Return the number of labels.
+
+    Raises:
+        ValueError: `y` isn't an array of labels, or `x` doesn't have as many rows.
+    """
+    labels = as_array(y)
+    if labels.ndim not in (1, 2):
+        raise ValueError(
+            "`y` must be the labels, an array of shape (rows,), or (rows, classes) if they are one-hot. "
+            f"Received: y={reprlib.repr(y)} (of type {type(y)})"
+        )
+    if x is None or isinstance(x, (str, int, float)):
+        raise ValueError(f"`x` must be data that `model.predict` reads. Received: x={x!r}")
+    rows = {int(part.shape[0]) for part in keras.tree.flatten(x) if len(getattr(part, "shape", ())) > 0}
+    if rows and rows != {len(labels)}:
+        raise ValueError(
+            "`x` and `y` must have equally many rows. "
+            f"Received: x with {', '.join(map(str, sorted(rows)))} rows, y with {len(labels)}"
+        )
+    return len(labels)
 
 
 def margins(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

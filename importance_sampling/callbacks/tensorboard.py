@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class SamplingTensorBoard(SamplingCallback):
         log_dir: the folder for `tensorboard --logdir`, default "logs".
 
     Raises:
+        ValueError: `log_dir` is no path.
         ImportError: in `fit`, TensorBoard or TensorFlow, which writes its files on every backend, isn't installed.
 
     Example:
@@ -41,6 +43,8 @@ class SamplingTensorBoard(SamplingCallback):
 
     def __init__(self, log_dir: str | Path = "logs"):
         super().__init__()
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise ValueError(f"`log_dir` must be the path of a folder. Received: log_dir={log_dir!r}")
         self.log_dir = Path(log_dir)
         self._writer: Any = None
         self._step = -1  # TensorBoard's step of the last epoch

@@ -136,6 +136,12 @@ def _check_callbacks(callbacks: Any) -> None:
             "`callbacks` must be a list of callbacks that `copy.deepcopy` can copy: every run has its own. "
             f"Received: callbacks={callbacks!r} ({type(error).__name__}: {error})"
         ) from error
+    wrong = [one for one in keras.tree.flatten(callbacks or []) if not hasattr(one, "set_model")]
+    if wrong:
+        raise ValueError(
+            "`callbacks` must be a list of callbacks, objects such as `keras.callbacks.EarlyStopping()`. "
+            f"Received: callbacks={callbacks!r}"
+        )
 
 
 def with_split(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from importance_sampling.utils.validation import is_one_of
+
 MODES = ("auto", "min", "max")
 HIGHER = ("acc", "auc", "precision", "recall", "f1")  # parts of names of figures of which the highest value is the best
 
@@ -78,7 +80,12 @@ def check_mode(monitor: Any, mode: Any) -> None:
     Raises:
         ValueError: one of them is invalid.
     """
-    if mode not in MODES or (monitor is None and mode == "max"):
+    if monitor is not None and not isinstance(monitor, str):
+        raise ValueError(
+            '`monitor` must be the name of a figure in Keras\'s logs, such as "val_accuracy", or None for the loss. '
+            f"Received: monitor={monitor!r}"
+        )
+    if not is_one_of(mode, MODES) or (monitor is None and mode == "max"):
         raise ValueError(
             '`mode` must be "auto", "min" or "max", and "max" needs a `monitor`: the figure that is to be high. '
             f"Received: mode={mode!r}, monitor={monitor!r}"

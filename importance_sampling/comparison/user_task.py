@@ -25,7 +25,7 @@ from importance_sampling.comparison.figure import Figure, check_mode, figure_of,
 from importance_sampling.comparison.progress import Progress, is_shown
 from importance_sampling.comparison.result import BASELINE, Comparison
 from importance_sampling.training import ImportanceTraining
-from importance_sampling.utils.validation import is_int
+from importance_sampling.utils.validation import check_flag, is_int
 
 WAYS: dict[str, Callable[[keras.Model], Any]] = {
     BASELINE: lambda model: model,
@@ -98,6 +98,8 @@ def compare(
     if not is_int(seeds) or seeds < 1:
         raise ValueError(f"`seeds` must be an int of at least 1, the number of runs. Received: seeds={seeds!r}")
     check_mode(monitor, mode)
+    if verbose is not None:
+        check_flag(verbose=verbose)
     arguments = with_split(checked(dict(fit_arguments, x=x, y=y), own_arguments()))
     evaluation = Evaluation(arguments)
     figure = _figure(build_model, monitor, mode, evaluation)

@@ -11,7 +11,7 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.utils.numerics import clean_scores
-from importance_sampling.utils.validation import is_int
+from importance_sampling.utils.validation import check_fraction, is_int
 
 
 class WarmupCondition(Condition):
@@ -90,7 +90,7 @@ class TotalVariationCondition(ScoreCondition):
         momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
-        ValueError: `tv_th` is not a number, or `momentum` is out of its range.
+        ValueError: an argument is out of its range.
 
     Example:
         >>> TotalVariationCondition(0.2).update(np.array([1.0, 1.0, 1.0, 5.0]))  # (3 * 1/8 + 3/8) / 2 = 0.375
@@ -99,6 +99,7 @@ class TotalVariationCondition(ScoreCondition):
 
     def __init__(self, tv_th: float = 0.5, momentum: float = 0.9):
         super().__init__(tv_th, momentum, "tv_th")
+        check_fraction(tv_th=tv_th)
 
     def _statistic(self, scores: np.ndarray) -> float:
         cleaned, usable = clean_scores(scores)

@@ -21,6 +21,7 @@ from importance_sampling.core.weighted_loss import stateless, weighted_loss
 from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.validation import is_one_of
 
 NAMES = ("gnorm", "loss", "full_gnorm")
 
@@ -48,7 +49,7 @@ def check(score: str | Callable) -> None:
     Raises:
         ValueError: it is neither.
     """
-    if not callable(score) and score not in NAMES:
+    if not callable(score) and not is_one_of(score, NAMES):
         raise ValueError(
             f"`score` must be one of {list(NAMES)} or a callable `score(model, x, y)` that returns one number per "
             f"sample. Received: score={score!r}"

@@ -38,7 +38,7 @@ from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
 from importance_sampling.strategies.uniform import UniformStrategy
 from importance_sampling.utils.errors import Unsupported
-from importance_sampling.utils.validation import check_seed, is_real
+from importance_sampling.utils.validation import check_seed, is_int
 
 logger = logging.getLogger("importance_sampling")
 
@@ -76,7 +76,7 @@ class Trainer(Display, LegacyFit):
     ):
         if not user_fit.is_model(model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
-        if forward_batch_size is not None and (not is_real(forward_batch_size) or int(forward_batch_size) < 1):
+        if forward_batch_size is not None and (not is_int(forward_batch_size) or forward_batch_size < 1):
             raise ValueError(
                 "`forward_batch_size` must be a positive int, or None to score a pool at once. "
                 f"Received: forward_batch_size={forward_batch_size!r}"

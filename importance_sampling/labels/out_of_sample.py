@@ -17,6 +17,7 @@ from importance_sampling.core import eligibility
 from importance_sampling.data.arrays import ArraySource
 from importance_sampling.data.batches import flatten
 from importance_sampling.data.subset import subset
+from importance_sampling.fit import user_fit
 from importance_sampling.fit.plan_arrays import plan_arrays
 from importance_sampling.labels.model_copy import ModelCopy
 from importance_sampling.utils.classes import log_probabilities
@@ -101,6 +102,8 @@ def out_of_sample(
     """
     check_positive(batch_size=batch_size, epochs=epochs)
     check_seed(seed)
+    if not user_fit.is_model(model):
+        raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r} (of type {type(model)})")
     if not model.compiled:
         raise ValueError(
             "`model` must be compiled: its copies are trained with its loss and optimizer. "
@@ -164,7 +167,7 @@ def array_source(model: keras.Model, data: tuple, class_weight: dict | None = No
     for name, part in zip(("x", "y", "sample_weight"), data, strict=True):
         leaves, _ = flatten((part,))
         wrong = [leaf for leaf in leaves if not hasattr(leaf, "shape") or not len(leaf.shape)]
-        if wrong or (name == "x" and not leaves):
+        if wrong or (name != "sample_weight" and not leaves):
             raise ValueError(
                 f"`{name}` must be an array, a tensor, a memory map or a structure of them, whose rows can be read by "
                 f"index. Received: {name} with an element of type {type(wrong[0]) if wrong else type(part)}"

@@ -49,6 +49,11 @@ class OracleWrapper(ModelWrapper):
     """
 
     def __init__(self, model: keras.Model, reweighting: Any, score: str | Callable = "loss", layer: Any = None):
+        if isinstance(reweighting, type) or not callable(getattr(reweighting, "weight_layer", None)):
+            raise ValueError(
+                "`reweighting` must be a policy with `weight_layer()`, such as `reweighting.UNBIASED`. "
+                f"Received: reweighting={reweighting!r} (of type {type(reweighting)})"
+            )
         super().__init__(model, score, layer)
         self.reweighting = reweighting
         self._weight_layer = reweighting.weight_layer()

@@ -151,3 +151,17 @@ class ReweightingPolicy:
             Float `(batch_size, weight_size)`.
         """
         return self.batch_weights(p, scores.size, scores[positions])[:, None]
+
+
+def check_policy(**values: Any) -> None:
+    """Check that arguments, passed by name, are policies.
+
+    Raises:
+        ValueError: one of them isn't.
+    """
+    for name, value in values.items():
+        if not isinstance(value, ReweightingPolicy):
+            raise ValueError(
+                f"`{name}` must be a policy, such as `reweighting.UNBIASED`. "
+                f"Received: {name}={value!r} (of type {type(value)})"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from importance_sampling.reweighting.base import ReweightingPolicy
+from importance_sampling.reweighting.base import ReweightingPolicy, check_policy
 from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy
 from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, NoReweightingPolicy
 
@@ -31,12 +31,16 @@ class WeightLayer(keras.layers.Layer):
     Args:
         policy: a `ReweightingPolicy`.
 
+    Raises:
+        ValueError: `policy` is none.
+
     Example:
         >>> layer = WeightLayer(BiasedReweightingPolicy())
         >>> weights = layer([columns, measured])
     """
 
     def __init__(self, policy: ReweightingPolicy, **kwargs: Any):
+        check_policy(policy=policy)
         super().__init__(**kwargs)
         self.policy = policy
 

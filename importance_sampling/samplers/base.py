@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
+from importance_sampling.reweighting.base import check_policy
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.samplers.checks import (
     checked_candidates,
@@ -118,16 +119,12 @@ class BaseSampler:
         resampling: str = "systematic",
         seed: int | None = None,
     ):
-        if not hasattr(dataset, "train_data") or len(dataset.train_data) < 1:
+        if not hasattr(getattr(dataset, "train_data", None), "__len__") or len(dataset.train_data) < 1:
             raise ValueError(
                 "`dataset` must have `train_data` with at least one row, as a `BaseDataset` has. "
                 f"Received: dataset={dataset!r}"
             )
-        if not isinstance(reweighting, ReweightingPolicy):
-            raise ValueError(
-                "`reweighting` must be a policy, such as `reweighting.UNBIASED`. "
-                f"Received: reweighting={reweighting!r} (of type {type(reweighting)})"
-            )
+        check_policy(reweighting=reweighting)
         check_alpha(alpha)
         check_seed(seed)
         self.dataset = dataset

@@ -15,7 +15,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing
 from importance_sampling.samplers.labels import Labels
 from importance_sampling.samplers.uniform import ShufflingSampler
-from importance_sampling.utils.validation import check_positive, check_scoring_model
+from importance_sampling.utils.validation import check_flag, check_positive, check_scoring_model
 
 
 class LSTMSampler(ShufflingSampler):
@@ -63,6 +63,7 @@ class LSTMSampler(ShufflingSampler):
     ):
         super().__init__(dataset, reweighting, **options)
         check_positive(presample=presample, history=history)
+        check_flag(log=log)
         self.presample = int(presample)
         self.labels = Labels(dataset)
         from importance_sampling.samplers.predictor import ScorePredictor  # here, because it needs Keras
@@ -130,9 +131,9 @@ class LSTMComparisonSampler(LSTMSampler):
         log: bool = False,
         **options: Any,
     ):
-        super().__init__(dataset, reweighting, presample, history, log, **options)
         check_scoring_model(model)
         check_positive(subset=subset)
+        super().__init__(dataset, reweighting, presample, history, log, **options)
         self.model = model
         # The subset depends on the seed only, so it need not be saved.
         order = np.random.default_rng((self.seed, 3)).permutation(self.size)

@@ -12,12 +12,12 @@ import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.history import TableSampler
-from importance_sampling.utils.validation import check_positive, is_real
+from importance_sampling.utils.validation import as_array, check_positive, is_real
 
 
 def check_pressure(s_e: tuple[float, float]) -> None:
     """Check that the selection pressures are two finite numbers >= 1."""
-    if np.shape(s_e) != (2,) or not all(is_real(s) and 1 <= s < float("inf") for s in s_e):
+    if as_array(s_e).shape != (2,) or not all(is_real(s) and 1 <= s < float("inf") for s in s_e):
         raise ValueError(f"`s_e` must be two numbers of at least 1. Received: s_e={s_e!r}")
 
 

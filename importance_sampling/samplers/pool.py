@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.resampling import Resampling
+from importance_sampling.reweighting.base import check_policy
+from importance_sampling.samplers.resampling import Resampling, check_scheme
 from importance_sampling.utils.numerics import array_namespace, as_floats, probabilities
+from importance_sampling.utils.validation import check_alpha, check_positive
 
 
 class Picked(NamedTuple):
@@ -45,6 +47,9 @@ class PoolSampler:
         smooth: None (default), or `smooth(scores, average)` -> smoothed scores `(pool_size,)`, where `average` is the
             moving average of the mean score.
 
+    Raises:
+        ValueError: an argument is out of its range.
+
     Example:
         >>> sampler = PoolSampler(6, 2, 0.1, resampling.get("systematic"), BiasedReweightingPolicy())
         >>> sampler.pick(np.array([0., 1, 2, 3, 4, 5]), np.array([0.5])).positions
@@ -61,6 +66,14 @@ class PoolSampler:
         reweighting: ReweightingPolicy,
         smooth: Callable[[Any, Any], Any] | None = None,
     ):
+        check_positive(pool_size=pool_size, batch_size=batch_size)
+        check_alpha(alpha)
+        check_scheme(resampling)
+        check_policy(reweighting=reweighting)
+        if smooth is not None and not callable(smooth):
+            raise ValueError(
+                f"`smooth` must be a function `smooth(scores, average)`, or None. Received: smooth={smooth!r}"
+            )
         self.pool_size = pool_size
         self.batch_size = batch_size
         self.alpha = alpha

@@ -17,7 +17,7 @@ from importance_sampling.samplers.history import TableSampler
 from importance_sampling.samplers.labels import Labels
 from importance_sampling.samplers.table import ScoreTable
 from importance_sampling.utils.numerics import clean_scores
-from importance_sampling.utils.validation import is_real
+from importance_sampling.utils.validation import as_array, check_flag, is_real
 
 
 class QuotaSampler(TableSampler):
@@ -59,6 +59,7 @@ class QuotaSampler(TableSampler):
     ):
         super().__init__(dataset, reweighting, None, 0, **options)
         check_shares(shares)
+        check_flag(balanced=balanced)
         of_rows = Labels(dataset).classes(np.arange(self.size)) if groups is None else check_groups(groups)
         if len(of_rows) != self.size:
             raise ValueError(
@@ -130,7 +131,7 @@ def check_groups(groups: Any) -> np.ndarray:
     Raises:
         ValueError: they aren't integers.
     """
-    groups = np.asarray(groups)
+    groups = as_array(groups)
     if groups.ndim != 1 or groups.dtype.kind not in "iub":
         raise ValueError(
             "`groups` must be an array with one integer for each row. "

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from importance_sampling.utils.numerics import array_namespace, as_floats
+from importance_sampling.utils.validation import is_one_of
 
 QUANTILES_AT_ONCE = 2**20  # that NumPy searches, to bound memory
 
@@ -107,13 +108,26 @@ class MultinomialResampling:
 SCHEMES: dict[str, Resampling] = {scheme.name: scheme for scheme in (SystematicResampling(), MultinomialResampling())}
 
 
+def check_scheme(resampling: Any) -> None:
+    """Check that an argument is a `Resampling`, and not its name.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not all(callable(getattr(resampling, method, None)) for method in ("num_uniforms", "positions")):
+        raise ValueError(
+            "`resampling` must be a `Resampling`, such as `SystematicResampling()`. "
+            f"Received: resampling={resampling!r}"
+        )
+
+
 def get(name: str) -> Resampling:
     """Return the resampling scheme with a name.
 
     Raises:
         ValueError: there is no such scheme.
     """
-    if name not in SCHEMES:
+    if not is_one_of(name, SCHEMES):
         raise ValueError(f"`resampling` must be one of {sorted(SCHEMES)}. Received: resampling={name!r}")
     return SCHEMES[name]
 

@@ -29,6 +29,11 @@ class SelectingSampler(PoolSampler):
 
     def __init__(self, pool_size: int, batch_size: int):
         super().__init__(pool_size, batch_size, DEFAULT_ALPHA, resampling.get("systematic"), UNWEIGHTED)
+        if batch_size > pool_size:
+            raise ValueError(
+                "`batch_size` must be at most `pool_size`, because no sample is selected twice. "
+                f"Received: batch_size={batch_size!r}, pool_size={pool_size!r}"
+            )
 
     @property
     def num_uniforms(self) -> int:

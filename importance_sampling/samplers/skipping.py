@@ -18,7 +18,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, joined
 from importance_sampling.samplers.checks import usable_measurements
 from importance_sampling.samplers.resampling import SystematicResampling
-from importance_sampling.utils.validation import check_fraction
+from importance_sampling.utils.validation import check_flag, check_fraction
 
 DEFAULT_SKIP, DEFAULT_SMOOTH_SKIP = 0.5, 2.0 / 3.0
 RESAMPLING = SystematicResampling()
@@ -173,6 +173,7 @@ class SkippingSampler(BaseSampler):
         seed: int | None = None,
     ):
         super().__init__(dataset, reweighting, seed=seed)
+        check_flag(smooth=smooth)
         self.skip_probability = checked_skip_probability(skip_probability, smooth)
         self.smooth = bool(smooth)
         self._losses = np.full(self.size, np.nan, "float32")  # by row index

@@ -18,7 +18,7 @@ from importance_sampling.conditions.signals import moving_average
 from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing
 from importance_sampling.samplers.decorator import SamplerDecorator
 from importance_sampling.utils.numerics import array_namespace, as_floats, clean_scores
-from importance_sampling.utils.validation import check_fraction, check_non_negative
+from importance_sampling.utils.validation import check_flag, check_fraction, check_non_negative
 
 DEFAULT_MOMENTUM = 0.9
 
@@ -96,6 +96,7 @@ def make_smoothing(smooth: float, is_adaptive: bool) -> Callable[[Any, Any], Any
         ValueError: `smooth` is out of its range.
     """
     check_non_negative(smooth=smooth)
+    check_flag(adaptive_smoothing=is_adaptive)
     smooth = float(smooth)
 
     def smoothed(scores: Any, average: Any) -> Any:

@@ -6,17 +6,19 @@ ICML 2022 (arXiv 2206.07137), Algorithm 1.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from importance_sampling.data.arrays import ArraySource
-from importance_sampling.data.batches import PeekableBatches
+from importance_sampling.data.batches import PeekableBatches, flatten
 from importance_sampling.fit.fit_plan import FitPlan
 from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.irreducible_loss import IrreducibleLoss
 from importance_sampling.strategies.pool import PoolStrategy
+from importance_sampling.utils.validation import as_array
 
 
 class ReducibleLossStrategy(PoolStrategy):
@@ -98,7 +100,7 @@ def check_losses(values: Any) -> np.ndarray:
     Raises:
         ValueError: they aren't one finite number per row.
     """
-    values = np.asarray(values)
+    values = as_array(values)
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         raise ValueError(
             "`irreducible_loss` must be an array with one finite number for each row. "
@@ -113,9 +115,11 @@ def check_holdout(holdout: Any) -> tuple:
     Raises:
         ValueError: it isn't a tuple of arrays `(x, y)` or `(x, y, sample_weight)`.
     """
-    if not isinstance(holdout, (tuple, list)) or len(holdout) not in (2, 3):
+    is_tuple = isinstance(holdout, (tuple, list)) and len(holdout) in (2, 3)
+    parts = [flatten((part,))[0] for part in holdout] if is_tuple else []
+    if not (is_tuple and all(parts[:2]) and all(getattr(leaf, "shape", ()) for part in parts for leaf in part)):
         raise ValueError(
             "`holdout` must be a tuple (x, y) or (x, y, sample_weight) of arrays that aren't part of the training "
-            f"data. Received: holdout of type {type(holdout)}"
+            f"data. Received: holdout={reprlib.repr(holdout)} (of type {type(holdout)})"
         )
     return tuple(holdout)

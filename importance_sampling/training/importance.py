@@ -19,7 +19,7 @@ from importance_sampling.samplers import PoolSampler, ReshuffleSampler
 from importance_sampling.samplers import resampling as resampling_schemes
 from importance_sampling.strategies.base import Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
-from importance_sampling.utils.validation import check_alpha, check_presample
+from importance_sampling.utils.validation import check_alpha, check_presample, is_one_of
 from importance_sampling.utils.warn import warn_gone
 
 SAMPLERS = ("auto", "pool", "reshuffle")
@@ -99,14 +99,14 @@ class ImportanceTraining(Trainer):
         cost: str | None = None,
         seed: int | None = None,
     ):
-        if presample == "auto":
+        if is_one_of(presample, ("auto",)):
             warn_gone('presample="auto"', f"The default is used: presample={DEFAULT_PRESAMPLE}")
             presample = DEFAULT_PRESAMPLE
         if cost is not None:
             warn_gone("cost", "It has no effect: the cost of a step is computed by arithmetic")
         check_presample(presample)
         check_alpha(alpha)
-        if sampler not in SAMPLERS:
+        if not is_one_of(sampler, SAMPLERS):
             raise ValueError(f"`sampler` must be one of {SAMPLERS}. Received: sampler={sampler!r}")
         condition = GainCondition() if tau_th is None else gate(tau_th)
         super().__init__(model, condition, forward_batch_size=forward_batch_size, score=score, layer=layer, seed=seed)

@@ -26,7 +26,13 @@ from importance_sampling.samplers import (
 )
 from importance_sampling.samplers.online_batch_selection import check_pressure
 from importance_sampling.strategies.base import Strategy
-from importance_sampling.utils.validation import check_alpha, check_non_negative, check_positive, check_recompute
+from importance_sampling.utils.validation import (
+    check_alpha,
+    check_flag,
+    check_non_negative,
+    check_positive,
+    check_recompute,
+)
 
 
 class IndexedTrainer(Trainer):
@@ -290,6 +296,7 @@ class ApproximateImportanceTraining(IndexedTrainer):
     ):
         check_positive(presample=presample)
         check_non_negative(smooth=smooth)
+        check_flag(adaptive_smoothing=adaptive_smoothing)
         super().__init__(model, score=score, layer=layer, tau_th=tau_th, seed=seed, alpha=alpha)
         self.presample = int(presample)
         self.reweighting = BiasedReweightingPolicy(k)

@@ -11,6 +11,7 @@ from importance_sampling.reweighting import UNBIASED
 from importance_sampling.samplers import BaseSampler, QuotaSampler
 from importance_sampling.samplers.quota import check_groups, check_shares
 from importance_sampling.training.indexed import IndexedTrainer
+from importance_sampling.utils.validation import check_flag
 
 
 class QuotaTraining(IndexedTrainer):
@@ -59,6 +60,7 @@ class QuotaTraining(IndexedTrainer):
         seed: int | None = None,
     ):
         check_shares(shares)
+        check_flag(balanced=balanced)
         super().__init__(model, score=score, layer=layer, tau_th=None, seed=seed, alpha=alpha)
         self.shares = None if shares is None else dict(shares)
         self.groups = None if groups is None else check_groups(groups)

@@ -21,7 +21,7 @@ from importance_sampling.samplers.skipping import checked_skip_probability
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES
 from importance_sampling.strategies.skipping import SkippingStrategy
 from importance_sampling.training.indexed import IndexedTrainer
-from importance_sampling.utils.validation import check_fraction
+from importance_sampling.utils.validation import check_flag, check_fraction, is_one_of
 
 SCHEDULE_WARNING = (
     "The optimizer's `LearningRateSchedule` counts steps, and skipping takes fewer steps per epoch: the schedule "
@@ -79,7 +79,8 @@ class SkippingTraining(IndexedTrainer):
         seed: int | None = None,
     ):
         check_fraction(full_epochs=full_epochs)
-        if score not in MEASURED_SCORES:
+        check_flag(smooth=smooth)
+        if not is_one_of(score, MEASURED_SCORES):
             raise ValueError(
                 f"`score` must be one of {MEASURED_SCORES}, which training steps measure. Received: score={score!r}"
             )

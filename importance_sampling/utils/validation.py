@@ -6,6 +6,7 @@ Every check raises a `ValueError` that states the rule and the value received.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,19 @@ def is_int(value: Any) -> bool:
 def is_real(value: Any) -> bool:
     """Return True if a value is a real number; a bool and NaN are not."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value
+
+
+def is_one_of(value: Any, names: Collection[str]) -> bool:
+    """Return True if a value is one of a few names; values of any type can be asked about."""
+    return isinstance(value, str) and value in names
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return a value as an array; an array of an object, without a shape, if NumPy makes none of it."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # such as lists of unequal lengths
+        return np.array(None)
 
 
 def check_seed(seed: int | None) -> None:
@@ -78,6 +92,13 @@ def check_non_negative(**values: Any) -> None:
     for name, value in values.items():
         if not is_real(value) or not 0 <= value < float("inf"):
             raise ValueError(f"`{name}` must be a number of at least 0. Received: {name}={value!r}")
+
+
+def check_flag(**values: Any) -> None:
+    """Check that arguments, passed by name, are True or False."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
 
 
 def check_scoring_model(model: Any) -> None:
