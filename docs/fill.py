@@ -128,7 +128,9 @@ def _content(kind: str, name: str, file: str | None, files: Mapping[str, Sequenc
         return _side_by_side(name, files)
     if kind == "test-loss":
         return _wrapped(summarise_test_loss(files.get(file, ()), name))
-    raise ValueError(f"A marker must begin with measured, tables, gains, side-by-side, test-loss or file. Received: {kind!r}")
+    raise ValueError(
+        f"A marker must begin with measured, tables, gains, side-by-side, test-loss or file. Received: {kind!r}"
+    )
 
 
 def _card(way: str, groups: Sequence[Group]) -> str:
@@ -158,7 +160,7 @@ def _gains(way: str, groups: Sequence[Group]) -> str:
 
 
 def _side_by_side(figure: str, files: Mapping[str, Sequence[Group]]) -> str:
-    """Return a table of the methods: medians on the tasks of equal_cost, and the range of those of the training loss."""
+    """Return a table of the methods: medians on the tasks of equal_cost, and the range of the training losses."""
     tasks, ratio = [group["task"] for group in files.get("equal_cost", ())], f"{figure} over uniform"
     lines = [["method", *(f"`{task}`" for task in tasks), "training loss"]]
     for method, (file, way) in METHODS.items():
