@@ -17,7 +17,7 @@ class TrainingSeconds(keras.callbacks.Callback):
 
     Example:
         >>> history = trainer.fit(x_train, y_train, epochs=10, callbacks=[TrainingSeconds()])
-        >>> history.history["seconds"]
+        >>> seconds = history.history["seconds"]  # at the end of each epoch
     """
 
     def __init__(self) -> None:

@@ -124,7 +124,7 @@ def final_excess(curves: Sequence[Curve], baselines: Sequence[Curve]) -> Effect:
 
     Example:
         >>> spent = np.array([0.0, 2.0])
-        >>> final_excess([(spent, np.array([1.0, 0.6]))], [(spent, np.array([1.0, 0.5]))]).mean
+        >>> round(final_excess([(spent, np.array([1.0, 0.6]))], [(spent, np.array([1.0, 0.5]))]).mean, 3)
         0.2
     """
     losses = [_finite(baseline)[1] for baseline in baselines]

@@ -39,7 +39,7 @@ def plot_histories(
     Example:
         >>> uniform = model.fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
         >>> importance = ImportanceTraining(other).fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
+        >>> figure = plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
     """
     if over not in AXES:
         raise ValueError(f'`over` must be "epochs" or "seconds". Received: over={over!r}')
