@@ -131,7 +131,7 @@ def test_mypy_finds_the_types_of_an_editable_install(distributions):
         str(folder / "cache"),
     ]
     assert "Success" in run(*mypy, "script.py", folder=folder)
-    wrong = SCRIPT.replace("text: str", "text: int").replace("presample=3.0", "presample='many'")
+    wrong = SCRIPT.replace("text: str", "text: int").replace("batch_size=32", "batch_size='32'")
     (folder / "wrong.py").write_text(wrong)
     done = subprocess.run([*mypy, "wrong.py"], cwd=folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == 1 and done.stdout.count("error:") == 2, done.stdout
