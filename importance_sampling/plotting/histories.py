@@ -37,8 +37,8 @@ def plot_histories(
         ImportError: matplotlib isn't installed.
 
     Example:
-        >>> uniform = model.fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> importance = ImportanceTraining(other).fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
+        >>> uniform = model.fit(x, y, batch_size=128, epochs=10, callbacks=[TrainingSeconds()])
+        >>> importance = ImportanceTraining(other).fit(x, y, batch_size=128, epochs=10, callbacks=[TrainingSeconds()])
         >>> figure = plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
     """
     if over not in AXES:
