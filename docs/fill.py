@@ -12,6 +12,7 @@ Run it after a file in `docs/data` or a marker has changed. A page marks each pa
 | `measured: WAY` | a heading, and the way beside uniform training, from trainers.json; `all`: all ways |
 | `tables: FILE` | a heading and a table of all ways for each task |
 | `gains: WAY in FILE` | the figures of the way divided by those of `model.fit`, one row per task |
+| `side-by-side: FIGURE` | the figure of each way in METHODS, divided by that of `model.fit`, on each task |
 | `test-loss: WAY in FILE` | a sentence on the comparisons in which its test loss is within 2 % of `model.fit`'s |
 | `file: PATH` | the file, whose path is relative to `docs/data` |
 
@@ -68,6 +69,14 @@ GAINS = {
     "speed-up over uniform, 100%": ("speed-up", ".2g"),
     "importance": ("importance steps", ".0%"),
 }
+METHODS = {  # of the page on related methods: the file and the way that were measured, by the first cell of the row
+    "[importance sampling](#importance-sampling)": ("equal_cost", "default"),
+    "[RAIS](#rais)": ("equal_cost", "robust"),
+    "[selective backprop](#selective-backprop-composer), Composer's schedule": ("equal_cost", "selective-backprop"),
+    "selective backprop from the first step": ("equal_cost", "selective-backprop, 90%"),
+    "[hard examples](#online-hard-example-mining)": ("equal_cost", "hard-examples"),
+    "[InfoBatch](#infobatch), 30 to 35 % fewer steps": ("skipping", "skipping"),
+}
 
 Group = Mapping[str, Any]  # a task, a protocol and a budget, with the figures of all ways
 
@@ -116,9 +125,13 @@ def _content(kind: str, name: str, file: str | None, files: Mapping[str, Sequenc
         return _tables(files.get(name, ()))
     if kind == "gains":
         return _gains(name, files.get(file, ()))
+    if kind == "side-by-side":
+        return _side_by_side(name, files)
     if kind == "test-loss":
         return _wrapped(summarise_test_loss(files.get(file, ()), name))
-    raise ValueError(f"A marker must begin with measured, tables, gains, test-loss or file. Received: {kind!r}")
+    raise ValueError(
+        f"A marker must begin with measured, tables, gains, side-by-side, test-loss or file. Received: {kind!r}"
+    )
 
 
 def _card(way: str, groups: Sequence[Group]) -> str:
@@ -145,6 +158,21 @@ def _gains(way: str, groups: Sequence[Group]) -> str:
     for name, group in zip(_names(groups), groups, strict=True):
         rows += [dict(row, way=f"`{name}`") for row in group["ways"] if row["way"] == way]
     return _table(rows, GAINS, "task") if rows else ""
+
+
+def _side_by_side(figure: str, files: Mapping[str, Sequence[Group]]) -> str:
+    """Return a table of the methods: medians on the tasks of equal_cost, and the range of the training losses."""
+    tasks, ratio = [group["task"] for group in files.get("equal_cost", ())], f"{figure} over uniform"
+    lines = [["method", *(f"`{task}`" for task in tasks), "training loss"]]
+    for method, (file, way) in METHODS.items():
+        rows = {group["task"]: row for group in files.get(file, ()) for row in group["ways"] if row["way"] == way}
+        if not rows:
+            return ""
+        cells = [f"{rows[task][ratio]['median']:.2f}" if task in rows else "" for task in tasks]
+        losses = [rows[task]["train_loss over uniform"]["median"] for task in tasks if task in rows]
+        lines.append([method, *cells, f"{min(losses):.2f} to {max(losses):.2f}"])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _names(groups: Sequence[Group]) -> list[str]:

@@ -138,6 +138,13 @@ def test_training_stops_at_a_budget_of_cost_and_leaves_the_model_as_it_is():
     assert all("call" not in vars(model) for model in both) and attributes[0] <= set(vars(both[0]))
 
 
+def test_a_clock_of_its_own_ends_a_fit_after_its_budget_of_epochs():
+    model = build()
+    alone = Clock(model, constant, budget=2, by="epochs", measurements=2)
+    model.fit(**arguments(), epochs=9, verbose=0, callbacks=[alone])
+    assert (alone.epochs, alone.steps, alone.stopped_early) == (2.0, 16, False)
+
+
 def test_a_budget_of_epochs_is_measured_at_fractions_of_epochs_and_ends_after_them():
     [clock] = train([build()], arguments(), constant, budget=2, by="epochs", measurements=4)
     assert clock.epochs == 2.0 and clock.steps == 16

@@ -5,6 +5,7 @@ That it can be built is tested by building it, strictly, in `.ci/run`.
 
 import ast
 import inspect
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -191,10 +192,20 @@ def test_only_pages_that_are_another_file_include_one():
     assert pages == {"changelog.md", "contributing.md", "examples.md"}
 
 
+def markdown(path):
+    """The text of a page, or of the cells of text in a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return text
+
+
 def test_links_lead_to_files_of_the_repository():
     missing = []
-    for page in (ROOT / "README.md", ROOT / "examples" / "README.md", *PAGES.rglob("*.md")):
-        text = re.sub(r"```.*?```|`[^`\n]+`|\$[^$]+\$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    others = [ROOT / "README.md", ROOT / "docs/CONTRIBUTING.md", ROOT / "docs/CHANGELOG.md"]
+    for page in (*others, ROOT / "examples/README.md", *ROOT.glob("examples/*.ipynb"), *PAGES.rglob("*.md")):
+        text = re.sub(r"```.*?```|`[^`\n]+`|\$[^$]+\$", "", markdown(page), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             path = link.split("#")[0]
             if not (link.startswith(("https:", "#")) or (page.parent / path).exists()):
@@ -244,6 +255,27 @@ def test_gains_have_a_row_for_each_task():
     assert re.match(r"^\| `digits` +\| 0.5 +\|$", lines[2])
 
 
+def test_methods_have_a_row_each_with_their_figures_side_by_side():
+    def measured(file, task, error, loss):
+        ratios = {
+            "test_error over uniform": dict(FIGURE, median=error),
+            "train_loss over uniform": dict(FIGURE, median=loss),
+        }
+        return dict(
+            group(task), ways=[dict(way=way, **ratios) for other, way in fill.METHODS.values() if other == file]
+        )
+
+    files = {
+        "equal_cost": [measured("equal_cost", "a", 0.9, 0.5), measured("equal_cost", "b", 1.2, 0.7)],
+        "skipping": [measured("skipping", "b", 0.95, 1.1), measured("skipping", "c", 3.0, 3.0)],
+    }
+    heading, _, *lines = filled("side-by-side: test_error", files).splitlines()
+    assert heading == "| method | `a` | `b` | training loss |"
+    cells = {line.split("| ", 2)[2] for line in lines}
+    assert len(lines) == len(fill.METHODS) and "0.90 | 1.20 | 0.50 to 0.70 |" in cells
+    assert " | 0.95 | 1.10 to 1.10 |" in cells and len(cells) == 2  # it wasn't measured on the first task
+
+
 def test_a_way_with_options_is_named_as_in_its_table():
     rows = [dict(way="biased, 90%", **{"test_loss over uniform": dict(median=0.5, quartiles=[0.5, 0.5], n=3)})]
     text = filled("gains: biased, 90% in equal_cost", {"equal_cost": [group() | dict(ways=rows)]})
@@ -251,7 +283,13 @@ def test_a_way_with_options_is_named_as_in_its_table():
 
 
 def test_a_marker_without_figures_is_an_error():
-    for place in ("measured: svrg", "tables: anytime", "gains: default in anytime", "test-loss: default in anytime"):
+    for place in (
+        "measured: svrg",
+        "tables: anytime",
+        "gains: default in anytime",
+        "test-loss: default in anytime",
+        "side-by-side: test_error",
+    ):
         with pytest.raises(ValueError, match=f"No file .* <!-- begin {place} -->"):
             filled(place, {})
     with pytest.raises(ValueError, match="Received: 'tabels'"):

@@ -1,5 +1,8 @@
 """Real clients of `fit`, each once, against the real package; `pip install -e '.[integration]'` installs them."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from keras import layers
 
 from importance_sampling.labels import label_suspicion, out_of_sample
 from importance_sampling.training import ImportanceTraining
+
+RECIPES = Path(__file__).parents[1] / "docs" / "pages" / "recipes.md"
 
 # The clients' own.
 pytestmark = [
@@ -61,6 +66,89 @@ def test_a_tuner_searches_over_the_presample(tmp_path, tau_th):
     # The checkpoint of the best epoch is the user's own model.
     restored = tuner.get_best_models(1)[0].evaluate(x[72:], y[72:], verbose=0, return_dict=True)
     assert restored["accuracy"] == pytest.approx(best.score)
+
+
+def test_the_recipe_for_a_tuner_makes_the_way_to_train_a_choice(tmp_path, monkeypatch):
+    keras_tuner = client("keras_tuner")
+    monkeypatch.chdir(tmp_path)
+    build_model, recipe = (
+        next(
+            code
+            for code in re.findall(r"^```py(?:thon)?\n(.*?)^```$", RECIPES.read_text("utf-8"), re.M | re.S)
+            if word in code
+        )
+        for word in ("def build_model", "import keras_tuner")
+    )
+    for long, short in {"max_trials=20": "max_trials=4, seed=1", "epochs=10": "epochs=2, verbose=0"}.items():
+        assert long in recipe
+        recipe = recipe.replace(long, short)
+    trained = []
+
+    class Recorded(ImportanceTraining):
+        def fit(self, *args, **kwargs):
+            trained.append(self)
+            return super().fit(*args, **kwargs)
+
+    random = np.random.default_rng(0)
+    x, y = random.random((160, 784), "float32"), np.eye(10)[random.integers(10, size=160)]
+    names = dict(x_train=x[:128], y_train=y[:128], x_test=x[128:], y_test=y[128:])
+    exec(build_model, names)
+    names["ImportanceTraining"] = Recorded
+    exec(recipe, names)
+    trials = names["tuner"].oracle.get_best_trials(4)
+    ways = [trial.hyperparameters.get("way") for trial in trials]
+    assert len(ways) == 4 and set(ways) == {"uniform", "importance"}
+    assert len(trained) == ways.count("importance")
+    # The choice alone decides, also in a search that has fixed it.
+    for way, count in (("uniform", 0), ("importance", 1)):
+        trained.clear()
+        fixed = keras_tuner.HyperParameters()
+        fixed.Fixed("way", way)
+        search = names["Search"]()
+        history = search.fit(fixed, search.build(fixed), x, y, epochs=1, verbose=0)
+        assert len(trained) == count and ("importance" in history.history) == bool(count)
+
+
+class WandbStyleLogger(keras.callbacks.Callback):
+    """Logs what the callback of Weights & Biases does: the logs of every batch and epoch, and the learning rate."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    def log(self, prefix, step, logs):
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.logged.append({f"{prefix}/{name}": value for name, value in logs.items()})
+        self.logged[-1] |= {f"{prefix}/{prefix}_step": step, f"{prefix}/learning_rate": rate}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.log("batch", batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.log("epoch", epoch, logs)
+
+
+@pytest.mark.parametrize("tau_th", [None, 0], ids=["closed", "open"])
+@pytest.mark.parametrize("after_history", [False, True])
+def test_a_callback_in_the_style_of_weights_and_biases_logs_every_batch_and_epoch(tau_th, after_history):
+    x, y = rows()
+    logger, own = WandbStyleLogger(), keras.callbacks.History()
+    trainer = ImportanceTraining(build(), tau_th=tau_th)
+    callbacks = [own, logger] if after_history else [logger]
+    history = trainer.fit(x, y, batch_size=16, epochs=2, validation_split=0.25, verbose=0, callbacks=callbacks).history
+    batches, epochs = ([logs for logs in logger.logged if f"{kind}/loss" in logs] for kind in ("batch", "epoch"))
+    assert [logs["batch/batch_step"] for logs in batches] == [0, 1, 2, 3, 4] * 2
+    own_figures = {"importance", "tau", "score"} if after_history else set()
+    of_batches = {"loss", "accuracy", *own_figures}
+    assert set(batches[0]) == {f"batch/{name}" for name in (*of_batches, "batch_step", "learning_rate")}
+    measured = {"loss", "accuracy", "val_loss", "val_accuracy", *own_figures}
+    assert set(epochs[0]) == {f"epoch/{name}" for name in (*measured, "epoch_step", "learning_rate")}
+    for name in measured:
+        assert [logs[f"epoch/{name}"] for logs in epochs] == pytest.approx(history[name], nan_ok=True)
+    # Trackers take numbers, and the last batch has the means of its epoch, as with `model.fit`.
+    assert all(isinstance(value, (int, float, np.floating)) for logs in logger.logged for value in logs.values())
+    assert [batches[4]["batch/loss"], batches[9]["batch/loss"]] == pytest.approx(history["loss"])
+    assert trainer.importance_steps == (0 if tau_th is None else 10)
 
 
 @pytest.mark.parametrize("tau_th", [None, 0], ids=["closed", "open"])

@@ -48,7 +48,7 @@ class TrainingDynamics(keras.callbacks.Callback):
 
     Example:
         >>> dynamics = TrainingDynamics(x_train, y_train)
-        >>> model.fit(x_train, y_train, epochs=10, callbacks=[dynamics])
+        >>> model.fit(x_train, y_train, batch_size=128, epochs=10, callbacks=[dynamics])
         >>> suspects = np.argsort(dynamics.aum)[:100]
 
     Source: [P20], equation 1; [T19], section 2.

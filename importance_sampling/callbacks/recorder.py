@@ -43,7 +43,7 @@ class SamplingRecorder(SamplingCallback):
 
     Example:
         >>> recorder = SamplingRecorder()
-        >>> ImportanceTraining(model).fit(x_train, y_train, epochs=10, callbacks=[recorder])
+        >>> ImportanceTraining(model).fit(x_train, y_train, batch_size=128, epochs=10, callbacks=[recorder])
         >>> hardest = np.argsort(-recorder.draws)[:100]
         >>> recorder.save("draws.csv")
     """

@@ -16,8 +16,8 @@ class TrainingSeconds(keras.callbacks.Callback):
     The logs of an epoch are in History. The time between two calls of `fit` and the time of validation don't count.
 
     Example:
-        >>> history = trainer.fit(x_train, y_train, epochs=10, callbacks=[TrainingSeconds()])
-        >>> history.history["seconds"]
+        >>> history = trainer.fit(x_train, y_train, batch_size=128, epochs=10, callbacks=[TrainingSeconds()])
+        >>> seconds = history.history["seconds"]  # at the end of each epoch
     """
 
     def __init__(self) -> None:

@@ -54,9 +54,12 @@ class Clock(keras.callbacks.Callback):
         interrupted: bool; set it to True to stop training after the next step.
 
     Example:
-        >>> clock = Clock(trainer, lambda model: {"loss": model.evaluate(x_val, y_val, verbose=0)}, budget=20.0)
+        >>> def validate(model):
+        ...     return model.evaluate(x_val, y_val, verbose=0, return_dict=True)
+        >>> clock = Clock(trainer, validate, budget=2, by="epochs")
         >>> history = trainer.fit(x_train, y_train, epochs=10**6, verbose=0, callbacks=[clock])
-        >>> clock.points[-1]["loss"]
+        >>> clock.epochs, clock.points[-1]["loss"] < clock.points[0]["loss"]
+        (2.0, True)
     """
 
     def __init__(
@@ -133,10 +136,12 @@ class Clock(keras.callbacks.Callback):
         self._step_start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Count the epoch, and evaluate if it is time."""
+        """Count the epoch, then evaluate or stop if it is time."""
         start = time.perf_counter()
         self.epochs = int(self.epochs) + 1.0
         self._measure_if_due()
+        if self.spent >= self.budget:  # one of epochs, which the last batch doesn't reach
+            self.model.stop_training = True
         self._step_start += time.perf_counter() - start
 
     def on_test_begin(self, logs: dict | None = None) -> None:

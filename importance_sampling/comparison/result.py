@@ -47,6 +47,8 @@ class Comparison:
     Example:
         >>> comparison = compare(build_model, x, y, seconds=60, validation_split=0.1)
         >>> print(comparison.verdict)
+        >>> [row["way"] for row in comparison.rows]
+        ['uniform', 'importance']
     """
 
     def __init__(self, budget: float, by: str, loss_name: str, ways: tuple[str, ...], figure: Figure | None = None):

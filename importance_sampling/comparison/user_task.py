@@ -90,7 +90,7 @@ def compare(
         ...     build_model, x_train, y_train, batch_size=128, validation_data=(x_val, y_val), seconds=60
         ... )
         >>> print(comparison)
-        >>> comparison.plot("comparison.png")
+        >>> figure = comparison.plot("comparison.png")
     """
     check_builder(build_model)
     by, budget = budget_of(dict(seconds=seconds, cost=cost, epochs=epochs))

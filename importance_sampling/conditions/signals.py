@@ -52,7 +52,8 @@ def tau(scores: Any) -> Any:
         Float scalar, >= 1; 1 for equal scores.
 
     Example:
-        >>> tau(np.array([1.0, 2.0, 3.0, 0.0]))  # sqrt(4 * 14 / 36) = 1.247
+        >>> round(float(tau(np.array([1.0, 2.0, 3.0, 0.0]))), 3)  # sqrt(4 * 14 / 36)
+        1.247
 
     Source: [KF18], equation 26.
     """

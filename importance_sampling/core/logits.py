@@ -57,7 +57,8 @@ class Logits:
         >>> logits = Logits(model)
         >>> tensors = []
         >>> y_pred = logits.tap(lambda: model(x), lambda z: tensors.append(z) or z)
-        >>> tensors  # one tensor per output
+        >>> len(tensors)  # one tensor per output
+        1
     """
 
     def __init__(self, model: keras.Model, layer: keras.Layer | str | int | None = None, warns: bool = True):

@@ -73,8 +73,10 @@ class Scorer:
         cost: float, the cost of scoring a batch in forward passes of a batch; a backward pass counts as two.
 
     Example:
+        >>> losses = model.evaluate(x, y, verbose=0)  # builds the model and its compiled loss
         >>> scorer = Scorer(model, "gnorm", Logits(model))
-        >>> scorer((x, y, None)).scores
+        >>> scorer((x, y, None)).scores.shape == (len(x),)
+        True
     """
 
     def __init__(self, model: keras.Model, score: str | Callable, logits: Logits, slice_size: int | None = None):

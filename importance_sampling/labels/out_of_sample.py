@@ -95,8 +95,9 @@ def out_of_sample(
             or Keras can't copy it.
 
     Example:
+        >>> from cleanlab.filter import find_label_issues
         >>> predicted = out_of_sample(model, x_train, labels, batch_size=128)
-        >>> issues = cleanlab.filter.find_label_issues(labels, predicted.probabilities)
+        >>> issues = find_label_issues(labels, predicted.probabilities)
 
     Source: cross-fitting; [M22], section 4.2, for two halves.
     """

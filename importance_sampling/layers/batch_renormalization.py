@@ -61,7 +61,9 @@ class BatchRenormalization(MovingStatistics):
 
     Example:
         >>> layer = BatchRenormalization(rmax_0=3.0, dmax_0=5.0)
-        >>> layer(np.array([[1.0], [3.0]]), training=True)  # s_B = 1.0005, mu_B = 2: nothing is clipped: [[1.0], [3.0]]
+        >>> outputs = layer(np.array([[1.0], [3.0]]), training=True)  # s_B = 1.0005, mu_B = 2: nothing is clipped
+        >>> keras.ops.convert_to_numpy(outputs).round(4).tolist()
+        [[1.0], [3.0]]
 
     Source: [I17], Algorithm 1.
     """

@@ -49,7 +49,9 @@ class GradientNormLayer(PerSampleLayer):
 
     Example:
         >>> targets, logits = np.array([[1.0, 0.0]]), np.log(np.array([[1.0, 3.0]]))
-        >>> GradientNormLayer("categorical_crossentropy")([targets, logits])  # |(1/4, 3/4) - (1, 0)| = [[1.0607]]
+        >>> norms = GradientNormLayer("categorical_crossentropy")([targets, logits])  # |(1/4, 3/4) - (1, 0)|
+        >>> keras.ops.convert_to_numpy(norms)
+        array([[1.0606602]], dtype=float32)
 
     Source: [KF18], equation 20.
     """

@@ -82,7 +82,8 @@ class LossLayer(PerSampleLayer):
 
     Example:
         >>> y_true, y_pred = np.array([[0.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 3.0], [1.0, 2.0]])
-        >>> LossLayer("mse")([y_true, y_pred])  # [[2.0], [0.5]]
+        >>> keras.ops.convert_to_numpy(LossLayer("mse")([y_true, y_pred])).tolist()
+        [[2.0], [0.5]]
 
     Source: that of the loss.
     """

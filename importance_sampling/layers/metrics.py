@@ -45,7 +45,8 @@ class MetricLayer(PerSampleLayer):
 
     Example:
         >>> y_true, y_pred = np.array([0, 2]), np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]])
-        >>> MetricLayer("accuracy")([y_true, y_pred])  # [[1.0], [0.0]]
+        >>> keras.ops.convert_to_numpy(MetricLayer("accuracy")([y_true, y_pred])).tolist()
+        [[1.0], [0.0]]
 
     Source: that of the metric.
     """

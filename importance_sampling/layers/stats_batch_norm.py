@@ -54,7 +54,8 @@ class StatsBatchNorm(MovingStatistics):
 
     Example:
         >>> layer = StatsBatchNorm(epsilon=1e-12, moving_mean_initializer="ones")
-        >>> layer(np.array([[3.0], [5.0]]), training=True)  # [[2.0], [4.0]]
+        >>> keras.ops.convert_to_numpy(layer(np.array([[3.0], [5.0]]), training=True)).tolist()
+        [[2.0], [4.0]]
 
     Source: arXiv 1502.03167, Algorithm 2, line 11.
     """

@@ -38,7 +38,8 @@ class TripletLossLayer(PerSampleLayer):
 
     Example:
         >>> a, p, n = np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])
-        >>> TripletLossLayer()([a, p, n])  # 1 - 4 = [[-3.0]]
+        >>> keras.ops.convert_to_numpy(TripletLossLayer()([a, p, n])).tolist()  # 1 - 4
+        [[-3.0]]
         >>> hinge = lambda y_true, t: keras.ops.relu(t + 0.2)  # y_true is unused; pass zeros to `fit`
 
     Source: [FaceNet], section 3.1.

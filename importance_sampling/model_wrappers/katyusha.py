@@ -43,6 +43,7 @@ class KatyushaWrapper(SVRGWrapper):
         UserWarning: the optimizer isn't `SGD` without momentum.
 
     Example:
+        >>> model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
         >>> wrapper = KatyushaWrapper(model, t1=0.4, t2=0.5)
         >>> wrapper.update_grad((x[i : i + 128], y[i : i + 128]) for i in range(0, len(x), 128))
         >>> losses, metrics, scores = wrapper.train_batch(x[:32], y[:32])

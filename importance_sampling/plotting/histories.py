@@ -37,9 +37,9 @@ def plot_histories(
         ImportError: matplotlib isn't installed.
 
     Example:
-        >>> uniform = model.fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> importance = ImportanceTraining(other).fit(x, y, epochs=10, callbacks=[TrainingSeconds()])
-        >>> plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
+        >>> uniform = model.fit(x, y, batch_size=128, epochs=10, callbacks=[TrainingSeconds()])
+        >>> importance = ImportanceTraining(other).fit(x, y, batch_size=128, epochs=10, callbacks=[TrainingSeconds()])
+        >>> figure = plot_histories({"uniform": uniform, "importance": importance}, ["loss"], over="seconds")
     """
     if over not in AXES:
         raise ValueError(f'`over` must be "epochs" or "seconds". Received: over={over!r}')

@@ -35,8 +35,11 @@ class WeightLayer(keras.layers.Layer):
         ValueError: `policy` is none.
 
     Example:
-        >>> layer = WeightLayer(BiasedReweightingPolicy())
-        >>> weights = layer([columns, measured])
+        >>> policy = CorrectingReweightingPolicy(k=1.0)
+        >>> columns = policy.sample_weights([0, 1], np.array([4.0, 1.0, 2.0, 1.0]))  # weights .5 and 2
+        >>> weights = WeightLayer(policy)([columns, np.array([8.0, 0.4])])  # times .5 and 2
+        >>> keras.ops.convert_to_numpy(weights).round(4).tolist()
+        [0.25, 4.0]
     """
 
     def __init__(self, policy: ReweightingPolicy, **kwargs: Any):

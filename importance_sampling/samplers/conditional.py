@@ -31,7 +31,8 @@ class ConditionalStartSampler(SamplerDecorator):
         ValueError: an argument has the wrong type.
 
     Example:
-        >>> sampler = ConditionalStartSampler(ModelSampler(dset, UNBIASED, model), WarmupCondition(100))
+        >>> inner = ModelSampler(dset, UNBIASED, OracleWrapper(model, UNBIASED))
+        >>> sampler = ConditionalStartSampler(inner, WarmupCondition(100))
     """
 
     _saved = ("_is_uniform",)

@@ -114,8 +114,14 @@ class LSTMComparisonSampler(LSTMSampler):
         ValueError: an argument is out of its range, or targets are not classes.
 
     Example:
-        >>> blinker.signal("is.lstm_comparison_sampler.scores").connect(lambda sampler, scores: ...)
-        >>> LSTMComparisonSampler(dset, UNBIASED, model).draw(128)
+        >>> import blinker
+        >>> compared = []
+        >>> def receiver(sampler, scores):
+        ...     compared.append(scores)
+        >>> connected = blinker.signal("is.lstm_comparison_sampler.scores").connect(receiver)
+        >>> drawn = LSTMComparisonSampler(dset, UNBIASED, OracleWrapper(model, UNBIASED), subset=100).draw(128)
+        >>> compared[0].shape
+        (100, 2)
     """
 
     needs_model = True

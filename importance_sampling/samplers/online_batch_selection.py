@@ -82,7 +82,8 @@ class OnlineBatchSelectionSampler(TableSampler):
         ValueError: an argument is out of its range.
 
     Example:
-        >>> sampler = OnlineBatchSelectionSampler(dset, UNWEIGHTED, model, s_e=(100, 1), n_epochs=50)
+        >>> wrapper = OracleWrapper(model, UNWEIGHTED)
+        >>> sampler = OnlineBatchSelectionSampler(dset, UNWEIGHTED, wrapper, s_e=(100, 1), n_epochs=50)
 
     Source: [LH16], equations 3 to 7 and Algorithm 1.
     """

@@ -51,8 +51,10 @@ class PoolSampler:
         ValueError: an argument is out of its range.
 
     Example:
-        >>> sampler = PoolSampler(6, 2, 0.1, resampling.get("systematic"), BiasedReweightingPolicy())
+        >>> from importance_sampling.samplers.resampling import SystematicResampling
+        >>> sampler = PoolSampler(6, 2, 0.1, SystematicResampling(), BiasedReweightingPolicy())
         >>> sampler.pick(np.array([0., 1, 2, 3, 4, 5]), np.array([0.5])).positions
+        array([3, 5])
 
     Source: [KF18], Algorithm 1, where alpha is 0 and draws are multinomial.
     """

@@ -36,9 +36,9 @@ class SystematicResampling:
     Every position is drawn floor(n P) or ceil(n P) times. Candidates should be in random order, as in a shuffled pool.
 
     Example:
-        >>> import numpy as np
-        >>> SystematicResampling().positions(np.array([0.1, 0.6, 0.3], "float32"), np.array([0.5], "float32"), 2)
-        ... # quantiles 0.25 and 0.75 -> positions 1 and 2
+        >>> probabilities, uniforms = np.array([0.1, 0.6, 0.3], "float32"), np.array([0.5], "float32")
+        >>> SystematicResampling().positions(probabilities, uniforms, 2)  # at the quantiles 0.25 and 0.75
+        array([1, 2])
     """
 
     name = "systematic"
@@ -75,10 +75,9 @@ class MultinomialResampling:
     """Draw n positions independently.
 
     Example:
-        >>> import numpy as np
-        >>> MultinomialResampling().positions(
-        ...     np.array([0.1, 0.6, 0.3], "float32"), np.array([0.95, 0.05], "float32"), 2)
-        ... # -> positions 2 and 0
+        >>> probabilities, uniforms = np.array([0.1, 0.6, 0.3], "float32"), np.array([0.95, 0.05], "float32")
+        >>> MultinomialResampling().positions(probabilities, uniforms, 2)
+        array([2, 0])
     """
 
     name = "multinomial"

@@ -136,7 +136,8 @@ class AdditiveSmoothingSampler(SmoothingDecorator):
         ValueError: an argument is out of its range.
 
     Example:
-        >>> AdditiveSmoothingSampler(ModelSampler(dset, UNBIASED, model), c=0.5).draw(128)
+        >>> inner = ModelSampler(dset, UNBIASED, OracleWrapper(model, UNBIASED))
+        >>> drawn = AdditiveSmoothingSampler(inner, c=0.5).draw(128)
 
     Source: [KF17], section 3.3.
     """
@@ -165,7 +166,8 @@ class AdaptiveAdditiveSmoothingSampler(SmoothingDecorator):
         ValueError: an argument is out of its range.
 
     Example:
-        >>> AdaptiveAdditiveSmoothingSampler(ModelSampler(dset, UNBIASED, model)).draw(128)
+        >>> inner = ModelSampler(dset, UNBIASED, OracleWrapper(model, UNBIASED))
+        >>> drawn = AdaptiveAdditiveSmoothingSampler(inner).draw(128)
     """
 
     _saved = ("average",)
@@ -198,7 +200,8 @@ class PowerSmoothingSampler(SmoothingDecorator):
         ValueError: an argument is out of its range.
 
     Example:
-        >>> PowerSmoothingSampler(ModelSampler(dset, UNBIASED, model)).draw(128)
+        >>> inner = ModelSampler(dset, UNBIASED, OracleWrapper(model, UNBIASED))
+        >>> drawn = PowerSmoothingSampler(inner).draw(128)
     """
 
     def __init__(self, sampler: BaseSampler, power: float = 0.5):

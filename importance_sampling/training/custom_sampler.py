@@ -44,7 +44,7 @@ class SamplerTraining(IndexedTrainer):
         ...         return indices, (indices % 2 == self.half).astype(float)
         >>> trainer = SamplerTraining(model, lambda dataset, model, seed: Alternating(dataset, UNBIASED, seed=seed))
         >>> trainer.fit(x_train, y_train, batch_size=128, epochs=10)
-        >>> SamplerTraining(model, lambda dataset, model, seed: CacheSampler(dataset, UNBIASED, seed=seed))
+        >>> trainer = SamplerTraining(model, lambda dataset, model, seed: CacheSampler(dataset, UNBIASED, seed=seed))
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class SkippingTraining(IndexedTrainer):
     Example:
         >>> trainer = SkippingTraining(model)
         >>> history = trainer.fit(x_train, y_train, batch_size=128, epochs=16)
-        >>> history.history["kept"]  # the share of the samples in each epoch
+        >>> kept = history.history["kept"]  # the share of the samples in each epoch
 
     Source: [Q24]. The smooth inclusion probabilities and the epochs of whole batches are specific to this library.
     """

@@ -48,7 +48,7 @@ class SVRG(Trainer):
         ValueError: an argument is out of its range; in `fit`, data without row indices.
 
     Example:
-        >>> model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", metrics=["accuracy"])
+        >>> model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
         >>> SVRG(model, B=0, B_over_b=256).fit(x_train, y_train, batch_size=32, epochs=10)
 
     Source: [JZ13], [LJ17].
@@ -96,7 +96,7 @@ class Katyusha(SVRG):
         ValueError: an argument is out of its range; in `fit`, data without row indices.
 
     Example:
-        >>> model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", metrics=["accuracy"])
+        >>> model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
         >>> Katyusha(model, B=0, t1=0.4).fit(x_train, y_train, batch_size=32, epochs=10)
 
     Source: [AZ17], Algorithm 1.
