@@ -21,7 +21,7 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.layer_calls import LayerCall
 from importance_sampling.core.weighted_loss import stateless
-from importance_sampling.scores.weight_gradients import DenseGradients, OuterProducts, TokenGradients
+from importance_sampling.scores.weight_gradients import DenseGradients
 from importance_sampling.utils.numerics import FLOAT, at_least_float32
 
 FALLBACK_SLICE = 32  # samples, whose gradients at a weight are in memory at once
@@ -94,9 +94,8 @@ def _weight_gradients(call: LayerCall, gradients: Sequence[Any]) -> list[tuple]:
         return []
     inputs = keras.tree.map_structure(_as_float32, call.inputs)
     found = call.formula.gradients(call.layer, inputs, at_least_float32(gradients[call.tapped[0]]))
-    forms = (OuterProducts, TokenGradients)
     return [
-        (weight, gradient if isinstance(gradient, forms) else DenseGradients(gradient))
+        (weight, gradient if hasattr(gradient, "squared_norms") else DenseGradients(gradient))
         for weight, gradient in found
         if any(weight is read for read in call.weights)
     ]
