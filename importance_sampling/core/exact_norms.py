@@ -37,8 +37,9 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         rows: int, the number of samples.
 
     Returns:
-        float32 `(rows,)`; None if weights must be differentiated in a call and in another one that it makes. Repeated
-        by itself, the outer call would differentiate the weights of the inner one a second time.
+        float32 `(rows,)`; None if all weights must be differentiated for each sample: if a weight without a formula is
+        read in a call and in another one that it makes (repeated by itself, the outer call would differentiate it a
+        second time), or after the tensor that a formula has tapped (the gradient there says nothing of such a weight).
     """
     # By number, which a call knows the calls inside it by: JAX copies the calls themselves.
     used = {n: call for n, call in enumerate(calls) if any(gradients[position] is not None for position in call.tapped)}
@@ -58,7 +59,8 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
             others.append(weight)
     if others:
         users = {n: one for n, one in used.items() if any(weight is read for weight in others for read in one.weights)}
-        if any(inner in users for outer in users.values() for inner in outer.inside):
+        is_repeated = any(inner in users for outer in users.values() for inner in outer.inside)
+        if is_repeated or any(weight is late for weight in others for user in users.values() for late in user.late):
             return None
         squares.append(ops.square(_norms_by_sample(model, list(users.values()), gradients, others, rows)))
     return ops.sqrt(sum(squares[1:], squares[0]))
