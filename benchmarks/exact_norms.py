@@ -5,8 +5,10 @@
 
 The exact norm is computed by formulas, from one forward and one backward pass, and in the earlier way: after a forward
 pass, a vectorised gradient per sample (on TensorFlow one after another for the LSTM), 32 samples at once. The forward
-pass is that of the score "loss". Each way is compiled, and scores the same batch of random data. The ways take turns,
-every second round in reverse order; the results are medians and quartiles of the ratios within a round.
+pass is that of the score "loss". The floor is the forward and the backward pass of the formulas, which gives the
+gradients at the outputs of the layers, without the formulas. Each way is compiled, and scores the same batch of random
+data. The ways take turns, every second round in reverse order; the results are medians and quartiles of the ratios
+within a round.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from report import write_tables
 
 from importance_sampling import backend
 from importance_sampling.backend import keras_internals
+from importance_sampling.backend.scopes import replaced_attribute
+from importance_sampling.core import scoring
 from importance_sampling.core.exact_norms import norms_by_sample
 from importance_sampling.core.logits import Logits
 from importance_sampling.core.scoring import Scorer, call
@@ -92,6 +96,7 @@ def main() -> None:
     columns = {
         "parameters": ("parameters", ",.0f"),
         "forward": ("forward pass, ms", ".2f"),
+        "floor": ("floor, forward passes", ".2f"),
         "formulas": ("formulas, forward passes", ".2f"),
         "by sample": ("gradient per sample, forward passes", ".2f"),
         "speed-up": ("gradient per sample over formulas", ".1f"),
@@ -125,6 +130,7 @@ def measure(name: str, batch: int, rounds: int) -> dict:
         "way": name,
         "parameters": summarise([model.count_params()]),
         "forward": summarise(forward * 1000),
+        "floor": summarise(np.array(times["floor"]) / forward),
         "formulas": summarise(formulas / forward),
     }
     if "by sample" in ways:
@@ -136,7 +142,7 @@ def measure(name: str, batch: int, rounds: int) -> dict:
 
 
 def scoring_functions(model: keras.Model) -> dict[str, Callable]:
-    """Return functions of `(x, y)` that compute a score of each sample, in three ways."""
+    """Return functions of `(x, y)` that compute a score of each sample, in four ways."""
 
     def score(name: str) -> Callable:
         scorer = Scorer(model, name, Logits(model))
@@ -153,7 +159,19 @@ def scoring_functions(model: keras.Model) -> dict[str, Callable]:
         # The losses of the forward pass are added with a factor of zero, so that they are computed.
         return norms_by_sample(sample_loss, [x, y], model.trainable_weights, [model]) + 0.0 * forward(x, y)
 
-    return {"forward": forward, "formulas": score("full_gnorm"), "by sample": by_sample}
+    exact = score("full_gnorm")
+
+    def floor(x: Any, y: Any) -> Any:
+        with replaced_attribute(scoring, "exact_norms", without_formulas):
+            return exact(x, y)
+
+    return {"forward": forward, "floor": floor, "formulas": exact, "by sample": by_sample}
+
+
+def without_formulas(model: keras.Model, calls: list, gradients: list, rows: int) -> Any:
+    """Return a number per sample that depends on the gradients at all tapped tensors, in the place of exact norms."""
+    tapped = [gradient for gradient in gradients if gradient is not None]
+    return sum(ops.reshape(gradient, (rows, -1))[:, 0] for gradient in tapped)
 
 
 def seconds(run: Callable, data: tuple, count: int) -> float:

@@ -294,3 +294,13 @@ def test_a_marker_without_figures_is_an_error():
             filled(place, {})
     with pytest.raises(ValueError, match="Received: 'tabels'"):
         filled("tabels: anytime", {"anytime": [group()]})
+
+
+def test_a_biased_trainer_says_so_in_the_first_line_of_its_docstring_and_of_its_card():
+    for name in training.__all__:
+        text = card(name).read_text(encoding="utf-8")
+        first = text.split("\n\n")[1].splitlines()[0]
+        verdict = text.split("## Biased or not\n\n")[1]
+        is_biased = verdict.startswith("Biased")
+        assert first.startswith("Biased") == is_biased, name
+        assert not is_biased or "Biased" in inspect.getdoc(getattr(training, name)).splitlines()[0], name

@@ -21,7 +21,7 @@ from importance_sampling import backend
 from importance_sampling.backend import keras_internals
 from importance_sampling.core.layer_calls import LayerCall
 from importance_sampling.core.weighted_loss import stateless
-from importance_sampling.scores.weight_gradients import DenseGradients, OuterProducts, TokenGradients
+from importance_sampling.scores.weight_gradients import DenseGradients
 from importance_sampling.utils.numerics import FLOAT, at_least_float32
 
 FALLBACK_SLICE = 32  # samples, whose gradients at a weight are in memory at once
@@ -37,8 +37,9 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
         rows: int, the number of samples.
 
     Returns:
-        float32 `(rows,)`; None if weights must be differentiated in a call and in another one that it makes. Repeated
-        by itself, the outer call would differentiate the weights of the inner one a second time.
+        float32 `(rows,)`; None if all weights must be differentiated for each sample: if a weight without a formula is
+        read in a call and in another one that it makes (repeated by itself, the outer call would differentiate it a
+        second time), or after the tensor that a formula has tapped (the gradient there says nothing of such a weight).
     """
     # By number, which a call knows the calls inside it by: JAX copies the calls themselves.
     used = {n: call for n, call in enumerate(calls) if any(gradients[position] is not None for position in call.tapped)}
@@ -58,7 +59,8 @@ def exact_norms(model: keras.Model, calls: Sequence[LayerCall], gradients: Seque
             others.append(weight)
     if others:
         users = {n: one for n, one in used.items() if any(weight is read for weight in others for read in one.weights)}
-        if any(inner in users for outer in users.values() for inner in outer.inside):
+        is_repeated = any(inner in users for outer in users.values() for inner in outer.inside)
+        if is_repeated or any(weight is late for weight in others for user in users.values() for late in user.late):
             return None
         squares.append(ops.square(_norms_by_sample(model, list(users.values()), gradients, others, rows)))
     return ops.sqrt(sum(squares[1:], squares[0]))
@@ -94,9 +96,8 @@ def _weight_gradients(call: LayerCall, gradients: Sequence[Any]) -> list[tuple]:
         return []
     inputs = keras.tree.map_structure(_as_float32, call.inputs)
     found = call.formula.gradients(call.layer, inputs, at_least_float32(gradients[call.tapped[0]]))
-    forms = (OuterProducts, TokenGradients)
     return [
-        (weight, gradient if isinstance(gradient, forms) else DenseGradients(gradient))
+        (weight, gradient if hasattr(gradient, "squared_norms") else DenseGradients(gradient))
         for weight, gradient in found
         if any(weight is read for read in call.weights)
     ]

@@ -34,6 +34,7 @@ class LayerCall(NamedTuple):
     have_rows: list[bool]  # for each argument, whether it has one row per sample
     structure: Any  # of `(args, kwargs)`
     weights: list  # the trainable weights that were read
+    late: list  # those of them that were read after the tensor that the formula has tapped
     tapped: list[int]  # the positions of the tapped tensors
     inside: list[int]  # the numbers of the calls that this call has made, directly or by way of other layers
 
@@ -122,11 +123,11 @@ class CallRecorder:
         self._scope.read = {}
         with _replaced_calls(self._model, self._run):
             outputs = call()
-        self.unrecorded = self._weights_read()
+        self.unrecorded = self._trainable_of(self._scope.read)
         return outputs
 
-    def _weights_read(self) -> list:
-        return [variable for variable in self._scope.read.values() if id(variable) in self._trainable]
+    def _trainable_of(self, read: dict[int, Any]) -> list:
+        return [variable for variable in read.values() if id(variable) in self._trainable]
 
     def _run(self, layer: keras.Layer, original: Callable, *args: Any, **kwargs: Any) -> Any:
         """Call a layer, and record the call if it reads trainable weights."""
@@ -135,10 +136,13 @@ class CallRecorder:
         outer, self._scope.read = self._scope.read, {}
         first = len(self.calls)
         tapped: list[int] = []
+        early: dict[int, Any] = {}
 
         def tap(tensor: Any) -> Any:
+            early.update(self._scope.read)
+            self._scope.read = {}
             # A loss may use the logits that Keras attached to an output in the place of the output.
-            if not self._weights_read() or _shape(tensor) is None or _logits(tensor) is not None:
+            if not self._trainable_of(early) or _shape(tensor) is None or _logits(tensor) is not None:
                 return tensor
             tapped.append(self._num_tapped)
             self._num_tapped += 1
@@ -156,13 +160,14 @@ class CallRecorder:
                 formula = formula if len(tapped) == 1 else None
             else:
                 outputs = call()
-            weights = self._weights_read()
+            weights, late = self._trainable_of(early | self._scope.read), self._trainable_of(self._scope.read)
             have_rows = self._have_rows(layer, number, (args, kwargs), outputs) if is_same_trace else None
             if have_rows is None or not weights:
                 outer.update({id(weight): weight for weight in weights})
                 return outputs
             if formula is None:
                 tapped.clear()
+                late = []
                 outputs = _tap_outputs(outputs, tap)
         finally:
             self._scope.read = outer
@@ -172,7 +177,9 @@ class CallRecorder:
         formula_inputs = inputs if formula is not None else None
         inside = list(range(first, len(self.calls)))
         self.calls.append(
-            LayerCall(layer, formula, formula_inputs, leaves, masks, have_rows, structure, weights, tapped, inside)
+            LayerCall(
+                layer, formula, formula_inputs, leaves, masks, have_rows, structure, weights, late, tapped, inside
+            )
         )
         return outputs
 

@@ -17,7 +17,7 @@ from importance_sampling.utils.validation import is_real
 
 
 class BiasedReweightingPolicy(ReweightingPolicy):
-    """Weights w^k with w = 1 / (B P), rescaled so that sum(w^k s) = sum(w s) over the batch.
+    """Weights w^k, w = 1 / (B P), rescaled so that sum(w^k s) = sum(w s) over the batch. Biased for k < 1.
 
     k = 1 is unbiased; k < 1 gives samples with high scores more weight; k = 0 gives all samples the same weight. Cost:
     none. With k < 1 not suited to wrong labels, which have high scores.

@@ -18,9 +18,9 @@ from importance_sampling.utils.numerics import DEFAULT_ALPHA, array_namespace, a
 
 
 class SelectingSampler(PoolSampler):
-    """The base class of samplers that select samples of a pool by their order. A subclass implements `select`.
+    """The base class of samplers that select samples of a pool by their order. Biased: weights are 1.
 
-    Biased: all weights are 1. Pools with unusable scores are treated as pools of equal scores.
+    A subclass implements `select`. Pools with unusable scores are treated as pools of equal scores.
 
     Args:
         pool_size: int, the number of candidates.
@@ -58,9 +58,10 @@ class SelectingSampler(PoolSampler):
 
 
 class RankSampler(SelectingSampler):
-    """Draw b of B samples without replacement, with probabilities proportional to ((r + 1/2) / B)^(B / b - 1).
+    """Draw samples of a pool by the rank of their score, without replacement. Biased: weights are 1.
 
-    r is the rank of the loss in the pool, 0 for the lowest. Biased: weights are 1.
+    The b of B samples have probabilities proportional to ((r + 1/2) / B)^(B / b - 1), where r is the rank of the loss
+    in the pool, 0 for the lowest.
 
     Args:
         pool_size, batch_size: as for `SelectingSampler`.

@@ -77,8 +77,16 @@ class TokenGradients(NamedTuple):
         return TokenGradients(ops.concatenate(tokens, axis=1), ops.concatenate(gradients, axis=1))
 
     def squared_norms(self) -> Any:
-        """Return the squared norm of the gradient of each sample, float `(batch,)`."""
+        """Return the squared norm of the gradient of each sample, float `(batch,)`.
+
+        The norm is computed from the products of all pairs of positions with equal tokens, if the sequence is short.
+        Otherwise, it is computed from the sums for each token, which needs the tokens in order.
+        """
         rows, positions, features = self.gradients.shape
+        if positions <= features:
+            is_equal = ops.equal(ops.expand_dims(self.tokens, 2), ops.expand_dims(self.tokens, 1))
+            products = ops.matmul(self.gradients, ops.swapaxes(self.gradients, 1, 2))
+            return ops.maximum(_row_sums(products * ops.cast(is_equal, products.dtype)), 0.0)
         order = ops.argsort(self.tokens, axis=1)
         ordered = ops.take_along_axis(self.tokens, order, axis=1)
         is_new = ops.cast(ordered[:, 1:] != ordered[:, :-1], "int32")

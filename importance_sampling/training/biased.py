@@ -21,12 +21,11 @@ from importance_sampling.utils.validation import check_alpha, check_positive
 
 
 class BiasedImportanceTraining(Trainer):
-    """Draw from pools of a fixed size, with weights raised to the power k, which favour hard samples.
+    """Draw from pools of a fixed size, with weights raised to the power k. Biased for k < 1: hard samples count more.
 
     P_i is as for `ImportanceTraining`, but the scores may be smoothed: s_i + smooth, or s_i + smooth * EMA(mean(s)).
-    The weights are w_i^k, rescaled so that sum(w^k s) = sum(w s) over the batch. Biased for k < 1. A step costs
-    1 + presample / (3 batch_size) uniform steps. There is no gate unless `tau_th` is set, so this cost applies from the
-    first step on.
+    The weights are w_i^k, rescaled so that sum(w^k s) = sum(w s) over the batch. A step costs 1 + presample / (3
+    batch_size) uniform steps. There is no gate unless `tau_th` is set, so this cost applies from the first step on.
 
     It loses if high scores are due to wrong labels, and early in training, when the scores are nearly equal.
 

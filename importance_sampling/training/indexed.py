@@ -193,12 +193,12 @@ class HistoryImportanceTraining(IndexedTrainer):
 
 
 class OnlineBatchSelection(IndexedTrainer):
-    """Draw by the rank of the last measured loss: rank r has the probability p(r) proportional to exp(-r log(s) / N).
+    """Draw by the rank of the last measured loss, high losses more often. Biased: weights are 1, as published.
 
-    Rank 0 is the highest loss. s changes exponentially from s_e[0] to s_e[1] over `n_epochs` epochs of
-    `steps_per_epoch` batches. Samples are ranked once per epoch; every `recompute` epochs all losses are computed.
-    Biased, as published: all weights are 1. A step costs as much as a uniform step. There is no gate unless `tau_th` is
-    set.
+    Rank r has the probability p(r) proportional to exp(-r log(s) / N), and rank 0 is the highest loss. s changes
+    exponentially from s_e[0] to s_e[1] over `n_epochs` epochs of `steps_per_epoch` batches. Samples are ranked once per
+    epoch; every `recompute` epochs all losses are computed. A step costs as much as a uniform step. There is no gate
+    unless `tau_th` is set.
 
     With the default s_e = (1, 1), it samples uniformly with replacement. In the same time, this reached about the same
     training loss as uniform training on a perceptron for MNIST, and a higher one on a convolutional network. With a
@@ -250,11 +250,11 @@ class OnlineBatchSelection(IndexedTrainer):
 
 
 class ApproximateImportanceTraining(IndexedTrainer):
-    """Draw from a uniform pool by the scores that a small LSTM predicts, with weights raised to the power k.
+    """Draw by scores that a small LSTM predicts, with weights raised to the power k. Biased for k < 1.
 
-    Two LSTM layers of 32 units predict the next score of a sample from its last ten scores and an embedding of its
-    class. They are trained on the scores that training steps measure. The model itself scores no samples. Biased for
-    k < 1. There is no gate unless `tau_th` is set.
+    Candidates are uniform pools. Two LSTM layers of 32 units predict the next score of a sample from its last ten
+    scores and an embedding of its class. They are trained on the scores that training steps measure. The model itself
+    scores no samples. There is no gate unless `tau_th` is set.
 
     It loses if a forward pass of the model over the pool is cheaper than one of the LSTM, as for small models, and in
     the first epochs, when there are few scores to predict from. On a perceptron for MNIST, a step took five times as

@@ -15,14 +15,14 @@ from importance_sampling.utils.validation import check_flag
 
 
 class QuotaTraining(IndexedTrainer):
-    """Draw a fixed share of every batch from each class or group, and within a group the hard samples more often.
+    """Draw a fixed share of every batch from each class or group, and hard samples more often. Biased if `balanced`.
 
-    P_i = q_g ((1 - alpha) s_i / S_g + alpha / N_g), where q_g is the share of the group g in every batch, s_i the last
-    score of the sample, S_g the sum of the scores of the group, and N_g its number of samples. A batch of b samples
-    contains q_g b samples of group g, rounded up or down. By default, the weights 1 / (N P_i) preserve the objective,
-    the mean loss of all samples: a rare class is in every batch, with small weights. With `balanced=True`, the
-    objective is the mean of the groups' mean losses, weighted by their shares. Your own sample weights and class
-    weights multiply the loss as in `model.fit`.
+    P_i = q_g ((1 - alpha) s_i / S_g + alpha / N_g), within a group, where q_g is the share of the group g in every
+    batch, s_i the last score of the sample, S_g the sum of the scores of the group, and N_g its number of samples. A
+    batch of b samples contains q_g b samples of group g, rounded up or down. By default, the weights 1 / (N P_i)
+    preserve the objective, the mean loss of all samples: a rare class is in every batch, with small weights. With
+    `balanced=True`, the objective is the mean of the groups' mean losses, weighted by their shares. Your own sample
+    weights and class weights multiply the loss as in `model.fit`.
 
     Unbiased unless `balanced`. A step costs as much as a uniform step. It loses if the shares are far from what the
     objective needs: with weights, most samples of a batch then count little. There is no gate.
