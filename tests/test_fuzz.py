@@ -11,7 +11,6 @@ def test_every_way_trains_or_refuses_what_fit_does(chunk):
     found = {}
     for number in range(CHUNK * chunk, CHUNK * (chunk + 1)):
         case = Case(0, number)
-        wrong = problems(case)
-        if wrong:
-            found[str(case)] = wrong
-    assert not found, "\n".join(f"{case}\n    " + "\n    ".join(wrong) for case, wrong in found.items())
+        for way, text in problems(case).items():
+            found[case.command(way)] = f"{case}\n    {way}: {text}"
+    assert not found, "\n".join(f"{text}\n    again: {command}" for command, text in found.items())
