@@ -139,10 +139,11 @@ def _halve(file: Any) -> None:
 
 
 def _flat(figures: dict) -> dict:
-    """Return the figures with those of inner dicts in the place of the dicts."""
+    """Return the figures with those of inner dicts, at any depth, in the place of the dicts."""
     flat = {}
     for name, value in figures.items():
-        flat |= {f"{name} {key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+        inner = {f"{name} {key}": part for key, part in value.items()} if isinstance(value, dict) else None
+        flat |= {name: value} if inner is None else _flat(inner)
     return flat
 
 
