@@ -731,27 +731,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--way", choices=[*WAYS, *TRAINERS], metavar="NAME", help="the only way (default: as drawn)")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="choices in place of those drawn")
     options = parser.parse_args(arguments)
-    began, cases, failed, known, changes = time.process_time(), 0, [], set(), parsed(options.set)
-    write = sys.stdout.write
-    for number in range(options.first, options.first + options.cases):
-        if time.process_time() - began > options.seconds:
-            break
-        cases += 1
-        case = Case(options.seed, number, changes)
-        found = problems(case, [options.way] if options.way else case.ways)
-        if found:
-            failed.append(number)
-            write(f"{case}\n")
-        for way, text in found.items():
-            write(f"    {way}: {text}\n    again: {case.command(way)}\n")
-            sys.stdout.flush()
-            if (way, kind_of(text)) not in known:  # the first of its kind
-                known.add((way, kind_of(text)))
-                small, text = simplest(case, way, text)
-                write(f"    simplest: {small}\n        {text}\n    again: {small.command(way)}\n")
+    began, failed, numbers = time.process_time(), [], []
+    changes, known, write = parsed(options.set), set(), sys.stdout.write
+    try:
+        for number in range(options.first, options.first + options.cases):
+            if time.process_time() - began > options.seconds:
+                break
+            case = Case(options.seed, number, changes)
+            found = problems(case, [options.way] if options.way else case.ways)
+            numbers.append(number)
+            if found:
+                failed.append(number)
+                write(f"{case}\n")
+            for way, text in found.items():
+                write(f"    {way}: {text}\n    again: {case.command(way)}\n")
                 sys.stdout.flush()
+                if (way, kind_of(text)) not in known:  # the first of its kind
+                    known.add((way, kind_of(text)))
+                    small, text = simplest(case, way, text)
+                    write(f"    simplest: {small}\n        {text}\n    again: {small.command(way)}\n")
+                    sys.stdout.flush()
+    except KeyboardInterrupt:
+        write("interrupted: ")
     seconds = time.process_time() - began
-    write(f"{cases} cases in {seconds:.0f} s of the processor, {len(failed)} failed: {failed}\n")
+    write(f"{len(numbers)} cases in {seconds:.0f} s of the processor, {len(failed)} failed: {failed}\n")
     return bool(failed)
 
 
