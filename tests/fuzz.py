@@ -1,12 +1,15 @@
 """Random models, losses, data and arguments: `model.fit` against every way to train.
 
 Run `python tests/fuzz.py --cases 2000 --seed 0` for many cases, with `--first N` for some of them. A case is known by
-the seed and its number. Odd arguments,
-that Keras may refuse, are drawn less often.
+the seed and its number. Odd arguments, that Keras may refuse, are drawn less often. Every case is trained by the
+settings of `ImportanceTraining` in `ways.py`, and by one other trainer that is drawn.
 
 Checks: the trainer that is switched off equals `model.fit` bit for bit. Otherwise it takes importance steps and reports
 a loss near that of the trained model, or does what `model.fit` does, with at most one warning. Where `model.fit`
 raises, every way raises an error of the same type.
+
+A case that fails is made simpler, one choice at a time, as long as it fails in the same way. What is left is printed,
+with the command that runs it again.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +30,23 @@ import keras
 import numpy as np
 from frameworks import HAS_TENSORFLOW, lacks, several, tf
 from keras import layers, ops
-from ways import STAYS_OFF, WAYS, Run, Setup, added, assert_left_alone, assert_off, assert_trained_alike, train
+from ways import (
+    BIASED,
+    NEEDS_ROWS,
+    REFUSALS,
+    REMARKS,
+    SHORTER,
+    STAYS_OFF,
+    TRAINERS,
+    WAYS,
+    Run,
+    Setup,
+    added,
+    assert_left_alone,
+    assert_off,
+    assert_trained_alike,
+    train,
+)
 
 ROWS, SIZE, STEPS = 16, 5, 3  # rows, rows of a batch, time steps of a sequence
 GAPS = 8  # runs that decide whether a loss that is far from `evaluate` is so by chance
@@ -104,6 +125,7 @@ MODELS: dict[str, tuple[str, Callable]] = {
     "two inputs": ("list", lambda x: layers.Concatenate()([layers.Dense(3)(part) for part in x])),
     "named inputs": ("dict", lambda x: layers.Dense(4, activation="relu")(layers.Concatenate()([x["a"], x["b"]]))),
 }
+LINEAR = "linear"  # no layer ahead of the outputs; it is never drawn, and failing cases are made simpler with it
 
 
 # Losses: the activation and width of an output, its targets by class number, and the loss
@@ -392,43 +414,71 @@ ODD_VALIDATION = ("weighted", "in a list", "PyDataset", "short", "x alone", "fou
 
 USUAL = ("none", "no", "first", "one", "zero", "whole", "yes", "functional", 1, False)
 
+# Each choice of a case: what is drawn, what is drawn less often, and how often. The first value is the simplest.
+CHOICES: dict[str, tuple] = dict(
+    model=(list(MODELS),),
+    loss=(list(LOSSES),),
+    structure=(STRUCTURES,),
+    kind=(["functional"] * 6 + ["subclassed"] * 2 + list(KINDS),),
+    optimizer=(list(OPTIMIZERS),),
+    x=(["arrays"] * 4 + list(STREAMS) + [name for name in ARRAYS if name not in ODD_X], ODD_X, 0.06),
+    y=(["whole"], list(Y)),
+    weights=(WEIGHTED, ODD_WEIGHTS),
+    validation=(VALIDATION, ODD_VALIDATION),
+    callbacks=(["none"] * 3 + list(CALLBACKS),),
+    handed_over=(("list", "list", "list", "CallbackList"),),
+    metrics=(("none", "metrics", "weighted_metrics"),),
+    steps_per_execution=((1, 1, 1, 3),),
+    graph=((False,), (True,), 0.04),
+    **{name: (list(usual), list(odd)) for name, (usual, odd) in ARGUMENTS.items()},
+)
+
+
+def values_of(name: str) -> list:
+    """Return all values of a choice, simple ones first."""
+    if name == "x":
+        return [*ARRAYS, *STREAMS]
+    drawn = [LINEAR] if name == "model" else []
+    return list(dict.fromkeys([*drawn, *(value for values in CHOICES[name][:2] for value in values)]))
+
 
 class Case(dict):
-    """A draw of each dimension, by name; `str(case)` is one line that says what isn't usual."""
+    """A draw of each choice, by name; `str(case)` is one line that says what isn't usual.
 
-    def __init__(self, seed: int, number: int):
+    Args:
+        seed, number: of the draws.
+        changes: choices in the place of those that are drawn.
+    """
+
+    def __init__(self, seed: int, number: int, changes: dict | None = None):
         draw = random.Random(f"{seed}/{number}")
-        self.seed, self.number = seed, number
+        self.seed, self.number, self.changes = seed, number, dict(changes or {})
         self.ahead = number % 2 == 0  # the others are built in their first step
 
         def one(usual: Any, odd: Any = (), share: float = 0.03) -> Any:
             return draw.choice(list(odd)) if odd and draw.random() < share else draw.choice(list(usual))
 
-        super().__init__(
-            model=one(MODELS),
-            loss=one(LOSSES),
-            structure=one(STRUCTURES),
-            kind=one(["functional"] * 6 + ["subclassed"] * 2 + list(KINDS)),
-            optimizer=one(OPTIMIZERS),
-            x=one(["arrays"] * 4 + list(STREAMS) + [name for name in ARRAYS if name not in ODD_X], ODD_X, 0.06),
-            y=one(["whole"], Y),
-            weights=one(WEIGHTED, ODD_WEIGHTS),
-            validation=one(VALIDATION, ODD_VALIDATION),
-            callbacks=one(["none"] * 3 + list(CALLBACKS)),
-            handed_over=one(("list", "list", "list", "CallbackList")),
-            metrics=one(("none", "metrics", "weighted_metrics")),
-            steps_per_execution=several(one((1, 1, 1, 3))),
-            graph=one((False,), (True,), 0.04),
-            **{name: one(usual, odd) for name, (usual, odd) in ARGUMENTS.items()},
-        )
+        super().__init__({name: one(*values) for name, values in CHOICES.items()} | self.changes)
+        self["steps_per_execution"] = several(self["steps_per_execution"])
         if self["x"].startswith("endless") and self["steps_per_epoch"] == "none":
             self["steps_per_epoch"] = "two"
         if self["x"] in STREAMS:  # or most of them would be refused
             self["validation_split"] = "none"
         if self["structure"] != "one":
             self["weights"] = {"classes": "none", "both": "rows"}.get(self["weights"], self["weights"])
-        self.ways = [name for name in WAYS if name != "rows" or self["x"] in ARRAYS]
+        trainers = draw.sample(list(TRAINERS), len(TRAINERS))
+        self.ways = [name for name in [*WAYS, next(filter(self.is_possible, trainers))] if self.is_possible(name)]
         self.way = draw.choice(self.ways)
+
+    def is_possible(self, way: str) -> bool:
+        """Return False for streams and a way that refuses them."""
+        return way not in NEEDS_ROWS or self["x"] in ARRAYS
+
+    def command(self, way: str) -> str:
+        """Return the command that runs this case in one way."""
+        words = ["python", "tests/fuzz.py", "--seed", self.seed, "--first", self.number, "--cases", 1, "--way", way]
+        changes = [f"{name}={value}" for name, value in self.changes.items()]
+        return shlex.join(map(str, words + (["--set", *changes] if changes else [])))
 
     @property
     def is_read_once(self) -> bool:
@@ -442,7 +492,7 @@ class Case(dict):
 
     def build(self) -> Setup:
         """A model, and its data and arguments."""
-        kind, body = MODELS[self["model"]]
+        kind, body = MODELS.get(self["model"], ("values", lambda x: x))
         x = INPUTS[kind]
         inputs = keras.tree.map_structure(lambda part: keras.Input(part.shape[1:], dtype=part.dtype.name), x)
         activation, units, target, loss = LOSSES[self["loss"]]
@@ -541,12 +591,17 @@ class Case(dict):
 
 def problem(case: Case, plain: Run, name: str) -> str | None:
     """Train a case in a way; return what is wrong with it, in one line, or None."""
-    run = train(case.build, WAYS[name], raises=False, ahead=case.ahead)
+    way = (WAYS | TRAINERS)[name]
+    run = train(case.build, way, raises=False, ahead=case.ahead)
+    if plain.error is None and run.error is not None and _refuses(name, run.error):
+        return None
     if type(run.error) is not type(plain.error):
         return f"{_error(run)}, where `model.fit` {_error(plain)}"
     messages = added(plain, run)
     if lacks("logits of probabilities") and case["kind"] == "subclassed":
         messages = [message for message in messages if "because no logits were found" not in message]
+    if name in REMARKS:
+        messages = [message for message in messages if REMARKS[name] not in message]
     if len(messages) > (name != "off"):
         return f"too many warnings: {messages}"
     if plain.error is not None:
@@ -554,14 +609,14 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
     try:
         if name == "off":
             assert_off(plain, run)
-        elif run.trainer.importance_steps:
-            _assert_near(plain, run, lambda way: _mean_gap(case, way), WAYS[name])
+        elif not run.trainer.summary().startswith("Uniform training throughout"):
+            _assert_near(plain, run, lambda way: _mean_gap(case, way), way, name not in BIASED)
         else:
-            if name in ("pools", "rows") and not messages and _could_open(case, plain):
+            if name not in ("off", "default") and not messages and _could_open(case, plain):
                 return f"no importance step and no warning: {run.trainer.summary()}"
             assert all(message.startswith(STAYS_OFF) for message in messages), messages
             assert_trained_alike(plain, run)
-        if not case.is_read_once:  # it has fewer steps
+        if not case.is_read_once and name not in SHORTER:  # it has fewer steps
             assert _batches_of(run) == _batches_of(plain), (_batches_of(run), _batches_of(plain))
         assert_left_alone(plain, run)
     except AssertionError as error:
@@ -569,19 +624,24 @@ def problem(case: Case, plain: Run, name: str) -> str | None:
     return None
 
 
-def _assert_near(plain: Run, run: Run, mean_gap: Callable[[dict | None], float], way: dict) -> None:
+def _refuses(name: str, error: Exception) -> bool:
+    """Return True for an error that the documentation of a trainer announces."""
+    return name in REFUSALS and isinstance(error, ValueError) and re.search(REFUSALS[name], str(error)) is not None
+
+
+def _assert_near(plain: Run, run: Run, mean_gap: Callable, way: Any, is_near: bool = True) -> None:
     loss = float(np.mean(run.history["loss"][-1]))
     assert np.isfinite(loss) == np.isfinite(np.mean(plain.history["loss"][-1])), (loss, plain.history["loss"])
     if np.isfinite(loss):
         evaluated = run.evaluate()
         off, near = abs(loss - evaluated), 0.6 * abs(evaluated) + 0.3
         # A single run may be far off by chance, as `model.fit` may be.
-        if off > near + plain.gap and mean_gap(way) > near + mean_gap(None):
+        if is_near and off > near + plain.gap and mean_gap(way) > near + mean_gap(None):
             raise AssertionError(f"loss {loss:.3f}, evaluate {evaluated:.3f}, gap of `model.fit` {plain.gap:.3f}")
         assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
 
 
-def _mean_gap(case: Case, way: dict | None) -> float:
+def _mean_gap(case: Case, way: Any) -> float:
     """Return how far the loss of the last epoch is from that of the trained model, on average of some seeds."""
     return float(np.mean([train(case.build, way, seed, ahead=case.ahead).gap for seed in range(2, 2 + GAPS)]))
 
@@ -608,12 +668,58 @@ def _error(run: Run) -> str:
     )
 
 
-def problems(case: Case, every_way: bool = False) -> list[str]:
-    """Train a case by `model.fit`, and in the way that was drawn or in every way; return what is wrong."""
+def problems(case: Case, ways: list[str] | None = None) -> dict[str, str]:
+    """Train a case by `model.fit`, and in some ways, by default the one that was drawn; return what is wrong by way."""
     plain = train(case.build, raises=False, ahead=case.ahead)
-    ways = case.ways if every_way else [case.way]
-    found = ((name, problem(case, plain, name)) for name in ways)
-    return [f"{name}: {text}" for name, text in found if text is not None]
+    found = {name: problem(case, plain, name) for name in ways or [case.way]}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def kind_of(text: str) -> str:
+    """Return what cases that fail in the same way have in common: the first words, without numbers."""
+    return " ".join(re.sub(r"\d+(\.\d+)?", "0", text).split()[:4])
+
+
+def simplest(case: Case, way: str, text: str, find: Callable[..., dict[str, str]] = problems) -> tuple[Case, str]:
+    """Make a case simpler while it fails in the same way.
+
+    Args:
+        case: that fails.
+        way: in which it fails.
+        text: what is wrong with it.
+        find: returns what is wrong with a case in some ways, by way.
+
+    Returns:
+        A case of which no choice can be changed to a simpler value, and what is wrong with that.
+    """
+    kind, changed = kind_of(text), True
+    while changed:
+        changed = False
+        for name in CHOICES:
+            for value in values_of(name):
+                if value == case[name]:
+                    break
+                simpler = Case(case.seed, case.number, case.changes | {name: value})
+                if simpler[name] != value or not simpler.is_possible(way):
+                    continue
+                found = find(simpler, [way]).get(way)
+                if found is not None and kind_of(found) == kind:
+                    case, text, changed = simpler, found, True
+                    break
+    return case, text
+
+
+def parsed(changes: list[str]) -> dict[str, Any]:
+    """Return the choices that are written as `name=value`."""
+    result = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        values = {str(value): value for value in values_of(name)} if name in CHOICES else {}
+        if text not in values:
+            known = f"a value of {name}: {', '.join(values)}" if values else f"a choice: {', '.join(CHOICES)}"
+            raise SystemExit(f"--set must be {known}. Received: {change}")
+        result[name] = values[text]
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -622,22 +728,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case (default: 0)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of the processor, after which it ends")
+    parser.add_argument("--way", choices=[*WAYS, *TRAINERS], metavar="NAME", help="the only way (default: as drawn)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="choices in place of those drawn")
     options = parser.parse_args(arguments)
-    began, cases, failed = time.process_time(), 0, []
-    write = sys.stdout.write
-    for number in range(options.first, options.first + options.cases):
-        if time.process_time() - began > options.seconds:
-            break
-        cases += 1
-        case = Case(options.seed, number)
-        found = problems(case, every_way=True)
-        if found:
-            failed.append(number)
-            again = f"python tests/fuzz.py --seed {options.seed} --first {number} --cases 1"
-            write("\n".join([str(case), *(f"    {text}" for text in found), f"    again: {again}", ""]))
-            sys.stdout.flush()
+    began, failed, numbers = time.process_time(), [], []
+    changes, known, write = parsed(options.set), set(), sys.stdout.write
+    try:
+        for number in range(options.first, options.first + options.cases):
+            if time.process_time() - began > options.seconds:
+                break
+            case = Case(options.seed, number, changes)
+            found = problems(case, [options.way] if options.way else case.ways)
+            numbers.append(number)
+            if found:
+                failed.append(number)
+                write(f"{case}\n")
+            for way, text in found.items():
+                write(f"    {way}: {text}\n    again: {case.command(way)}\n")
+                sys.stdout.flush()
+                if (way, kind_of(text)) not in known:  # the first of its kind
+                    known.add((way, kind_of(text)))
+                    small, text = simplest(case, way, text)
+                    write(f"    simplest: {small}\n        {text}\n    again: {small.command(way)}\n")
+                    sys.stdout.flush()
+    except KeyboardInterrupt:
+        write("interrupted: ")
     seconds = time.process_time() - began
-    write(f"{cases} cases in {seconds:.0f} s of the processor, {len(failed)} failed: {failed}\n")
+    write(f"{len(numbers)} cases in {seconds:.0f} s of the processor, {len(failed)} failed: {failed}\n")
     return bool(failed)
 
 

@@ -1,5 +1,7 @@
 """What goes wrong outside the library, or is called at the wrong moment, costs neither the run nor the trainer."""
 
+import builtins
+import errno
 import gc
 import io
 import logging
@@ -7,6 +9,7 @@ import os
 import threading
 import weakref
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -160,6 +163,91 @@ def test_a_state_is_written_again_once_the_disk_has_space(tmp_path, monkeypatch)
     continued = WAYS["rows"](compiled())
     continued.load_state(tmp_path / "model.weights.h5.importance_sampling.npz")
     assert continued.importance_steps == 12
+
+
+READ_ONLY = [OSError(errno.EROFS, "Read-only file system"), PermissionError(errno.EACCES, "Permission denied")]
+
+
+def read_only(monkeypatch, error, function):
+    """Let a function refuse to write or to replace the trainer's states, and let nobody delete them."""
+    original, unlink = getattr(builtins if function == "open" else os, function), Path.unlink
+
+    def refusing(file, *arguments, **options):
+        writes = function == "replace" or (arguments or ("r",))[0] == "wb"
+        if writes and "importance_sampling" in str(file):
+            raise error
+        return original(file, *arguments, **options)
+
+    def keeping(path, *arguments, **options):
+        if "importance_sampling" in path.name:
+            raise error
+        return unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(builtins if function == "open" else os, function, refusing)
+    monkeypatch.setattr(Path, "unlink", keeping)
+
+
+def checkpoints(kind, folder):
+    if kind == "backup":
+        return keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
+    return keras.callbacks.ModelCheckpoint(str(folder / "model.weights.h5"), save_weights_only=True)
+
+
+@pytest.mark.parametrize("error", READ_ONLY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("function", ["open", "replace"])
+@pytest.mark.parametrize("kind", ["backup", "checkpoint"])
+def test_a_state_that_may_not_be_written_does_not_end_fit_and_its_loss_is_told_once(
+    tmp_path, monkeypatch, kind, function, error
+):
+    fit(WAYS["rows"](compiled()), callbacks=[checkpoints(kind, tmp_path)])
+    (state,) = tmp_path.glob("*importance_sampling.npz")
+    former = state.read_bytes()
+    trainer, usual = WAYS["rows"](compiled()), WAYS["rows"](compiled())
+    usual_history = fit(usual, 3)
+    if kind == "backup":
+        (tmp_path / "training_metadata.json").unlink()  # or it would resume
+        for path in tmp_path.glob("*.weights.h5"):
+            path.unlink()
+        state.unlink()
+    with monkeypatch.context() as patched, pytest.warns(UserWarning) as warned:
+        read_only(patched, error, function)
+        history = fit(trainer, 3, callbacks=[checkpoints(kind, tmp_path)])
+    (message,) = [str(one.message) for one in warned if "trainer's state" in str(one.message)]
+    assert error.strerror in message and "has to measure its scores again" in message and str(tmp_path) in message
+    assert history.history == usual_history.history and trainer.importance_steps == 18
+    assert kind == "backup" or state.read_bytes() == former
+    fit(trainer, callbacks=[checkpoints("checkpoint", tmp_path)])  # the folder can be written to again
+    continued = WAYS["rows"](compiled())
+    continued.load_state(tmp_path / "model.weights.h5.importance_sampling.npz")
+    assert continued.importance_steps == 24
+
+
+@pytest.mark.parametrize("kind", ["backup", "checkpoint"])
+def test_a_file_in_the_place_of_the_folder_ends_fit_as_it_ends_that_of_the_model(tmp_path, kind):
+    folder = tmp_path / "folder"
+    folder.write_text("a file")
+    trainer, raised = WAYS["rows"](compiled()), []
+    for trained in (compiled(), trainer):
+        with pytest.raises(Exception) as info:
+            fit(trained, 2, callbacks=[checkpoints(kind, folder)])
+        raised.append((info.type, str(info.value)))
+    assert raised[0] == raised[1] and folder.read_text() == "a file"
+    assert len(fit(trainer, 2).history["loss"]) == 2
+
+
+@pytest.mark.fast
+def test_training_continues_from_a_backup_whose_state_may_not_be_read(tmp_path):
+    fit(WAYS["rows"](compiled()), callbacks=[checkpoints("backup", tmp_path)])
+    (tmp_path / "importance_sampling.npz").unlink()
+    (tmp_path / "importance_sampling.npz").mkdir()  # which can't be opened, also by root
+    trainer = WAYS["rows"](compiled())
+    with pytest.warns(UserWarning, match="trainer's state") as warned:
+        history = fit(trainer, 3, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)])
+    messages = [str(one.message) for one in warned]
+    restored, saved = (message for message in messages if "trainer's state" in message)
+    assert "state wasn't restored" in restored and "its scores are measured again" in restored
+    assert "state wasn't saved" in saved  # the folder is still in its place
+    assert history.epoch == [1, 2] and trainer.importance_steps == 12
 
 
 def test_training_continues_from_a_backup_with_a_damaged_state_beside_it(tmp_path):

@@ -61,6 +61,22 @@ def test_three_steps_of_svrg_are_those_computed_by_hand():
     np.testing.assert_allclose(losses, [1.44], rtol=1e-6)
 
 
+@pytest.mark.parametrize("trainer", [SVRG, Katyusha])
+def test_a_negative_loss_is_trained_on_as_the_same_loss_with_a_constant_added(trainer):
+    trained = []
+    for constant in (0.0, 100.0):
+        model = linear()
+        model.compile(
+            keras.optimizers.SGD(RATE),
+            lambda y, p, constant=constant: keras.ops.mean(keras.ops.square(y - p), axis=-1) - constant,
+        )
+        history = trainer(model, B=0, B_over_b=2, seed=1).fit(X, Y, batch_size=4, epochs=2, verbose=0).history
+        trained.append((weights_of(model), history["loss"][0]))
+    np.testing.assert_allclose(trained[1][0], trained[0][0], rtol=1e-5)
+    # The residuals at the first step are (0, 2, -2, 0): a mean square of 2.
+    assert [loss for _, loss in trained] == pytest.approx([2, -98])
+
+
 def test_svrg_steps_use_the_optimizer_of_the_model_and_are_full_gradient_steps_at_a_new_snapshot():
     model = linear(keras.optimizers.SGD(RATE, momentum=0.5))
     wrapper = SVRGWrapper(model)

@@ -1,4 +1,4 @@
-"""Five ways to train: `model.fit`, the trainer switched off, by default, with pools, and with rows by index.
+"""Ways to train: `model.fit`, `ImportanceTraining` switched off, by default, with pools and rows, and other trainers.
 
 A `Setup` is built from a seed for every way, trained, and compared with what `model.fit` makes of it.
 """
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from frameworks import all_warnings, build_ahead, host
 
-from importance_sampling import ImportanceTraining
+from importance_sampling import ImportanceTraining, training
 from importance_sampling.backend import keras_internals
 
 OFF = dict(tau_th=float("inf"))
@@ -23,6 +23,51 @@ DEFAULT: dict = {}
 POOLS = dict(tau_th=0.0)
 ROWS = dict(tau_th=0.0, sampler="reshuffle")
 WAYS = {"off": OFF, "default": DEFAULT, "pools": POOLS, "rows": ROWS}
+
+# The other trainers, for data of a few rows.
+TRAINERS: dict[str, Callable] = {
+    "reshuffle": training.ReshuffleTraining,
+    "history": lambda model: training.HistoryImportanceTraining(model, recompute=1),
+    "skipping": training.SkippingTraining,
+    "smoothly skipping": lambda model: training.SkippingTraining(model, smooth=True, full_epochs=0.0, score="gnorm"),
+    "robust": training.RobustImportanceTraining,
+    "quota": training.QuotaTraining,
+    "svrg": lambda model: training.SVRG(model, B=2, B_over_b=2),
+    "svrg, all rows": lambda model: training.SVRG(model, B=0, B_over_b=3),
+    "katyusha": lambda model: training.Katyusha(model, B=2, B_over_b=2),
+    "biased": lambda model: training.BiasedImportanceTraining(model, presample=10),
+    "constant variance": lambda model: training.ConstantVarianceImportanceTraining(model, tau_th=0),
+    "constant time": lambda model: training.ConstantTimeImportanceTraining(model, tau_th=0),
+    "online batch selection": lambda model: training.OnlineBatchSelection(
+        model, steps_per_epoch=3, recompute=1, s_e=(10, 1)
+    ),
+    "approximate": lambda model: training.ApproximateImportanceTraining(model, presample=10),
+    "selective backprop": lambda model: training.SelectiveBackprop(model, start=0.0, end=1.0, interrupt=0),
+    "hard examples": lambda model: training.HardExampleMining(model, presample=2),
+    "reducible loss": lambda model: training.ReducibleLossTraining(model, copy_epochs=1),
+}
+TAKES_STREAMS = ("biased", "constant variance", "constant time", "selective backprop", "hard examples")
+NEEDS_ROWS = {"rows", *TRAINERS} - {*TAKES_STREAMS}
+# The loss that they report is that of samples which they prefer.
+BIASED = {"biased", "online batch selection", "approximate", "selective backprop", "hard examples", "reducible loss"}
+SHORTER = {"skipping", "smoothly skipping"}  # epochs
+# Errors that are documented, by trainer: a part of the message.
+_LOSS = "`score` must not be negative"
+REFUSALS = {
+    "skipping": _LOSS,
+    "quota": "Targets must be classes",
+    "approximate": f"Targets must be classes|{_LOSS}",
+    "online batch selection": _LOSS,
+    "selective backprop": _LOSS,
+    "hard examples": _LOSS,
+    "reducible loss": "copy",
+}
+# Documented warnings, by trainer, beside the one for models that can't be weighted: a part of the message.
+REMARKS = {
+    "katyusha": "uses only the learning rate of the optimizer",
+    "skipping": "`LearningRateSchedule` counts steps",
+    "smoothly skipping": "`LearningRateSchedule` counts steps",
+}
 
 STAYS_OFF = "Importance sampling stays off"
 # Attributes of a model that `fit` sets, and a trainer needn't.
@@ -77,13 +122,17 @@ class Run:
 
 
 def train(
-    build: Callable[[], Setup], way: dict | None = None, seed: int = 1, raises: bool = True, ahead: bool = True
+    build: Callable[[], Setup],
+    way: dict | Callable | None = None,
+    seed: int = 1,
+    raises: bool = True,
+    ahead: bool = True,
 ) -> Run:
     """Build and train.
 
     Args:
         build: makes the setup, from the seed that is set ahead of it.
-        way: arguments of `ImportanceTraining`; None: `model.fit`.
+        way: arguments of `ImportanceTraining`, or a function of the model that returns a trainer; None: `model.fit`.
         seed: of `keras.utils.set_random_seed`.
         raises: False returns what `fit` raised as `error`.
         ahead: build what can be built ahead of `fit`, which saves much of the time.
@@ -99,7 +148,7 @@ def train(
         history, error, trainer = None, None, setup.model
         try:
             if way is not None:
-                trainer = ImportanceTraining(setup.model, **way)
+                trainer = way(setup.model) if callable(way) else ImportanceTraining(setup.model, **way)
             history = trainer.fit(**{"verbose": 0, **setup.arguments}).history
         except Exception as raised:
             if raises:

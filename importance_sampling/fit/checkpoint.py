@@ -169,11 +169,11 @@ class AfterCheckpoint(keras.callbacks.Callback):
         path, _ = self.before.files.find(0, None, logs)
         if not self.before.files.restores:
             return
-        errors = []
+        errors: list[Exception] = []
         for candidate in filter(Path.exists, (path, staged_path(path))):
             try:
                 load_state(self.state, candidate, steps_taken(self.before.files.model))
-            except UnreadableState as error:
+            except (UnreadableState, OSError) as error:
                 errors.append(error)
                 continue
             if candidate != path:

@@ -70,6 +70,9 @@ class SnapshotStrategy(IndexedStrategy):
 
         super().__init__(model, make_sampler, batch_size, state, Scoring("loss"))
 
+    def check_before_training(self) -> None:
+        """Do nothing: no sample is drawn by its loss, which may be negative."""
+
     def describe(self, name: str, importance_steps: int, steps: int) -> str:
         """Return the summary of a `fit`."""
         return (

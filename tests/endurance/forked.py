@@ -33,6 +33,7 @@ from importance_sampling.training import (
 
 WAYS: dict[str, Callable] = {
     "ImportanceTraining": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
+    "ImportanceTraining, default gate": lambda model: ImportanceTraining(model, seed=1),
     "ImportanceTraining, pools": lambda model: ImportanceTraining(model, tau_th=0, sampler="pool", seed=1),
     "ImportanceTraining, validation data": lambda model: ImportanceTraining(model, tau_th=0, seed=1),
     "ReshuffleTraining": lambda model: ReshuffleTraining(model, seed=1),
@@ -56,6 +57,11 @@ AIMS: dict[str, tuple[object, str, float]] = {
 rng = np.random.default_rng(0)
 X = rng.normal(size=(250, 6)).astype("float32")  # the last batch is smaller
 Y = (X[:, 0] + 0.3 * rng.normal(size=len(X)) > 0).astype("int32")
+# Most samples are soon learnt: the default gate is closed at first, and opens in the second epoch.
+EASY = X.copy()
+EASY[rng.random(len(X)) > 0.05, 0] = 0
+EASY[:, 0] += 6 * (EASY[:, 0] == 0) * (2 * Y - 1)
+INPUTS = {"ImportanceTraining, default gate": EASY}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +139,11 @@ def _halve(file: Any) -> None:
 
 
 def _flat(figures: dict) -> dict:
-    """Return the figures with those of inner dicts in the place of the dicts."""
+    """Return the figures with those of inner dicts, at any depth, in the place of the dicts."""
     flat = {}
     for name, value in figures.items():
-        flat |= {f"{name} {key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+        inner = {f"{name} {key}": part for key, part in value.items()} if isinstance(value, dict) else None
+        flat |= {name: value} if inner is None else _flat(inner)
     return flat
 
 
@@ -154,7 +161,7 @@ def _train(way: str, save_freq: str | int, folder: Path, end: End | None) -> Non
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = trainer.fit(
-            *(X, Y, BATCH_SIZE, EPOCHS),
+            *(INPUTS.get(way, X), Y, BATCH_SIZE, EPOCHS),
             validation_split=VALIDATED.get(way, 0.0),
             shuffle=False,
             verbose=0,
@@ -167,6 +174,7 @@ def _train(way: str, save_freq: str | int, folder: Path, end: End | None) -> Non
         figures[f"variable {number}"] = keras.ops.convert_to_numpy(variable)
     for name, values in history.history.items():
         figures |= {f"{name} of epoch {e}": value for e, value in zip(history.epoch, values, strict=True)}
+    assert trainer.importance_steps, trainer.summary()
     told = [str(one.message) for one in caught if "trainer's state" in str(one.message)]
     result = dict(figures=figures, epoch_ends=progress.epoch_ends, told=told)
     (folder / "result.pickle").write_bytes(pickle.dumps(result))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +63,18 @@ def case(way: str, what: str, method: str) -> bool:
     return all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
+def run(command: list[str], seconds: float) -> str:
+    """Run a command for some time; return what it writes, its error, or that it hasn't ended by then."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            written, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # also its workers
+            return "not ended in time"
+    return (errors.strip().splitlines() or ["ended"])[-1] if process.returncode else written
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, metavar=("WAY", "WHAT", "METHOD"), help="run one case in this process")
@@ -74,11 +88,7 @@ def main() -> int:
         for way in WAYS:
             began = time.perf_counter()
             command = [sys.executable, __file__, "--case", way, what, method]
-            try:
-                done = subprocess.run(command, timeout=options.seconds, capture_output=True, text=True)
-                outcome = (done.stderr.strip().splitlines() or ["ended"])[-1] if done.returncode else done.stdout
-            except subprocess.TimeoutExpired:
-                outcome = "hangs"
+            outcome = run(command, options.seconds)
             seconds = time.perf_counter() - began
             sys.stdout.write(f"| {keras.config.backend()} | {what} | {method} | {way} | {outcome} | {seconds:.0f} |\n")
             sys.stdout.flush()
