@@ -30,6 +30,7 @@ LACKING = {
     ),
     "batches drawn in a step": ({"torch"}, "Keras draws the batch of a step before it calls the step on torch"),
     "tf.data": ({"jax", "torch"}, "`fit` reads its data through a `tf.data` pipeline on TensorFlow alone"),
+    "datasets read once": ({"jax", "torch"}, "`fit` reads the beginning of a `tf.data` dataset twice on JAX and torch"),
     "sparse and ragged inputs": ({"jax", "torch"}, "arrays of TensorFlow; Keras takes them on TensorFlow alone"),
     "draws from sparse inputs": (
         {"jax", "torch"},

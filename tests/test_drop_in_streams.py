@@ -103,9 +103,9 @@ CASES = {
 IN_THE_FIRST_STEP = {"dataset", "dataset of unknown size"}  # is built what others have ahead of `fit`
 # Whatever reads ahead, reads as far ahead as the machine lets it.
 NOT_COUNTED = {"dataset, fewer steps", "dataset of unknown size, more steps", "endless PyDataset"}
-# Without a length it isn't read a second time.
-READ_ONCE = pytest.param("endless PyDataset", marks=needs("batches drawn in a step"))
-SAMPLED = [READ_ONCE if name == "endless PyDataset" else name for name in CASES]
+# Without an end they aren't read a second time.
+READ_ONCE = ("endless dataset", "endless PyDataset")
+SAMPLED = [pytest.param(name, marks=needs("batches drawn in a step")) if name in READ_ONCE else name for name in CASES]
 
 
 class Run:
@@ -135,7 +135,7 @@ def plain(request):
 
 def is_read_by_keras_alone(name):
     """Return True for data of which Keras draws each batch, and which can't be read a second time for pools."""
-    return lacks("batches drawn in a step") and name in ("endless PyDataset", "generator")
+    return lacks("batches drawn in a step") and name in (*READ_ONCE, "generator")
 
 
 def warns_if(condition):
@@ -274,6 +274,7 @@ def test_a_py_dataset_without_workers_is_read_by_one_thread_at_a_time():
     ImportanceTraining(dense(**SGD), tau_th=0).fit(Touchy(), verbose=0)
 
 
+@needs("datasets read once")
 def test_a_dataset_that_cannot_be_read_a_second_time_trains_uniformly_with_a_warning():
     used = []
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 from drop_in_cases import CASES, ROWS, begin_anew
-from frameworks import host, lacks, needs
+from frameworks import BACKEND, host, lacks, needs
 from keras import layers, ops
 
 from importance_sampling import backend
@@ -24,14 +24,17 @@ def row_step(model, score="gnorm", layer=None, state=None):
     return IndexedStep(model, Scorer(model, score, points), state or TrainerState(1))
 
 
-def batch_of(name):
-    """A model of the table of the swap, without dropout, and a batch of its data as a source would hand it over."""
+def batch_of(name, dropout=0.0):
+    """A model of the table of the swap, without dropout, and a batch of its data as a source would hand it over.
+
+    With `dropout=None` the layers have their own rates.
+    """
     make, arrays, _ = CASES[name]
     begin_anew()
     model = make()
     for layer in model.layers:
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
+        if isinstance(layer, layers.Dropout) and dropout is not None:
+            layer.rate = dropout
     arrays = arrays(None)
     sample_weight = arrays.get("sample_weight")
     if sample_weight is not None and isinstance(arrays["y"], list):
@@ -83,26 +86,33 @@ SAME = [
 ]
 
 
+# Where a step differs from Keras's by rounding: the case, and the backends. The library multiplies squared differences
+# from the mean by the weights. Keras on torch has another formula of the variance, without differences, and JAX
+# compiles the products with weights that it doesn't know into other instructions.
+ROUNDED = {"batch norm": {"jax", "torch"}}
+
+
 @pytest.mark.parametrize("name", SAME)
-def test_with_weights_of_one_a_step_on_rows_by_index_is_the_step_of_keras(name):
-    plain, data = batch_of(name)
-    for _ in range(2):
+def test_with_weights_of_one_a_step_on_rows_by_index_is_the_step_of_keras_bit_for_bit(name):
+    plain, data = batch_of(name, dropout=None)
+    for _ in range(3):
         logs = step_of_keras(plain, data)
-    model, data = batch_of(name)
+    model, data = batch_of(name, dropout=None)
     step = backend.compile_step(row_step(model), model)
-    for _ in range(2):
+    for _ in range(3):
         ours, measured = step(data, ops.ones((B,)), ops.ones((B,)))
     assert ours.keys() == logs.keys() and measured.shape == (B,)
     if name == "masked sequences" and lacks("masked training metrics"):
         del logs["accuracy"]
+    is_rounded = BACKEND in ROUNDED.get(name, ())
     for key in logs:
-        np.testing.assert_allclose(n(ours[key]), n(logs[key]), rtol=1e-5, err_msg=key)
+        np.testing.assert_allclose(n(ours[key]), n(logs[key]), rtol=1e-5 * is_rounded, err_msg=key)
     # A bias before batch normalisation has a gradient of zero, and Adam scales up what rounding makes of it.
-    tolerance = 2e-5 if name == "batch norm" else 1e-6
     for mine, theirs in zip(
         [*model.variables, *model.optimizer.variables], [*plain.variables, *plain.optimizer.variables], strict=True
     ):
-        np.testing.assert_allclose(host(mine), host(theirs), rtol=1e-4, atol=tolerance, err_msg=mine.path)
+        tolerances = dict(rtol=1e-4, atol=2e-5) if is_rounded else dict(rtol=0, atol=0)
+        np.testing.assert_allclose(host(mine), host(theirs), **tolerances, err_msg=mine.path)
 
 
 @pytest.mark.parametrize("score", ["gnorm", "loss"])

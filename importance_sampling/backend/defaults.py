@@ -115,6 +115,11 @@ def is_distributed(model: keras.Model) -> bool:
     return False
 
 
+def spans_processes(model: keras.Model) -> bool:
+    """Return True if a model has replicas in other processes, whose results can't be collected in this one."""
+    return False
+
+
 def distribute_rows(structure: Any) -> Any:
     """Split the rows of tensors over the devices that compute a step together.
 

@@ -150,6 +150,13 @@ def is_distributed(model: keras.Model) -> bool:
     return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
 
 
+def spans_processes(model: keras.Model) -> bool:
+    """Return True if a model has replicas in other processes, whose results can't be collected in this one."""
+    strategy = model.distribute_strategy
+    is_of_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return is_of_workers and strategy.num_replicas_in_sync > len(strategy.extended.worker_devices)
+
+
 # Gradients
 
 

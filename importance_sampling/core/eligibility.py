@@ -43,6 +43,11 @@ def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> s
     Args:
         accepts_train_step: bool, False if importance steps can't be taken by a `train_step` that the model defines.
     """
+    if is_known_to_fail(model):
+        return (
+            "its `tf.distribute` strategy has replicas in several processes, where Keras's own `fit` fails too. Train "
+            "in one process, or in several on JAX with `keras.distribution`"
+        )
     if not accepts_train_step and has_train_step(model):
         return (
             f"{type(model).__name__} defines a training step, in which this trainer can't measure scores. Use "
@@ -67,6 +72,11 @@ def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> s
                 "weighted by sample. Use a weight regulariser"
             )
     return None
+
+
+def is_known_to_fail(model: keras.Model) -> bool:
+    """Return True if Keras's own `fit` of a model fails, with an error that doesn't name the cause."""
+    return backend.spans_processes(model)
 
 
 def uniform_training_message(reason: str) -> str:

@@ -35,10 +35,10 @@ class DeferredWarnings:
         self._pending: list[str] = []
         self._is_released = False
 
-    def add(self, message: str) -> None:
-        """Add a `UserWarning`, which is issued on release, or immediately if that has happened."""
+    def add(self, message: str, at_once: bool = False) -> None:
+        """Add a `UserWarning`, which is issued on release, or immediately if that has happened or if `at_once`."""
         self._pending.append(message)
-        if self._is_released:
+        if self._is_released or at_once:
             self.release()
 
     def release(self) -> None:

@@ -308,7 +308,7 @@ class Trainer(Display, LegacyFit):
         if plan.warning is not None:
             deferred.add(plan.warning)
         if plan.reason is not None:
-            deferred.add(eligibility.uniform_training_message(plan.reason))
+            deferred.add(eligibility.uniform_training_message(plan.reason), eligibility.is_known_to_fail(self.model))
         elif is_on and plan.batches_per_pass and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
             of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
             return dataclasses.replace(plan, reason=f"the data have fewer rows ({plan.source.num_rows}) than {of}")
