@@ -302,5 +302,5 @@ def test_a_biased_trainer_says_so_in_the_first_line_of_its_docstring_and_of_its_
         first = text.split("\n\n")[1].splitlines()[0]
         verdict = text.split("## Biased or not\n\n")[1]
         is_biased = verdict.startswith("Biased")
-        assert first.startswith("Biased") == is_biased, name
+        assert bool(re.search(r"\bbiased\b", first)) == is_biased, name
         assert not is_biased or "Biased" in inspect.getdoc(getattr(training, name)).splitlines()[0], name

@@ -74,33 +74,33 @@ class ComparedSamples(NamedTuple):
     others: np.ndarray
     kind: str
 
+    @classmethod
+    def of_training(cls, rows: DatasetRows, held_out: HeldOut) -> ComparedSamples:
+        """Return the training samples that are left out.
 
-def compared_training_samples(rows: DatasetRows, held_out: HeldOut) -> ComparedSamples:
-    """Return the training samples that are left out.
+        Args:
+            rows: the training data.
+            held_out: indices of the samples that are left out, and of others.
+        """
+        return cls(rows, held_out.samples, held_out.others, TRAINING_SAMPLES)
 
-    Args:
-        rows: the training data.
-        held_out: indices of the samples that are left out, and of others.
-    """
-    return ComparedSamples(rows, held_out.samples, held_out.others, TRAINING_SAMPLES)
+    @classmethod
+    def of_validation(cls, rows: DatasetRows, plan: FitPlan, seed: int) -> ComparedSamples:
+        """Return validation samples, as many as training samples would be left out without them, but at least 100.
 
-
-def compared_validation_samples(rows: DatasetRows, plan: FitPlan, seed: int) -> ComparedSamples:
-    """Return validation samples, as many as training samples are left out without validation data, but at least 100.
-
-    Args:
-        rows: they are set to copies of the samples.
-        plan: of the `fit`.
-        seed: int >= 0, determines the choice.
-    """
-    validation_data, size = plan.arguments["validation_data"], plan.source.num_rows
-    if plan.class_weight is not None and isinstance(validation_data, (tuple, list)):
-        validation_data = validation_data[:2]  # its sample weights aren't of the same kind
-    wanted = min(max(size // SAMPLES_PER_HELD_OUT, FEWEST_HELD_OUT), MOST_HELD_OUT)
-    rows.source = compared_rows(validation_data, plan.source, wanted, seed)
-    count = 0 if rows.source is None else rows.source.num_rows // 2
-    count = count if count >= FEWEST_HELD_OUT else 0
-    return ComparedSamples(rows, np.arange(count), np.arange(count, 2 * count), VALIDATION_DATA)
+        Args:
+            rows: they are set to copies of the samples.
+            plan: of the `fit`.
+            seed: int >= 0, determines the choice.
+        """
+        validation_data, size = plan.arguments["validation_data"], plan.source.num_rows
+        if plan.class_weight is not None and isinstance(validation_data, (tuple, list)):
+            validation_data = validation_data[:2]  # its sample weights aren't of the same kind
+        wanted = min(max(size // SAMPLES_PER_HELD_OUT, FEWEST_HELD_OUT), MOST_HELD_OUT)
+        rows.source = compared_rows(validation_data, plan.source, wanted, seed)
+        count = 0 if rows.source is None else rows.source.num_rows // 2
+        count = count if count >= FEWEST_HELD_OUT else 0
+        return cls(rows, np.arange(count), np.arange(count, 2 * count), VALIDATION_DATA)
 
 
 def compared_rows(validation_data: Any, training: ArraySource, rows: int, seed: int) -> ArraySource | None:

@@ -23,14 +23,7 @@ from importance_sampling.fit.state import TrainerState
 from importance_sampling.samplers.base import BaseSampler, Drawn
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.strategies.dataset_rows import DatasetRows
-from importance_sampling.strategies.held_out import (
-    NONE_HELD_OUT,
-    ComparedSamples,
-    HeldOut,
-    compared_training_samples,
-    compared_validation_samples,
-    hold_out,
-)
+from importance_sampling.strategies.held_out import NONE_HELD_OUT, ComparedSamples, HeldOut, hold_out
 from importance_sampling.strategies.indexed_step import MEASURED_SCORES, IndexedStep
 from importance_sampling.utils.numerics import DEFAULT_ALPHA, all_usable
 
@@ -168,10 +161,10 @@ class IndexedStrategy(Strategy):
         if not self._holds_out or self.plan is None:
             return None
         if not self.plan.has_validation_data:
-            compared = compared_training_samples(self.rows, self.held_out)
+            compared = ComparedSamples.of_training(self.rows, self.held_out)
         else:
             if self._validation is None:
-                self._validation = compared_validation_samples(self._validation_rows, self.plan, self.state.seed)
+                self._validation = ComparedSamples.of_validation(self._validation_rows, self.plan, self.state.seed)
             compared = self._validation
         return compared if len(compared.held_out) else None
 
