@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import compared_ways
 import equal_time
+import jumps
 import keras
 import numpy as np
 import pytest
@@ -288,3 +289,20 @@ def test_the_evaluation_has_the_losses_and_the_error_of_the_task():
     results = Evaluation(Data(x, x[:, :1], x[:5], x[:5, :1]), lambda results: 7 * results["loss"], rows=4)(model)
     train, test = (model.evaluate(x[:n], x[:n, :1], verbose=0) for n in (4, 5))
     assert results == pytest.approx(dict(train_loss=train, test_loss=test, test_error=7 * test))
+
+
+def test_a_jump_begins_where_the_mean_of_some_steps_is_a_sixth_of_the_later_one():
+    means = np.concatenate([np.ones(200), np.full(400, 10.0), np.full(200, 100.0)])
+    # 9 of 15 steps at 10 make a mean of 6.4; as many at 100, after steps at 10, one of 64.
+    assert jumps.jumps(means) == [194 - 45, 594 - 45]
+    assert jumps.jumps(np.full(300, 2.0)) == jumps.jumps(means[::-1]) == []
+
+
+def test_the_cause_of_a_jump_is_the_sample_with_the_largest_weighted_score_of_the_first_step_that_rises():
+    weights, predicted, scores = np.array([2.0, 4.0, 0.5]), np.array([1.0, 0.1, 4.0]), np.array([0.5, 2.0, 2.0])
+    step = jumps.of_step(weights, predicted, scores)  # weighted scores 1, 8 and 1
+    assert step == pytest.approx((10 / 3, 0.8, 20.0))
+    means = np.concatenate([np.ones(200), np.full(100, 10.0)])
+    share, surprise = np.full(300, 0.1), np.full(300, 2.0)
+    share[200], surprise[200] = step[1:]
+    assert jumps.causes_of(jumps.Steps(means, share, surprise)) == [pytest.approx((0.8, 20.0))]
