@@ -92,7 +92,7 @@ CASES = {
     # Eagerly: in a compiled step that finds no batch left, SGD counts an iteration all the same.
     "dataset of unknown size, more steps": (dataset, dict(steps_per_epoch=20), EAGER),
     "dataset, class weights": (lambda: dataset(BATCHES), dict(class_weight={0: 0.3, 1: 2.0, 2: 1.0}), SGD),
-    "endless dataset": (endless, dict(steps_per_epoch=8), SGD),
+    "endless dataset": (endless, dict(steps_per_epoch=8, epochs=4), SGD),
     "PyDataset": (Batches, {}, EAGER),
     "PyDataset, several steps": (Batches, dict(class_weight={0: 0.3, 2: 2.0}), dict(steps_per_execution=several(4))),
     "PyDataset with workers": (lambda: Batches(workers=2, max_queue_size=2), {}, SGD),

@@ -37,6 +37,7 @@ PROTOCOL = (
     "replicas_in_step",
     "on_replicas",
     "is_distributed",
+    "copies_of_batch",
     "spans_processes",
     # Gradients
     "LOSSES_USE_LOGITS",

@@ -2,6 +2,7 @@
 
 from importance_sampling.backend.defaults import (
     collect_rows,
+    copies_of_batch,
     distribute_rows,
     repeatable_random,
     shapes_of,
@@ -82,6 +83,7 @@ __all__ = [
     "collect_rows",
     "compile_step",
     "concatenate",
+    "copies_of_batch",
     "current_trace",
     "dense",
     "differentiate",

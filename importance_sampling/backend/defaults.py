@@ -115,6 +115,11 @@ def is_distributed(model: keras.Model) -> bool:
     return False
 
 
+def copies_of_batch() -> int:
+    """Return how often each row of a batch occurs in a step of Keras: once per process that passes the same batch."""
+    return 1
+
+
 def spans_processes(model: keras.Model) -> bool:
     """Return True if a model has replicas in other processes, whose results can't be collected in this one."""
     return False

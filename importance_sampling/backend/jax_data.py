@@ -75,6 +75,27 @@ def collect_rows(structure: Any) -> Any:
     return keras.tree.map_structure(lambda tensor: jax.lax.with_sharding_constraint(tensor, whole), structure)
 
 
+def whole_batch(batch: Any) -> Any:
+    """Return the batch of this process, if every process has passed the same one.
+
+    Keras joins the batches of all processes, and then every row occurs once per process.
+    """
+    return batch if copies_of_batch() == 1 else keras.tree.map_structure(_rows_of_process, batch)
+
+
+def copies_of_batch() -> int:
+    """Return how often each row of a batch occurs in a step of Keras: once per process that passes the same batch."""
+    distribution = keras.distribution.distribution()
+    return 1 if getattr(distribution, "auto_shard_dataset", True) else jax.process_count()
+
+
+def _rows_of_process(tensor: Any) -> Any:
+    if not isinstance(tensor, jax.Array) or tensor.is_fully_addressable:
+        return tensor
+    parts = {shard.index[0].start or 0: shard.data for shard in tensor.addressable_shards}  # of devices, by first row
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
 def concatenate(parts: Any) -> Any:
     """Concatenate a list of structures of arrays or tensors along the first axis."""
     return keras.tree.map_structure(_join, *parts)

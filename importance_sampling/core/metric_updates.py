@@ -92,13 +92,15 @@ def _update(
         The logs of Keras's own step.
     """
     x, y, sample_weight = data
+    copies = backend.copies_of_batch()  # which Keras's own steps count
+    loss_share, share = copies * loss_share, copies * share
     loss_updates = {id(v): value for v, value in zip(model.metrics_variables, loss.updates, strict=True)}
     additive = {id(v) for metric in _metrics(model) if _is_additive(metric) for v in metric.variables}
     for metric in _metrics(model):
         for variable in metric.variables:
             if id(variable) in additive:
                 _scale_update(variable, loss_updates.get(id(variable)), loss_share)
-    keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=count_as)
+    keras_internals.loss_tracker(model).update_state(loss.value, sample_weight=copies * count_as)
     first = (x, y, y_pred, sample_weight)
     has_more_rows = count_as < count_rows(x)
     if has_more_rows:

@@ -7,7 +7,7 @@ import sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import keras
-from common import BATCH, build, data, train
+from common import BATCH, Batches, build, data, default_arguments, train
 
 NAMES = ("uniform", "gate closed", "reshuffled", "pools", "exact norms", "snapshots")
 
@@ -32,4 +32,9 @@ for distribution, make in DISTRIBUTIONS.items():
         kernel = model.trainable_variables[0].value
         parts = len({str(shard.index) for shard in kernel.addressable_shards})
         results[f"{name}, {distribution}"] = result | dict(devices=len(kernel.devices()), parts=parts)
+    if distribution != "ModelParallel":
+        results[f"default, {distribution}"] = train("default", build, **default_arguments(480))
+        results[f"stream, {distribution}"] = train("pools", build, Batches(x[:480], y[:480]))
+        generator = (Batches(x[:480], y[:480])[index] for index in range(12))
+        results[f"generator, {distribution}"] = train("pools", build, generator, epochs=1)
 sys.stdout.write(json.dumps(results))

@@ -11,7 +11,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 
 import numpy as np
-from common import BATCH, build, data, train
+from common import BATCH, build, data, default_arguments, train
 
 from importance_sampling.training import ReshuffleTraining
 
@@ -54,6 +54,7 @@ for replicas in (1, 2, 4):
         stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
         results[f"stream, {replicas}"] = train("pools", build_here, stream)
         results[f"rows, {replicas}"] = rows_seen(replicas)
+        results[f"default, {replicas}"] = train("default", build_here, **default_arguments())
 with scope(2):
     results["in the scope, 2"] = train("gate closed", build, x, y, batch_size=BATCH)
 sys.stdout.write(json.dumps(results))
