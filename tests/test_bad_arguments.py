@@ -205,7 +205,7 @@ FUNCTIONS = {
         seeds=COUNT,
         monitor=["auc", "", 3, True, ["loss"], {}, np.array(["loss", "auc"])],
         mode=choice(),
-        verbose=["yes", 2, [], np.ones(2), NAN],
+        verbose=["yes", 3, 1.0, [], np.ones(2), NAN],
         validation_split=["0.2", True, [0.2], 1.5, 1, -0.1, NAN, INF],
         callbacks=[[iter([])], 3, "early stopping", ["early stopping"]],
     ),

@@ -306,3 +306,9 @@ def test_a_metric_can_be_the_judge_and_runs_that_stopped_early_are_counted(monke
         "Run 1 of 2 has finished",
         "Run 2 of 2 has finished",
     ]
+
+
+def test_the_values_that_keras_takes_for_verbose_show_a_progress_bar_or_none(capsys):
+    for verbose, shows in {0: False, 1: True, 2: True}.items():
+        compare(build, X, Y, epochs=1, seeds=1, batch_size=16, verbose=verbose)
+        assert bool(capsys.readouterr().out) == shows
