@@ -166,14 +166,19 @@ DECORATORS = {
 DECORATORS = {name: dict(sampler=NO_SAMPLER) | arguments for name, arguments in DECORATORS.items()}
 SELECTORS = {
     "PoolSampler": PICKED
-    | dict(alpha=ALPHA, resampling=[None, "systematic", 3], reweighting=NO_POLICY, smooth=["additive", 0.5, True]),
+    | dict(
+        alpha=number(-0.1, 1.1),
+        resampling=[None, "systematic", 3],
+        reweighting=NO_POLICY,
+        smooth=["additive", 0.5, True],
+    ),
     "HighestSampler": PICKED | dict(batch_size=[*COUNT, 9]),
     "RankSampler": PICKED | dict(batch_size=[*COUNT, 9]),
 }
 CONDITIONS = {
     "ExpCondition": dict(lambda_th=GATE, momentum=FRACTION),
     "ScoreCondition": dict(threshold=GATE, momentum=FRACTION),
-    "TotalVariationCondition": dict(tv_th=number(-0.1, 1, 1.5), momentum=FRACTION),
+    "TotalVariationCondition": dict(tv_th=GATE, momentum=FRACTION),
     "VarianceReductionCondition": dict(vr_th=GATE, momentum=FRACTION),
     "WarmupCondition": dict(warmup=integer(-1)),
     "gate": dict(tau_th=GATE),
@@ -247,6 +252,7 @@ TABLES = {
 # What a function needs besides the argument that is wrong.
 NEEDED = {
     "SamplerTraining": lambda: dict(sampler=samplers.CacheSampler),
+    "ReshuffleSampler": lambda: dict(recompute=1),  # otherwise it needs no model
     "AdditiveSmoothingSampler": lambda: dict(c=1.0),
     "ConditionalStartSampler": lambda: dict(condition=conditions.WarmupCondition()),
     "PoolSampler": lambda: dict(alpha=0.1, resampling=resampling.get("systematic"), reweighting=UNBIASED),

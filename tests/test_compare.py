@@ -309,6 +309,7 @@ def test_a_metric_can_be_the_judge_and_runs_that_stopped_early_are_counted(monke
 
 
 def test_the_values_that_keras_takes_for_verbose_show_a_progress_bar_or_none(capsys):
-    for verbose, shows in {0: False, 1: True, 2: True}.items():
+    values = (0, False), (1, True), (2, True), (np.bool_(False), False), ("auto", False)  # no terminal
+    for verbose, shows in values:
         compare(build, X, Y, epochs=1, seeds=1, batch_size=16, verbose=verbose)
         assert bool(capsys.readouterr().out) == shows

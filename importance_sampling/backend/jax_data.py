@@ -86,7 +86,9 @@ def whole_batch(batch: Any) -> Any:
 def copies_of_batch() -> int:
     """Return how often each row of a batch occurs in a step of Keras: once per process that passes the same batch."""
     distribution = keras.distribution.distribution()
-    return 1 if getattr(distribution, "auto_shard_dataset", True) else jax.process_count()
+    # Keras 3.8 has the attribute with an underscore.
+    shards = getattr(distribution, "auto_shard_dataset", getattr(distribution, "_auto_shard_dataset", True))
+    return 1 if shards else jax.process_count()
 
 
 def _rows_of_process(tensor: Any) -> Any:

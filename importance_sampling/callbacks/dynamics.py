@@ -111,7 +111,7 @@ def _checked_rows(x: Any, y: Any) -> int:
     Raises:
         ValueError: `y` isn't an array of labels, or `x` doesn't have as many rows.
     """
-    labels = as_array(y)
+    labels = keras.ops.convert_to_numpy(y) if keras.ops.is_tensor(y) else as_array(y)
     if labels.ndim not in (1, 2):
         raise ValueError(
             "`y` must be the labels, an array of shape (rows,), or (rows, classes) if they are one-hot. "

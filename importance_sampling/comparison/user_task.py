@@ -25,14 +25,13 @@ from importance_sampling.comparison.figure import Figure, check_mode, figure_of,
 from importance_sampling.comparison.progress import Progress, is_shown
 from importance_sampling.comparison.result import BASELINE, Comparison
 from importance_sampling.training import ImportanceTraining
-from importance_sampling.utils.validation import is_int
+from importance_sampling.utils.validation import is_flag, is_int, is_one_of
 
 WAYS: dict[str, Callable[[keras.Model], Any]] = {
     BASELINE: lambda model: model,
     "importance": ImportanceTraining,
 }
 MEASUREMENTS = 20
-VERBOSITIES = (False, True, 2)  # Keras's 0, 1 and 2
 SAME_START = 1e-3  # losses of the untrained models that differ by a smaller fraction are equal
 
 
@@ -48,7 +47,7 @@ def compare(
     seeds: int = 3,
     monitor: str | None = None,
     mode: str = "auto",
-    verbose: bool | int | None = None,
+    verbose: bool | int | str | None = None,
     **fit_arguments: Any,
 ) -> Comparison:
     """Train a model in several ways, and say whether importance sampling pays off.
@@ -73,8 +72,8 @@ def compare(
             (default): the loss.
         mode: "min" or "max": whether lower or higher values of `monitor` are better. "auto" (default): as Keras's
             `EarlyStopping` infers it; also "max" if the name contains acc, auc, precision, recall or f1.
-        verbose: True, 1 or 2: show a progress bar. None (default): on a terminal and in notebooks. False or 0: never.
-            The logger `importance_sampling` has a line per run, of level INFO, in any case.
+        verbose: True, 1 or 2: show a progress bar. None (default) or "auto": on a terminal and in notebooks. False or
+            0: never. The logger `importance_sampling` has a line per run, of level INFO, in any case.
         **fit_arguments: further arguments of `model.fit`, such as `batch_size`, `validation_data`, `validation_split`,
             `class_weight` and `callbacks`. Each run has its own copies of the callbacks. Those of Keras that write
             files write into a temporary folder of their run.
@@ -99,8 +98,12 @@ def compare(
     if not is_int(seeds) or seeds < 1:
         raise ValueError(f"`seeds` must be an int of at least 1, the number of runs. Received: seeds={seeds!r}")
     check_mode(monitor, mode)
-    if verbose is not None and not (isinstance(verbose, (bool, int)) and verbose in VERBOSITIES):
-        raise ValueError(f"`verbose` must be True, False, None, or Keras's 0, 1 or 2. Received: verbose={verbose!r}")
+    if is_one_of(verbose, ("auto",)):
+        verbose = None
+    if not (verbose is None or is_flag(verbose) or (is_int(verbose) and verbose == 2)):
+        raise ValueError(
+            f'`verbose` must be True, False, None, or Keras\'s "auto", 0, 1 or 2. Received: verbose={verbose!r}'
+        )
     arguments = with_split(checked(dict(fit_arguments, x=x, y=y), own_arguments()))
     evaluation = Evaluation(arguments)
     figure = _figure(build_model, monitor, mode, evaluation)

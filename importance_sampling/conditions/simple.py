@@ -11,7 +11,7 @@ import numpy as np
 
 from importance_sampling.conditions.base import Condition, ScoreCondition
 from importance_sampling.utils.numerics import clean_scores
-from importance_sampling.utils.validation import check_fraction, is_int
+from importance_sampling.utils.validation import is_int
 
 
 class WarmupCondition(Condition):
@@ -86,7 +86,7 @@ class TotalVariationCondition(ScoreCondition):
     scores change it only a little, although importance sampling has its largest effect there.
 
     Args:
-        tv_th: float in [0, 1), default 0.5; the threshold.
+        tv_th: float, default 0.5; the threshold. From 1 on: never satisfied; negative: always.
         momentum: float in [0, 1), default 0.9, of the moving average, per step.
 
     Raises:
@@ -99,7 +99,6 @@ class TotalVariationCondition(ScoreCondition):
 
     def __init__(self, tv_th: float = 0.5, momentum: float = 0.9):
         super().__init__(tv_th, momentum, "tv_th")
-        check_fraction(tv_th=tv_th)
 
     def _statistic(self, scores: np.ndarray) -> float:
         cleaned, usable = clean_scores(scores)

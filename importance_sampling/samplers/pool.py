@@ -12,7 +12,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.reweighting.base import check_policy
 from importance_sampling.samplers.resampling import Resampling, check_scheme
 from importance_sampling.utils.numerics import array_namespace, as_floats, probabilities
-from importance_sampling.utils.validation import check_alpha, check_positive
+from importance_sampling.utils.validation import check_alpha, check_positive, is_real
 
 
 class Picked(NamedTuple):
@@ -69,7 +69,8 @@ class PoolSampler:
         smooth: Callable[[Any, Any], Any] | None = None,
     ):
         check_positive(pool_size=pool_size, batch_size=batch_size)
-        check_alpha(alpha)
+        if not (is_real(alpha) and alpha == 0):  # 0 is that of the paper
+            check_alpha(alpha)
         check_scheme(resampling)
         check_policy(reweighting=reweighting)
         if smooth is not None and not callable(smooth):

@@ -92,7 +92,7 @@ class RescoringSampler(BaseSampler):
         super().__init__(dataset, reweighting, **options)
         check_recompute(recompute)
         self.needs_model = recompute > 0
-        if self.needs_model or model is not None:
+        if self.needs_model:
             check_scoring_model(model)
         self.model = model
         self.recompute = int(recompute)

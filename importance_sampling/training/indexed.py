@@ -97,8 +97,8 @@ class ReshuffleTraining(IndexedTrainer):
     There is no gain if each sample is seen only once: the first epoch is a uniform shuffled pass. It loses if high
     scores are due to wrong labels. With dropout, the score measured in one step predicts the next one poorly, and the
     gain is smaller than with `recompute=1`. With Adam, the training loss sometimes jumps up by a factor of ten, when a
-    sample that was learnt becomes hard again; with `Adam(amsgrad=True)` or `recompute=1` this doesn't happen. A
-    convolutional network reached a lower training loss than with `ImportanceTraining` in the same time.
+    sample that was learnt becomes hard again; `Adam(amsgrad=True)` prevents this. A convolutional network reached a
+    lower training loss than with `ImportanceTraining` in the same time.
 
     Args:
         model: a compiled `keras.Model`; `fit` trains this object.

@@ -94,10 +94,15 @@ def check_non_negative(**values: Any) -> None:
             raise ValueError(f"`{name}` must be a number of at least 0. Received: {name}={value!r}")
 
 
+def is_flag(value: Any) -> bool:
+    """Return True if a value is True or False, or 1 or 0."""
+    return isinstance(value, (bool, np.bool_)) or (is_int(value) and value in (0, 1))
+
+
 def check_flag(**values: Any) -> None:
-    """Check that arguments, passed by name, are True or False."""
+    """Check that arguments, passed by name, are True or False, or 1 or 0."""
     for name, value in values.items():
-        if not isinstance(value, (bool, np.bool_)):
+        if not is_flag(value):
             raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
 
 
