@@ -114,11 +114,13 @@ def build_ahead(model, x=None, y=None, sample_weight=None, batch_size=16, **argu
     """Build the optimizer, loss and metrics of a built model for arrays or frames that `fit` is to be called with.
 
     Where variables are made in the first step, TensorFlow traces Keras's step twice: most of the time of a short `fit`.
+    JAX and torch then take a batch to build with, from an order of its own: the second `fit` would have another order.
     """
     batch = keras.tree.map_structure(
         lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, (x, y, sample_weight)
     )
-    if model.built and all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(batch) if leaf is not None):
+    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+    if model.built and all(isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf) for leaf in leaves):
         with contextlib.suppress(Exception):  # `fit` raises it in its own way
             first = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:batch_size], batch)
             keras_internals.build_on_batch(model, first)
