@@ -68,7 +68,7 @@ def main() -> None:
 def run(settings: dict, seed: int, epochs: int, data: Any) -> tuple[float, Steps]:
     """Train with one seed; return the training loss of the last epoch, and the steps from the second epoch on."""
     keras.utils.set_random_seed(seed)
-    (model,) = [tasks.get("mnist_mlp").builder(None)()]
+    model = tasks.get("mnist_mlp").builder(None)()
     model.compile(keras.optimizers.Adam(**settings), "categorical_crossentropy")
     drawn: list[tuple] = []
     measured: list[np.ndarray] = []
