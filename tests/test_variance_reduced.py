@@ -1,6 +1,7 @@
 """SVRG and Katyusha: a linear model worked out by hand, the mean gradient, and what a step moves of the model."""
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -235,11 +236,49 @@ def test_svrg_refuses_a_loss_that_is_a_sum_over_the_batch():
 
 
 @pytest.mark.fast
-def test_katyusha_refuses_shares_above_one_and_warns_of_an_optimizer_with_momentum():
+def test_katyusha_refuses_shares_above_one():
     with pytest.raises(ValueError, match="their sum at most 1"):
         KatyushaWrapper(linear(), 0.7, 0.5)
-    with pytest.warns(UserWarning, match="computes its own momentum"):
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(momentum=0.9),
+        dict(weight_decay=0.01),
+        dict(clipnorm=1.0),
+        dict(clipvalue=1.0),
+        dict(global_clipnorm=1.0),
+        dict(use_ema=True),
+        dict(gradient_accumulation_steps=2),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.fast
+def test_katyusha_names_the_options_of_the_optimizer_that_have_no_effect(options):
+    ((name, value),) = options.items()
+    with pytest.warns(UserWarning, match=f"uses only the learning rate.*'sgd[_0-9]*', {name}={value}$"):
+        KatyushaWrapper(linear(keras.optimizers.SGD(RATE, **options)))
+
+
+@pytest.mark.fast
+def test_katyusha_warns_of_an_optimizer_other_than_sgd():
+    with pytest.warns(UserWarning, match="computes its own momentum.*optimizer='adam[_0-9]*'$"):
         KatyushaWrapper(linear(keras.optimizers.Adam()))
+
+
+def test_katyusha_takes_the_same_steps_if_the_optimizer_accumulates_gradients():
+    results = []
+    for optimizer in (keras.optimizers.SGD(RATE), keras.optimizers.SGD(RATE, gradient_accumulation_steps=2)):
+        model = linear(optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the option has no effect
+            wrapper = KatyushaWrapper(model)
+        wrapper.update_grad(batches())
+        for rows in ([0, 1], [2, 3]):
+            wrapper.train_batch(X[rows], Y[rows], np.ones(2))
+        results.append(weights_of(model))
+    np.testing.assert_array_equal(*results)
 
 
 # The trainers

@@ -11,10 +11,21 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling.backend.keras_internals import optimizer_steps
 from importance_sampling.core.gradients import BackwardResult, sample_losses
 from importance_sampling.core.weighted_loss import Multiplier
 from importance_sampling.model_wrappers.variance_reduced import SVRGWrapper, copies
 from importance_sampling.utils.validation import is_real
+
+UNUSED = (  # options of Keras's optimizers that have no effect here
+    "momentum",
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "gradient_accumulation_steps",
+)
 
 
 class KatyushaWrapper(SVRGWrapper):
@@ -40,7 +51,7 @@ class KatyushaWrapper(SVRGWrapper):
         ValueError: t1 or t2 is out of range, the model isn't compiled, or its samples can't be weighted.
 
     Warns:
-        UserWarning: the optimizer isn't `SGD` without momentum.
+        UserWarning: the optimizer isn't `SGD`, or has other options than a learning rate.
 
     Example:
         >>> model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -58,10 +69,12 @@ class KatyushaWrapper(SVRGWrapper):
         self.t2 = float(t2)
         self.z: list[keras.Variable] = []
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if not isinstance(optimizer, keras.optimizers.SGD) or optimizer.momentum:
+        unused = [name for name in UNUSED if getattr(optimizer, name, None)]
+        if unused or not isinstance(optimizer, keras.optimizers.SGD):
+            options = "".join(f", {name}={getattr(optimizer, name)!r}" for name in unused)
             warnings.warn(
                 "Katyusha computes its own momentum and uses only the learning rate of the optimizer. Compile with "
-                f"`keras.optimizers.SGD` without momentum. Received: optimizer={optimizer.name!r}",
+                f"`keras.optimizers.SGD(learning_rate)`. Received: optimizer={optimizer.name!r}{options}",
                 stacklevel=2,
             )
 
@@ -86,7 +99,7 @@ class KatyushaWrapper(SVRGWrapper):
                 update = ops.cast(optimizer.learning_rate, y.dtype) * ops.cast(gradient, y.dtype)
                 z.assign(_constrained(y, z - update / self.t1))
                 y.assign(_constrained(y, y - update))
-        optimizer.iterations.assign_add(1)
+        optimizer_steps(optimizer).assign_add(1)
         return result, losses
 
 

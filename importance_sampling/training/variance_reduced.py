@@ -82,7 +82,7 @@ class Katyusha(SVRG):
 
     x = t1 z + t2 w' + (1 - t1 - t2) y; v = grad_i(x) - grad_i(w') + m; z <- z - lr v / t1; y <- x - lr v. y are the
     model's weights. lr is the learning rate of the model's optimizer; nothing else of the optimizer is used. A warning
-    says so if the optimizer isn't SGD without momentum.
+    says so if the optimizer isn't SGD, or has other options, such as momentum or weight decay.
 
     The cost, the bias and the cases in which it loses are those of `SVRG`. Memory: a third copy of the weights. The
     method is designed for ill-conditioned convex losses.
