@@ -6,7 +6,9 @@ counts as two. So results don't depend on the speed of the machine. The learning
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +20,24 @@ from schedules import cosine
 
 from importance_sampling.comparison import Clock, Data, train
 from importance_sampling.conditions.base import UNIFORM_STEP
+
+
+def make_parser(script: str, description: str | None, default_tasks: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser of the options that all these benchmarks have.
+
+    Args:
+        script: the name of the module, which is the default output folder as well.
+        description: of the script.
+        default_tasks: names of tasks.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=default_tasks)
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--rows", type=int, default=10000, metavar="N", help="training samples, drawn at random")
+    parser.add_argument("--quick", action="store_true", help="one task, one seed, few epochs")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
+    parser.add_argument("--out", type=Path, default=Path(script), metavar="DIR")
+    return parser
 
 
 def settings(name: str, way: str, seed: int, epochs: int, protocol: str = "budget", measurements: int = 1) -> dict:

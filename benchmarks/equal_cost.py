@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tasks
 from analysis import LOSSES, markdown_table, own_spread, summarise_ways
-from budget_runs import sampled, settings, train_runs
+from budget_runs import make_parser, sampled, settings, train_runs
 from report import write_tables
 from results import Results
 
@@ -81,15 +81,9 @@ class ClassWeights:
 
 def main() -> None:
     """Run the missing runs and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
+    parser = make_parser("equal_cost", __doc__, TASKS)
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, *FOR_RARE_CLASSES], default=[*WAYS, *FOR_RARE_CLASSES])
-    parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--epochs", type=int, default=16, metavar="N", help="whose cost is the budget")
-    parser.add_argument("--rows", type=int, default=10000, metavar="N", help="training samples, drawn at random")
-    parser.add_argument("--quick", action="store_true", help="one task, one seed, two epochs")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
-    parser.add_argument("--out", type=Path, default=Path("equal_cost"), metavar="DIR")
     options = parser.parse_args()
     if options.quick:
         options.tasks, options.seeds, options.epochs = options.tasks[:1], 1, QUICK_EPOCHS

@@ -10,14 +10,13 @@ rate, isn't due to importance sampling. Results are appended to OUT/results.json
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tasks
 from analysis import LOSSES, markdown_table, own_spread, summarise_ways
-from budget_runs import sampled, settings, train_runs
+from budget_runs import make_parser, sampled, settings, train_runs
 from report import write_tables
 from results import Results
 
@@ -50,13 +49,7 @@ PLANS += [Plan(trainer, FEWER, factor) for trainer in (BASELINE, "reshuffle") fo
 
 def main() -> None:
     """Run the missing runs and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
-    parser.add_argument("--seeds", type=int, default=5, metavar="N")
-    parser.add_argument("--rows", type=int, default=10000, metavar="N", help="training samples, drawn at random")
-    parser.add_argument("--quick", action="store_true", help="one task and one seed")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
-    parser.add_argument("--out", type=Path, default=Path("fewer_steps"), metavar="DIR")
+    parser = make_parser("fewer_steps", __doc__, TASKS)
     options = parser.parse_args()
     if options.quick:
         options.tasks, options.seeds = options.tasks[:1], 1

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tasks
 from analysis import markdown_table, summarise, summarise_ways
-from budget_runs import sampled, settings, train_runs
+from budget_runs import make_parser, sampled, settings, train_runs
 from report import write_tables
 from results import Results
 
@@ -93,14 +93,9 @@ class CleanedTraining:
 
 def main() -> None:
     """Run the missing runs and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser = make_parser("noisy_labels", __doc__, TASKS)
     parser.add_argument("--epochs", type=int, default=40, metavar="N", help="whose cost is the budget")
-    parser.add_argument("--rows", type=int, default=4000, metavar="N", help="training samples, drawn at random")
-    parser.add_argument("--quick", action="store_true", help="one task, one kind, one seed, four epochs")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
-    parser.add_argument("--out", type=Path, default=Path("noisy_labels"), metavar="DIR")
+    parser.set_defaults(seeds=3, rows=4000)
     options = parser.parse_args()
     kinds, rates = KINDS, RATES
     if options.quick:

@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import tasks
 from analysis import LOSSES, markdown_table, own_spread, summarise, summarise_ways
-from budget_runs import sampled, settings
+from budget_runs import make_parser, sampled, settings
 from evaluation import Evaluation
 from report import write_tables
 from results import Results
@@ -38,14 +38,8 @@ COLUMNS = {"saved": ("steps saved", ".0%")} | LOSSES
 
 def main() -> None:
     """Run the missing runs and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=TASKS)
-    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser = make_parser("skipping", __doc__, TASKS)
     parser.add_argument("--epochs", type=int, default=16, metavar="N")
-    parser.add_argument("--rows", type=int, default=10000, metavar="N", help="training samples, drawn at random")
-    parser.add_argument("--quick", action="store_true", help="one task, one seed, four epochs")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="folder of the data files, or the path of mnist.npz")
-    parser.add_argument("--out", type=Path, default=Path("skipping"), metavar="DIR")
     options = parser.parse_args()
     if options.quick:
         options.tasks, options.seeds, options.epochs = options.tasks[:1], 1, 4

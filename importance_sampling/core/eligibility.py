@@ -43,7 +43,7 @@ def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> s
     Args:
         accepts_train_step: bool, False if importance steps can't be taken by a `train_step` that the model defines.
     """
-    if is_known_to_fail(model):
+    if backend.spans_processes(model):
         return (
             "its `tf.distribute` strategy has replicas in several processes, where Keras's own `fit` fails too. Train "
             "in one process, or in several on JAX with `keras.distribution`"
@@ -72,11 +72,6 @@ def unsupported_reason(model: keras.Model, accepts_train_step: bool = True) -> s
                 "weighted by sample. Use a weight regulariser"
             )
     return None
-
-
-def is_known_to_fail(model: keras.Model) -> bool:
-    """Return True if Keras's own `fit` of a model fails, with an error that doesn't name the cause."""
-    return backend.spans_processes(model)
 
 
 def uniform_training_message(reason: str) -> str:

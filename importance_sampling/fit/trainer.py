@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from importance_sampling import backend
 from importance_sampling.conditions import Condition
 from importance_sampling.core import eligibility, logits, scoring
 from importance_sampling.data.lazy_arrays import has_lazy_rows
@@ -51,8 +52,7 @@ class Trainer(Display, LegacyFit):
         condition: the gate.
         forward_batch_size: int >= 1 or None (default: a pool at once); candidates scored at once, to bound memory.
         score: "gnorm" (default), "loss", "full_gnorm", or a callable `score(model, x, y)` -> `(batch,)`, >= 0.
-        layer: a layer, its name or its index: take the gradient of "gnorm" at this layer. None (default): at the
-            model's outputs.
+        layer: a layer, its name or index, at which "gnorm" takes the gradient. None (default): the model's outputs.
         seed: int in [0, 2**31) or None; of the library's own random stream. None follows Python's `random` at the first
             `fit`, which `keras.utils.set_random_seed` sets.
 
@@ -308,7 +308,7 @@ class Trainer(Display, LegacyFit):
         if plan.warning is not None:
             deferred.add(plan.warning)
         if plan.reason is not None:
-            deferred.add(eligibility.uniform_training_message(plan.reason), eligibility.is_known_to_fail(self.model))
+            deferred.add(eligibility.uniform_training_message(plan.reason), backend.spans_processes(self.model))
         elif is_on and plan.batches_per_pass and plan.source.num_rows < self._rows_needed(plan, plan.batch_size):
             of = "a batch" if self._is_indexed(plan) else "a pool of candidates"
             return dataclasses.replace(plan, reason=f"the data have fewer rows ({plan.source.num_rows}) than {of}")
