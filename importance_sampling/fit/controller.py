@@ -41,13 +41,11 @@ class FitController:
         strategy: takes importance steps.
         strategy_for: returns the strategy for a batch size, once the batches of a stream have shown it.
         condition: the trainer's condition.
-        is_possible: bool, False to keep the gate closed for the whole `fit`.
         state: the trainer's state.
         listeners: notified of every step.
         deferred: warnings that are shown once Keras has accepted the data.
 
     Attributes:
-        reason: why importance sampling is impossible; it may be found out during the `fit`.
         progress: `Progress` of this `fit`.
         gating: `Gating`, which asks the gate.
         is_called_by_fit: bool, True if the next call belongs to the `fit` that this controller was made for.
@@ -61,14 +59,12 @@ class FitController:
         strategy: Strategy,
         strategy_for: Callable[[int], Strategy],
         condition: Condition,
-        is_possible: bool,
         state: TrainerState,
         listeners: Listeners,
         deferred: DeferredWarnings,
     ):
         self.model = model
         self.plan = plan
-        self.reason = plan.reason
         self.uniform = uniform
         self.strategy = strategy
         self.strategy_for = strategy_for
@@ -81,7 +77,7 @@ class FitController:
         self.batches = PeekableBatches()
         self._deleting: list[threading.Thread] = []  # threads that delete the iterators of earlier passes
         self.progress = Progress.of(plan)
-        self.gating = Gating(model, condition, is_possible, plan, state, self.progress)
+        self.gating = Gating(model, condition, plan, state, self.progress)
 
     def __call__(self, iterator: Iterator) -> dict:
         """Take one execution: `model.steps_per_execution` steps, or the rest of the epoch; return its logs."""
@@ -100,9 +96,14 @@ class FitController:
             end_epoch(self.model)
         return logs
 
+    @property
+    def reason(self) -> str | None:
+        """Why importance sampling is impossible; None if it is possible, or if the trainer is switched off."""
+        return self.gating.reason
+
     def begin_epoch(self, epoch: int) -> None:
         """Begin to count the steps of an epoch, and set its length."""
-        length = self.strategy.plan_epoch(epoch) if self.gating.is_possible else self.plan.full_epoch_steps
+        length = self.strategy.begin_epoch(epoch) if self.gating.is_possible else self.plan.full_epoch_steps
         self.progress.begin_epoch(epoch, length)
 
     def continue_from_state(self) -> None:
@@ -118,11 +119,10 @@ class FitController:
     def check_was_called(self) -> None:
         """Warn if a `fit` that the model defines has trained without Keras's training function."""
         if self.gating.is_possible and not self.was_called:
-            self.reason = (
+            self._switch_off(
                 f"the `fit` of {type(self.model).__name__} didn't call Keras's training function with the callbacks "
                 "that it was given. Pass its arguments on to `super().fit`"
             )
-            self.deferred.add(uniform_training_message(self.reason))
 
     def release(self) -> None:
         """Drop all references to the data at once: Keras's callbacks keep this object until Python collects garbage."""
@@ -239,7 +239,7 @@ class FitController:
             self.batch_size = size
             self.strategy = self.strategy_for(size)
             self.strategy.check_before_training()
-            self.strategy.plan_epoch(self.progress.epoch)
+            self.strategy.begin_epoch(self.progress.epoch)
 
     @contextlib.contextmanager
     def _closed_if_unsupported(self) -> Iterator[None]:
@@ -247,7 +247,10 @@ class FitController:
         try:
             yield
         except Unsupported as error:
-            self.gating.is_possible = False
             self.strategy.close()
-            self.reason = str(error)
-            self.deferred.add(uniform_training_message(self.reason))
+            self._switch_off(str(error))
+
+    def _switch_off(self, reason: str) -> None:
+        """Keep the gate closed for the rest of the `fit`, and warn."""
+        self.gating.reason = reason
+        self.deferred.add(uniform_training_message(reason))

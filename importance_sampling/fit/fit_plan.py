@@ -43,6 +43,11 @@ class FitPlan:
         return bool(self.arguments.get("validation_split")) or self.arguments.get("validation_data") is not None
 
     @property
+    def allows_sampling(self) -> bool:
+        """True if importance steps are possible, as far as that is known before the first step."""
+        return self.source is not None and self.reason is None
+
+    @property
     def signature(self) -> tuple:
         """The structure, shapes and dtypes that compiled steps depend on."""
         return () if self.source is None else self.source.signature

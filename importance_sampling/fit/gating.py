@@ -12,6 +12,7 @@ import keras
 
 from importance_sampling.conditions import Condition, GateContext
 from importance_sampling.conditions.base import DECIDE_EVERY
+from importance_sampling.core import eligibility
 from importance_sampling.core.gradients import learning_rate
 from importance_sampling.core.scoring import Scored
 from importance_sampling.fit.fit_plan import FitPlan
@@ -29,13 +30,12 @@ class Gating:
     Args:
         model: the user's model.
         gate: the trainer's condition.
-        is_possible: bool, False to keep the gate closed for the whole `fit`.
         plan: the data.
         state: the trainer's state.
         progress: of the `fit`.
 
     Attributes:
-        is_possible: the argument; it may turn out within the `fit` that importance sampling is impossible.
+        reason: str or None; why importance sampling is impossible, which may turn out within the `fit`.
         signals: the averaged signals as read last.
         closing_reason: str, why the gate closed the last time; empty if it didn't.
     """
@@ -44,19 +44,23 @@ class Gating:
         self,
         model: keras.Model,
         gate: Condition,
-        is_possible: bool,
         plan: FitPlan,
         state: TrainerState,
         progress: Progress,
     ):
         self.model = model
         self.gate = gate
-        self.is_possible = is_possible
+        self.reason = plan.reason
         self.plan = plan
         self.state = state
         self.progress = progress
         state.decision.copy_from(gate)  # for a state saved before the first decision
         self.restart()
+
+    @property
+    def is_possible(self) -> bool:
+        """True if the gate can open in this `fit`."""
+        return self.gate.probes and self.plan.source is not None and self.reason is None
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +102,7 @@ class Gating:
             or math.isnan(self.signals.tau)
             or _passed(last.epochs_at_decision) < required <= _passed(counters.epochs_on_dataset)
         )
-        return is_due and strategy.is_built()
+        return is_due and eligibility.is_built(self.model)
 
     def probe(self, strategy: Strategy, batch: tuple) -> Scored:
         """Score a batch and let the gate decide.

@@ -277,15 +277,14 @@ class Trainer(Display, LegacyFit):
         is_new = plan.source is not None and self._is_indexed(plan) and self._state.set_dataset(plan.source.digest)
         if is_new and self._state.counters.steps:  # the gate waits for a first epoch on these rows
             self._state.decision.apply_to(self.condition)
-        is_possible = self.condition.probes and plan.source is not None and plan.reason is None
         # Before the batches of a stream show their size, listeners get the sampler of a strategy of the default size.
         known = plan if plan.batch_size else FitPlan(plan.arguments)
         strategy = self._strategy(known, known.batch_size)
-        if is_possible and plan.batch_size is not None:
+        if self.condition.probes and plan.allows_sampling and plan.batch_size is not None:
             try:
                 self._compiled.use(strategy, plan)
             except Unsupported as error:
-                is_possible, plan = False, dataclasses.replace(plan, reason=str(error))
+                plan = dataclasses.replace(plan, reason=str(error))
                 deferred.add(eligibility.uniform_training_message(plan.reason))
         return FitController(
             self.model,
@@ -294,7 +293,6 @@ class Trainer(Display, LegacyFit):
             strategy,
             lambda batch_size: self._compiled.use(self._strategy(plan, batch_size), plan),
             self.condition,
-            is_possible,
             self._state,
             listeners,
             deferred,

@@ -15,7 +15,6 @@ import numpy as np
 from keras import ops
 
 from importance_sampling import backend
-from importance_sampling.backend import keras_internals
 from importance_sampling.conditions import GateContext, Signals
 from importance_sampling.conditions.base import UNIFORM_STEP
 from importance_sampling.core import eligibility
@@ -86,7 +85,6 @@ class Strategy:
         self.scoring = scoring
         self.scorer = Scorer(model, scoring.score, Logits(model, scoring.layer), scoring.slice_size)
         self.plan: FitPlan | None = None
-        self._tracker = keras_internals.loss_tracker(model)
         self._checked = False
         self._compiled_scorer: Callable | None = None
         self._update_averages: Callable | None = None
@@ -113,8 +111,8 @@ class Strategy:
                 f"size that is a multiple of {count}"
             )
 
-    def plan_epoch(self, epoch: int) -> int:
-        """Prepare an epoch; return the number of its steps, or 0 if Keras sets it."""
+    def begin_epoch(self, epoch: int) -> int:
+        """Begin an epoch; return the number of its steps, or 0 if Keras sets it."""
         return 0
 
     def figures(self) -> dict[str, float]:
@@ -128,14 +126,6 @@ class Strategy:
     def get_sampler(self) -> Any:
         """Return the sampler that listeners get."""
         return self.sampler
-
-    def is_of(self, model: keras.Model) -> bool:
-        """Return True if the model is compiled as it was: `compile` makes another loss tracker."""
-        return keras_internals.loss_tracker(model) is self._tracker
-
-    def is_built(self) -> bool:
-        """Return True if the model's variables, its loss and its metrics have been built."""
-        return eligibility.is_built(self.model)
 
     def prepare(self) -> tuple:
         """Build the model and check that its samples can be weighted; return the batch used for that.

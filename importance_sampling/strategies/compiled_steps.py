@@ -67,17 +67,20 @@ class CompiledSteps:
         self.model = model
         self.keras_function: KerasFunction | None = None
         self.strategies: dict[tuple, Strategy] = {}
+        self._tracker: Any = None
 
     def update(self) -> bool:
         """Drop what belongs to a model compiled otherwise; return False if the model was compiled again."""
-        outdated = {key for key, strategy in self.strategies.items() if not strategy.is_of(self.model)}
-        was_current = not outdated or len(outdated) < len(self.strategies)
-        self.strategies = {key: one for key, one in self.strategies.items() if key not in outdated}
+        tracker = keras_internals.loss_tracker(self.model)  # `compile` makes another one
+        is_same = not self.strategies or tracker is self._tracker
+        if not is_same:
+            self.strategies = {}
+        self._tracker = tracker
         function = self.model.train_function
         is_current = self.keras_function is not None and self.keras_function.is_of(self.model)
         if not is_current or (function is not None and function is not self.keras_function.function):
             self.keras_function = KerasFunction(self.model, function)
-        return was_current
+        return is_same
 
     def strategy(
         self, make: Callable[[FitPlan, int], Strategy], plan: FitPlan, batch_size: int, is_indexed: bool

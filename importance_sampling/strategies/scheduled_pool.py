@@ -62,9 +62,9 @@ class ScheduledPoolStrategy(PoolStrategy):
     def use(self, plan: FitPlan) -> None:
         """Set the data of a `fit`."""
         super().use(plan)
-        self.plan_epoch(plan.arguments.get("initial_epoch") or 0)
+        self.begin_epoch(plan.arguments.get("initial_epoch") or 0)
 
-    def plan_epoch(self, epoch: int) -> int:
+    def begin_epoch(self, epoch: int) -> int:
         """Count the steps of a new epoch."""
         self._epoch = epoch
         self._executions = self._steps_done = 0

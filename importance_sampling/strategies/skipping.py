@@ -70,7 +70,7 @@ class SkippingStrategy(IndexedStrategy):
         self._share = 1.0
         self._begun_epochs = self._planned_steps = 0
 
-    def plan_epoch(self, epoch: int) -> int:
+    def begin_epoch(self, epoch: int) -> int:
         """Draw the samples of an epoch by the losses measured so far; return the number of its steps."""
         self.get_sampler()
         self.update_sampler()
