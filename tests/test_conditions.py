@@ -20,6 +20,7 @@ from importance_sampling.conditions import (
     WarmupCondition,
 )
 from importance_sampling.conditions.gates import CLOSING_SHARE, step_value
+from importance_sampling.conditions.loss_trend import largest_ratio
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
 
@@ -300,6 +301,20 @@ def test_the_generalised_share_is_the_fall_of_the_held_out_loss_over_that_of_the
     assert 0.3 < losses.generalised_share < 1.0
 
 
+def test_a_share_that_chance_explains_is_not_held_against_training():
+    losses = LossComparison()
+    for _ in range(3):
+        losses.record([4.0, 4.0], [4.0, 4.0])
+    losses.record([4.0, 0.0], [0.0, 0.0])  # changes of 0 and -1, with an error of 1/2, and of -1
+    assert losses.held_out.change == pytest.approx(-0.5)
+    assert losses.generalised_share == pytest.approx(1.0)
+    losses = LossComparison()
+    for _ in range(3):
+        losses.record([4.0, 4.0], [4.0, 4.0])
+    losses.record([0.0, 0.0], [4.0, 0.0])
+    assert np.isnan(losses.generalised_share)  # a training loss that falls by no more than its error
+
+
 def test_noise_of_measurements_neither_hides_that_training_generalises_nor_that_it_ceases_to():
     for seed in range(20):
         random, losses = np.random.default_rng(seed), {True: LossComparison(), False: LossComparison()}
@@ -339,16 +354,81 @@ def test_the_averages_of_a_loss_trend_are_those_of_a_tenth_and_of_a_quarter_of_t
     trend = LossTrend()
     assert trend.change == 0.0
     trend.record(8.0)
-    assert (trend.recent, trend.longer, trend.change) == (8.0, 8.0, 0.0) and not trend.shows_change
+    assert (trend.recent, trend.longer, trend.change) == ([8.0], [8.0], 0.0) and not trend.shows_change
     trend.record(float("nan"))
     trend.record(4.0)
-    assert trend.count == 2 and trend.longer == pytest.approx(5.0)  # 8 - 4 * 3 / 4
-    assert trend.recent == pytest.approx(4.4)  # 8 - 4 * 9 / 10
+    assert trend.count == 2 and trend.longer == [pytest.approx(5.0)]  # 8 - 4 * 3 / 4
+    assert trend.recent == [pytest.approx(4.4)]  # 8 - 4 * 9 / 10
     for exponent, age in ((9, 0.1), (3, 0.25)):  # the mean age, as a share of all measurements
         trend = LossTrend()
         for number in range(1, 1001):
             trend.record(1000.0 - number)
-        assert {9: trend.recent, 3: trend.longer}[exponent] == pytest.approx(1000 * age, rel=0.02)
+        assert {9: trend.recent, 3: trend.longer}[exponent] == [pytest.approx(1000 * age, rel=0.02)]
+
+
+def falling(*losses):
+    """Return the trend of four measurements whose last one is `losses`, of two or more groups; all others are 0."""
+    trend = LossTrend()
+    for measurement in (np.zeros(len(losses)),) * 3 + (losses,):
+        trend.record(measurement)
+    return trend
+
+
+def test_the_error_of_a_change_is_how_much_the_groups_of_samples_differ():
+    # The fourth measurement moves the averages by 9/12 and 3/6 of its distance: a change of a quarter of it.
+    trend = falling(-4.0, -8.0, -12.0, 0.0)
+    assert trend.change == pytest.approx(-1.5)  # of -1, -2, -3 and 0
+    assert trend.error == pytest.approx(np.std([1, 2, 3, 0], ddof=1) / 2)
+    assert trend.lowest_change == pytest.approx(-1.5 - np.sqrt(5 / 3) / 2)
+    assert trend.mean == pytest.approx(-4.5)  # three quarters of -6
+    equal = falling(4.0, 4.0)
+    assert equal.error == 0 and equal.lowest_change == pytest.approx(1.0)
+    trend = LossTrend()
+    trend.record([0.0, 0.0])
+    trend.record([1.0, 0.0])
+    assert trend.change == trend.lowest_change == 0  # too few to show a change
+
+
+def test_a_measurement_with_a_group_that_is_not_finite_is_ignored():
+    trend = falling(4.0, 8.0)
+    trend.record([np.nan, 1.0])
+    trend.record([1.0, np.inf])
+    assert trend == falling(4.0, 8.0)
+    losses = LossComparison()
+    losses.record([1.0, np.nan], [1.0, 1.0])
+    losses.record([1.0, 1.0], [1.0, np.inf])
+    assert losses == LossComparison()
+
+
+def test_the_largest_ratio_differs_from_the_estimates_by_one_standard_error():
+    for numerator, denominator, *errors in [(1.0, 2.0, 0.5, 0.25), (-1.0, 3.0, 0.1, 2.0), (0.0, 1.0, 0.3, 0.9)]:
+        ratio = largest_ratio(numerator, denominator, *errors)
+        distance = ratio * denominator - numerator
+        assert distance == pytest.approx(np.hypot(errors[0], ratio * errors[1]))  # above the estimate: > 0
+    assert largest_ratio(3.0, 4.0, 0.0, 0.0) == 0.75
+    assert np.isnan(largest_ratio(1.0, 2.0, 0.0, 2.0))
+
+
+def test_held_out_samples_of_which_a_few_are_hard_close_no_gate_by_chance():
+    def shares_and_changes(rise):
+        """Return how often the share is below that of an open gate, and how often the change is above zero."""
+        few, rises = 0, 0
+        for seed in range(200):
+            random, losses = np.random.default_rng(seed), LossComparison()
+            hard = random.exponential(1.0, (2, 500)) ** 4  # a few make up most of the mean
+            for measurement in range(1, 9):
+                fall = measurement**-0.5 * np.ones((2, 1))
+                fall[0] += rise * measurement
+                noise = random.lognormal(0.0, 0.5, (2, 500))
+                losses.record(*(hard * fall * noise).reshape(2, 20, 25).mean(axis=2))
+            few += losses.generalised_share < CLOSING_SHARE
+            rises += losses.held_out.lowest_change > 0
+        return few / 200, rises / 200
+
+    few, rises = shares_and_changes(rise=0.0)
+    assert few < 0.08 and rises < 0.05
+    few, rises = shares_and_changes(rise=0.25)
+    assert few > 0.9 and rises > 0.9
 
 
 def test_the_default_gate_asks_for_scoring_passes_only_where_gradient_noise_keeps_the_loss_up():

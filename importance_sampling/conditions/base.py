@@ -38,12 +38,12 @@ class GateContext(NamedTuple):
         required_gain: float, default 1; the variance gain that must be exceeded for the gate to open.
         required_epochs: float, default 0; the minimum number of epochs before the gate opens.
         base_cost: float, default None, equal to `cost`; the cost of an importance step without regular scoring passes.
-        held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time, see
-            `LossTrend`. NaN if there are no held-out samples.
+        held_out_change: float, default NaN; the recent mean loss of held-out samples minus that of a longer time and
+            minus a standard error, see `LossTrend`. NaN if there are no held-out samples.
         loss_ratio: float, default NaN; the training loss divided by the mean loss of held-out samples, plus a standard
             error. NaN if it wasn't measured.
         generalised_share: float, default NaN; how much the loss of held-out samples falls while the training loss falls
-            by 1. NaN if it wasn't measured, or the training loss doesn't fall.
+            by 1, plus a standard error. NaN if it wasn't measured, or the training loss doesn't fall.
         relative_learning_rate: float in [0, 1], default 1; the learning rate divided by the largest one so far.
         epochs_done: float, default infinity; the number of epochs on the data set so far.
         epochs_left: float, default infinity; the number of epochs left in `fit`.

@@ -24,8 +24,8 @@ CLOSING_VALUE = 1.05  # to stay open
 OPENING_RATE = 0.99  # to open
 CLOSING_RATE = 0.95  # to stay open
 MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of held-out samples
-# Most of the fall of the training loss is one of held-out samples too. A ratio of two small changes has a large error,
-# hence the large difference.
+# Most of the fall of the training loss is one of held-out samples too. A ratio of two small changes varies much, hence
+# the large difference.
 OPENING_SHARE, CLOSING_SHARE = 0.5, 0.25
 TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
 
@@ -41,10 +41,11 @@ class GainCondition(Condition):
        learning rate. It is worth having while the loss of held-out samples falls (`LossTrend`), by at least half of
        what the training loss falls, and while the training loss is at least half of it. Once the first rises, a closer
        fit of the training samples does harm, which is announced by a smaller and smaller share of the fall; once the
-       training loss is small, most of the loss of new samples can't be removed by a closer fit. Held-out samples are
-       validation data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out in
-       the first half of a `fit` (`strategies.held_out`). Steps of this kind take no scoring passes: the scores that
-       they measure in an epoch are those that the next one draws by. Hence at least one epoch must be left.
+       training loss is small, most of the loss of new samples can't be removed by a closer fit. All three are required
+       within a standard error, because a few samples often make up most of a loss. Held-out samples are validation
+       data, if `fit` has any; otherwise they are a few training samples, which importance steps leave out in the first
+       half of a `fit` (`strategies.held_out`). Steps of this kind take no scoring passes: the scores that they measure
+       in an epoch are those that the next one draws by. Hence at least one epoch must be left.
     2. *Gradient noise keeps the loss high.* At a learning rate that doesn't fall, the weights move around a minimum at
        a distance that is proportional to the variance, so a step is worth G uniform steps. A falling rate reduces the
        same noise; the rate must be at least 0.99 of the largest rate so far to open the gate, and 0.95 to keep it open.

@@ -16,6 +16,7 @@ from importance_sampling.conditions import LossComparison
 from importance_sampling.conditions.base import DECIDE_EVERY, UNIFORM_STEP
 
 TRAINING_SAMPLES, VALIDATION_DATA = "training samples", "validation data"  # what held-out samples are
+GROUPS = 20  # of samples: enough to estimate how much the mean of so many samples varies by chance
 MEASURING_SHARE = 0.03  # of the cost of training, at most
 HELD_OUT_UNTIL = 0.5  # share of a `fit` after which importance steps train on all samples
 
@@ -87,10 +88,9 @@ class HeldOutLosses:
             others: float `(n,)`, of training samples.
             steps: of the trainer so far.
         """
-        losses, others = _finite(losses), _finite(others)
         self.begin(held_out_are)
-        error = math.hypot(_relative_error(losses), _relative_error(others))
-        self.within_epochs.record(losses.mean(), others.mean(), error)
+        error = math.hypot(_relative_error(_finite(losses)), _relative_error(_finite(others)))
+        self.within_epochs.record(_group_means(losses), _group_means(others), error)
         self.loss_measured_at = steps
 
     def release_if_due(self, share_done: float) -> None:
@@ -130,7 +130,7 @@ class HeldOutLosses:
         is_last_known = self.held_out_is_over and not has_validation_data
         if self.held_out_are and (are_current or is_last_known):
             both = self.validation, self.within_epochs
-            changes = [losses.held_out.change for losses in both if losses.held_out.change]
+            changes = [losses.held_out.lowest_change for losses in both if losses.held_out.change]
             return dict(
                 held_out_change=max(changes, default=0.0),
                 loss_ratio=min((losses.ratio for losses in both if losses.ratio), default=math.nan),
@@ -138,6 +138,11 @@ class HeldOutLosses:
                 generalised_share=self.within_epochs.generalised_share,
             )
         return dict(held_out_change=0.0) if has_validation_data or are_held_out else {}  # they weren't measured yet
+
+
+def _group_means(losses: np.ndarray) -> list[float]:
+    """Return the means of groups of losses, without those that aren't finite."""
+    return [float(_finite(group).mean()) for group in np.array_split(losses, GROUPS)]
 
 
 def _finite(losses: np.ndarray) -> np.ndarray:

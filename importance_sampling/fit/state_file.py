@@ -196,7 +196,7 @@ def _read_counters(header: dict) -> tuple[Counters, LastDecision, HeldOutLosses]
         raise ValueError("another format")
     for name in ("validation", "within_epochs"):
         if name in saved:
-            trends = {kind: LossTrend(**saved[name][kind]) for kind in ("held_out", "training")}
+            trends = {kind: _read_trend(saved[name][kind]) for kind in ("held_out", "training")}
             saved[name] = LossComparison(**saved[name] | trends)
     parts = [
         {field.name: saved.pop(field.name) for field in dataclasses.fields(kind) if field.name in saved}
@@ -205,3 +205,13 @@ def _read_counters(header: dict) -> tuple[Counters, LastDecision, HeldOutLosses]
     if saved:
         raise ValueError(f"unknown counters: {', '.join(saved)}")
     return Counters(**parts[0]), LastDecision(**parts[1]), HeldOutLosses(**parts[2])
+
+
+def _read_trend(saved: dict) -> LossTrend:
+    """Return a loss trend. Earlier versions saved one mean of all samples, not one of each group.
+
+    Raises:
+        ValueError, TypeError, KeyError: the averages aren't numbers.
+    """
+    averages = {name: np.atleast_1d(np.asarray(saved[name], "float64")).tolist() for name in ("recent", "longer")}
+    return LossTrend(count=int(saved["count"]), **averages)
