@@ -45,4 +45,4 @@ def build() -> keras.Model:
     return compile_tagger(keras.Model(tokens, outputs))
 
 
-TASK = Task(load=sentences, build=build, rate=0.001, tuned=0.001, seconds=30, steps=600, batch_size=64, loss_rows=3000)
+TASK = Task(load=sentences, build=build, rate=0.001, tuned=0.004, seconds=30, steps=600, batch_size=64, loss_rows=3000)

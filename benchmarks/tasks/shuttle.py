@@ -25,4 +25,4 @@ def build() -> keras.Model:
     return model
 
 
-TASK = Task(load=load, build=build, rate=0.001, tuned=0.001, seconds=20, steps=8000, has_rare_classes=True)
+TASK = Task(load=load, build=build, rate=0.001, tuned=0.004, seconds=20, steps=8000, has_rare_classes=True)
