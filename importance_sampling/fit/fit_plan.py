@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 DEFAULT_BATCH_SIZE = 32  # Keras's
@@ -37,7 +38,7 @@ class FitPlan:
     class_weight: dict | None = None
     is_weighted: bool = False
 
-    @property
+    @functools.cached_property
     def has_validation_data(self) -> bool:
         """True if Keras evaluates the model on validation data."""
         return bool(self.arguments.get("validation_split")) or self.arguments.get("validation_data") is not None

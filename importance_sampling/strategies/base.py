@@ -44,6 +44,8 @@ class StepResult(NamedTuple):
 
     def to_host(self) -> StepResult:
         """Return the result with the batches and scores as NumPy arrays."""
+        if not self.indices and not self.pool_scores:
+            return self
         fields = ("indices", "weights", "scores", "pool_scores")
         return self._replace(**{name: list(map(ops.convert_to_numpy, getattr(self, name))) for name in fields})
 
