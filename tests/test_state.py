@@ -1,5 +1,6 @@
 """The state of a trainer: averages, totals, counters, its own random stream; and how it is saved."""
 
+import json
 import random
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from frameworks import host, needs
+from saved_states import read_state
 
 from importance_sampling import ImportanceTraining
 from importance_sampling.conditions import GainCondition, Signals
@@ -211,6 +213,28 @@ def test_a_state_that_version_1_0_0_saved_is_continued_with_the_same_weights():
     for value, expected in zip(model.get_weights(), CONTINUED_BY_1_0_0, strict=True):
         np.testing.assert_allclose(value, np.array(expected, "float32"), rtol=1e-5, atol=1e-6)
     assert (trainer.importance_steps, trainer.forward_equivalents) == (24, 96.0)
+
+
+def test_losses_are_saved_for_each_group_of_samples_and_read_as_earlier_files_have_them(tmp_path):
+    state = TrainerState(1)
+    random = np.random.default_rng(0)
+    for steps in range(17, 102, 17):
+        state.losses.record_within_epoch("training samples", *random.exponential(1.0, (2, 512)), steps)
+    save_state(state, tmp_path / "state.npz")
+    loaded = TrainerState(2)
+    load_state(loaded, tmp_path / "state.npz")
+    assert loaded.losses == state.losses
+    assert len(state.losses.within_epochs.held_out.recent) == 20
+
+    header, arrays = read_state(tmp_path / "state.npz")
+    mean = state.losses.within_epochs.held_out.mean
+    header["counters"]["within_epochs"]["held_out"]["recent"] = mean  # one number
+    np.savez(tmp_path / "earlier.npz", header=np.array(json.dumps(header)), **arrays)
+    load_state(loaded, tmp_path / "earlier.npz")
+    held_out = loaded.losses.within_epochs.held_out
+    assert held_out.mean == pytest.approx(mean)
+    held_out.record(np.full(20, mean))
+    assert held_out.mean == pytest.approx(mean) and len(held_out.recent) == 20
 
 
 def test_losses_of_other_held_out_samples_than_before_begin_a_new_series():
