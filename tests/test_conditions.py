@@ -19,7 +19,7 @@ from importance_sampling.conditions import (
     VarianceReductionCondition,
     WarmupCondition,
 )
-from importance_sampling.conditions.gates import CLOSING_SHARE, step_value
+from importance_sampling.conditions.gates import STAYING, step_value
 from importance_sampling.conditions.loss_trend import largest_ratio
 from importance_sampling.reweighting import BiasedReweightingPolicy
 from importance_sampling.samplers import PoolSampler, resampling
@@ -325,8 +325,8 @@ def test_noise_of_measurements_neither_hides_that_training_generalises_nor_that_
                 noise = random.normal(0, 0.09 * training, 2)
                 losses[can_generalise].record(held_out + noise[0], training + noise[1])
                 shares[can_generalise].append(losses[can_generalise].generalised_share)
-        assert np.nanmin(shares[True]) > CLOSING_SHARE
-        assert np.nanmin(shares[False][:40]) > CLOSING_SHARE > np.nanmax(shares[False][120:])
+        assert np.nanmin(shares[True]) > STAYING.share
+        assert np.nanmin(shares[False][:40]) > STAYING.share > np.nanmax(shares[False][120:])
 
 
 def test_a_rising_training_loss_has_no_generalised_share():
@@ -421,7 +421,7 @@ def test_held_out_samples_of_which_a_few_are_hard_close_no_gate_by_chance():
                 fall[0] += rise * measurement
                 noise = random.lognormal(0.0, 0.5, (2, 500))
                 losses.record(*(hard * fall * noise).reshape(2, 20, 25).mean(axis=2))
-            few += losses.generalised_share < CLOSING_SHARE
+            few += losses.generalised_share < STAYING.share
             rises += losses.held_out.lowest_change > 0
         return few / 200, rises / 200
 

@@ -7,8 +7,9 @@ run.
 from typing import Any
 
 from importance_sampling.conditions.base import Condition, GateContext, ScoreCondition, step_cost
-from importance_sampling.conditions.gates import GainCondition, VarianceReductionCondition, gate
+from importance_sampling.conditions.gates import GainCondition
 from importance_sampling.conditions.loss_trend import LossComparison, LossTrend
+from importance_sampling.conditions.published import VarianceReductionCondition, gate
 from importance_sampling.conditions.signals import Signals, measured_variance_gain, moving_average, tau, variance_gain
 from importance_sampling.conditions.simple import ExpCondition, TotalVariationCondition, WarmupCondition
 from importance_sampling.utils.warn import renamed

@@ -13,6 +13,7 @@ UNIFORM_STEP = 3.0  # cost of a uniform step, in forward passes of a batch: a ba
 # Steps from one decision of a gate to the next, or more. A probe costs a third of a step by arithmetic: one in 17 steps
 # keeps the cost under 2 %.
 DECIDE_EVERY = 17
+TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
 
 
 def step_cost(scored: float) -> float:

@@ -1,33 +1,39 @@
-"""The gates of trainers: variance gain against cost, and the published rule on tau.
-
-Source: [KF18] Katharopoulos & Fleuret, Not All Samples Are Created Equal, 2018 (arXiv 1803.00942), section 3.3, for the
-rule on tau; the default gate is this library's own.
-"""
+"""The default gate of trainers: the value of an importance step against its cost. Source: this library."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from importance_sampling.conditions.base import Condition, ScoreCondition
-from importance_sampling.conditions.signals import Signals, tau
-from importance_sampling.utils.numerics import clean_scores
-from importance_sampling.utils.validation import is_real
+from importance_sampling.conditions.base import TOO_SHORT, Condition
+from importance_sampling.conditions.signals import Signals
 
-HYSTERESIS = 0.95  # an open gate closes at 0.95 of the value that is needed to open it
-# The value of a step by the first rule, divided by its cost: an importance step takes a few per cent longer than a
-# uniform step of the same cost.
-OPENING_VALUE = 1.1  # to open
-CLOSING_VALUE = 1.05  # to stay open
-# Minimum learning rates, divided by the largest learning rate so far.
-OPENING_RATE = 0.99  # to open
-CLOSING_RATE = 0.95  # to stay open
-MIN_LOSS_RATIO = 0.5  # the training loss is the larger part of the loss of held-out samples
-# Most of the fall of the training loss is one of held-out samples too. A ratio of two small changes varies much, hence
-# the large difference.
-OPENING_SHARE, CLOSING_SHARE = 0.5, 0.25
-TOO_SHORT = "the training was too short to measure the scores of the samples. Train for more epochs"
+
+class Thresholds(NamedTuple):
+    """What the default gate requires to open, or to stay open.
+
+    Attributes:
+        value: the value of a step by the first rule, divided by its cost. An importance step takes a few per cent
+            longer than a uniform step of the same cost.
+        share: how much the loss of held-out samples falls while the training loss falls by 1: most of the fall is one
+            of held-out samples too. A ratio of two small changes varies much, hence the large difference.
+        loss_ratio: the training loss divided by the loss of held-out samples, of which it is the larger part.
+        tau: tau, divided by what the context requires.
+        learning_rate: the learning rate, divided by the largest one so far.
+    """
+
+    value: float
+    share: float
+    loss_ratio: float
+    tau: float
+    learning_rate: float
+
+
+OPENING = Thresholds(value=1.1, share=0.5, loss_ratio=0.5, tau=1.0, learning_rate=0.99)
+STAYING = Thresholds(value=1.05, share=0.25, loss_ratio=0.95 * 0.5, tau=0.95, learning_rate=0.95)
+STAYING_GAIN = 0.95  # the variance gain by the second rule, divided by the cost, to stay open
 
 
 class GainCondition(Condition):
@@ -65,35 +71,58 @@ class GainCondition(Condition):
     needs_held_out = True
 
     def _decide(self, signals: Signals) -> bool:
-        is_noisy = self._is_noisy(signals)
-        is_learning = not is_noisy and self._is_learning(signals.trusted_gain)
+        stays_noisy = self.satisfied and self.rescores
+        stays_learning = self.satisfied and not self.rescores
+        is_noisy = self._is_noisy(signals, STAYING if stays_noisy else OPENING)
+        is_learning = not is_noisy and self._is_learning(signals.trusted_gain, STAYING if stays_learning else OPENING)
         self.rescores = is_noisy
         return is_noisy or is_learning
 
-    def _is_learning(self, gain: float) -> bool:
+    def _is_learning(self, gain: float, required: Thresholds) -> bool:
         """Return True if the first rule holds."""
-        context, is_open = self.context, self.satisfied and not self.rescores
-        if not is_open and context.epochs_left < 1.0:
+        if required is OPENING and self.context.epochs_left < 1.0:
             return False
-        is_worthwhile = step_value(gain) > (CLOSING_VALUE if is_open else OPENING_VALUE) * context.lowest_cost
-        has_memorised = context.loss_ratio < (HYSTERESIS if is_open else 1.0) * MIN_LOSS_RATIO
-        memorises = context.generalised_share < (CLOSING_SHARE if is_open else OPENING_SHARE)
-        return is_worthwhile and context.held_out_change <= 0.0 and not (has_memorised or memorises)
+        is_known = not np.isnan(self.context.held_out_change)
+        return self._learns_faster(gain, required) and is_known and not self._memorises(required)
 
-    def _is_noisy(self, signals: Signals) -> bool:
-        """Return True if the second rule holds."""
+    def _learns_faster(self, gain: float, required: Thresholds) -> bool:
+        """Return True if a step is worth its cost by the first rule."""
+        return step_value(gain) > required.value * self.context.lowest_cost
+
+    def _memorises(self, required: Thresholds) -> str:
+        """Return why a closer fit of the training samples wouldn't help on new ones; empty if it would."""
         context = self.context
-        if self.satisfied and self.rescores:
-            is_unequal = not signals.tau < HYSTERESIS * context.required_tau
-            is_worthwhile, min_rate = signals.trusted_gain > HYSTERESIS * context.cost and is_unequal, CLOSING_RATE
-        else:
-            # Steps by the first rule draw by older scores: what they measured doesn't count.
-            gain = signals.gain if self.satisfied else signals.trusted_gain
-            has_waited = context.epochs_done >= context.required_epochs
-            required = max(context.opening_cost, context.required_gain)
-            is_worthwhile = gain > required and has_waited and not signals.tau < context.required_tau
-            min_rate = OPENING_RATE
-        return is_worthwhile and context.relative_learning_rate >= min_rate
+        if context.held_out_change > 0:
+            return "the loss of held-out samples no longer falls"
+        if context.loss_ratio < required.loss_ratio:
+            return f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples"
+        if context.generalised_share < required.share:
+            if context.generalised_share <= 0:
+                return "the loss of held-out samples doesn't fall with the training loss"
+            return (
+                f"the loss of held-out samples falls by only {context.generalised_share:.0%} of the fall of the "
+                "training loss"
+            )
+        return ""
+
+    def _is_noisy(self, signals: Signals, required: Thresholds) -> bool:
+        """Return True if the second rule holds."""
+        is_open, has_waited = self.satisfied, self.context.epochs_done >= self.context.required_epochs
+        # Steps by the first rule draw by older scores: what they measured doesn't count.
+        gain = signals.gain if is_open and required is OPENING else signals.trusted_gain
+        is_rate_kept = self.context.relative_learning_rate >= required.learning_rate
+        is_in_time = has_waited or required is STAYING
+        return self._reduces_noise(gain, signals.tau, required) and is_in_time and is_rate_kept
+
+    def _reduces_noise(self, gain: float, tau: float, required: Thresholds) -> bool:
+        """Return True if a step is worth its cost by the second rule, at a learning rate that doesn't fall."""
+        context = self.context
+        needed = self._opening_gain if required is OPENING else STAYING_GAIN * context.cost
+        return gain > needed and not tau < required.tau * context.required_tau
+
+    @property
+    def _opening_gain(self) -> float:
+        return max(self.context.opening_cost, self.context.required_gain)
 
     def worth(self, signals: Signals) -> float:
         """Return the value of an importance step in uniform steps, by the rule that the gate is open by."""
@@ -104,11 +133,9 @@ class GainCondition(Condition):
         context, gain = self.context, signals.trusted_gain
         if np.isnan(gain):
             return TOO_SHORT
-        required = max(context.opening_cost, context.required_gain)
-        is_unequal = not signals.tau < context.required_tau
-        reduces_noise = gain > required and is_unequal
-        learns_faster = step_value(gain) > OPENING_VALUE * context.lowest_cost
-        is_decaying = context.relative_learning_rate < OPENING_RATE
+        reduces_noise = self._reduces_noise(gain, signals.tau, OPENING)
+        learns_faster = self._learns_faster(gain, OPENING)
+        is_decaying = context.relative_learning_rate < OPENING.learning_rate
         decay = (
             f"the learning rate is at {context.relative_learning_rate:.0%} of its peak, which already removes the "
             "noise that importance sampling would"
@@ -120,45 +147,35 @@ class GainCondition(Condition):
                 "whether a closer fit would help on new samples isn't known: there are no validation data, and the "
                 "training samples are too few to hold some out, or already learnt. Pass validation data to `fit`"
             )
-        reason = self._memorising_reason() if learns_faster else ""
-        if reason:
+        if learns_faster and (reason := self._memorises(OPENING)):
+            reason += ", so fitting the training samples more closely would hardly help"
             return f"{reason}, and {decay}" if is_decaying else reason
         if learns_faster and context.epochs_done + context.epochs_left < 2:
             return "scores that one epoch measures are used in the next. Train for at least two epochs"
         if learns_faster and not reduces_noise:
             return "importance steps became worth their cost too late in the training to be used. Train for more epochs"
-        if reduces_noise:
-            return decay
-        if OPENING_VALUE * context.lowest_cost >= 2.0:  # which no step is worth by the first rule
-            if not is_unequal:
-                return (
-                    f"the scores differ too little for steps that cost {context.cost:.2f} uniform steps: tau is "
-                    f"{_rounded_down(float(signals.tau))}, and would have to be {_rounded_up(context.required_tau)}. "
-                    'Arrays in memory need no such steps with `sampler="reshuffle"`'
-                )
+        return decay if reduces_noise else self._explain_equal_scores(gain, signals.tau)
+
+    def _explain_equal_scores(self, gain: float, tau: float) -> str:
+        """Return why no step is worth its cost by either rule."""
+        context, needed_value = self.context, OPENING.value * self.context.lowest_cost
+        if needed_value < 2.0:
             return (
-                f"the samples are about equally hard: the variance gain is {gain:.2f}, and would have to be above "
-                f"{required:.2f}, at a learning rate that doesn't fall, because a step costs {context.cost:.2f} "
-                "uniform steps"
+                "the samples are about equally hard: an importance step would be worth "
+                f"{_rounded_down(step_value(gain))} uniform steps, and would have to be worth {needed_value:.2f} at "
+                f"its cost of {context.lowest_cost:.2f}"
+            )
+        if tau < context.required_tau:  # the first rule can't hold: a step is worth less than two uniform ones
+            return (
+                f"the scores differ too little for steps that cost {context.cost:.2f} uniform steps: tau is "
+                f"{_rounded_down(float(tau))}, and would have to be {_rounded_up(context.required_tau)}. "
+                'Arrays in memory need no such steps with `sampler="reshuffle"`'
             )
         return (
-            f"the samples are about equally hard: an importance step would be worth {_rounded_down(step_value(gain))} "
-            f"uniform steps, and would have to be worth {OPENING_VALUE * context.lowest_cost:.2f} at its cost of "
-            f"{context.lowest_cost:.2f}"
+            f"the samples are about equally hard: the variance gain is {gain:.2f}, and would have to be above "
+            f"{self._opening_gain:.2f}, at a learning rate that doesn't fall, because a step costs {context.cost:.2f} "
+            "uniform steps"
         )
-
-    def _memorising_reason(self) -> str:
-        """Return why a closer fit of the training samples wouldn't help on new ones; empty if it would."""
-        context, wont_help = self.context, "so fitting the training samples more closely would hardly help"
-        if context.held_out_change > 0:
-            return f"the loss of held-out samples no longer falls, {wont_help}"
-        if context.loss_ratio < MIN_LOSS_RATIO:
-            return f"the training loss is only {context.loss_ratio:.0%} of the loss of held-out samples, {wont_help}"
-        if context.generalised_share < OPENING_SHARE:
-            falls = f"falls by only {context.generalised_share:.0%} of the fall of the training loss"
-            falls = falls if context.generalised_share > 0 else "doesn't fall with the training loss"
-            return f"the loss of held-out samples {falls}, {wont_help}"
-        return ""
 
 
 def step_value(gain: float) -> float:
@@ -179,75 +196,6 @@ def step_value(gain: float) -> float:
         (1.0, 1.75)
     """
     return 2.0 - 1.0 / gain
-
-
-class VarianceReductionCondition(ScoreCondition):
-    """The published rule: open while the moving average of tau = sqrt(B sum(g^2)) exceeds a threshold.
-
-    g are the normalised scores of B candidates. The variance gain of a pool can be much smaller than tau suggests.
-
-    Args:
-        vr_th: float, default 1.2; the threshold. At most 1: always open; infinity: never open.
-        momentum: float in [0, 1), default 0.9, of the moving average, per step.
-
-    Raises:
-        ValueError: `vr_th` is not a number, or `momentum` is out of its range.
-
-    Example:
-        >>> condition = VarianceReductionCondition(1.2)
-        >>> condition.update(np.array([1.0, 1.0, 1.0, 5.0]))  # tau = sqrt(4 * 28 / 64) = 1.32
-        True
-
-    Source: [KF18], section 3.3; the paper's threshold is (B + 3 b) / (3 b).
-    """
-
-    def __init__(self, vr_th: float = 1.2, momentum: float = 0.9):
-        super().__init__(vr_th, momentum, "vr_th")
-        self.satisfied = self.always = self.threshold <= 1.0
-        self.probes = np.isfinite(self.threshold)
-
-    @property
-    def vr_th(self) -> float:
-        """The threshold."""
-        return self.threshold
-
-    def restore(self, state: dict[str, np.ndarray] | bool) -> None:
-        """Set the condition to a saved state; it stays satisfied if the threshold is at most 1."""
-        super().restore(state)
-        self.satisfied = self.satisfied or self.always
-
-    def _decide(self, signals: Signals) -> bool:
-        return self._exceeds(float(signals.tau))
-
-    def _exceeds(self, value: float) -> bool:
-        return self.always or value > self.threshold
-
-    def _statistic(self, scores: np.ndarray) -> float:
-        return tau(scores) if clean_scores(scores)[1] else float("nan")
-
-    def explain(self, signals: Signals) -> str:
-        """Return why the gate is closed, with the remedy."""
-        tau = float(signals.tau)
-        if np.isnan(tau):
-            return TOO_SHORT
-        return (
-            f"the scores are too equal for this threshold (tau is {tau:.2f}, the threshold {self.threshold:.2f}). "
-            "Lower `tau_th`, or leave it at None for the default gate"
-        )
-
-
-def gate(tau_th: float) -> VarianceReductionCondition:
-    """Return the published rule with a threshold on tau.
-
-    Args:
-        tau_th: float, as `vr_th` of `VarianceReductionCondition`.
-
-    Raises:
-        ValueError: `tau_th` is not a number.
-    """
-    if not is_real(tau_th):
-        raise ValueError(f"`tau_th` must be a number, or None for the default gate. Received: tau_th={tau_th!r}")
-    return VarianceReductionCondition(tau_th)
 
 
 def _rounded_up(value: float) -> str:
