@@ -170,7 +170,8 @@ def _gate_numbers(controller: FitController) -> list[tuple[str, str, str]]:
             "held-out loss",
             context.held_out_change or math.nan if controller.condition.needs_held_out else math.nan,
             "+.2g",
-            f"recent change ({controller.state.losses.held_out_are}); a rise stops importance steps",
+            f"recent change of {controller.state.losses.held_out_are}, less a standard error; a rise stops "
+            "importance steps",
         ),
         ("learning rate", context.relative_learning_rate, ".0%", "of its peak"),
     ]
