@@ -7,13 +7,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from importance_sampling.reweighting.base import ReweightingPolicy
-from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy
-from importance_sampling.reweighting.predicted import (
+from importance_sampling.reweighting.importance_weights import (
     UNBIASED,
     UNWEIGHTED,
     BiasedReweightingPolicy,
     NoReweightingPolicy,
 )
+from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy
 
 if TYPE_CHECKING or sys.modules.get("keras") is not None:  # models that contain a `WeightLayer` can be loaded
     from importance_sampling.reweighting.weight_layer import WeightLayer

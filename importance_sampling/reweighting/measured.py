@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, rescaled_power, usable_scores
+from importance_sampling.reweighting.importance_weights import BiasedReweightingPolicy, rescaled_power, usable_scores
 from importance_sampling.utils.numerics import all_usable, array_namespace, as_floats
 
 MAX_WEIGHT = 10.0  # before rescaling; the limit that a uniform share of 0.1 gives to unbiased weights

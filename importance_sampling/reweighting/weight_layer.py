@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from importance_sampling.reweighting.base import ReweightingPolicy, check_policy
+from importance_sampling.reweighting.importance_weights import BiasedReweightingPolicy, NoReweightingPolicy
 from importance_sampling.reweighting.measured import AdjustedBiasedReweightingPolicy, CorrectingReweightingPolicy
-from importance_sampling.reweighting.predicted import BiasedReweightingPolicy, NoReweightingPolicy
 
 for _policy in (
     AdjustedBiasedReweightingPolicy,

@@ -263,25 +263,6 @@ class BaseSampler:
         drawn_scores = np.full(num_picked, np.nan) if is_uniform_draw(scores, p) else scores[positions]
         return Drawn(indices[positions], _squeeze(weights), drawn_scores.astype("float32"), unbiased.astype("float32"))
 
-    def _epoch_batch(self, indices: np.ndarray, p: np.ndarray, scores: np.ndarray) -> Drawn:
-        """Return a batch from an epoch that was drawn as a whole, with its weights.
-
-        Args:
-            indices: int64 `(b,)`, the row indices of the batch.
-            p: float64 `(b,)`, the probabilities of these rows; the sum over all rows is 1.
-            scores: float `(b,)`, >= 0, the scores of these rows.
-        """
-        if self.reweighting.weight_size == 1:
-            weights = self.reweighting.batch_weights(p, self.size, scores)
-        else:
-            weights = self.reweighting.sample_weights(indices, *self._epoch_pool())
-        unbiased = 1.0 / (self.size * p)
-        return Drawn(indices, weights.astype("float32"), scores.astype("float32"), unbiased.astype("float32"))
-
-    def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the scores and the probabilities of all rows in the current epoch, float `(size,)` each."""
-        raise NotImplementedError
-
     def _uniform_batch(self, indices: np.ndarray) -> Drawn:
         """Return a batch that was drawn uniformly: no scores, and unbiased weights of 1."""
         self.candidate_scores = None

@@ -19,6 +19,7 @@ from importance_sampling.reweighting import ReweightingPolicy
 from importance_sampling.samplers.base import Drawn, Smoothing, joined
 from importance_sampling.samplers.calibration import UNSEEN, Calibration, cells
 from importance_sampling.samplers.checks import usable_measurements
+from importance_sampling.samplers.epochs import EpochSampler
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.samplers.table import RescoringSampler
 from importance_sampling.utils.numerics import probabilities
@@ -27,7 +28,7 @@ RESCORING_TOLERANCE = 0.1  # epochs that scores can be used beyond `recompute`
 MOST_DRAWN_BATCHES = 256  # whose scores may be measured later
 
 
-class ReshuffleSampler(RescoringSampler):
+class ReshuffleSampler(EpochSampler, RescoringSampler):
     """Draw whole epochs in random order. Sample i occurs N P_i times, rounded at random up or down.
 
     P_i = (1 - alpha) e_i / sum(e) + alpha / N, where e_i is the expected score of sample i: the root mean square of its
@@ -101,18 +102,11 @@ class ReshuffleSampler(RescoringSampler):
         self._samples_drawn = 0  # in total
         self._rescored_at = -1  # `_samples_drawn` when the model last scored all samples; -1: never
         # The current epoch.
-        self._order = np.zeros(self.size, "int32")  # row indices
-        self._cursor = self.size  # position in `_order`
         self._cells = np.zeros(self.size, "int16")  # cell of each sample's last score, by row index
         self._expected = self.calibration.expected_scores()  # by cell
         self._draw_probabilities = np.zeros(self.size, "float32")  # by row index
         # Of each drawn batch whose scores may still be measured: row indices, their cells, samples drawn by then.
         self._drawn_batches: deque = deque(maxlen=MOST_DRAWN_BATCHES)
-
-    @property
-    def samples_planned(self) -> int:
-        """Samples left of the current epoch, whose draws don't depend on scores measured from now on."""
-        return self.size - self._cursor
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Record measured scores, and update the calibration with them."""
@@ -144,34 +138,26 @@ class ReshuffleSampler(RescoringSampler):
         self._scored_at[indices] = samples_drawn / self.size
 
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
-        parts, batch_cells, left_after = [], [], self.samples_left - batch_size
-        while batch_size > 0:
-            if self._cursor == self.size:
-                self._plan_epoch(smooth, batch_size + max(left_after, 0))
-            parts.append(self._next_samples(batch_size))
-            batch_cells.append(self._cells[parts[-1].indices])
-            batch_size -= len(batch_cells[-1])
+        parts, batch_cells = [], []
+        for indices in self._parts_of_batch(batch_size, smooth):
+            self._samples_drawn += len(indices)
+            batch_cells.append(self._cells[indices])
+            p = self._draw_probabilities[indices].astype("float64")
+            part = self._weighed(indices, p, self._expected[batch_cells[-1]])
+            unknown = np.full(len(indices), np.nan, "float32")
+            parts.append(part if self._has_scores else part._replace(scores=unknown))
         drawn = joined(parts)
         self._drawn_batches.append((drawn.indices, np.concatenate(batch_cells), self._samples_drawn))
         return drawn
 
-    def _next_samples(self, n: int) -> Drawn:
-        """Return up to n samples of the current epoch, weighed by its probabilities."""
-        indices = self._order[self._cursor : self._cursor + n].astype("int64")
-        self._cursor += len(indices)
-        self._samples_drawn += len(indices)
-        p = self._draw_probabilities[indices].astype("float64")
-        drawn = self._epoch_batch(indices, p, self._expected[self._cells[indices]])
-        return drawn if self._has_scores else drawn._replace(scores=np.full(len(indices), np.nan, "float32"))
-
     def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
         return self._expected[self._cells], self._draw_probabilities
 
-    def _plan_epoch(self, smooth: Smoothing, samples_left: float) -> None:
+    def _draw_epoch(self, smooth: Smoothing, batch_size: int, samples_after: float) -> None:
         """Draw the next epoch, or the samples left if they are fewer."""
         is_drawn = np.ones(self.size, bool)
         is_drawn[np.asarray(self.held_out, "int64")] = False
-        n = self.size if (np.isnan(self._scores) & is_drawn).any() else int(min(samples_left, self.size))
+        n = self.size if (np.isnan(self._scores) & is_drawn).any() else int(min(batch_size + samples_after, self.size))
         if self._must_rescore(n):
             # All samples: when only half of the low scores were recomputed, the training loss jumped in 1 of 4 runs.
             self._score_all(lambda *scored: self._record(*usable_measurements(*scored), self._samples_drawn))
@@ -184,11 +170,9 @@ class ReshuffleSampler(RescoringSampler):
         self._draw_probabilities = (p * (1.0 - len(self.held_out) / self.size)).astype("float32")
         # Systematic resampling takes equal scores at equal distances: put them in random order first.
         order = self._rng.permutation(np.arange(self.size, dtype="int32"))  # half the memory of int64
-        self._cursor = self.size - n
         p = p[order]  # the arrays of large data are dropped as soon as possible
         positions = SystematicResampling().positions(p, self._rng.random(1), n)
-        self._order[self._cursor :] = order[positions]
-        self._rng.shuffle(self._order[self._cursor :])
+        self._rng.shuffle(self._begin_order(order[positions]))
 
     def _probabilities_of_rows(self, scores: np.ndarray, is_drawn: np.ndarray) -> np.ndarray:
         """Turn the scores of all rows into probabilities, which are 0 where `is_drawn`, bool `(size,)`, is False."""

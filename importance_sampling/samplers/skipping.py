@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from importance_sampling.reweighting import ReweightingPolicy
-from importance_sampling.samplers.base import BaseSampler, Drawn, Smoothing, joined
+from importance_sampling.samplers.base import Drawn, Smoothing, joined
 from importance_sampling.samplers.checks import usable_measurements
+from importance_sampling.samplers.epochs import EpochSampler
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.utils.validation import check_flag, check_fraction
 
@@ -129,7 +130,7 @@ def included_rows(inclusion: np.ndarray, order: np.ndarray, uniform: float) -> n
     return np.concatenate([certain, drawn]).astype("int64")
 
 
-class SkippingSampler(BaseSampler):
+class SkippingSampler(EpochSampler):
     """Draw shuffled epochs from which samples with low losses are left out at random. No sample occurs twice.
 
     By default a sample is left out with the probability `skip_probability` if its last loss is below the mean of all
@@ -180,13 +181,6 @@ class SkippingSampler(BaseSampler):
         self._mean_loss = 1.0  # at the beginning of the current epoch, for samples without a loss
         self._inclusion = np.ones(self.size, "float32")  # of the current epoch, by row index
         self._included = self.size  # number of samples of the current epoch
-        self._order = np.zeros(self.size, "int32")  # the rows of the current epoch, at the end of the array
-        self._cursor = self.size  # position in `_order`
-
-    @property
-    def samples_planned(self) -> int:
-        """Samples left of the current epoch, whose draws don't depend on losses measured from now on."""
-        return self.size - self._cursor
 
     def begin_epoch(self, batch_size: int, is_full: bool = False) -> int:
         """Draw the samples of the next epoch; what is left of the current one is dropped.
@@ -198,7 +192,7 @@ class SkippingSampler(BaseSampler):
         Returns:
             int, the number of samples.
         """
-        return self._plan_epoch(batch_size, is_full, lambda losses: losses)
+        return self._draw_included(batch_size, is_full, lambda losses: losses)
 
     def update(self, indices: np.ndarray, scores: np.ndarray) -> None:
         """Record measured losses."""
@@ -217,7 +211,7 @@ class SkippingSampler(BaseSampler):
         rule = smooth_inclusion if self.smooth else threshold_inclusion
         return rule(losses, self.skip_probability)
 
-    def _plan_epoch(self, batch_size: int, is_full: bool, smoothing: Smoothing) -> int:
+    def _draw_included(self, batch_size: int, is_full: bool, smoothing: Smoothing) -> int:
         mean = mean_of_known(self._losses)
         self._mean_loss = 1.0 if math.isnan(mean) else mean
         inclusion = np.ones(self.size)
@@ -227,30 +221,23 @@ class SkippingSampler(BaseSampler):
         rows = included_rows(inclusion, self._rng.permutation(self.size), self._rng.random())
         self._inclusion = inclusion.astype("float32")
         self._included = len(rows)
-        self._cursor = self.size - len(rows)
-        self._order[self._cursor :] = self._rng.permutation(rows)
+        self._begin_order(self._rng.permutation(rows))
         return len(rows)
 
     def _filled(self, losses: np.ndarray) -> np.ndarray:
         """Return losses with the mean of all known ones in the place of NaN."""
         return np.where(np.isnan(losses), self._mean_loss, losses.astype("float64"))
 
+    def _draw_epoch(self, smooth: Smoothing, batch_size: int, samples_after: float) -> None:
+        self._draw_included(batch_size, False, smooth)
+
     def _draw(self, batch_size: int, smooth: Smoothing) -> Drawn:
         parts = []
-        while batch_size > 0:
-            if self._cursor == self.size:
-                self._plan_epoch(batch_size, False, smooth)
-            parts.append(self._next_samples(batch_size))
-            batch_size -= len(parts[-1].indices)
+        for indices in self._parts_of_batch(batch_size, smooth):
+            losses = self._losses[indices]
+            p = self._inclusion[indices].astype("float64") / self._included  # of a draw: they sum to 1 over all samples
+            parts.append(self._weighed(indices, p, self._filled(losses))._replace(scores=losses))
         return joined(parts)
-
-    def _next_samples(self, n: int) -> Drawn:
-        """Return up to n samples of the current epoch, weighed by its probabilities."""
-        indices = self._order[self._cursor : self._cursor + n].astype("int64")
-        self._cursor += len(indices)
-        losses = self._losses[indices]
-        p = self._inclusion[indices].astype("float64") / self._included  # of a draw: they sum to 1 over all samples
-        return self._epoch_batch(indices, p, self._filled(losses))._replace(scores=losses)
 
     def _epoch_pool(self) -> tuple[np.ndarray, np.ndarray]:
         return self._filled(self._losses), self._inclusion / self._included
