@@ -27,8 +27,8 @@ class RandomSkipping(SkippingTraining):
         super().__init__(model, full_epochs=0.0, seed=seed)
         self.shares = shares
 
-    def _make_sampler(self, rows: Any, seed: int) -> SkippingSampler:
-        return RandomSampler(rows, self.shares, seed)
+    def _make_sampler(self, rows: Any) -> SkippingSampler:
+        return RandomSampler(rows, self.shares, self._state.seed)
 
 
 class RandomSampler(SkippingSampler):

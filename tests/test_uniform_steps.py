@@ -11,7 +11,7 @@ from importance_sampling import ImportanceTraining, backend
 from importance_sampling.conditions import Condition
 from importance_sampling.data.batches import PeekableBatches
 from importance_sampling.fit.fit_plan import FitPlan
-from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.strategies.uniform import UniformSteps
 
 ROWS, BATCH = 29, 4  # 8 batches a pass, the last of one row; three executions of 3 steps, the last of two
 X = np.arange(ROWS, dtype="float32")[:, None] / ROWS
@@ -294,7 +294,7 @@ def test_batches_that_were_scored_first_reach_keras_in_order_by_an_iterator_of_t
         received.append((next(iterator).numpy().tolist(), iterator.element_spec, iterator))
 
     plan = FitPlan({}, batches_per_pass=4)
-    strategy = UniformStrategy(types.SimpleNamespace(steps_per_execution=1), keras_function, plan, with_rows=False)
+    strategy = UniformSteps(types.SimpleNamespace(steps_per_execution=1), keras_function, plan, with_rows=False)
     for _ in range(2):
         batches = PeekableBatches(iter(dataset))
         strategy.begin_pass()

@@ -35,7 +35,7 @@ class Progress:
         by: str = "seconds",
         figure: Figure = LOSS,
     ):
-        self._ways, self._budget, self._figure = ways, budget, figure
+        self._budget, self._figure = budget, figure
         self._spent = dict.fromkeys(ways, 0.0)
         self._bar = keras.utils.Progbar(100, stateful_metrics=ways, unit_name="percent") if is_shown else None
         self._runs, self._finished = seeds * len(ways), 0

@@ -25,7 +25,7 @@ from importance_sampling.fit.messages import DeferredWarnings
 from importance_sampling.fit.progress import Progress
 from importance_sampling.fit.state import TrainerState
 from importance_sampling.strategies.base import StepResult, Strategy
-from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.strategies.uniform import UniformSteps
 from importance_sampling.utils.errors import Unsupported
 
 EXAMINED = 2  # batches of a stream that determine the usual size: a short batch may come first
@@ -55,7 +55,7 @@ class FitController:
         self,
         model: keras.Model,
         plan: FitPlan,
-        uniform: UniformStrategy,
+        uniform: UniformSteps,
         strategy: Strategy,
         strategy_for: Callable[[int], Strategy],
         condition: Condition,
@@ -144,7 +144,7 @@ class FitController:
             self.gating.set_first_context(self.strategy)
             if self.batch_size is not None:
                 with self._closed_if_unsupported():
-                    self.strategy.check_before_training()
+                    self.strategy.refuse_negative_scores()
         self.was_called = True
 
     def _execute(self, iterator: Iterator) -> dict:
@@ -238,7 +238,7 @@ class FitController:
             self.strategy.close()
             self.batch_size = size
             self.strategy = self.strategy_for(size)
-            self.strategy.check_before_training()
+            self.strategy.refuse_negative_scores()
             self.strategy.begin_epoch(self.progress.epoch)
 
     @contextlib.contextmanager

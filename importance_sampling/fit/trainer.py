@@ -37,7 +37,7 @@ from importance_sampling.strategies.compiled_steps import CompiledSteps
 from importance_sampling.strategies.custom_train_step import CustomIndexedStrategy, CustomPoolStrategy
 from importance_sampling.strategies.indexed import IndexedStrategy
 from importance_sampling.strategies.pool import PoolStrategy
-from importance_sampling.strategies.uniform import UniformStrategy
+from importance_sampling.strategies.uniform import UniformSteps
 from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.validation import check_seed, is_int
 
@@ -289,7 +289,7 @@ class Trainer(Display, LegacyFit):
         return FitController(
             self.model,
             plan,
-            UniformStrategy(self.model, self._compiled.keras_function, plan, listeners.needs_row_indices),
+            UniformSteps(self.model, self._compiled.keras_function, plan, listeners.needs_row_indices),
             strategy,
             lambda batch_size: self._compiled.use(self._strategy(plan, batch_size), plan),
             self.condition,

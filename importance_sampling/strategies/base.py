@@ -44,7 +44,7 @@ class StepResult(NamedTuple):
 
     def to_host(self) -> StepResult:
         """Return the result with the batches and scores as NumPy arrays."""
-        if not self.indices and not self.pool_scores:
+        if len(self.indices) == 0 and len(self.pool_scores) == 0:
             return self
         fields = ("indices", "weights", "scores", "pool_scores")
         return self._replace(**{name: list(map(ops.convert_to_numpy, getattr(self, name))) for name in fields})
@@ -66,6 +66,7 @@ class Strategy:
         supports_replicas: bool, True if a step can be split over the replicas of a `tf.distribute` strategy.
         held_out: `HeldOut`, the training samples that are left out of the steps; none by default.
         num_held_out: int, the number of training samples that are left out of steps of this `fit`, default 0.
+        accepts_negative_scores: bool, True if no sample is drawn in proportion to its score.
         computes_metrics: bool, True if the training metrics of its steps are computed here, as those of the dataset.
         measures_in_training: bool, True if scores and metrics are those of the training step, False if they are
             computed in inference mode.
@@ -76,6 +77,7 @@ class Strategy:
     supports_replicas = False
     held_out = NONE_HELD_OUT
     num_held_out = 0
+    accepts_negative_scores = False
     computes_metrics = True
     measures_in_training = False
 
@@ -158,14 +160,14 @@ class Strategy:
         """Take over what a strategy for the same model has checked of it."""
         self._checked = other._checked
 
-    def check_before_training(self) -> None:
+    def refuse_negative_scores(self) -> None:
         """Check on a batch of the data that no score is negative, for scores that can be.
 
         Raises:
             Unsupported: samples can't be weighted.
             ValueError: a score is negative.
         """
-        if self.scorer.score != "loss" and not callable(self.scorer.score):
+        if self.accepts_negative_scores or (self.scorer.score != "loss" and not callable(self.scorer.score)):
             return
         batch = self.prepare()
         with contextlib.suppress(Unsupported):  # warned about when the first importance step is due

@@ -31,6 +31,7 @@ class ReducibleLossStrategy(PoolStrategy):
 
     reads_rows = True
     needs_probes = False
+    accepts_negative_scores = True  # a negative loss has a reducible part like any other
     supports_replicas = False
 
     def __init__(self, irreducible: IrreducibleLoss, *arguments: Any, **options: Any):
@@ -47,9 +48,6 @@ class ReducibleLossStrategy(PoolStrategy):
         self._irreducible.use(self.model, plan.source, plan.class_weight)
         self.state.register("irreducible", self._irreducible)
         self._irreducible.prepare_copies(self.model)
-
-    def check_before_training(self) -> None:
-        """Do nothing: a negative loss has a reducible part like any other."""
 
     def step(self, n: int, batches: PeekableBatches, steps_left: float, with_draws: bool) -> StepResult | None:
         """Take n importance steps; the first ones measure the irreducible losses."""

@@ -50,6 +50,7 @@ class SnapshotStrategy(IndexedStrategy):
 
     rows_class = SnapshotRows
     draws_by_score = False
+    accepts_negative_scores = True
     supports_replicas = False
 
     def __init__(
@@ -69,9 +70,6 @@ class SnapshotStrategy(IndexedStrategy):
             return SCSGSampler(rows, UNBIASED, self.wrapper, B, B_over_b, B_rate, seed=state.seed)
 
         super().__init__(model, make_sampler, batch_size, state, Scoring("loss"))
-
-    def check_before_training(self) -> None:
-        """Do nothing: no sample is drawn by its loss, which may be negative."""
 
     def describe(self, name: str, importance_steps: int, steps: int) -> str:
         """Return the summary of a `fit`."""

@@ -23,7 +23,7 @@ from importance_sampling.strategies.base import StepResult
 from importance_sampling.strategies.compiled_steps import KerasFunction
 
 
-class UniformStrategy:
+class UniformSteps:
     """Takes uniform steps.
 
     Args:

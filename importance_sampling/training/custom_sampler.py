@@ -68,8 +68,8 @@ class SamplerTraining(IndexedTrainer):
         )
         self.make_sampler = sampler
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        sampler = self.make_sampler(rows, rows, seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        sampler = self.make_sampler(rows, rows, self._state.seed)
         if not isinstance(sampler, BaseSampler):
             raise ValueError(
                 f"`sampler(dataset, model, seed)` must return a `samplers.BaseSampler`. Received: {sampler!r}"

@@ -68,17 +68,16 @@ class IndexedTrainer(Trainer):
         )
         self.alpha = float(alpha)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
+    def _make_sampler(self, rows: Any) -> BaseSampler:
         """Return the sampler for a data set.
 
         Args:
             rows: `DatasetRows`, the data set and the model that scores it in one object.
-            seed: int, of the sampler's random stream.
         """
         raise NotImplementedError
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> Strategy:
-        return self._indexed(batch_size, lambda rows: self._make_sampler(rows, self._state.seed), self.alpha)
+        return self._indexed(batch_size, self._make_sampler, self.alpha)
 
 
 class ReshuffleTraining(IndexedTrainer):
@@ -132,8 +131,8 @@ class ReshuffleTraining(IndexedTrainer):
         self.recompute = int(recompute)
         self.accepts_train_step = self.recompute > 0  # such a step measures no scores
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return ReshuffleSampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return ReshuffleSampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=self._state.seed)
 
 
 class HistoryImportanceTraining(IndexedTrainer):
@@ -188,8 +187,8 @@ class HistoryImportanceTraining(IndexedTrainer):
         self.recompute = int(recompute)
         self.accepts_train_step = self.recompute > 0  # such a step measures no scores
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return HistorySampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return HistorySampler(rows, UNBIASED, rows, self.recompute, alpha=self.alpha, seed=self._state.seed)
 
 
 class OnlineBatchSelection(IndexedTrainer):
@@ -245,8 +244,8 @@ class OnlineBatchSelection(IndexedTrainer):
         )
         self.options = dict(steps_per_epoch=steps_per_epoch, recompute=recompute, s_e=s_e, n_epochs=n_epochs)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return OnlineBatchSelectionSampler(rows, UNWEIGHTED, rows, **self.options, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return OnlineBatchSelectionSampler(rows, UNWEIGHTED, rows, **self.options, seed=self._state.seed)
 
 
 class ApproximateImportanceTraining(IndexedTrainer):
@@ -302,8 +301,8 @@ class ApproximateImportanceTraining(IndexedTrainer):
         self.reweighting = BiasedReweightingPolicy(k)
         self.smooth, self.adaptive_smoothing = float(smooth), bool(adaptive_smoothing)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        sampler = LSTMSampler(rows, self.reweighting, self.presample, alpha=self.alpha, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        sampler = LSTMSampler(rows, self.reweighting, self.presample, alpha=self.alpha, seed=self._state.seed)
         if not self.smooth:
             return sampler
         decorator = AdaptiveAdditiveSmoothingSampler if self.adaptive_smoothing else AdditiveSmoothingSampler

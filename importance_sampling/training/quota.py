@@ -66,5 +66,7 @@ class QuotaTraining(IndexedTrainer):
         self.groups = None if groups is None else check_groups(groups)
         self.balanced = bool(balanced)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return QuotaSampler(rows, UNBIASED, self.shares, self.groups, self.balanced, alpha=self.alpha, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return QuotaSampler(
+            rows, UNBIASED, self.shares, self.groups, self.balanced, alpha=self.alpha, seed=self._state.seed
+        )

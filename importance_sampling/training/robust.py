@@ -60,5 +60,5 @@ class RobustImportanceTraining(IndexedTrainer):
         super().__init__(model, score=score, layer=layer, tau_th=None, seed=seed, alpha=alpha)
         self.width = float(width)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return RobustSampler(rows, UNBIASED, self.width, alpha=self.alpha, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return RobustSampler(rows, UNBIASED, self.width, alpha=self.alpha, seed=self._state.seed)

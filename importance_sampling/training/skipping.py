@@ -89,14 +89,14 @@ class SkippingTraining(IndexedTrainer):
         self.smooth = bool(smooth)
         self.full_epochs = float(full_epochs)
 
-    def _make_sampler(self, rows: Any, seed: int) -> BaseSampler:
-        return SkippingSampler(rows, UNBIASED, self.skip_probability, self.smooth, seed=seed)
+    def _make_sampler(self, rows: Any) -> BaseSampler:
+        return SkippingSampler(rows, UNBIASED, self.skip_probability, self.smooth, seed=self._state.seed)
 
     def _make_strategy(self, plan: FitPlan, batch_size: int) -> SkippingStrategy:
         return SkippingStrategy(
             self.full_epochs,
             self.model,
-            lambda rows: self._make_sampler(rows, self._state.seed),
+            self._make_sampler,
             batch_size,
             self._state,
             self._scoring,
