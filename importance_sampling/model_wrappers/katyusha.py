@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from importance_sampling.backend import keras_internals
 from importance_sampling.core.gradients import BackwardResult, sample_losses
 from importance_sampling.core.weighted_loss import Multiplier
 from importance_sampling.model_wrappers.variance_reduced import SVRGWrapper, copies
@@ -86,7 +87,7 @@ class KatyushaWrapper(SVRGWrapper):
                 update = ops.cast(optimizer.learning_rate, y.dtype) * ops.cast(gradient, y.dtype)
                 z.assign(_constrained(y, z - update / self.t1))
                 y.assign(_constrained(y, y - update))
-        optimizer.iterations.assign_add(1)
+        keras_internals.optimizer_steps(optimizer).assign_add(1)
         return result, losses
 
 
