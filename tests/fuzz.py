@@ -460,8 +460,8 @@ class Case(dict):
 
         super().__init__({name: one(*values) for name, values in CHOICES.items()} | self.changes)
         self["steps_per_execution"] = several(self["steps_per_execution"])
-        if self["x"].startswith("endless") and self["steps_per_epoch"] == "none":
-            self["steps_per_epoch"] = "two"
+        if self["x"].startswith("endless") and self["steps_per_epoch"] in ("none", "zero", "negative"):
+            self["steps_per_epoch"] = "two"  # or Keras never ends the epoch
         if self["x"] in STREAMS:  # or most of them would be refused
             self["validation_split"] = "none"
         if self["structure"] != "one":

@@ -63,6 +63,13 @@ def test_a_case_is_drawn_again_from_its_command():
         fuzz.parsed(["colour=red"])
 
 
+@pytest.mark.fast
+def test_every_case_ends_though_its_data_may_not():
+    cases = [Case(23, number) for number in range(500)]
+    steps = {case["steps_per_epoch"] for case in cases if case["x"].startswith("endless")}
+    assert steps == {"two", "seven"}
+
+
 def test_a_fault_in_the_library_is_found_and_the_command_of_the_simplest_case_finds_it_again(monkeypatch, capsys):
     fit = ImportanceTraining.fit
 
