@@ -460,8 +460,8 @@ class Case(dict):
 
         super().__init__({name: one(*values) for name, values in CHOICES.items()} | self.changes)
         self["steps_per_execution"] = several(self["steps_per_execution"])
-        if self["x"].startswith("endless") and self["steps_per_epoch"] == "none":
-            self["steps_per_epoch"] = "two"
+        if self["x"].startswith("endless") and self["steps_per_epoch"] in ("none", "zero", "negative"):
+            self["steps_per_epoch"] = "two"  # or Keras never ends the epoch
         if self["x"] in STREAMS:  # or most of them would be refused
             self["validation_split"] = "none"
         if self["structure"] != "one":
@@ -487,7 +487,11 @@ class Case(dict):
         return self["x"].endswith("generator") or self["x"] in of_generators
 
     def __str__(self) -> str:
-        drawn = ", ".join(f"{name}={value}" for name, value in self.items() if value not in USUAL)
+        drawn = ", ".join(
+            f"{name}={value}"
+            for name, value in self.items()
+            if value not in USUAL or value not in CHOICES[name][0]  # "zero" is usual for some
+        )
         return f"case {self.number} of seed {self.seed}: {drawn}"
 
     def build(self) -> Setup:
@@ -647,8 +651,8 @@ def _mean_gap(case: Case, way: Any) -> float:
 
 
 def _could_open(case: Case, plain: Run) -> bool:
-    """Return True if there were rows enough for a pool, and steps to take."""
-    few = case["batch_size"] in ("large", "none") or case["validation_split"] not in ("none", "no")
+    """Return True if there were rows enough for a pool, and steps to take; to Keras, a batch size of 0 is 32."""
+    few = case["batch_size"] in ("large", "none", "zero") or case["validation_split"] not in ("none", "no")
     few = few and case["x"] in ARRAYS
     return not few and len(_batches_of(plain)) > 0 and not case.is_read_once
 

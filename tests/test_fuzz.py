@@ -63,6 +63,29 @@ def test_a_case_is_drawn_again_from_its_command():
         fuzz.parsed(["colour=red"])
 
 
+@pytest.mark.fast
+def test_the_line_of_a_case_shows_every_odd_value():
+    for name, (usual, *odd) in fuzz.CHOICES.items():
+        for value in set(odd[0] if odd else []) - set(usual):
+            case = Case(5, 0, dict(x="arrays", structure="one") | {name: value})
+            assert f" {name}={value}" in str(case).replace(",", "")
+
+
+def test_data_of_fewer_rows_than_keras_default_batch_size_may_stay_uniform():
+    arguments = dict(model="dense", loss="mse", structure="one", kind="functional", x="arrays", y="whole")
+    arguments |= dict(weights="none", validation="none", optimizer="sgd", callbacks="none", epochs="one")
+    arguments |= {name: values[0][0] for name, values in fuzz.CHOICES.items() if name not in arguments}
+    for batch_size in ("none", "zero"):
+        assert problems(Case(25, 67, arguments | dict(batch_size=batch_size)), ["pools", "rows"]) == {}
+
+
+@pytest.mark.fast
+def test_every_case_ends_though_its_data_may_not():
+    cases = [Case(23, number) for number in range(500)]
+    steps = {case["steps_per_epoch"] for case in cases if case["x"].startswith("endless")}
+    assert steps == {"two", "seven"}
+
+
 def test_a_fault_in_the_library_is_found_and_the_command_of_the_simplest_case_finds_it_again(monkeypatch, capsys):
     fit = ImportanceTraining.fit
 
