@@ -76,10 +76,11 @@ class IndexedStrategy(Strategy):
         holds_out: bool = False,
     ):
         super().__init__(model, None, batch_size, state, scoring)
-        # Scores that the backward pass doesn't give take a forward pass of each batch.
-        self._scores_batches = self.measures_scores and self.scorer.score not in MEASURED_SCORES
-        self.scored = self.scorer.cost * (scored + self._scores_batches)
-        self._scored_regularly = self.scorer.cost * scored
+        # Costs per step, in forward passes of a batch: of the sampler's passes over all rows, and of scoring the batch,
+        # if the backward pass doesn't give its scores.
+        self.pass_cost = self.scorer.cost * scored
+        needs_pass = self.measures_scores and self.scorer.score not in MEASURED_SCORES
+        self.batch_cost = self.scorer.cost if needs_pass else 0.0
         self.rows = self.rows_class(model, self.scorer, batch_size)
         self.alpha = alpha
         self._holds_out = holds_out
@@ -118,7 +119,7 @@ class IndexedStrategy(Strategy):
         if self._holds_out:
             self.sampler.held_out = self.held_out.samples
             self.num_held_out = max(self.num_held_out, len(self.sampler.held_out))
-        if self._scored_regularly:
+        if self.pass_cost:
             self.sampler.recompute = int(self.state.decision.gate_rescores or not self.measures_scores)
         logs: dict = {}
         draws: list[Drawn] = []
@@ -126,19 +127,19 @@ class IndexedStrategy(Strategy):
         uniform = 0
         while len(draws) < n:
             self.sampler.samples_left = (steps_left - len(draws)) * self.batch_size
-            chunk, is_last_of_plan = self._draw(n - len(draws))
+            chunk, updates_next = self._draw(n - len(draws))
             logs, scores = self._train(chunk)
             if self.measures_scores:
                 self._pending.append((chunk, scores))
             if with_draws and self.measures_scores:
                 measured += list(ops.convert_to_numpy(scores).reshape(len(chunk), -1))
-            if with_draws or is_last_of_plan or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
+            if with_draws or updates_next or sum(len(steps) for steps, _ in self._pending) >= MAX_PENDING:
                 self.update_sampler()
             uniform += self._count_uniform(chunk)
             draws += chunk
         self._begins_uniformly = self.draws_by_score and bool(np.isnan(draws[0].scores).all())
         trained = sum(len(one.indices) for one in draws)
-        scored = self.rows.take_scored() + self._scores_batches * trained
+        scored = self.rows.take_scored() + (trained if self.batch_cost else 0)
         cost = self.cost_of(scored=scored, trained=trained + self._trained_beside(n))
         if not with_draws:
             return StepResult(logs, n, cost, uniform_draws=uniform)
@@ -228,8 +229,8 @@ class IndexedStrategy(Strategy):
     def gate_context(self) -> GateContext:
         """Return the context for the gate's decision."""
         return GateContext(
-            step_cost(self.scored),
-            base_cost=step_cost(self.scored - self.measures_scores * self._scored_regularly),
+            step_cost(self.pass_cost + self.batch_cost),
+            base_cost=step_cost(self.batch_cost if self.measures_scores else self.pass_cost),
             required_gain=REQUIRED_GAIN,
             required_epochs=1.0,
             is_paid_in_advance=True,
