@@ -115,12 +115,7 @@ class IndexedStrategy(Strategy):
         if not self._is_prepared:
             self.prepare()
             self._is_prepared = True
-        self.get_sampler()
-        if self._holds_out:
-            self.sampler.held_out = self.held_out.samples
-            self.num_held_out = max(self.num_held_out, len(self.sampler.held_out))
-        if self.pass_cost:
-            self.sampler.recompute = int(self.state.decision.gate_rescores or not self.measures_scores)
+        self._set_up_sampler()
         logs: dict = {}
         draws: list[Drawn] = []
         measured: list = []
@@ -239,6 +234,15 @@ class IndexedStrategy(Strategy):
     def signals(self, scores: Any) -> Signals:
         """Compute the gate's signals for rows drawn by score from the scores of uniformly drawn samples."""
         return uniform_signals(scores, self.alpha)
+
+    def _set_up_sampler(self) -> None:
+        """Say to the sampler what the gate demands: which rows to leave out, and whether to score all of them."""
+        self.get_sampler()
+        if self._holds_out:
+            self.sampler.held_out = self.held_out.samples
+            self.num_held_out = max(self.num_held_out, len(self.sampler.held_out))
+        if self.pass_cost:
+            self.sampler.recompute = int(self.state.decision.gate_rescores or not self.measures_scores)
 
     def _draw(self, n: int) -> tuple[list[Drawn], bool]:
         """Draw up to n batches without further scores; return them, and True if the sampler must be updated next."""
