@@ -17,6 +17,7 @@ from importance_sampling.backend import defaults
 from importance_sampling.backend.defaults import Gradients
 from importance_sampling.backend.scopes import NestedScope
 from importance_sampling.backend.torch_data import concatenate
+from importance_sampling.utils.structures import map_leaves
 
 # The `jit_compile` of a small model: compiling it would take longer than the time it saves.
 JIT_COMPILE_SMALL = False
@@ -56,7 +57,7 @@ def compile_step(step: Callable, model: keras.Model, reduce_retracing: bool = Tr
 
     def run(*args: Any) -> Any:
         with torch.no_grad():  # `differentiate` records what it needs
-            return _map(_detached, step(*_map(_on_device, args)))
+            return map_leaves(_detached, step(*map_leaves(_on_device, args)))
 
     return run
 
@@ -82,10 +83,6 @@ def repeat_steps(step: Callable, model: keras.Model, any_rows: int | None = None
 def repeatable_random() -> contextlib.AbstractContextManager:
     """Return a context after which torch's global generators, from which random layers draw, are as before."""
     return torch.random.fork_rng()
-
-
-def _map(function: Callable, structure: Any) -> Any:
-    return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), structure)
 
 
 def _on_device(leaf: Any) -> Any:
@@ -133,7 +130,7 @@ def differentiate(forward: Callable, variables: Sequence[keras.Variable], extra:
     for variable, value in scope.updates if scope is not None else ():
         variable.assign(value)
     if not is_part:
-        loss, rest = loss.detach(), _map(_detached, rest)
+        loss, rest = loss.detach(), map_leaves(_detached, rest)
     n, m = len(values), len(values) + len(extra)
     return Gradients(list(found[:n]), list(found[n:m]), list(found[m:])), loss, rest
 
@@ -217,4 +214,4 @@ def map_chunks(function: Callable, data: Any, size: int, slice_size: int) -> Any
     if slice_size >= size:
         return function(data)
     starts = range(0, size, slice_size)
-    return concatenate([function(_map(lambda t, i=i: t[i : i + slice_size], data)) for i in starts])
+    return concatenate([function(map_leaves(lambda t, i=i: t[i : i + slice_size], data)) for i in starts])

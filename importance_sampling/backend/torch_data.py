@@ -11,6 +11,7 @@ import torch
 
 from importance_sampling.backend import keras_data
 from importance_sampling.backend.host_data import read_batch
+from importance_sampling.utils.structures import map_leaves
 
 # Keras draws a batch before it calls the training function.
 DRAWS_BEFORE_STEP = True
@@ -76,9 +77,7 @@ class _Rows(torch.utils.data.Dataset):
         return self._source.num_rows
 
     def __getitems__(self, rows: np.ndarray) -> Any:
-        return keras.tree.map_structure(
-            lambda leaf: None if leaf is None else keras.ops.convert_to_tensor(leaf), read_batch(self._source, rows)
-        )
+        return map_leaves(keras.ops.convert_to_tensor, read_batch(self._source, rows))
 
 
 class _RecordedBatches(torch.utils.data.Sampler):

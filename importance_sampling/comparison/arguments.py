@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from importance_sampling.comparison.clock import UNITS
+from importance_sampling.utils.structures import map_leaves
 from importance_sampling.utils.validation import is_int, is_real
 
 DEFAULT_SECONDS = 30.0
@@ -163,7 +164,7 @@ def with_split(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def rows_of(data: Any, start: int, stop: int) -> Any:
     """Return rows of all arrays in a structure."""
-    return keras.tree.map_structure(lambda part: None if part is None else part[start:stop], data)
+    return map_leaves(lambda part: part[start:stop], data)
 
 
 def is_stream(x: Any) -> bool:

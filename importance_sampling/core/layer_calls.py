@@ -21,6 +21,7 @@ from importance_sampling.backend import keras_internals
 from importance_sampling.backend.scopes import NestedScope, replaced_attribute
 from importance_sampling.core.weighted_loss import WeightedLoss
 from importance_sampling.scores.formulas import Formula, find_formula
+from importance_sampling.utils.structures import map_leaves
 
 
 class LayerCall(NamedTuple):
@@ -241,7 +242,7 @@ def _tap_outputs(outputs: Any, tap: Callable) -> Any:
             keras_internals.set_mask(result, mask)
         return result
 
-    return keras.tree.map_structure(lambda leaf: None if leaf is None else tapped(leaf), outputs)
+    return map_leaves(tapped, outputs)
 
 
 def _logits(tensor: Any) -> Any:

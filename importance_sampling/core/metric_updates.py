@@ -20,6 +20,7 @@ from importance_sampling.core.weighted_loss import OutputLoss, WeightedLoss, sta
 from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.samplers.resampling import SystematicResampling
 from importance_sampling.utils.numerics import FLOAT, at_least_float32
+from importance_sampling.utils.structures import map_leaves
 
 RESAMPLING = SystematicResampling()  # draws the samples that metrics are computed on
 
@@ -127,15 +128,13 @@ def _take(structure: Any, positions: Any) -> Any:
     """Return rows of a structure of tensors, with the masks that Keras attached to the tensors."""
 
     def take(t: Any) -> Any:
-        if t is None:
-            return None
         rows = backend.gather(t, positions)
         mask = keras_internals.get_mask(t)
         if mask is not None:
             keras_internals.set_mask(rows, backend.gather(mask, positions))
         return rows
 
-    return keras.tree.map_structure(take, structure)
+    return map_leaves(take, structure)
 
 
 def update_from_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
@@ -151,7 +150,7 @@ def update_from_batch(model: keras.Model, data: tuple, y_pred: Any) -> dict:
     """
     x, y, sample_weight = data
     # On torch Keras multiplies weights by a mask in place: of a copy, and not of the user's array.
-    copied = keras.tree.map_structure(lambda w: None if w is None else ops.copy(w), sample_weight)
+    copied = map_leaves(ops.copy, sample_weight)
     loss = keras_internals.compute_loss(model, x, y, y_pred, copied, training=True)
     keras_internals.loss_tracker(model).update_state(loss, sample_weight=ops.shape(flatten(x)[0][0])[0])
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

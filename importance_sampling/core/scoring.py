@@ -21,6 +21,7 @@ from importance_sampling.core.weighted_loss import stateless, weighted_loss
 from importance_sampling.data.batches import count_rows, flatten
 from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT
+from importance_sampling.utils.structures import map_leaves
 from importance_sampling.utils.validation import is_one_of
 
 NAMES = ("gnorm", "loss", "full_gnorm")
@@ -189,7 +190,7 @@ class Scorer:
         """Return the shapes in the calls of the layers on one sample, computed once per signature of the inputs."""
         key = tuple(backend.row_spec(leaf) for leaf in flatten(x)[0])
         if key not in self._shapes:
-            one = keras.tree.map_structure(lambda leaf: None if leaf is None else backend.slice_tensor(leaf, 0, 1), x)
+            one = map_leaves(lambda leaf: backend.slice_tensor(leaf, 0, 1), x)
             with stateless(self.model):
                 self._shapes[key] = call_shapes(self.model, lambda: call(self.model, one, training=False))
         return self._shapes[key]

@@ -21,6 +21,7 @@ from importance_sampling.core.logits import Logits
 from importance_sampling.data.batches import flatten
 from importance_sampling.fit import user_fit
 from importance_sampling.utils.errors import Unsupported
+from importance_sampling.utils.structures import map_leaves
 
 
 class ModelWrapper:
@@ -171,7 +172,7 @@ class ModelWrapper:
         Raises:
             Unsupported: samples can't be weighted.
         """
-        batch = keras.tree.map_structure(lambda t: None if t is None else backend.to_tensor(t), (x, y, sample_weight))
+        batch = map_leaves(backend.to_tensor, (x, y, sample_weight))
         if keras_internals.loss_tracker(self.model) is not self._compiled_tracker:  # `compile` was called again
             self._compiled_tracker, self._checked = keras_internals.loss_tracker(self.model), False
             self._functions.clear()

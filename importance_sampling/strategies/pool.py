@@ -27,6 +27,7 @@ from importance_sampling.samplers.pool import Picked, PoolSampler
 from importance_sampling.strategies.base import StepResult, Strategy
 from importance_sampling.utils.errors import Unsupported
 from importance_sampling.utils.numerics import FLOAT, clean_scores
+from importance_sampling.utils.structures import map_leaves
 
 # A step on a pool costs about two uniform steps, and is worth at most as many as a pool has batches: noise has to be
 # most of what keeps the loss high. At this tau, the scores are as unequal as if one sample in ten had all of them. On
@@ -202,9 +203,7 @@ class PoolStep:
         """Draw a batch from a pool by score; return what was picked, and `(x, y, sample_weight)` of the batch."""
         uniforms = keras.random.uniform((self.sampler.num_uniforms,), dtype=FLOAT, seed=self.state.generator)
         picked = self.sampler.pick(scores, uniforms, self.state.mean_score)
-        return picked, keras.tree.map_structure(
-            lambda t: None if t is None else backend.gather(t, picked.positions), data
-        )
+        return picked, map_leaves(lambda t: backend.gather(t, picked.positions), data)
 
     def record(self, indices: Any, scores: Any, picked: Picked, norms: Any) -> tuple:
         """Add a step to the trainer's state; return what listeners get, nothing without `with_draws`.
