@@ -65,10 +65,10 @@ def protocol_name(run: Mapping[str, Any]) -> str:
     return protocol if schedule == USUAL_SCHEDULES[protocol] else f"{protocol}, {schedule}"
 
 
-def loss_curve(run: Mapping[str, Any], name: str = "train_loss") -> tuple[np.ndarray, np.ndarray]:
-    """Return the spent budget and the loss of all measurements."""
+def loss_curve(run: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spent budget and the training loss of all measurements."""
     points = run["points"]
-    return np.array([point[run["by"]] for point in points]), np.array([point[name] for point in points])
+    return np.array([point[run["by"]] for point in points]), np.array([point["train_loss"] for point in points])
 
 
 def loss_at(spent: np.ndarray, losses: np.ndarray, x: float) -> float:
@@ -96,24 +96,24 @@ def budget_to_reach(spent: np.ndarray, losses: np.ndarray, level: float) -> floa
     return float(spent[after - 1] + (spent[after] - spent[after - 1]) * (high - np.log(level)) / (high - low))
 
 
-def speed_up(run: Mapping[str, Any], baseline: Mapping[str, Any], fraction: float, name: str = "train_loss") -> float:
-    """Return the budget of the baseline, divided by that of the run, to reach the same loss.
+def speed_up(run: Mapping[str, Any], baseline: Mapping[str, Any], fraction: float) -> float:
+    """Return the budget of the baseline, divided by that of the run, to reach the same training loss.
 
     The loss is the minimum of the baseline in the first `fraction` of its budget. The result is 0 if the run doesn't
     reach this loss.
     """
-    spent, losses = loss_curve(baseline, name)
+    spent, losses = loss_curve(baseline)
     early = spent <= fraction * spent[-1] * (1 + 1e-9)
     level = losses[early].min()
-    budget = budget_to_reach(*loss_curve(run, name), level)
+    budget = budget_to_reach(*loss_curve(run), level)
     return float(spent[early][losses[early].argmin()]) / max(budget, 1e-12)
 
 
-def loss_ratio(run: Mapping[str, Any], baseline: Mapping[str, Any], fraction: float, name: str = "train_loss") -> float:
-    """Return the loss of the run divided by that of the baseline, after a fraction of the budget of the baseline."""
-    spent, losses = loss_curve(baseline, name)
+def loss_ratio(run: Mapping[str, Any], baseline: Mapping[str, Any], fraction: float) -> float:
+    """Return the training loss of the run divided by that of the baseline, after a fraction of the latter's budget."""
+    spent, losses = loss_curve(baseline)
     x = fraction * spent[-1]
-    return loss_at(*loss_curve(run, name), x) / loss_at(spent, losses, x)
+    return loss_at(*loss_curve(run), x) / loss_at(spent, losses, x)
 
 
 def runs_by_way(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -187,19 +187,18 @@ def own_spread(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[dict]:
     return completed
 
 
-def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default", baseline: str = "uniform") -> str:
-    """Return a sentence that counts the comparisons in which the test loss is at most 2 % above that of the baseline.
+def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default") -> str:
+    """Return a sentence that counts the comparisons in which the test loss is at most 2 % above that of `uniform`.
 
     Args:
         groups: dicts with `task`, `protocol`, `by`, `budget`, `ways`, the rows of `summarise_ways`, and optionally
             `schedule`.
         way: the name of the way.
-        baseline: the name of the baseline.
 
     Returns:
         The sentence, which names the other comparisons; "" if there are no comparisons.
     """
-    ratio = f"test_loss over {baseline}"
+    ratio = "test_loss over uniform"
     rows = [(group, row) for group in groups for row in group["ways"] if row["way"] == way and ratio in row]
     if not rows:
         return ""
@@ -208,7 +207,7 @@ def summarise_test_loss(groups: Sequence[Mapping[str, Any]], way: str = "default
         for group, row in rows
         if row[ratio]["median"] > 1.0 + TOLERANCE
     ]
-    text = f"The test loss of `{way}` is at most {TOLERANCE:.0%} above that of `{baseline}` in {len(rows) - len(above)}"
+    text = f"The test loss of `{way}` is at most {TOLERANCE:.0%} above that of `uniform` in {len(rows) - len(above)}"
     return f"{text} of {len(rows)} comparisons{'; above it in ' if above else ''}{'; '.join(above)}."
 
 

@@ -32,16 +32,16 @@ def warmup_linear(fraction: float) -> float:
     return min(fraction / WARM_UP, (1.0 - fraction) / (1.0 - WARM_UP))
 
 
-def plateau(factor: float = 0.1) -> Callable[[Clock], None]:
+def plateau() -> Callable[[Clock], None]:
     """Return a function that follows the measurements of clocks.
 
-    It multiplies the learning rate by `factor` after two measurements of a clock without a lower test loss.
+    It divides the learning rate by 10 after two measurements of a clock without a lower test loss.
     """
     callbacks: dict[Clock, keras.callbacks.Callback] = {}
 
     def measured(clock: Clock) -> None:
         if clock not in callbacks:
-            callbacks[clock] = keras.callbacks.ReduceLROnPlateau(mode="min", factor=factor, patience=2, min_delta=0.0)
+            callbacks[clock] = keras.callbacks.ReduceLROnPlateau(mode="min", factor=0.1, patience=2, min_delta=0.0)
             callbacks[clock].set_model(clock.model)
             callbacks[clock].on_train_begin()
         callbacks[clock].on_epoch_end(len(clock.points) - 1, {"val_loss": clock.points[-1]["test_loss"]})

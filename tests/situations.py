@@ -78,11 +78,11 @@ def images(rows: int = N, side: int = 8, channels: int = 1) -> tuple[np.ndarray,
     return x.astype("uint8"), y
 
 
-def words(rows: int = N, length: int = 7, vocabulary: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences padded with zeros, and how long each is."""
+def words() -> tuple[np.ndarray, np.ndarray]:
+    """Sentences of up to seven of eleven words, padded with zeros, and how long each is."""
     rng = np.random.default_rng(0)
-    lengths = rng.integers(1, length + 1, rows)
-    return rng.integers(1, vocabulary, (rows, length)) * (np.arange(length) < lengths[:, None]), lengths
+    lengths = rng.integers(1, 8, N)
+    return rng.integers(1, 12, (N, 7)) * (np.arange(7) < lengths[:, None]), lengths
 
 
 def perceptron(*more: keras.Layer, outputs: int = 3, activation: str | None = "softmax") -> keras.Sequential:
@@ -501,7 +501,7 @@ class Padded(keras.utils.PyDataset):
 
 @situation(rows=False)
 def padded_batches_of_several_lengths():
-    x, lengths = words(rows=N)
+    x, lengths = words()
     fixed: object = Padded(x, lengths)
     if HAS_TENSORFLOW:
         data = tf.data.Dataset.from_generator(

@@ -236,7 +236,7 @@ def assert_closed(plain: Run, run: Run) -> None:
     assert_left_alone(plain, run)
 
 
-def assert_sampled(plain: Run, run: Run, relative: float = 0.3, absolute: float = 0.1) -> None:
+def assert_sampled(plain: Run, run: Run) -> None:
     """Assert that a trainer took importance steps, and that its figures are those of the model that came of it.
 
     The loss moves during an epoch, and is one of training mode in some: by how much, `model.fit` tells.
@@ -246,7 +246,7 @@ def assert_sampled(plain: Run, run: Run, relative: float = 0.3, absolute: float 
     assert all(np.isfinite(value).all() for value in run.model.get_weights() if value.dtype.kind == "f")
     loss, evaluated = float(run.history["loss"][-1]), run.evaluate()
     assert np.isfinite(loss)
-    assert abs(loss - evaluated) <= relative * abs(evaluated) + absolute + plain.gap, (loss, evaluated, plain.gap)
+    assert abs(loss - evaluated) <= 0.3 * abs(evaluated) + 0.1 + plain.gap, (loss, evaluated, plain.gap)
     assert_left_alone(plain, run)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from importance_sampling import backend
 from importance_sampling.data.batches import flatten
+from importance_sampling.fit.fit_plan import DEFAULT_BATCH_SIZE
 
 REQUIRED_ATTRIBUTES = ("shape", "dtype", "__len__", "__getitem__")
 
@@ -148,6 +149,6 @@ def with_lazy_validation_data(arguments: dict) -> dict:
     validation_data = arguments["validation_data"]
     if not isinstance(validation_data, (tuple, list)) or not any(map(is_lazy, keras.tree.flatten(validation_data))):
         return dict(arguments)
-    batch_size = arguments["validation_batch_size"] or arguments["batch_size"] or 32
+    batch_size = arguments["validation_batch_size"] or arguments["batch_size"] or DEFAULT_BATCH_SIZE
     batches = LazyBatches(keras.utils.unpack_x_y_sample_weight(validation_data), batch_size)
     return dict(arguments, validation_data=batches)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from importance_sampling.utils.validation import is_real
 
+SIZES = 8  # the number of sizes to which others are rounded
+
 
 def check_backward_time(backward_time: float) -> None:
     """Check that the time of a backward pass is a positive, finite number."""
@@ -27,22 +29,21 @@ def check_time_options(backward_time: float, ratio: float, min_a: float) -> None
         raise ValueError(f"`min_a` must be a number in (0, 1]. Received: min_a={min_a!r}")
 
 
-def quantised(size: float, batch_size: int, parts: int = 8) -> int:
-    """Round a size to the nearest multiple of `batch_size / parts`, so that steps are compiled for few sizes only.
+def quantised(size: float, batch_size: int) -> int:
+    """Round a size to the nearest multiple of `batch_size / 8`, so that steps are compiled for few sizes only.
 
     Args:
         size: float, in samples.
         batch_size: int, in samples.
-        parts: int, default 8, the number of sizes.
 
     Returns:
-        int, at least `batch_size / parts` and at least 1.
+        int, at least `batch_size / 8` and at least 1.
 
     Example:
         >>> quantised(50, batch_size=128), quantised(3, batch_size=128), quantised(128, batch_size=128)
         (48, 16, 128)
     """
-    return max(1, round(max(1, round(size * parts / batch_size)) * batch_size / parts))
+    return max(1, round(max(1, round(size * SIZES / batch_size)) * batch_size / SIZES))
 
 
 def constant_variance_threshold(backward_time: float = 2.0, extra_samples: float = 0.2) -> float:
@@ -134,5 +135,5 @@ def quantised_time_sizes(picked: int, batch_size: int, backward_time: float = 2.
         >>> quantised_time_sizes(70, batch_size=120)  # 70 -> 75, 360 - 3 * 75
         (135, 75)
     """
-    picked = min(quantised(picked, batch_size), max(1, 7 * batch_size // 8))
+    picked = min(quantised(picked, batch_size), max(1, (SIZES - 1) * batch_size // SIZES))
     return max(1, int((1.0 + backward_time) * (batch_size - picked))), picked
