@@ -1,10 +1,10 @@
 """Models for the swap: every kind that Keras trains, small."""
 
-import contextlib
 import inspect
 
 import keras
 import pytest
+from frameworks import dtype_policy
 from keras import layers
 
 
@@ -83,18 +83,8 @@ def accumulating():
 
 
 def half():
-    with policy("mixed_float16"):
+    with dtype_policy("mixed_float16"):
         return dense()
-
-
-@contextlib.contextmanager
-def policy(name):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def sequences():

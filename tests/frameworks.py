@@ -126,6 +126,17 @@ def build_ahead(model, x=None, y=None, sample_weight=None, batch_size=16, **argu
             keras_internals.build_on_batch(model, first)
 
 
+@contextlib.contextmanager
+def dtype_policy(name):
+    """Return a context in which the layers that are made have a dtype policy, such as "mixed_float16"."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 class Missing:
     """A package that isn't installed: a test that calls anything of it is skipped."""
 

@@ -6,13 +6,12 @@ importance-sampled or trained as `model.fit` trains it, and if its rows can be a
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
-from frameworks import HAS_TENSORFLOW, lacks, several, tf, value_and_gradients
+from frameworks import HAS_TENSORFLOW, dtype_policy, lacks, several, tf, value_and_gradients
 from keras import layers, ops
 from ways import Setup
 
@@ -46,16 +45,6 @@ def situation(sampled: bool = True, rows: bool = True, feature: str | None = Non
         return build
 
     return enter
-
-
-@contextlib.contextmanager
-def policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -659,7 +648,7 @@ def callback_that_predicts_evaluates_and_trains():
 @situation()
 def mixed_precision_with_a_head_in_float32():
     x, y = images(N, 8, 1)
-    with policy("mixed_float16"):
+    with dtype_policy("mixed_float16"):
         inputs = keras.Input((8, 8, 1))
         h = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(inputs))
         h = layers.Dense(2)(layers.Flatten()(layers.BatchNormalization()(h)))

@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+from frameworks import dtype_policy
 from keras import layers, ops
 
 with contextlib.suppress(ImportError):
@@ -230,11 +231,8 @@ def test_sample_weights_of_every_dtype_reach_a_train_step_with_the_importance_we
 
 
 def test_a_train_step_in_mixed_precision_takes_importance_steps():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         model = classifier(OwnStep)
-    finally:
-        keras.config.set_dtype_policy("float32")
     trainer = ImportanceTraining(model, tau_th=0, sampler="reshuffle")
     fit(trainer)
     assert trainer.importance_steps == 6

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 from field import ON, classifier, table
-from frameworks import needs, tf
+from frameworks import dtype_policy, needs, tf
 from keras import layers
-from situations import policy
 from ways import (
     DEFAULT,
     OFF,
@@ -58,7 +57,7 @@ def test_every_way_trains_in_float64(float64, way):
 
 
 def under(name):
-    with policy(name):
+    with dtype_policy(name):
         return rare_class(optimizer=keras.optimizers.SGD(0.01))
 
 

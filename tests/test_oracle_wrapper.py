@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from frameworks import CALLS_PER_TRACE, host, lacks
+from frameworks import CALLS_PER_TRACE, dtype_policy, host, lacks
 from keras import layers, ops
 
 from importance_sampling import events
@@ -107,15 +107,12 @@ def test_with_weights_of_one_the_step_of_the_wrapper_is_that_of_keras(loss):
 
 @pytest.mark.slow
 def test_under_loss_scaling_losses_and_scores_are_those_before_scaling():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         model, x, y = deep("float32")
         wrapper = OracleWrapper(model, Even())
         losses, _, scores = wrapper.train_batch(x, y, np.ones(11))
         twin, x, y = deep("float32")
         total = twin.train_on_batch(x, y)[0]
-    finally:
-        keras.config.set_dtype_policy("float32")
     kernel = twin.layers[-1].kernel
     assert losses.mean() < total
     np.testing.assert_array_equal(scores, losses)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
-from frameworks import gradient_function, host, needs
+from frameworks import dtype_policy, gradient_function, host, needs
 from keras import layers
 
 from importance_sampling import ImportanceTraining, backend
@@ -265,12 +265,8 @@ def test_scores_in_half_precision_are_close_to_those_in_single_precision_and_pos
     weights = [normal(size=(4, 5)), np.zeros(5), 4 * normal(size=(5, 3)), np.zeros(3)]
     single.set_weights(weights)
     y = keras.utils.to_categorical(single.predict(x, verbose=0).argmax(1), 3)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         half = compiled(sequential(layers.Dense(3, activation="softmax")), "categorical_crossentropy")
-    finally:
-        keras.config.set_dtype_policy(before)
     half.set_weights(weights)
     expected = scored(single, (x, y))
     assert 1e-6 < expected.min() < 1e-3

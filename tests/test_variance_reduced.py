@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from frameworks import host, is_traced, lacks, needs
+from frameworks import dtype_policy, host, is_traced, lacks, needs
 from keras import layers
 
 from importance_sampling.backend import keras_internals
@@ -165,8 +165,7 @@ def deep(policy=None):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_both_gradients_of_a_step_have_the_same_dropout_masks_and_batch_statistics_are_updated_once(policy):
-    keras.config.set_dtype_policy(policy)
-    try:
+    with dtype_policy(policy):
         model, x, y = deep("float32")
         wrapper = SVRGWrapper(model)
         before = model.get_weights()
@@ -180,8 +179,6 @@ def test_both_gradients_of_a_step_have_the_same_dropout_masks_and_batch_statisti
         for v, seed in zip([v for v in twin.variables if "seed" in v.path], seeds, strict=True):
             v.assign(seed)
         twin.train_on_batch(x[:5], y[:5])
-    finally:
-        keras.config.set_dtype_policy("float32")
     # At the snapshot the two gradients cancel only if their masks are the same; m alone is left.
     start = deep()[0].trainable_variables
     for v, w, m in zip(model.trainable_variables, start, mean, strict=True):
