@@ -114,20 +114,7 @@ def compare(
         check_data(arguments, models[0])
         trainers = [way(model) for way, model in zip(ways.values(), models, strict=True)]
         _check_trainers(ways, trainers)
-        starts: dict[str, float] = {}
-
-        def done(index: int, clock: Clock, trainers: list = trainers, seed: int = seed) -> None:
-            result.add(list(ways)[index], seed, clock.record(), trainers[index])
-            progress.finish(list(ways)[index], seed, clock)
-
-        def measured(clock: Clock, trainers: list = trainers, seed: int = seed, starts: dict = starts) -> None:
-            way = list(ways)[trainers.index(clock.trainer)]
-            if way not in starts:
-                starts[way] = clock.points[0]["loss"]
-                check_starts(starts, seed)
-            progress.update(way, seed, clock)
-
-        train(trainers, arguments, evaluation, budget, by, done, measurements=MEASUREMENTS, measured=measured)
+        _train_ways(trainers, seed, arguments, evaluation, result, progress)
     return result
 
 
@@ -141,6 +128,36 @@ def _figure(build_model: Callable[[], keras.Model], monitor: Any, mode: str, eva
         return loss_figure(evaluation.prefix, mode)
     [model] = models_of(build_model, 1, 1, evaluation)
     return figure_of(monitor, mode, evaluation.prefix, evaluation(model), model)
+
+
+def _train_ways(
+    trainers: list[Any], seed: int, arguments: dict, evaluation: Evaluation, result: Comparison, progress: Progress
+) -> None:
+    """Train one model in each way; add the runs to the result, and show their progress.
+
+    Args:
+        trainers: one for each of the result's ways, in their order.
+        seed: int, the number of the runs.
+        arguments: those of `model.fit`, by name.
+        evaluation: measures the loss.
+        result: `Comparison`, with the budget of a run.
+        progress: `Progress` of all runs.
+    """
+    starts: dict[str, float] = {}
+
+    def done(index: int, clock: Clock) -> None:
+        result.add(result.ways[index], seed, clock.record(), trainers[index])
+        progress.finish(result.ways[index], seed, clock)
+
+    def measured(clock: Clock) -> None:
+        way = result.ways[trainers.index(clock.trainer)]
+        if way not in starts:
+            starts[way] = clock.points[0]["loss"]
+            check_starts(starts, seed)
+        progress.update(way, seed, clock)
+
+    budget, by = result.budget, result.by
+    train(trainers, arguments, evaluation, budget, by, done, measurements=MEASUREMENTS, measured=measured)
 
 
 def models_of(build_model: Callable[[], keras.Model], count: int, seed: int, judge: Evaluation) -> list[keras.Model]:
