@@ -48,6 +48,7 @@ SLOW = {
     "test_refused_arguments",
     "test_resized_pool",
     "test_rows",
+    "test_sample_weights",
     "test_situations",
     "test_skipping",
     "test_skipping_benchmark",
