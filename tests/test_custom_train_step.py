@@ -45,12 +45,16 @@ def changed(change):
 def classifier(kind=keras.Model, **options):
     keras.utils.set_random_seed(3)
     x = keras.Input((6,))
-    hidden = layers.Dense(8, "relu")(x)
+    hidden = layers.Dense(8, "relu", kernel_regularizer=options.pop("regulariser", None))(x)
     if options.pop("dropout", False):
         hidden = layers.Dropout(0.3)(layers.BatchNormalization()(hidden))
     model = kind(x, layers.Dense(3, "softmax")(hidden))
     model.compile("sgd", "sparse_categorical_crossentropy", **options)
     return model
+
+
+def regularised(kind=keras.Model):
+    return classifier(kind, regulariser="l2")
 
 
 def temporal(kind=keras.Model):
@@ -78,8 +82,13 @@ def assert_equal_weights(model, other, tolerance=2e-6):
 @pytest.mark.parametrize("options", [{"sampler": "reshuffle"}, POOLS], ids=["rows", "pools"])
 @pytest.mark.parametrize(
     ("build", "y", "arguments"),
-    [(classifier, Y, {}), (classifier, Y, {"sample_weight": WEIGHTS}), (temporal, TEMPORAL_Y, {})],
-    ids=["plain", "sample weights", "two outputs in time"],
+    [
+        (classifier, Y, {}),
+        (classifier, Y, {"sample_weight": WEIGHTS}),
+        (regularised, Y, {}),
+        (temporal, TEMPORAL_Y, {}),
+    ],
+    ids=["plain", "sample weights", "weight regulariser", "two outputs in time"],
 )
 def test_an_importance_step_by_a_train_step_equals_the_step_of_the_library(options, build, y, arguments):
     own, standard = build(OwnStep), build()

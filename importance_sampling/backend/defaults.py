@@ -59,6 +59,18 @@ def shapes_of(function: Callable, model: keras.Model) -> Any:
     return function()
 
 
+class _TrialScope(NestedScope):
+    """A scope in which every variable that wasn't assigned has its own value.
+
+    Keras asks the scope, and not the variables, for the weights that regularisers depend on. A tensor in the place of
+    a variable wouldn't do: the step differentiates the loss by the variables themselves.
+    """
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        value = super().get_current_value(variable)
+        return keras_internals.raw_value(variable) if value is None else value
+
+
 def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
     """Run the `train_step` of a model eagerly, with its optimizers replaced. No Keras variable of the model changes.
 
@@ -76,7 +88,7 @@ def try_train_step(model: keras.Model, batch: tuple) -> tuple[list[list], bool]:
         calls.append(list(gradients))
 
     with contextlib.ExitStack() as stack:
-        scope = stack.enter_context(NestedScope())
+        scope = stack.enter_context(_TrialScope())
         for optimizer in keras_internals.optimizers_of(model):
             stack.enter_context(replaced_attribute(optimizer, "apply", record))
         model.train_step(batch)
