@@ -407,6 +407,9 @@ def test_the_largest_ratio_differs_from_the_estimates_by_one_standard_error():
         assert distance == pytest.approx(np.hypot(errors[0], ratio * errors[1]))  # above the estimate: > 0
     assert largest_ratio(3.0, 4.0, 0.0, 0.0) == 0.75
     assert np.isnan(largest_ratio(1.0, 2.0, 0.0, 2.0))
+    tiny = 1e-200  # its square is zero
+    assert largest_ratio(tiny, 2 * tiny, tiny, 0.0) == 1.0
+    assert largest_ratio(1.0, np.nextafter(1.0, 2.0), 0.0, 1.0) > 1e15  # hardly larger than its error
 
 
 def test_held_out_samples_of_which_a_few_are_hard_close_no_gate_by_chance():

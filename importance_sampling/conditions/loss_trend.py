@@ -151,9 +151,10 @@ def largest_ratio(numerator: float, denominator: float, numerator_error: float, 
     """
     if denominator <= denominator_error:
         return math.nan
-    a, b = denominator_error**2, numerator_error**2
-    root = math.sqrt(numerator**2 * a + denominator**2 * b - a * b)
-    return (numerator * denominator + root) / (denominator**2 - a)
+    # In units of the denominator, so that squares of small losses aren't rounded to zero.
+    ratio, a, b = (value / denominator for value in (numerator, denominator_error, numerator_error))
+    root = math.sqrt(ratio * ratio * a * a + b * b - a * a * b * b)
+    return (ratio + root) / (1.0 - a * a)
 
 
 def _moved(average: list[float], losses: np.ndarray, share: float) -> list[float]:
