@@ -13,6 +13,8 @@ import keras
 
 from importance_sampling import backend
 
+DEFAULT_BATCH_SIZE = 32  # Keras's
+
 
 def flatten(data: tuple) -> tuple[list, Callable]:
     """Flatten a nested structure of tensors.

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from importance_sampling import backend
-from importance_sampling.data.batches import flatten
-from importance_sampling.fit.fit_plan import DEFAULT_BATCH_SIZE
+from importance_sampling.data.batches import DEFAULT_BATCH_SIZE, flatten
 
 REQUIRED_ATTRIBUTES = ("shape", "dtype", "__len__", "__getitem__")
 

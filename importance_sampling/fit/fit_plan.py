@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-DEFAULT_BATCH_SIZE = 32  # Keras's
+from importance_sampling.data.batches import DEFAULT_BATCH_SIZE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,9 +17,10 @@ import numpy as np
 from importance_sampling import backend
 from importance_sampling.backend import keras_data
 from importance_sampling.data.arrays import ArraySource, EpochOrder
-from importance_sampling.data.batches import flatten
+from importance_sampling.data.batches import DEFAULT_BATCH_SIZE, flatten
 from importance_sampling.data.lazy_arrays import LazyArray, as_lazy_array, is_lazy, with_lazy_validation_data
-from importance_sampling.fit.fit_plan import DEFAULT_BATCH_SIZE, FitPlan
+from importance_sampling.fit.fit_plan import FitPlan
+from importance_sampling.utils.structures import map_leaves
 
 ROWS_PER_SLICE = 65536  # labels converted to class weights at once
 READ_WHOLE_WARNING = (
@@ -63,7 +63,7 @@ def plan_arrays(arguments: dict, model: keras.Model, with_order: bool) -> FitPla
         return FitPlan(dict(arguments, **dict(zip(("x", "y", "sample_weight"), _read_whole(data), strict=True))))
     batch_size = _batch_size(arguments, num_rows)
     # Convert floats to `floatx` once, as Keras does, and share one tensor between Keras and the candidates.
-    data = tuple(_map_leaves(lambda leaf: leaf if is_lazy(leaf) else backend.to_fit_array(leaf), part) for part in data)
+    data = tuple(map_leaves(lambda leaf: leaf if is_lazy(leaf) else backend.to_fit_array(leaf), part) for part in data)
     source = ArraySource((*data[:2], _sample_weights(data, arguments["class_weight"])))
     order = EpochOrder() if with_order else None
     if has_lazy or with_order:
@@ -99,7 +99,7 @@ def _read_whole(data: tuple) -> tuple:
     A `tf.distribute` strategy prefetches in threads that don't end while they call Python.
     """
     return tuple(
-        _map_leaves(lambda leaf: as_lazy_array(leaf).read(np.arange(leaf.shape[0])) if is_lazy(leaf) else leaf, part)
+        map_leaves(lambda leaf: as_lazy_array(leaf).read(np.arange(leaf.shape[0])) if is_lazy(leaf) else leaf, part)
         for part in data
     )
 
@@ -112,7 +112,7 @@ def _in_memory(data: tuple) -> tuple:
             return leaf
         return np.broadcast_to(np.zeros((), LazyArray(leaf).dtype), leaf.shape)
 
-    return tuple(_map_leaves(stand_in, part) for part in data)
+    return tuple(map_leaves(stand_in, part) for part in data)
 
 
 def _slice(data: tuple, start: int, stop: int) -> tuple:
@@ -122,11 +122,7 @@ def _slice(data: tuple, start: int, stop: int) -> tuple:
         rows = range(leaf.shape[0])[start:stop]
         return as_lazy_array(leaf).slice(rows.start, rows.stop)
 
-    return tuple(_map_leaves(slice_leaf, part) for part in data)
-
-
-def _map_leaves(function: Callable, structure: Any) -> Any:
-    return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), structure)
+    return tuple(map_leaves(slice_leaf, part) for part in data)
 
 
 def _sample_weights(data: tuple, class_weight: dict | None) -> Any:
@@ -141,7 +137,7 @@ def _sample_weights(data: tuple, class_weight: dict | None) -> Any:
             weights[start:stop] = _class_weights(keras.ops.convert_to_numpy(rows), class_weight)
         return weights
     if sample_weight is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight):
-        return _map_leaves(lambda _: sample_weight, y)
+        return map_leaves(lambda _: sample_weight, y)
     return sample_weight
 
 

@@ -144,8 +144,9 @@ class ReshuffleSampler(EpochSampler, RescoringSampler):
             batch_cells.append(self._cells[indices])
             p = self._draw_probabilities[indices].astype("float64")
             part = self._weighed(indices, p, self._expected[batch_cells[-1]])
-            unknown = np.full(len(indices), np.nan, "float32")
-            parts.append(part if self._has_scores else part._replace(scores=unknown))
+            if not self._has_scores:
+                part = part._replace(scores=np.full(len(indices), np.nan, "float32"))
+            parts.append(part)
         drawn = joined(parts)
         self._drawn_batches.append((drawn.indices, np.concatenate(batch_cells), self._samples_drawn))
         return drawn
